@@ -1,0 +1,32 @@
+-- Sends the requests of a file over and over, in its order. A line is: method, path, body (tabs between).
+-- Headers come from the command line. At the end one line of JSON says what happened.
+
+local requests = {}
+local following = 0
+
+function init(arguments)
+  local count = 0
+  for line in io.lines(arguments[1]) do
+    local method, path, body = line:match("^(%S+)\t(%S+)\t(.*)$")
+    local headers = {}
+    for name, value in pairs(wrk.headers) do headers[name] = value end
+    if body ~= "" then headers["Content-Type"] = "application/json" else body = nil end
+    count = count + 1
+    requests[count] = wrk.format(method, path, headers, body)
+  end
+end
+
+function request()
+  following = following % #requests + 1
+  return requests[following]
+end
+
+function done(summary, latency, _)
+  local errors = summary.errors
+  io.write(string.format(
+    'RESULT {"requests":%d,"microseconds":%d,"refused":%d,"broken":%d,"p50":%d,"p99":%d,"longest":%d}\n',
+    summary.requests, summary.duration, errors.status,
+    errors.connect + errors.read + errors.write + errors.timeout,
+    latency:percentile(50), latency:percentile(99), latency.max
+  ))
+end

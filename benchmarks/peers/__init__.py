@@ -1,0 +1,1 @@
+"""The applications projkit is measured against, each as its own team would write it."""

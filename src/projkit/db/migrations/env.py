@@ -1,0 +1,14 @@
+"""Run by alembic inside the connection and transaction that :mod:`projkit.db.migrate` opened."""
+
+from alembic import context
+
+from projkit.db.tables import build_tables
+
+_prefix = context.config.attributes["table_prefix"]
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=build_tables(_prefix).metadata,
+    version_table=f"{_prefix}alembic_version",
+)
+context.run_migrations()

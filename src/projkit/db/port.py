@@ -1,0 +1,72 @@
+"""The port through which everything asks the database.
+
+Three implementations, one contract, one test suite over all of them:
+
+- :class:`projkit.db.postgresql.PostgresqlDatabase` runs compiled SQL on asyncpg (the *fast* mode);
+- :class:`projkit.db.sqlite.SqliteDatabase` runs it on :mod:`sqlite3`, with a single writer;
+- :class:`projkit.db.engine.EngineDatabase` runs the same statements through an ``AsyncEngine`` (the
+  *transactional* mode: a host's own engine, PgBouncer).
+
+Rules that all keep: reads outside a transaction are autocommit; a write is one transaction, rolled back on any
+error or cancellation; a connection whose command was cancelled is discarded; every wait is bounded and ends in
+:class:`~projkit.errors.DatabaseUnavailableError`; a violated constraint is a
+:class:`~projkit.errors.DatabaseConstraintError` that names it.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+from projkit.db.statement import Params, Row, Statement
+
+T = TypeVar("T")
+
+
+class Usage:
+    """What one request has spent in the database."""
+
+    __slots__ = ("seconds", "statements")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.statements = 0
+
+
+USAGE: ContextVar[Usage | None] = ContextVar("projkit_database_usage", default=None)
+
+
+class Transaction(Protocol):
+    """An open transaction."""
+
+    async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
+        """The first row, or None; also for writes, with or without RETURNING."""
+
+    async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
+        """All rows."""
+
+    async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:
+        """Runs the statement once for each of ``params``."""
+
+
+class Database(Protocol):
+    """A database that is open on one event loop."""
+
+    dialect: str
+
+    async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
+        """The first row of a read, or None."""
+
+    async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
+        """All rows of a read."""
+
+    async def write_one(self, statement: Statement, params: Params) -> Row | None:
+        """Runs one writing statement as one transaction and returns its first row, if any."""
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Runs ``work`` in one transaction; again, a few times, after a deadlock or serialization failure."""
+
+    async def ping(self) -> None:
+        """Asks the database for a sign of life."""
+
+    async def close(self) -> None:
+        """Closes every connection that was opened here."""

@@ -1,0 +1,208 @@
+"""PostgreSQL in the fast mode: compiled SQL on asyncpg, autocommit reads, no reset between uses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
+from typing import Any, Final, NoReturn, Self
+
+import asyncpg
+
+from projkit.db.errors import RETRIABLE, translate_postgresql, unavailable
+from projkit.db.pool import Connection, ConnectionPool
+from projkit.db.port import USAGE, T, Transaction
+from projkit.db.statement import Compiled, Params, Row, Statement
+
+_ATTEMPTS: Final = 3
+_LOST: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+_RETRY_WITHIN_SECONDS: Final = 1.0
+
+
+class PostgresqlDatabase:
+    """A :class:`~projkit.db.port.Database` over a pool of asyncpg connections."""
+
+    dialect = "postgresql"
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self.pool = pool
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        pool_size: int,
+        connect_seconds: float,
+        pool_wait_seconds: float,
+        statement_seconds: float,
+    ) -> Self:
+        """A database whose connections are opened as they are needed."""
+        dsn = url.replace("postgresql+asyncpg://", "postgresql://", 1)
+        milliseconds = str(int(statement_seconds * 1000))
+
+        async def connect() -> Connection:
+            return await asyncpg.connect(
+                dsn,
+                timeout=connect_seconds,
+                server_settings={
+                    "application_name": "projkit",
+                    "statement_timeout": milliseconds,
+                    "lock_timeout": milliseconds,
+                    "idle_in_transaction_session_timeout": milliseconds,
+                    # Compiling a plan to machine code costs more than any of our statements takes.
+                    "jit": "off",
+                },
+            )
+
+        return cls(
+            ConnectionPool(
+                connect,
+                size=pool_size,
+                connect_seconds=connect_seconds,
+                wait_seconds=pool_wait_seconds,
+                # The server ends its statement first; the watchdog is for servers that no longer can.
+                statement_seconds=statement_seconds + 0.5,
+            )
+        )
+
+    async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
+        compiled = statement.for_postgresql()
+        record = await self._read("fetchrow", compiled, params)
+        return None if record is None else compiled.row(record)
+
+    async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
+        compiled = statement.for_postgresql()
+        return [compiled.row(record) for record in await self._read("fetch", compiled, params)]
+
+    async def write_one(self, statement: Statement, params: Params) -> Row | None:
+        compiled = statement.for_postgresql()
+        try:
+            record = await self._run("fetchrow", compiled.sql, compiled.arguments(params))
+        except Exception as error:
+            raise_translated(error)
+        return None if record is None else compiled.row(record)
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        for attempt in range(1, _ATTEMPTS):
+            try:
+                return await self._transact_once(work)
+            except RETRIABLE:
+                await asyncio.sleep(0.01 * attempt)
+        try:
+            return await self._transact_once(work)
+        except RETRIABLE as error:
+            raise unavailable(error) from error
+
+    async def ping(self) -> None:
+        try:
+            await self._run("fetchval", "SELECT 1", ())
+        except Exception as error:
+            raise_translated(error)
+
+    async def close(self) -> None:
+        await self.pool.close()
+
+    async def _read(self, method: str, compiled: Compiled, params: Params) -> Any:
+        arguments = compiled.arguments(params)
+        started = perf_counter()
+        try:
+            return await self._run(method, compiled.sql, arguments)
+        except _LOST as error:
+            # A connection that was lost while idle says so only when used: a read may simply ask again.
+            if perf_counter() - started > _RETRY_WITHIN_SECONDS:
+                raise unavailable(error) from error
+        except Exception as error:
+            raise_translated(error)
+        try:
+            return await self._run(method, compiled.sql, arguments)
+        except Exception as error:
+            raise_translated(error)
+
+    async def _run(self, method: str, sql: str, arguments: Sequence[Any]) -> Any:
+        started = perf_counter()
+        connection = await self.pool.acquire()
+        try:
+            result = await getattr(connection, method)(sql, *arguments)
+        except Exception:
+            # An error that the server reported leaves the connection as it was; release drops a closed one.
+            self.pool.release(connection)
+            raise
+        except BaseException:
+            self.pool.discard(connection)
+            raise
+        self.pool.release(connection)
+        _account(started)
+        return result
+
+    async def _transact_once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        started = perf_counter()
+        connection = await self.pool.acquire()
+        try:
+            await connection.execute("BEGIN")
+            try:
+                result = await work(_PostgresqlTransaction(connection, self.pool))
+            except Exception:
+                self.pool.touch(connection)
+                await connection.execute("ROLLBACK")
+                raise
+            self.pool.touch(connection)
+            await connection.execute("COMMIT")
+        except Exception as error:
+            # After a good ROLLBACK the connection is clean; after a failed one its state is unknown.
+            if not connection.is_closed() and connection.is_in_transaction():
+                self.pool.discard(connection)
+            else:
+                self.pool.release(connection)
+            if isinstance(error, RETRIABLE):
+                raise
+            raise_translated(error)
+        except BaseException:
+            self.pool.discard(connection)
+            raise
+        self.pool.release(connection)
+        _account(started)
+        return result
+
+
+def raise_translated(error: Exception) -> NoReturn:
+    """Raises the kit's error for one of asyncpg's, else the error itself.
+
+    Raises:
+        DatabaseUnavailableError: the server or the network is at fault.
+        DatabaseConstraintError: a constraint refused the row.
+    """
+    translated = translate_postgresql(error)
+    if translated is None:
+        raise error
+    raise translated from error
+
+
+def _account(started: float) -> None:
+    usage = USAGE.get()
+    if usage is not None:
+        usage.seconds += perf_counter() - started
+        usage.statements += 1
+
+
+class _PostgresqlTransaction:
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, connection: Connection, pool: ConnectionPool) -> None:
+        self._connection = connection
+        self._pool = pool
+
+    async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
+        compiled = statement.for_postgresql()
+        self._pool.touch(self._connection)
+        record = await self._connection.fetchrow(compiled.sql, *compiled.arguments(params))
+        return None if record is None else compiled.row(record)
+
+    async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
+        compiled = statement.for_postgresql()
+        self._pool.touch(self._connection)
+        records = await self._connection.fetch(compiled.sql, *compiled.arguments(params))
+        return [compiled.row(record) for record in records]
+
+    async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:
+        compiled = statement.for_postgresql()
+        self._pool.touch(self._connection)
+        await self._connection.executemany(compiled.sql, [compiled.arguments(each) for each in params])

@@ -1,0 +1,225 @@
+"""SQLite: compiled SQL on :mod:`sqlite3`, several readers and one writer connection, each with its own thread.
+
+With ten pooled writers the slowest of a hundred writes waits 640 ms for its turn at the file's lock; with one it
+waits for its turn in a fair queue. A thread of an executor ends with the interpreter even where the host never
+runs a lifespan, which aiosqlite's does not.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+
+import sqlalchemy as sa
+
+from projkit.db.errors import translate_sqlite, unavailable
+from projkit.db.port import USAGE, T, Transaction
+from projkit.db.statement import Params, Row, Statement
+from projkit.errors import DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+R = TypeVar("R")
+
+
+class SqliteConnection:
+    """One connection and the thread on which alone it is used."""
+
+    def __init__(self, path: Path, *, busy_seconds: float) -> None:
+        self._path = path
+        self._busy_seconds = busy_seconds
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="projkit-sqlite")
+        self._connection: sqlite3.Connection | None = None
+
+    async def run(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """Runs ``work`` in the thread; on cancellation interrupts it and waits until it has ended."""
+        future = asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if self._connection is not None:
+                self._connection.interrupt()
+            with suppress(sqlite3.Error):
+                await asyncio.shield(future)
+            raise
+
+    def _work(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        if self._connection is None:
+            self._connection = self._connect()
+        return work(self._connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # FULL: what was acknowledged is on the disk, also when the power goes.
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except sqlite3.OperationalError:
+            connection.close()
+            raise
+        return connection
+
+    async def close(self) -> None:
+        """Closes the connection in its own thread and ends the thread."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class SqliteDatabase:
+    """A :class:`~projkit.db.port.Database` over one SQLite file."""
+
+    dialect = "sqlite"
+
+    def __init__(
+        self, path: Path, metadata: sa.MetaData, *, readers: int, wait_seconds: float, statement_seconds: float
+    ) -> None:
+        self._metadata = metadata
+        self._wait_seconds = wait_seconds
+        self._statement_seconds = statement_seconds
+        self._connections = [SqliteConnection(path, busy_seconds=statement_seconds) for _ in range(readers + 1)]
+        self._readers: asyncio.LifoQueue[SqliteConnection] = asyncio.LifoQueue()
+        for connection in self._connections[1:]:
+            self._readers.put_nowait(connection)
+        self._writer = self._connections[0]
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    def open(
+        cls, path: Path, metadata: sa.MetaData, *, pool_size: int, wait_seconds: float, statement_seconds: float
+    ) -> Self:
+        """A database whose connections are opened as they are needed.
+
+        More readers than a few only queue for the interpreter, so ``pool_size`` counts up to four.
+        """
+        return cls(
+            path,
+            metadata,
+            readers=min(pool_size, 4),
+            wait_seconds=wait_seconds,
+            statement_seconds=statement_seconds,
+        )
+
+    async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
+        compiled = statement.for_sqlite()
+        arguments = compiled.arguments(params)
+        row = await self._read(lambda connection: connection.execute(compiled.sql, arguments).fetchone())
+        return None if row is None else compiled.row(row)
+
+    async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
+        compiled = statement.for_sqlite()
+        arguments = compiled.arguments(params)
+        rows = await self._read(lambda connection: connection.execute(compiled.sql, arguments).fetchall())
+        return [compiled.row(row) for row in rows]
+
+    async def write_one(self, statement: Statement, params: Params) -> Row | None:
+        compiled = statement.for_sqlite()
+        arguments = compiled.arguments(params)
+        async with self._writer_turn() as writer:
+            # Autocommit ends the statement's transaction with its last row, so all of them are read.
+            rows = await writer.run(lambda connection: connection.execute(compiled.sql, arguments).fetchall())
+        return compiled.row(rows[0]) if rows else None
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        async with self._writer_turn() as writer:
+            try:
+                await writer.run(lambda connection: connection.execute("BEGIN IMMEDIATE"))
+                result = await work(_SqliteTransaction(writer))
+                await writer.run(lambda connection: connection.commit())
+            except BaseException:
+                await asyncio.shield(writer.run(lambda connection: connection.rollback()))
+                raise
+        return result
+
+    async def ping(self) -> None:
+        await self._read(lambda connection: connection.execute("SELECT 1").fetchone())
+
+    async def close(self) -> None:
+        for connection in self._connections:
+            await connection.close()
+
+    async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        started = perf_counter()
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                reader = await self._readers.get()
+        except TimeoutError:
+            raise DatabaseUnavailableError("All database connections are in use") from None
+        try:
+            async with asyncio.timeout(self._statement_seconds):
+                result = await reader.run(work)
+        except Exception as error:
+            self._raise_translated(error)
+        finally:
+            self._readers.put_nowait(reader)
+        _account(started)
+        return result
+
+    @asynccontextmanager
+    async def _writer_turn(self) -> "AsyncIterator[SqliteConnection]":
+        started = perf_counter()
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._writing.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailableError("The database is busy writing") from None
+        try:
+            yield self._writer
+        except Exception as error:
+            self._raise_translated(error)
+        finally:
+            self._writing.release()
+        _account(started)
+
+    def _raise_translated(self, error: Exception) -> NoReturn:
+        translated = unavailable(error) if isinstance(error, TimeoutError) else translate_sqlite(error, self._metadata)
+        if translated is None:
+            raise error
+        raise translated from error
+
+
+def _account(started: float) -> None:
+    usage = USAGE.get()
+    if usage is not None:
+        usage.seconds += perf_counter() - started
+        usage.statements += 1
+
+
+class _SqliteTransaction:
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: SqliteConnection) -> None:
+        self._connection = connection
+
+    async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
+        compiled = statement.for_sqlite()
+        arguments = compiled.arguments(params)
+        row = await self._connection.run(lambda connection: connection.execute(compiled.sql, arguments).fetchone())
+        return None if row is None else compiled.row(row)
+
+    async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
+        compiled = statement.for_sqlite()
+        arguments = compiled.arguments(params)
+        rows = await self._connection.run(lambda connection: connection.execute(compiled.sql, arguments).fetchall())
+        return [compiled.row(row) for row in rows]
+
+    async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:
+        compiled = statement.for_sqlite()
+        arguments = [compiled.arguments(each) for each in params]
+
+        def run(connection: sqlite3.Connection) -> Any:
+            return connection.executemany(compiled.sql, arguments)
+
+        await self._connection.run(run)

@@ -1,0 +1,90 @@
+"""Core statements, compiled once and then run as plain SQL on the driver."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
+from sqlalchemy.dialects.sqlite.aiosqlite import dialect as aiosqlite_dialect
+from sqlalchemy.sql.compiler import SQLCompiler
+
+Params = Mapping[str, Any]
+Row = Sequence[Any]
+Processor = Callable[[Any], Any]
+
+
+class Compiled:
+    """One statement for one dialect: its SQL, the order of its parameters, and the values' conversions."""
+
+    __slots__ = ("_binds", "_names", "_results", "sql")
+
+    def __init__(self, clause: sa.Executable, dialect: sa.Dialect) -> None:
+        compiled = cast("SQLCompiler", cast("sa.ClauseElement", clause).compile(dialect=dialect))
+        self.sql = str(compiled)
+        self._names = tuple(compiled.positiontup or ())
+        self._binds: tuple[tuple[int, Processor], ...] = tuple(
+            (index, processor)
+            for index, name in enumerate(self._names)
+            if (processor := compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+        )
+        columns = clause.exported_columns if isinstance(clause, sa.sql.expression.ReturnsRows) else ()
+        self._results: tuple[tuple[int, Processor], ...] = tuple(
+            (index, processor)
+            for index, column in enumerate(columns)
+            if (processor := column.type.dialect_impl(dialect).result_processor(dialect, None))
+        )
+
+    def arguments(self, params: Params) -> list[Any]:
+        """``params`` in the order in which the SQL takes them, converted for the driver."""
+        values = [params[name] for name in self._names]
+        for index, processor in self._binds:
+            values[index] = processor(values[index])
+        return values
+
+    def row(self, record: Row) -> Row:
+        """What the driver returned, converted to Python's types."""
+        if not self._results:
+            return record
+        values = list(record)
+        for index, processor in self._results:
+            values[index] = processor(values[index])
+        return values
+
+
+class Statement:
+    """A Core statement that keeps its compiled forms.
+
+    Make it once, at import or at start-up, with named bind parameters for all that varies.
+    """
+
+    __slots__ = ("_postgresql", "_sqlite", "clause")
+
+    def __init__(self, clause: sa.Executable) -> None:
+        self.clause = clause
+        self._postgresql: Compiled | None = None
+        self._sqlite: Compiled | None = None
+
+    def for_postgresql(self) -> Compiled:
+        """The statement as asyncpg takes it."""
+        if self._postgresql is None:
+            self._postgresql = Compiled(self.clause, postgresql())
+        return self._postgresql
+
+    def for_sqlite(self) -> Compiled:
+        """The statement as :mod:`sqlite3` takes it."""
+        if self._sqlite is None:
+            self._sqlite = Compiled(self.clause, sqlite())
+        return self._sqlite
+
+
+@cache
+def postgresql() -> sa.Dialect:
+    """SQLAlchemy's asyncpg dialect, of which only the compiler is used."""
+    return cast("sa.Dialect", asyncpg_dialect())  # type: ignore[no-untyped-call]
+
+
+@cache
+def sqlite() -> sa.Dialect:
+    """SQLAlchemy's aiosqlite dialect, of which only the compiler is used."""
+    return cast("sa.Dialect", aiosqlite_dialect())  # type: ignore[no-untyped-call]

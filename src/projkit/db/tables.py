@@ -1,0 +1,106 @@
+"""The tables, as SQLAlchemy Core objects: the language of statements and migrations alike.
+
+``tenant_id`` comes first in every key and index, so that partitioning by it later needs no rewrite.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import sqlalchemy as sa
+
+from projkit.db.types import JsonText, UtcDateTime, text
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """The kit's tables under one prefix; two kits with two prefixes live in one database."""
+
+    prefix: str
+    metadata: sa.MetaData
+    projects: sa.Table
+    idempotency_keys: sa.Table
+
+    @property
+    def external_id_constraint(self) -> str:
+        """The unique index that keeps ``external_id`` unique per owner among the undeleted."""
+        return f"uq_{self.prefix}projects_external_id"
+
+
+@lru_cache(maxsize=32)
+def build_tables(prefix: str) -> Tables:
+    """The tables named with ``prefix``, each time the same objects."""
+    metadata = sa.MetaData()
+    projects = sa.Table(
+        f"{prefix}projects",
+        metadata,
+        sa.Column("tenant_id", text(), nullable=False, server_default=""),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("owner_id", text(), nullable=False),
+        sa.Column("created_by", text(), nullable=False),
+        sa.Column("name", text(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False, server_default=""),
+        sa.Column("search_text", text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("priority", sa.SmallInteger(), nullable=False),
+        sa.Column("tags", JsonText(binary=True), nullable=False, server_default="[]"),
+        sa.Column("start_date", sa.Date()),
+        sa.Column("due_date", sa.Date()),
+        sa.Column("metadata", JsonText(), nullable=False, server_default="{}"),
+        sa.Column("external_id", text()),
+        sa.Column("archived_at", UtcDateTime()),
+        sa.Column("completed_at", UtcDateTime()),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("updated_at", UtcDateTime(), nullable=False),
+        sa.Column("deleted_at", UtcDateTime()),
+        sa.Column("version", sa.Integer(), nullable=False, server_default="1"),
+        sa.PrimaryKeyConstraint("tenant_id", "id", name=f"pk_{prefix}projects"),
+        sa.CheckConstraint("priority BETWEEN 0 AND 3", name=f"ck_{prefix}projects_priority"),
+        sa.CheckConstraint(
+            "status IN ('planning', 'active', 'on_hold', 'completed', 'cancelled')",
+            name=f"ck_{prefix}projects_status",
+        ),
+    )
+    undeleted = projects.c.deleted_at.is_(None)
+    # One index per sort order: page 1,000 of a list then starts where page 999 ended, whatever the order.
+    for column in ("created_at", "updated_at", "name", "due_date", "priority"):
+        sa.Index(
+            f"ix_{prefix}projects_{column}",
+            projects.c.tenant_id,
+            projects.c.owner_id,
+            projects.c[column],
+            projects.c.id,
+            postgresql_where=undeleted,
+            sqlite_where=undeleted,
+        )
+    named = sa.and_(undeleted, projects.c.external_id.is_not(None))
+    sa.Index(
+        f"uq_{prefix}projects_external_id",
+        projects.c.tenant_id,
+        projects.c.owner_id,
+        projects.c.external_id,
+        unique=True,
+        postgresql_where=named,
+        sqlite_where=named,
+    )
+    deleted = projects.c.deleted_at.is_not(None)
+    sa.Index(
+        f"ix_{prefix}projects_deleted_at",
+        projects.c.deleted_at,
+        postgresql_where=deleted,
+        sqlite_where=deleted,
+    )
+    idempotency_keys = sa.Table(
+        f"{prefix}idempotency_keys",
+        metadata,
+        sa.Column("tenant_id", text(), nullable=False, server_default=""),
+        sa.Column("owner_id", text(), nullable=False),
+        sa.Column("key", text(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Uuid(), nullable=False),
+        sa.Column("etag", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "owner_id", "key", name=f"pk_{prefix}idempotency_keys"),
+    )
+    sa.Index(f"ix_{prefix}idempotency_keys_created_at", idempotency_keys.c.created_at)
+    return Tables(prefix, metadata, projects, idempotency_keys)

@@ -1,0 +1,87 @@
+"""Column types that read and write alike on PostgreSQL and SQLite."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+
+
+def text() -> sa.types.TypeEngine[str]:
+    """Text that sorts by code point on both databases."""
+    return sa.Text(collation="C").with_variant(sa.Text(), "sqlite")
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """An aware UTC time; in SQLite an RFC 3339 text of fixed width, which sorts as the time does."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return dialect.type_descriptor(sa.String(27) if dialect.name == "sqlite" else sa.DateTime(timezone=True))
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[datetime | None], Any] | None:
+        return _to_text if dialect.name == "sqlite" else None
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:  # noqa: ARG002
+        return _from_text if dialect.name == "sqlite" else None
+
+
+def _to_text(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _from_text(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value)
+
+
+class JsonText(sa.types.UserDefinedType[str]):
+    """JSON kept as the text that the client will be sent, so that reading it costs no parsing.
+
+    ``binary`` makes it ``jsonb`` on PostgreSQL, for columns that are searched; the plain kind keeps the text as
+    it was written: order of keys, form of numbers.
+    """
+
+    cache_ok = True
+
+    def __init__(self, *, binary: bool = False) -> None:
+        self.binary = binary
+
+
+@compiles(JsonText, "postgresql")
+def _postgresql_json(type_: JsonText, compiler: Any, **_: Any) -> str:  # noqa: ARG001
+    return "JSONB" if type_.binary else "JSON"
+
+
+@compiles(JsonText, "sqlite")
+def _sqlite_json(type_: JsonText, compiler: Any, **_: Any) -> str:  # noqa: ARG001
+    return "TEXT"
+
+
+class has_any(sa.ColumnElement[bool]):  # noqa: N801  # reads as an SQL function does
+    """True where a JSON array column holds at least one of the values."""
+
+    inherit_cache = True
+    type = sa.Boolean()
+
+    def __init__(self, column: sa.ColumnElement[str], *values: sa.ColumnElement[str]) -> None:
+        self.column = column
+        self.values = values
+
+
+@compiles(has_any, "postgresql")
+def _postgresql_has_any(element: has_any, compiler: SQLCompiler, **options: Any) -> str:
+    values = ", ".join(compiler.process(value, **options) for value in element.values)
+    return f"jsonb_exists_any({compiler.process(element.column, **options)}, ARRAY[{values}])"
+
+
+@compiles(has_any, "sqlite")
+def _sqlite_has_any(element: has_any, compiler: SQLCompiler, **options: Any) -> str:
+    values = ", ".join(compiler.process(value, **options) for value in element.values)
+    column = compiler.process(element.column, **options)
+    return f"EXISTS (SELECT 1 FROM json_each({column}) WHERE json_each.value IN ({values}))"

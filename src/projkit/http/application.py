@@ -1,0 +1,95 @@
+"""A request's way through the kit: route, credentials, scope, body, handler, response."""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, cast
+
+from starlette.routing import Route
+
+from projkit import errors
+from projkit.http.body import read_body
+from projkit.http.problem import problem_response, unhandled
+from projkit.http.request import ClientDisconnectedError, Receive, Request, Scope, Send
+from projkit.http.response import Response
+from projkit.http.routing import BodyHandler, Endpoint, Handler, Match, RouteTable
+from projkit.identity import Principal
+
+Authenticate = Callable[[Request], Awaitable[Principal]]
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+class Application:
+    """The innermost ASGI app of a kit; errors end here, as problem+json."""
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        authenticate: Authenticate,
+        max_body_bytes: int,
+        request_timeout_seconds: float,
+    ) -> None:
+        self.table = RouteTable(endpoints)
+        self._authenticate = authenticate
+        self._max_body_bytes = max_body_bytes
+        self._request_timeout_seconds = request_timeout_seconds
+        # Real Starlette routes, so that hosts and instrumentors find the templates where they look for them.
+        self.routes = [
+            Route(endpoint.path, _RouteEndpoint(self), methods=[endpoint.method], name=endpoint.operation_id)
+            for endpoint in self.table.endpoints
+        ]
+        self._route_by_template = {route.path: route for route in reversed(self.routes)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._respond(request)
+        except ClientDisconnectedError:
+            return
+        except errors.ProjkitError as error:
+            response = problem_response(error, request)
+        except Exception as error:  # noqa: BLE001  # the one place where anything at all becomes a 500
+            response = unhandled(error, request)
+        await response.send(send, head=request.method == "HEAD")
+
+    async def _respond(self, request: Request) -> Response:
+        match = self.table.find(request.path)
+        if match is None:
+            raise errors.NotFoundError
+        scope = request.scope
+        scope["projkit.route"] = match.template
+        scope["route"] = self._route_by_template[match.template]
+        endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
+        if endpoint is None:
+            return _options(match, request)
+        if not endpoint.public:
+            request.principal = await self._authenticate(request)
+            if endpoint.scope is not None and not request.principal.allows(endpoint.scope):
+                raise errors.InsufficientScopeError(endpoint.scope)
+        if match.params:
+            if not all(_UUID.fullmatch(value) for value in match.params.values()):
+                raise errors.NotFoundError
+            request.params = match.params
+        if endpoint.body is None:
+            return await cast("Handler", endpoint.handler)(request)
+        content: Any = await read_body(
+            request, endpoint.body.content_types, self._max_body_bytes, self._request_timeout_seconds
+        )
+        return await cast("BodyHandler", endpoint.handler)(request, content)
+
+
+def _options(match: Match, request: Request) -> Response:
+    if request.method == "OPTIONS":
+        return Response(204, headers=((b"allow", match.allowed.encode()),))
+    raise errors.MethodNotAllowedError(match.allowed)
+
+
+class _RouteEndpoint:
+    """What a Starlette route calls if a host takes ``kit.routes`` apart; the kit itself looks paths up faster."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)

@@ -1,0 +1,72 @@
+"""Where a request comes in, whatever the host has done to its scope.
+
+Hosts disagree on what a mount leaves behind:
+
+- Starlette, FastAPI, BlackSheep, uvicorn ``--root-path``: ``path`` is whole and begins with ``root_path``;
+- hypercorn's dispatcher, WSGI-minded hosts: ``path`` is stripped and ``root_path`` holds what was stripped;
+- Litestar: ``path`` is stripped, ends in ``/``, and ``root_path`` is empty; ``raw_path`` still tells the prefix.
+
+The shim finds ``root_path`` (what stands before the kit) and the kit's own path, in a copy of the scope, so that
+the host's is left as it was.
+"""
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import unquote
+
+from projkit.http.request import ASGIApp, Receive, Scope, Send
+
+_COPIED_BACK: Final = "route"
+
+
+class EntryShim:
+    """Gives the kit a scope of its own with ``projkit.path`` and the right ``root_path``.
+
+    ``knows`` tells whether the kit has something at a path; it decides where a scope can be read in two ways.
+    """
+
+    def __init__(self, app: ASGIApp, knows: Callable[[str], bool]) -> None:
+        self._app = app
+        self._knows = knows
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        inner = dict(scope)
+        root_path, path = self._locate(scope)
+        inner["root_path"] = root_path
+        inner["path"] = root_path + path
+        inner["projkit.path"] = path
+        try:
+            await self._app(inner, receive, send)
+        finally:
+            if _COPIED_BACK in inner:
+                scope[_COPIED_BACK] = inner[_COPIED_BACK]
+
+    def _locate(self, scope: Scope) -> tuple[str, str]:
+        path: str = scope["path"]
+        root_path: str = scope.get("root_path", "").rstrip("/")
+        if root_path and path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in {"", "/"}:
+            below = path[len(root_path) :]
+            # A kit below /api with its API at /api/v1: a stripped path looks as if it were whole.
+            if self._knows(below) or not self._knows(path):
+                return root_path, below or "/"
+            return root_path, path
+        if self._knows(path):
+            return root_path, path
+        # A proxy's prefix that the server did not put before the path, and a mount's that is part of it.
+        for index, character in enumerate(root_path):
+            tail = root_path[index:]
+            if character == "/" and path.startswith(tail) and self._knows(path[len(tail) :]):
+                return root_path, path[len(tail) :]
+        if root_path:
+            return root_path, path
+        if path.endswith("/"):
+            return self._from_raw_path(scope, path.rstrip("/"))
+        return root_path, path
+
+    def _from_raw_path(self, scope: Scope, path: str) -> tuple[str, str]:
+        raw = unquote(scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1"))
+        if self._knows(path) and raw.endswith(path):
+            return raw.removesuffix(path), path
+        if self._knows(path):
+            return "", path
+        return "", scope["path"]

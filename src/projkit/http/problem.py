@@ -1,0 +1,103 @@
+"""Errors become responses here and nowhere else: ``application/problem+json`` (RFC 9457)."""
+
+import logging
+from typing import Any, Final
+from urllib.parse import quote
+
+import orjson
+
+from projkit import errors
+from projkit.http.request import Request
+from projkit.http.response import PRIVATE, Header, Response
+
+logger: Final = logging.getLogger("projkit")
+
+PROBLEM_TYPE: Final = "application/problem+json"
+_TYPE_PREFIX: Final = "urn:projkit:problem:"
+
+# The most specific class wins: looked up along the class's MRO.
+STATUS: Final[dict[type[errors.ProjkitError], int]] = {
+    errors.BadRequestError: 400,
+    errors.InvalidJsonError: 400,
+    errors.UnauthenticatedError: 401,
+    errors.InsufficientScopeError: 403,
+    errors.NotFoundError: 404,
+    errors.MethodNotAllowedError: 405,
+    errors.RequestTimeoutError: 408,
+    errors.ConflictError: 409,
+    errors.DatabaseConstraintError: 409,
+    errors.PreconditionFailedError: 412,
+    errors.ContentTooLargeError: 413,
+    errors.UnsupportedMediaTypeError: 415,
+    errors.ValidationFailedError: 422,
+    errors.PreconditionRequiredError: 428,
+    errors.ProjkitError: 500,
+    errors.UnavailableError: 503,
+}
+
+
+def status_of(error: type[errors.ProjkitError]) -> int:
+    """The HTTP status that stands for a class of errors."""
+    return next(STATUS[base] for base in error.__mro__ if base in STATUS)
+
+
+def problem_response(error: errors.ProjkitError, request: Request) -> Response:
+    """The one shape of every failure."""
+    status = status_of(type(error))
+    if status == 500:
+        error = errors.ProjkitError()  # a 500 tells nothing of the inside
+    content: dict[str, Any] = {
+        "type": _TYPE_PREFIX + error.kind,
+        "title": error.title,
+        "status": status,
+        "detail": error.detail,
+        "instance": quote(request.root_path + request.path),
+        "code": error.code,
+        "request_id": request.request_id,
+    }
+    if isinstance(error, errors.ValidationFailedError):
+        content["errors"] = [_field(each) for each in error.errors]
+    return Response(status, orjson.dumps(content), _headers(error))
+
+
+def unhandled(error: Exception, request: Request) -> Response:
+    """The answer to what nobody expected; the traceback goes to the log, once."""
+    logger.error(
+        "unhandled %s in %s %s",
+        type(error).__name__,
+        request.method,
+        request.scope.get("projkit.route") or "__unknown__",
+        exc_info=error,
+        extra={"request_id": request.request_id},
+    )
+    return problem_response(errors.ProjkitError(), request)
+
+
+def _field(error: errors.FieldError) -> dict[str, str]:
+    where = {"pointer": error.pointer} if error.pointer is not None else {"parameter": error.parameter or ""}
+    return {**where, "code": error.code, "detail": error.detail}
+
+
+def _headers(error: errors.ProjkitError) -> tuple[Header, ...]:
+    headers: list[Header] = [(b"content-type", PROBLEM_TYPE.encode()), *PRIVATE]
+    if isinstance(error, errors.UnauthenticatedError):
+        headers.append((b"www-authenticate", _challenge(error)))
+    elif isinstance(error, errors.InsufficientScopeError):
+        challenge = f'Bearer realm="projkit", error="insufficient_scope", scope="{error.required}"'
+        headers.append((b"www-authenticate", challenge.encode()))
+    elif isinstance(error, errors.MethodNotAllowedError):
+        headers.append((b"allow", error.allowed.encode()))
+    elif isinstance(error, (errors.ContentTooLargeError, errors.RequestTimeoutError)):
+        headers.append((b"connection", b"close"))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    return tuple(headers)
+
+
+def _challenge(error: errors.UnauthenticatedError) -> bytes:
+    # RFC 6750 §3.1: a request without credentials is told no error code.
+    if isinstance(error, errors.InvalidTokenError):
+        return b'Bearer realm="projkit", error="invalid_token"'
+    if isinstance(error, errors.AmbiguousCredentialsError):
+        return b'Bearer realm="projkit", error="invalid_request"'
+    return b'Bearer realm="projkit"'

@@ -1,0 +1,61 @@
+"""Reading query strings: strict UTF-8, known names only, bounded in number."""
+
+from typing import Final, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from pydantic import BaseModel, ValidationError
+
+from projkit.errors import FieldError, ValidationFailedError
+from projkit.http.body import message
+
+M = TypeVar("M", bound=BaseModel)
+MAX_PARAMETERS: Final = 200
+
+
+def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[str]) -> M:
+    """The query string as ``schema``, whose fields named in ``repeatable`` are tuples.
+
+    Raises:
+        ValidationFailedError: naming each parameter that is unknown, repeated, malformed or wrong.
+    """
+    values: dict[str, str | list[str]] = {}
+    errors: list[FieldError] = []
+    parts = [part for part in query_string.split(b"&") if part] if query_string else []
+    if len(parts) > MAX_PARAMETERS:
+        raise _failed([FieldError("too_many_parameters", f"At most {MAX_PARAMETERS} parameters", parameter="")])
+    for part in parts:
+        raw_name, _, raw_value = part.replace(b"+", b" ").partition(b"=")
+        try:
+            name = unquote_to_bytes(raw_name).decode()
+            value = unquote_to_bytes(raw_value).decode()
+        except UnicodeDecodeError:
+            shown = raw_name.decode("ascii", "backslashreplace")
+            errors.append(FieldError("invalid_encoding", "The parameter is not UTF-8", parameter=shown))
+            continue
+        if name not in schema.model_fields:
+            errors.append(FieldError("unknown_parameter", f"There is no parameter {name!r}", parameter=name))
+        elif "\0" in value:
+            errors.append(FieldError("string_contains_nul", "U+0000 is not allowed", parameter=name))
+        elif name in repeatable:
+            collected = values.setdefault(name, [])
+            assert isinstance(collected, list)  # noqa: S101  # the names are disjoint
+            collected.append(value)
+        elif name in values:
+            errors.append(FieldError("repeated_parameter", f"{name} may be given once", parameter=name))
+        else:
+            values[name] = value
+    if errors:
+        raise _failed(errors)
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise _failed(
+            [
+                FieldError(each["type"], message(each["msg"]), parameter=str(each["loc"][0]) if each["loc"] else "")
+                for each in error.errors(include_url=False, include_input=False, include_context=False)
+            ]
+        ) from None
+
+
+def _failed(errors: list[FieldError]) -> ValidationFailedError:
+    return ValidationFailedError(errors, title="The query parameters have errors")

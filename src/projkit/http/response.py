@@ -1,0 +1,46 @@
+"""The response as handlers make it: complete, sent in two messages."""
+
+from typing import Any, Final
+
+import orjson
+
+from projkit.http.request import Send
+
+Header = tuple[bytes, bytes]
+
+JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
+NO_SNIFF: Final[Header] = (b"x-content-type-options", b"nosniff")
+NO_STORE: Final[Header] = (b"cache-control", b"no-store")
+# A response that depends on who asks; with an ETag it may be kept by the client, if it asks again each time.
+PRIVATE: Final[tuple[Header, ...]] = (
+    (b"cache-control", b"private, no-store"),
+    (b"vary", b"Authorization, Cookie"),
+)
+REVALIDATE: Final[tuple[Header, ...]] = (
+    (b"cache-control", b"private, no-cache"),
+    (b"vary", b"Authorization, Cookie"),
+)
+
+
+class Response:
+    """Status, headers and the whole body."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, body: bytes = b"", headers: tuple[Header, ...] = ()) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers
+
+    async def send(self, send: Send, *, head: bool) -> None:
+        """Sends it; for HEAD without the body, but with the length that GET would have (RFC 9110 §9.3.2)."""
+        headers = [*self.headers, NO_SNIFF]
+        if self.status >= 200 and self.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head else self.body})
+
+
+def json_response(status: int, content: Any, headers: tuple[Header, ...] = ()) -> Response:
+    """``content`` as JSON, for everything that is not on a hot path."""
+    return Response(status, orjson.dumps(content), (JSON_TYPE, *headers))

@@ -1,0 +1,135 @@
+"""Declaring endpoints, and finding the one that a path and a method name.
+
+A declaration says everything once: the route, who may call it, what it takes and what it answers. The lookup, the
+checks before a handler runs, Starlette's route objects for hosts and instrumentors, and the OpenAPI document are
+all made from it.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from projkit.http.request import Request
+from projkit.http.response import Response
+
+Handler = Callable[[Request], Awaitable[Response]]
+BodyHandler = Callable[[Request, Any], Awaitable[Response]]
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A documented success: what it means, the schema of its body, its headers, and where to go from there."""
+
+    description: str
+    schema: type[BaseModel] | Mapping[str, Any] | None = None
+    content_type: str = JSON
+    headers: tuple[str, ...] = ()
+    links: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What an endpoint takes: the schema that validates it and the media types under which it may come."""
+
+    schema: type[BaseModel]
+    content_types: tuple[str, ...] = (JSON,)
+    read_only: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method at one path (a template relative to the kit, such as ``/api/v1/projects/{project_id}``).
+
+    Without ``scope`` it is refused to everybody but callers who are signed in; only ``public`` opens it.
+    Path parameters are UUIDs: a malformed one is a 404 before anything of the body is read.
+    """
+
+    method: str
+    path: str
+    handler: Handler | BodyHandler
+    operation_id: str
+    summary: str
+    tag: str
+    answers: Mapping[int, Answer]
+    errors: tuple[str, ...] = ()
+    scope: str | None = None
+    public: bool = False
+    body: Body | None = None
+    query: type[BaseModel] | None = None
+    request_headers: tuple[str, ...] = ()
+    description: str = ""
+    documented: bool = True
+
+
+class _Node:
+    __slots__ = ("children", "endpoints", "parameter", "parameter_name", "template")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node] = {}
+        self.parameter: _Node | None = None
+        self.parameter_name = ""
+        self.endpoints: dict[str, Endpoint] = {}
+        self.template = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The endpoints of one path by method, and the path's parameters."""
+
+    endpoints: Mapping[str, Endpoint]
+    params: dict[str, str]
+    template: str
+
+    @property
+    def allowed(self) -> str:
+        """The ``Allow`` header's value."""
+        methods = set(self.endpoints) | {"OPTIONS"}
+        if "GET" in methods:
+            methods.add("HEAD")
+        return ", ".join(sorted(methods))
+
+
+class RouteTable:
+    """All endpoints of a kit, found in one walk over the path's segments."""
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        self.endpoints = tuple(endpoints)
+        self._root = _Node()
+        self._static: dict[str, Match] = {}
+        for endpoint in self.endpoints:
+            self._add(endpoint)
+
+    def find(self, path: str) -> Match | None:
+        """The endpoints at ``path``, or None; matching is exact, a trailing slash is another path."""
+        static = self._static.get(path)
+        if static is not None:
+            return static
+        node = self._root
+        params: dict[str, str] = {}
+        for segment in path.split("/")[1:]:
+            child = node.children.get(segment)
+            if child is None:
+                child = node.parameter
+                if child is None or not segment:
+                    return None
+                params[node.parameter_name] = segment
+            node = child
+        return Match(node.endpoints, params, node.template) if node.endpoints else None
+
+    def _add(self, endpoint: Endpoint) -> None:
+        node = self._root
+        for segment in endpoint.path.split("/")[1:]:
+            if segment.startswith("{"):
+                node.parameter = node.parameter or _Node()
+                node.parameter_name = segment.strip("{}")
+                node = node.parameter
+            else:
+                node = node.children.setdefault(segment, _Node())
+        node.template = endpoint.path
+        node.endpoints[endpoint.method] = endpoint
+        if "{" not in endpoint.path:
+            self._static[endpoint.path] = Match(node.endpoints, {}, endpoint.path)

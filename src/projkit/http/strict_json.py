@@ -1,0 +1,239 @@
+"""JSON request bodies, read by the strict rules: one meaning per document, or a refusal that says why.
+
+What RFC 8259 leaves to the reader (duplicate names, lone surrogates, numbers of any size, nesting of any
+depth) is where two readers of the same bytes disagree, so each of these is decided here, once.
+"""
+
+import json
+import re
+from itertools import accumulate
+from math import isinf
+from typing import Final, Literal, TypeAlias
+
+__all__ = ["JSON", "MAX_DEPTH", "InvalidJson", "UnrepresentableCode", "UnrepresentableValue", "loads"]
+
+JSON: TypeAlias = dict[str, "JSON"] | list["JSON"] | str | int | float | bool | None
+UnrepresentableCode: TypeAlias = Literal[
+    "string_contains_nul", "string_lone_surrogate", "integer_out_of_range", "number_out_of_range"
+]
+
+MAX_DEPTH: Final = 64
+
+_INTEGER_MIN: Final = -(2**63)
+_INTEGER_MAX: Final = 2**63 - 1
+_WHITESPACE: Final = " \t\n\r"  # RFC 8259 section 2; str.strip() alone would also take U+00A0 and others
+_BOM: Final = "\ufeff"
+_QUOTED_NAME_LENGTH: Final = 64
+
+# A raw U+0000 is a control character and a raw surrogate is bad UTF-8: only these escapes can make either.
+_SUSPECT_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_UNREPRESENTABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+# Opening brackets become +1 and closing ones -1 (as signed bytes), so that a running sum is the depth.
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
+
+
+class InvalidJson(ValueError):  # noqa: N818 - named for what it says, not for being an exception
+    """The body is not a JSON document this API reads (400 `invalid_json`).
+
+    `detail` says what is wrong; `position` is the character offset of it, None where there is no single one.
+    """
+
+    def __init__(self, detail: str, position: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.position = position
+
+
+class UnrepresentableValue(ValueError):  # noqa: N818 - named for what it says, not for being an exception
+    """The body is JSON, but holds a value that cannot be kept exactly (422).
+
+    `pointer` is the RFC 6901 pointer of the value; for an object's name it is that of the object, since a
+    pointer holding the name itself could not be written in the answer either.
+    """
+
+    def __init__(self, pointer: str, code: UnrepresentableCode, detail: str) -> None:
+        super().__init__(detail)
+        self.pointer = pointer
+        self.code: UnrepresentableCode = code
+        self.detail = detail
+
+
+class _OutOfRange(Exception):  # noqa: N818 - a signal within this module
+    """A number out of range was met: read the document again, keeping track of where things are."""
+
+
+class _Marker:
+    """Stands in the document where a number could not be represented."""
+
+    def __init__(self, code: UnrepresentableCode, detail: str) -> None:
+        self.code: UnrepresentableCode = code
+        self.detail = detail
+
+
+_WIDE_INTEGER: Final = _Marker("integer_out_of_range", "The integer does not fit in 64 bits")
+_INFINITE: Final = _Marker("number_out_of_range", "The number is too large for a double")
+
+
+def _integer_or_marker(literal: str) -> int | _Marker:
+    # The length goes first: converting many digits takes quadratic time, and Python refuses thousands.
+    # The grammar allows no leading zeros, so 20 characters hold every signed 64-bit integer.
+    if len(literal) <= 20 and _INTEGER_MIN <= (number := int(literal)) <= _INTEGER_MAX:
+        return number
+    return _WIDE_INTEGER
+
+
+def _number_or_marker(literal: str) -> float | _Marker:
+    number = float(literal)
+    return _INFINITE if isinf(number) else number
+
+
+def _integer(literal: str) -> int:
+    if len(literal) < 19:
+        return int(literal)
+    number = _integer_or_marker(literal)
+    if isinstance(number, _Marker):
+        raise _OutOfRange
+    return number
+
+
+def _number(literal: str) -> float:
+    number = float(literal)
+    if isinf(number):
+        raise _OutOfRange
+    return number
+
+
+def _constant(literal: str) -> float:
+    raise InvalidJson(f"{literal} is not JSON")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        # dumps() keeps to ASCII: the name may hold what an answer in UTF-8 cannot.
+        name = json.dumps(_first_repeated(pairs)[:_QUOTED_NAME_LENGTH])
+        raise InvalidJson(f"The name {name} occurs twice in one object")
+    return members
+
+
+def _first_repeated(pairs: list[tuple[str, object]]) -> str:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            break
+        seen.add(name)
+    return name
+
+
+_FAST: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_constant
+)
+# Where a number is out of range this one leaves a marker and reads on: the document may yet prove invalid.
+_MARKING: Final = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_int=_integer_or_marker,
+    parse_float=_number_or_marker,
+    parse_constant=_constant,
+)
+
+
+def loads(body: bytes) -> JSON:
+    """Read one JSON document (RFC 8259) from UTF-8 bytes, in time linear in their number.
+
+    Numbers with a fraction or an exponent become float (the nearest double), all others int.
+
+    Raises:
+        InvalidJson: the bytes are empty, not UTF-8 (RFC 8259 section 8.1), begin with a byte order mark, do
+            not follow the grammar (sections 2 to 7; so no NaN or Infinity), repeat a name within an object
+            (section 4), or nest deeper than `MAX_DEPTH` (section 9).
+        UnrepresentableValue: they are valid, but a string or name holds U+0000 or a lone surrogate (section
+            8.2), an integer does not fit in signed 64 bits, or a number overflows a double (section 6). The
+            first such place in the document is reported.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        position = len(body[: error.start].decode())
+        raise InvalidJson(f"The body is not UTF-8: byte {error.start}", position) from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _refuse_deep(body)
+    if b"\\u" not in body or _SUSPECT_ESCAPE.search(body) is None:
+        try:
+            return _parse(_FAST, text)
+        except _OutOfRange:
+            pass
+    document = _parse(_MARKING, text)
+    _refuse_unrepresentable(document, [])
+    return document
+
+
+def _parse(decoder: json.JSONDecoder, text: str) -> JSON:
+    start = len(text) - len(text.lstrip(_WHITESPACE))
+    try:
+        document: JSON
+        document, end = decoder.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        if not text:
+            raise InvalidJson("The body is empty", 0) from None
+        if text.startswith(_BOM):
+            raise InvalidJson("The body begins with a byte order mark", 0) from None
+        raise _malformed(error) from None
+    if end != len(text) and (rest := text[end:].lstrip(_WHITESPACE)):
+        raise _malformed(json.JSONDecodeError("Extra data", text, len(text) - len(rest)))
+    return document
+
+
+def _malformed(error: json.JSONDecodeError) -> InvalidJson:
+    # Some of the decoder's messages end in a colon of their own.
+    reason = error.msg.rstrip(": ")
+    return InvalidJson(f"{reason}: line {error.lineno} column {error.colno}", error.pos)
+
+
+def _refuse_deep(body: bytes) -> None:
+    """Raise InvalidJson where brackets outside strings nest deeper than `MAX_DEPTH`.
+
+    Up to the first error in the grammar this sees the strings that the decoder sees, so the decoder, which
+    recurses, never goes deeper than what was counted here; after that error it does not matter.
+    """
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    outside_strings = b"".join(unescaped.split(b'"')[::2])
+    steps = memoryview(outside_strings.translate(_STEPS, _NOT_BRACKETS)).cast("b")
+    if max(accumulate(steps), default=0) > MAX_DEPTH:
+        raise InvalidJson(f"The document nests deeper than {MAX_DEPTH} levels")
+
+
+def _refuse_unrepresentable(value: object, path: list[str | int]) -> None:
+    """Raise UnrepresentableValue for the first offending place in document order."""
+    if isinstance(value, str):
+        _refuse_text(value, path, "The string")
+    elif isinstance(value, _Marker):
+        raise UnrepresentableValue(_pointer(path), value.code, value.detail)
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            _refuse_text(name, path, "A name in the object")
+            path.append(name)
+            _refuse_unrepresentable(member, path)
+            path.pop()
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            path.append(index)
+            _refuse_unrepresentable(item, path)
+            path.pop()
+
+
+def _refuse_text(text: str, path: list[str | int], what: str) -> None:
+    found = _UNREPRESENTABLE.search(text)
+    if found is None:
+        return
+    if found[0] == "\0":
+        raise UnrepresentableValue(_pointer(path), "string_contains_nul", f"{what} contains U+0000")
+    raise UnrepresentableValue(
+        _pointer(path), "string_lone_surrogate", f"{what} contains the lone surrogate U+{ord(found[0]):04X}"
+    )
+
+
+def _pointer(path: list[str | int]) -> str:
+    """Write a path by RFC 6901 section 3."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)

@@ -1,0 +1,235 @@
+"""Lists: filters, five sort orders, and keyset pages that cost the same wherever they are.
+
+A page continues at a row value, ``(key, id) > (:key, :id)``: both databases read that as a place in the index,
+also among a hundred thousand equal keys, where ``key >= :key AND (key > :key OR id > :id)`` would scan them.
+
+Projects without a due date come last in both directions. They are a second segment of the list, read by its own
+index range and joined by UNION ALL, since neither database can walk one index with NULLs at the far end both ways.
+"""
+
+import unicodedata
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any, Final, cast
+from uuid import UUID
+
+import orjson
+import sqlalchemy as sa
+
+from projkit.db.statement import Params, Row, Statement
+from projkit.db.tables import Tables
+from projkit.db.types import has_any
+from projkit.http.cursor import CursorCodec
+from projkit.identity import Principal
+from projkit.projects.query import ProjectQuery
+from projkit.projects.schemas import RANK
+from projkit.projects.scoping import owned, scope_params
+from projkit.projects.statements import RESOURCE, resource_columns
+
+_RANGES: Final = (
+    ("created_after", "created_at", ">"),
+    ("created_before", "created_at", "<"),
+    ("updated_after", "updated_at", ">"),
+    ("updated_before", "updated_at", "<"),
+    ("due_after", "due_date", ">"),
+    ("due_before", "due_date", "<"),
+)
+_ID_INDEX: Final = RESOURCE.index("id")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All of a query but its values: what decides the SQL."""
+
+    statuses: int = 0
+    priorities: int = 0
+    tags: int = 0
+    search: bool = False
+    archived: str = "false"
+    ranges: tuple[str, ...] = ()
+    external_id: bool = False
+    sort_key: str = "created_at"
+    descending: bool = True
+    after: str = ""  # "", "key" (after a row with a key) or "null" (after a row without one)
+
+
+class Listing:
+    """One query of one caller, ready to run."""
+
+    __slots__ = ("_context", "_cursors", "_query", "_shape", "_tables", "params")
+
+    def __init__(self, principal: Principal, query: ProjectQuery, cursors: CursorCodec, tables: Tables) -> None:
+        self._query = query
+        self._cursors = cursors
+        self._tables = tables
+        params, self._shape, self._context = _plan(principal, query)
+        if query.cursor is not None:
+            self._shape = _continue(self._shape, params, cursors.decode(query.cursor, self._context))
+        self.params: Params = params
+
+    @property
+    def page(self) -> Statement:
+        """Reads one row more than the page holds, which tells whether there is a next one."""
+        return _page_statement(self._tables, self._shape)
+
+    @property
+    def count(self) -> Statement:
+        """Counts all that match, wherever the page is."""
+        return _count_statement(self._tables, self._shape)
+
+    def next_cursor(self, last: Row) -> str:
+        """The cursor that continues after ``last``."""
+        key = last[RESOURCE.index(self._query.sort_key)]
+        if isinstance(key, (date, datetime)):
+            key = key.isoformat()
+        return self._cursors.encode([key, str(last[_ID_INDEX])], self._context)
+
+
+def search_text(name: str, description: str) -> str:
+    """What ``q`` is looked for in: both texts without regard to case, whatever the database's locale."""
+    return fold(f"{name}\n{description}")
+
+
+def fold(text: str) -> str:
+    """Text in the form in which it is compared without regard to case (Unicode §3.13)."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
+
+
+def _plan(principal: Principal, query: ProjectQuery) -> tuple[dict[str, Any], Shape, bytes]:
+    params: dict[str, Any] = scope_params(principal)
+    params["rows"] = query.limit + 1
+    if not query.model_fields_set - {"limit", "cursor", "total"}:
+        return params, _PLAIN, orjson.dumps([principal.tenant_id, principal.subject])
+    statuses = sorted({str(status) for status in query.status})
+    priorities = sorted({RANK[priority] for priority in query.priority})
+    tags = sorted(set(query.tag))
+    for prefix, values in (("status", statuses), ("priority", priorities), ("tag", tags)):
+        params.update({f"{prefix}_{index}": value for index, value in enumerate(values)})
+    search = fold(query.q)
+    if search:
+        escaped = search.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+        params["pattern"] = f"%{escaped}%"
+    ranges = []
+    for name, _, _ in _RANGES:
+        value = getattr(query, name)
+        if value is not None:
+            params[name] = value
+            ranges.append(name)
+    if query.external_id is not None:
+        params["external_id"] = query.external_id
+    shape = Shape(
+        statuses=len(statuses),
+        priorities=len(priorities),
+        tags=len(tags),
+        search=bool(search),
+        archived=query.archived,
+        ranges=tuple(ranges),
+        external_id=query.external_id is not None,
+        sort_key=query.sort_key,
+        descending=query.descending,
+    )
+    context = [
+        principal.tenant_id, principal.subject, query.sort, query.archived, statuses, priorities, tags, search,
+        [[name, params[name]] for name in ranges], query.external_id,
+    ]  # fmt: skip
+    if shape == _PLAIN:
+        context = context[:2]
+    return params, shape, orjson.dumps(context)
+
+
+_PLAIN: Final = Shape()
+
+
+def _continue(shape: Shape, params: dict[str, Any], position: list[Any]) -> Shape:
+    key, identifier = position
+    params["after_id"] = UUID(identifier)
+    if key is None:
+        return _with_after(shape, "null")
+    if shape.sort_key in ("created_at", "updated_at"):
+        key = datetime.fromisoformat(key)
+    elif shape.sort_key == "due_date":
+        key = date.fromisoformat(key)
+    params["after_key"] = key
+    return _with_after(shape, "key")
+
+
+@lru_cache(maxsize=512)
+def _with_after(shape: Shape, after: str) -> Shape:
+    return Shape(
+        shape.statuses, shape.priorities, shape.tags, shape.search, shape.archived, shape.ranges, shape.external_id,
+        shape.sort_key, shape.descending, after,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def _count_statement(tables: Tables, shape: Shape) -> Statement:
+    return Statement(sa.select(sa.func.count()).select_from(tables.projects).where(*_filters(tables.projects, shape)))
+
+
+@lru_cache(maxsize=512)
+def _page_statement(tables: Tables, shape: Shape) -> Statement:
+    table = tables.projects
+    if shape.sort_key != "due_date":
+        return Statement(_segment(table, shape, table.c[shape.sort_key]))
+    undated = _segment(table, shape, None).where(table.c.due_date.is_(None))
+    if shape.after == "null":
+        return Statement(undated)
+    dated = _segment(table, shape, table.c.due_date).where(table.c.due_date.is_not(None))
+    undated = _segment(table, _with_after(shape, ""), None).where(table.c.due_date.is_(None))
+    both = sa.union_all(
+        sa.select(dated.add_columns(sa.literal_column("0").label("segment")).subquery("dated")),
+        sa.select(undated.add_columns(sa.literal_column("1").label("segment")).subquery("undated")),
+    ).subquery("both")
+    order = [both.c.segment, *_directed(shape, both.c.due_date, both.c.id)]
+    return Statement(sa.select(*(both.c[name] for name in RESOURCE)).order_by(*order).limit(_rows()))
+
+
+def _segment(table: sa.Table, shape: Shape, key: sa.Column[Any] | None) -> sa.Select[Any]:
+    query = sa.select(*resource_columns(table)).where(*_filters(table, shape))
+    columns = [table.c.id] if key is None else [key, table.c.id]
+    after = []
+    if key is not None and shape.after == "key":
+        after.append(sa.bindparam("after_key", type_=key.type))
+    if shape.after:
+        after.append(sa.bindparam("after_id", type_=table.c.id.type))
+        left, right = (columns[0], after[0]) if key is None else (sa.tuple_(*columns), sa.tuple_(*after))
+        query = query.where(left < right if shape.descending else left > right)
+    return query.order_by(*_directed(shape, *columns)).limit(_rows())
+
+
+def _directed(shape: Shape, *columns: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+    return [column.desc() if shape.descending else column.asc() for column in columns]
+
+
+def _rows() -> sa.BindParameter[int]:
+    return sa.bindparam("rows", type_=sa.Integer())
+
+
+def _filters(table: sa.Table, shape: Shape) -> list[sa.ColumnElement[bool]]:
+    found = [owned(table), table.c.deleted_at.is_(None)]
+
+    def binds(prefix: str, count: int, column: sa.Column[Any], type_: Any = None) -> list[sa.BindParameter[Any]]:
+        return [sa.bindparam(f"{prefix}_{index}", type_=type_ or column.type) for index in range(count)]
+
+    if shape.statuses:
+        found.append(table.c.status.in_(binds("status", shape.statuses, table.c.status)))
+    if shape.priorities:
+        found.append(table.c.priority.in_(binds("priority", shape.priorities, table.c.priority)))
+    if shape.tags:
+        tags = binds("tag", shape.tags, table.c.tags, sa.Text())
+        found.append(has_any(cast("sa.ColumnElement[str]", table.c.tags), *tags))
+    if shape.search:
+        pattern = sa.bindparam("pattern", type_=table.c.search_text.type)
+        found.append(table.c.search_text.like(pattern, escape="\\"))
+    if shape.archived != "any":
+        absent = table.c.archived_at.is_(None)
+        found.append(absent if shape.archived == "false" else sa.not_(absent))
+    for name, column_name, operator in _RANGES:
+        if name in shape.ranges:
+            column = table.c[column_name]
+            found.append(column.op(operator, is_comparison=True)(sa.bindparam(name, type_=column.type)))
+    if shape.external_id:
+        found.append(table.c.external_id == sa.bindparam("external_id", type_=table.c.external_id.type))
+    return found
+

@@ -1,0 +1,69 @@
+"""Rows become JSON: straight from what the driver returned, JSON columns passed on as they are."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from projkit.db.statement import Row
+from projkit.projects.schemas import PRIORITIES, Project
+from projkit.projects.statements import RESOURCE
+
+_OPTIONS: Final = orjson.OPT_UTC_Z
+VERSION_INDEX: Final = RESOURCE.index("version")
+ARCHIVED_INDEX: Final = RESOURCE.index("archived_at")
+
+
+def _time(value: datetime | None) -> datetime | str | None:
+    # The encoder leaves out microseconds that are zero; the contract always has them.
+    if value is None or value.microsecond:
+        return value
+    return value.strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+
+
+def _content(row: Row) -> dict[str, Any]:
+    (
+        identifier, owner_id, name, description, status, priority, tags, start_date, due_date, metadata,
+        external_id, archived_at, completed_at, created_at, updated_at, version,
+    ) = row  # fmt: skip
+    return {
+        "id": str(identifier),
+        "owner_id": owner_id,
+        "name": name,
+        "description": description,
+        "status": status,
+        "priority": PRIORITIES[priority],
+        "tags": orjson.Fragment(tags),
+        "start_date": start_date,
+        "due_date": due_date,
+        "metadata": orjson.Fragment(metadata),
+        "external_id": external_id,
+        "archived_at": _time(archived_at),
+        "completed_at": _time(completed_at),
+        "created_at": _time(created_at),
+        "updated_at": _time(updated_at),
+        "version": version,
+    }
+
+
+def render_project(row: Row) -> bytes:
+    """One project as JSON."""
+    return orjson.dumps(_content(row), option=_OPTIONS)
+
+
+def render_list(rows: Sequence[Row], next_cursor: str | None, total: int | None) -> bytes:
+    """One page as JSON."""
+    content = {"items": [_content(row) for row in rows], "next_cursor": next_cursor, "total": total}
+    return orjson.dumps(content, option=_OPTIONS)
+
+
+def as_document(row: Row) -> dict[str, Any]:
+    """The project as the plain JSON document that a client would get."""
+    document: dict[str, Any] = orjson.loads(render_project(row))
+    return document
+
+
+def as_project(row: Row) -> Project:
+    """The project as a model, for host code."""
+    return Project.model_validate(as_document(row))

@@ -1,0 +1,292 @@
+"""``/projects`` over HTTP: what comes in, what goes out, and the declarations of both."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, urlencode
+from uuid import UUID
+
+import orjson
+
+from projkit.db.statement import Row
+from projkit.errors import FieldError, PreconditionRequiredError, ValidationFailedError
+from projkit.http.body import body_error, pointer, validate
+from projkit.http.conditional import etag_of, if_match, if_none_match
+from projkit.http.query import read_query
+from projkit.http.request import Request
+from projkit.http.response import JSON_TYPE, PRIVATE, REVALIDATE, Header, Response
+from projkit.http.routing import JSON, MERGE_PATCH, Answer, Body, Endpoint
+from projkit.projects.idempotency import IdempotentCreation
+from projkit.projects.query import REPEATABLE, ProjectQuery
+from projkit.projects.rendering import VERSION_INDEX, as_document, render_list, render_project
+from projkit.projects.schemas import READ_ONLY, Project, ProjectInput, ProjectList, ProjectStats
+from projkit.projects.service import Expected, ProjectService
+from projkit.projects.statements import RESOURCE
+
+READ: Final = "projects:read"
+WRITE: Final = "projects:write"
+_ID: Final = RESOURCE.index("id")
+_KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
+_DEFAULT_QUERY: Final = ProjectQuery()
+
+
+class Services:
+    """What the routes work with; the kit gives one for the event loop that the request runs on."""
+
+    __slots__ = ("creation", "projects")
+
+    def __init__(self, projects: ProjectService, creation: IdempotentCreation) -> None:
+        self.projects = projects
+        self.creation = creation
+
+
+class ProjectRoutes:
+    """The handlers of ``/projects``."""
+
+    def __init__(
+        self, services: Callable[[], Services], *, prefix: str, require_if_match: bool, put_merges: bool
+    ) -> None:
+        self._services = services
+        self._path = f"{prefix}/projects"
+        self._require_if_match = require_if_match
+        self._put_merges = put_merges
+
+    def endpoints(self) -> list[Endpoint]:
+        """The declarations, from which routes and the OpenAPI document are made."""
+        one = f"{self._path}/{{project_id}}"
+        replace = Body(ProjectInput, (JSON,), READ_ONLY)
+        patch = Body(ProjectInput, (MERGE_PATCH, JSON), READ_ONLY)
+        project = Answer("The project.", Project, headers=("ETag",))
+        edit = ("not_found", "conflict", "precondition_failed", "precondition_required")
+        return [
+            Endpoint(
+                "POST", self._path, self.create, "createProject", "Create a project", "projects",
+                {201: Answer("It was created.", Project, headers=("ETag", "Location", "Idempotent-Replayed"), links=_LINKS)},
+                ("conflict", "validation"), WRITE, body=Body(ProjectInput), request_headers=("Idempotency-Key",),
+            ),
+            Endpoint(
+                "GET", self._path, self.list, "listProjects", "List your projects", "projects",
+                {200: Answer("One page.", ProjectList, headers=("Link",))},
+                ("validation",), READ, query=ProjectQuery,
+            ),
+            Endpoint(
+                "GET", f"{self._path}/stats/summary", self.stats, "summarizeProjects", "Summarize your projects",
+                "projects", {200: Answer("The summary.", ProjectStats)}, (), READ,
+            ),
+            Endpoint(
+                "GET", one, self.get, "getProject", "Read a project", "projects",
+                {200: project, 304: Answer("It has not changed.", headers=("ETag",))},
+                ("not_found", "validation"), READ, request_headers=("If-None-Match",),
+            ),
+            Endpoint(
+                "PUT", one, self.put, "replaceProject", "Replace a project", "projects",
+                {200: project}, (*edit, "validation"), WRITE, body=replace, request_headers=("If-Match",),
+            ),
+            Endpoint(
+                "PATCH", one, self.patch, "patchProject", "Change a project (RFC 7396 merge patch)", "projects",
+                {200: project}, (*edit, "validation"), WRITE, body=patch, request_headers=("If-Match",),
+            ),
+            Endpoint(
+                "DELETE", one, self.delete, "deleteProject", "Delete a project", "projects",
+                {204: Answer("It was deleted; it can be restored.")},
+                ("not_found", "precondition_failed", "precondition_required", "validation"), WRITE,
+                request_headers=("If-Match",),
+            ),
+            Endpoint(
+                "POST", f"{one}/restore", self.restore, "restoreProject", "Restore a deleted project", "projects",
+                {200: project}, ("not_found", "conflict", "precondition_failed", "validation"), WRITE,
+                request_headers=("If-Match",),
+            ),
+            Endpoint(
+                "POST", f"{one}/archive", self.archive, "archiveProject", "Archive a project", "projects",
+                {200: project}, ("not_found", "precondition_failed", "validation"), WRITE,
+                request_headers=("If-Match",),
+            ),
+            Endpoint(
+                "POST", f"{one}/unarchive", self.unarchive, "unarchiveProject", "Take a project out of the archive",
+                "projects", {200: project}, ("not_found", "precondition_failed", "validation"), WRITE,
+                request_headers=("If-Match",),
+            ),
+        ]  # fmt: skip
+
+    async def create(self, request: Request, raw: Any) -> Response:
+        content = validate(ProjectInput, raw)
+        services = self._services()
+        key = _idempotency_key(request)
+        if key is None:
+            row = await services.projects.create(request.principal, content)
+            return self._created(request, str(row[_ID]), _etag(row), render_project(row))
+        created = await services.creation.create(request.principal, key, content, raw)
+        replayed: tuple[Header, ...] = ((b"idempotent-replayed", b"true"),) if created.replayed else ()
+        return self._created(request, str(created.id), created.etag.encode(), created.body, replayed)
+
+    async def list(self, request: Request) -> Response:
+        query = _DEFAULT_QUERY
+        if request.query_string:
+            query = read_query(ProjectQuery, request.query_string, repeatable=REPEATABLE)
+        page = await self._services().projects.list(request.principal, query)
+        headers = [JSON_TYPE, *PRIVATE]
+        if page.next_cursor is not None:
+            headers.append((b"link", self._next_link(request, page.next_cursor)))
+        return Response(200, render_list(page.rows, page.next_cursor, page.total), tuple(headers))
+
+    async def get(self, request: Request) -> Response:
+        precondition = if_none_match(request)
+        row = await self._services().projects.get(request.principal, _identifier(request))
+        etag = _etag(row)
+        if precondition is not None and precondition.matches_weakly(etag.decode()):
+            return Response(304, headers=((b"etag", etag), *REVALIDATE))
+        return Response(200, render_project(row), (JSON_TYPE, (b"etag", etag), *REVALIDATE))
+
+    async def put(self, request: Request, raw: Any) -> Response:
+        if self._put_merges:
+            return await self._merge(request, raw)
+        content, echoed = _split(raw)
+        replacement = validate(ProjectInput, content)
+
+        def change(row: Row) -> ProjectInput:
+            _check_read_only(echoed, as_document(row) if echoed else {})
+            return replacement
+
+        return await self._update(request, change)
+
+    async def patch(self, request: Request, raw: Any) -> Response:
+        return await self._merge(request, raw)
+
+    async def delete(self, request: Request) -> Response:
+        await self._services().projects.delete(request.principal, _identifier(request), self._expected(request))
+        return Response(204, headers=PRIVATE)
+
+    async def restore(self, request: Request) -> Response:
+        expected = _expected(request)
+        return _project(await self._services().projects.restore(request.principal, _identifier(request), expected))
+
+    async def archive(self, request: Request) -> Response:
+        expected = _expected(request)
+        return _project(await self._services().projects.archive(request.principal, _identifier(request), expected))
+
+    async def unarchive(self, request: Request) -> Response:
+        expected = _expected(request)
+        return _project(await self._services().projects.unarchive(request.principal, _identifier(request), expected))
+
+    async def stats(self, request: Request) -> Response:
+        summary = await self._services().projects.stats(request.principal)
+        latest: datetime | None = summary["updated_at_latest"]
+        if latest is not None:
+            summary["updated_at_latest"] = latest.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return Response(200, orjson.dumps(summary), (JSON_TYPE, *PRIVATE))
+
+    async def _merge(self, request: Request, raw: Any) -> Response:
+        patch, echoed = _split(raw)
+        for name in patch:
+            if name not in ProjectInput.model_fields:
+                raise body_error(FieldError("extra_forbidden", "There is no such field", pointer=pointer(name)))
+
+        def change(row: Row) -> ProjectInput:
+            document = as_document(row)
+            _check_read_only(echoed, document)
+            present = {name: document[name] for name in ProjectInput.model_fields}
+            return validate(ProjectInput, merge_patch(present, patch))
+
+        return await self._update(request, change)
+
+    async def _update(self, request: Request, change: Callable[[Row], ProjectInput]) -> Response:
+        expected = self._expected(request)
+        services = self._services()
+        return _project(await services.projects.update(request.principal, _identifier(request), change, expected))
+
+    def _expected(self, request: Request) -> Expected:
+        expected = _expected(request)
+        if expected is None and self._require_if_match:
+            raise PreconditionRequiredError
+        return expected
+
+    def _created(
+        self, request: Request, identifier: str, etag: bytes, body: bytes, more: tuple[Header, ...] = ()
+    ) -> Response:
+        location = f"{quote(request.root_path)}{self._path}/{identifier}".encode()
+        return Response(201, body, (JSON_TYPE, (b"location", location), (b"etag", etag), *more, *REVALIDATE))
+
+    def _next_link(self, request: Request, cursor: str) -> bytes:
+        pairs = [pair for pair in parse_qsl(request.query_string.decode(), keep_blank_values=True) if pair[0] != "cursor"]
+        query = urlencode([*pairs, ("cursor", cursor)])
+        return f'<{quote(request.root_path)}{self._path}?{query}>; rel="next"'.encode()
+
+
+_LINKS: Final[Mapping[str, Any]] = {
+    name: {"operationId": name, "parameters": {"project_id": "$response.body#/id"}}
+    for name in (
+        "getProject", "replaceProject", "patchProject", "archiveProject", "unarchiveProject", "deleteProject",
+        "restoreProject",
+    )
+}  # fmt: skip
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """``target`` changed by ``patch`` as RFC 7396 §2 says."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def _project(row: Row) -> Response:
+    return Response(200, render_project(row), (JSON_TYPE, (b"etag", _etag(row)), *REVALIDATE))
+
+
+def _etag(row: Row) -> bytes:
+    return etag_of(row[VERSION_INDEX]).encode()
+
+
+def _identifier(request: Request) -> UUID:
+    return UUID(request.params["project_id"])
+
+
+def _expected(request: Request) -> Expected:
+    precondition = if_match(request)
+    if precondition is None:
+        return None
+    return lambda version: precondition.matches_strongly(etag_of(version))
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.header(b"idempotency-key")
+    if key is not None and (b"idempotency-key" in request.repeated or not _KEY.fullmatch(key)):
+        error = FieldError("invalid_key", "Must be 1 to 255 printable ASCII characters", parameter="Idempotency-Key")
+        raise ValidationFailedError([error], title="The request's headers have errors")
+    return key
+
+
+def _split(raw: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a client may set, and the read-only fields that it sent back."""
+    if not isinstance(raw, dict):
+        raise body_error(FieldError("model_type", "Must be an object", pointer=""))
+    content = {name: value for name, value in raw.items() if name not in READ_ONLY}
+    return content, {name: value for name, value in raw.items() if name in READ_ONLY}
+
+
+def _check_read_only(echoed: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    wrong = [
+        FieldError("read_only", "This field is read-only and differs from its present value", pointer=pointer(name))
+        for name, value in echoed.items()
+        if not _same(value, document[name])
+    ]
+    if wrong:
+        raise body_error(*wrong)
+
+
+def _same(sent: Any, present: Any) -> bool:
+    if type(sent) is not type(present):
+        return False
+    if sent == present or not isinstance(sent, str):
+        return bool(sent == present)
+    try:  # the same instant written in another way
+        return datetime.fromisoformat(sent) == datetime.fromisoformat(present)
+    except (TypeError, ValueError):
+        return False

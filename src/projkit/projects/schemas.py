@@ -1,0 +1,214 @@
+"""What a project is, as clients see it: the schemas that validate and that the OpenAPI document shows."""
+
+import re
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+MAX_METADATA_BYTES: Final = 16_384
+
+
+class Status(StrEnum):
+    """Where a project stands."""
+
+    PLANNING = "planning"
+    ACTIVE = "active"
+    ON_HOLD = "on_hold"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+
+
+class Priority(StrEnum):
+    """How much a project matters, lowest first: its rank is what lists sort by."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+STATUSES: Final = tuple(status.value for status in Status)
+PRIORITIES: Final = tuple(priority.value for priority in Priority)
+RANK: Final = {priority: rank for rank, priority in enumerate(PRIORITIES)}
+
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise PydanticCustomError("string_contains_nul", "U+0000 is not allowed")
+    return value
+
+
+def _calendar_date(value: object) -> object:
+    if value is None or (isinstance(value, date) and not isinstance(value, datetime)):
+        return value
+    if isinstance(value, str) and _DATE.fullmatch(value):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    raise PydanticCustomError("date_format", "Must be a date as YYYY-MM-DD")
+
+
+def _instant(value: object) -> object:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    raise PydanticCustomError("date_time_format", "Must be an RFC 3339 time, as in 2026-01-31T12:00:00Z")
+
+
+def _small_json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        encoded = orjson.dumps(value)
+    except (TypeError, ValueError):
+        raise PydanticCustomError("metadata_not_json", "Must be a JSON object of plain values") from None
+    if b"\\u0000" in encoded and "\0" in "".join(_strings(value)):
+        raise PydanticCustomError("string_contains_nul", "U+0000 is not allowed")
+    if len(encoded) > MAX_METADATA_BYTES:
+        raise PydanticCustomError("metadata_too_large", "Must be at most 16 KiB of JSON")
+    return value
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for key, item in value.items() for text in (key, *_strings(item))]
+    if isinstance(value, list):
+        return [text for item in value for text in _strings(item)]
+    return []
+
+
+def _unique(tags: list[str]) -> list[str]:
+    if len(set(tags)) != len(tags):
+        raise PydanticCustomError("tags_not_unique", "Tags must be unique")
+    return tags
+
+
+CalendarDate = Annotated[
+    date, BeforeValidator(_calendar_date), WithJsonSchema({"type": "string", "format": "date"})
+]
+Instant = Annotated[
+    datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    AfterValidator(_no_nul),
+    Field(description="Trimmed; 1 to 200 characters.", examples=["Website relaunch"]),
+]
+Description = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_no_nul)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=50), AfterValidator(_no_nul)]
+Tags = Annotated[
+    list[Tag],
+    Field(max_length=50, description="Unique; their order is kept.", json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_unique),
+]
+Metadata = Annotated[
+    dict[str, Any],
+    Field(description="Anything of yours, at most 16 KiB as JSON."),
+    AfterValidator(_small_json),
+]
+ExternalId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200),
+    AfterValidator(_no_nul),
+    Field(description="Your own key; unique among your undeleted projects.", examples=["CRM-1042"]),
+]
+
+
+class ProjectInput(BaseModel):
+    """What a client may set; omitted optional fields take their defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    description: Description = ""
+    status: Status = Status.PLANNING
+    priority: Priority = Priority.MEDIUM
+    tags: Tags = []
+    start_date: CalendarDate | None = None
+    due_date: CalendarDate | None = None
+    metadata: Metadata = {}
+    external_id: ExternalId | None = None
+
+    @field_validator("due_date", mode="after")
+    @classmethod
+    def _check_dates(cls, value: date | None, info: ValidationInfo) -> date | None:
+        start = info.data.get("start_date")
+        if value is not None and start is not None and value < start:
+            raise PydanticCustomError("due_before_start", "due_date must not be before start_date")
+        return value
+
+
+class Project(BaseModel):
+    """A project as the API answers it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    owner_id: str
+    name: str
+    description: str
+    status: Status
+    priority: Priority
+    tags: list[str]
+    start_date: date | None
+    due_date: date | None
+    metadata: dict[str, Any]
+    external_id: str | None
+    archived_at: datetime | None
+    completed_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    version: int = Field(description="Grows by one with every change; the ETag is made of it.")
+
+
+READ_ONLY: Final = frozenset(Project.model_fields) - frozenset(ProjectInput.model_fields)
+
+
+class ProjectList(BaseModel):
+    """One page of a list."""
+
+    items: list[Project]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last one.")
+    total: int | None = Field(description="How many match in all; only with `total=true`.")
+
+
+class ProjectStats(BaseModel):
+    """A summary of the caller's undeleted projects."""
+
+    total: int
+    active_total: int = Field(description="Without archived ones.")
+    archived: int
+    by_status: dict[Status, int]
+    by_priority: dict[Priority, int]
+    overdue: int
+    due_within_7_days: int
+    created_last_30_days: int
+    completed_last_30_days: int
+    completion_rate: float | None = Field(description="completed / (total - cancelled); null where that is 0.")
+    updated_at_latest: datetime | None

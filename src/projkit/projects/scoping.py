@@ -1,0 +1,24 @@
+"""Whose rows a statement sees: the one place that says so.
+
+Every statement on projects is built with :func:`owned`, and every execution gets its parameters from
+:func:`scope_params`; a test holds each statement of the package against that.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from projkit.identity import Principal
+
+
+def owned(table: sa.Table) -> sa.ColumnElement[bool]:
+    """The caller's rows, deleted ones included."""
+    return sa.and_(
+        table.c.tenant_id == sa.bindparam("tenant_id", type_=table.c.tenant_id.type),
+        table.c.owner_id == sa.bindparam("owner_id", type_=table.c.owner_id.type),
+    )
+
+
+def scope_params(principal: Principal) -> dict[str, Any]:
+    """The parameters that :func:`owned` asks for."""
+    return {"tenant_id": principal.tenant_id, "owner_id": principal.subject}

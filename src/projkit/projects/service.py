@@ -1,0 +1,260 @@
+"""What can be done with projects; knows the rules, and no HTTP."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from uuid_utils.compat import uuid7
+
+from projkit.clock import Clock
+from projkit.db.port import Database
+from projkit.db.statement import Params, Row, Statement
+from projkit.db.tables import Tables
+from projkit.errors import (
+    DatabaseConstraintError,
+    ExternalIdTakenError,
+    NotFoundError,
+    PreconditionFailedError,
+    ProjectArchivedError,
+    UnavailableError,
+)
+from projkit.http.cursor import CursorCodec
+from projkit.identity import Principal
+from projkit.projects.listing import Listing, search_text
+from projkit.projects.query import ProjectQuery
+from projkit.projects.rendering import ARCHIVED_INDEX, VERSION_INDEX
+from projkit.projects.schemas import PRIORITIES, RANK, STATUSES, ProjectInput
+from projkit.projects.scoping import scope_params
+from projkit.projects.statements import RESOURCE, project_statements
+
+# Whether a version is one that the caller agrees to change; None where the caller does not mind.
+Expected = Callable[[int], bool] | None
+
+_ATTEMPTS: Final = 5
+_COMPLETED_INDEX: Final = RESOURCE.index("completed_at")
+_STATUS_INDEX: Final = RESOURCE.index("status")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The rows of one page, the cursor of the next one, and the count if it was asked for."""
+
+    rows: Sequence[Row]
+    next_cursor: str | None
+    total: int | None
+
+
+class ProjectService:
+    """Projects of one kit on one event loop; every call is scoped to its principal's tenant and subject."""
+
+    def __init__(self, database: Database, tables: Tables, *, cursors: CursorCodec, clock: Clock) -> None:
+        self._database = database
+        self._tables = tables
+        self._statements = project_statements(tables)
+        self._cursors = cursors
+        self._clock = clock
+
+    async def create(self, principal: Principal, content: ProjectInput) -> Row:
+        """Stores a new project.
+
+        Raises:
+            ExternalIdTakenError: another undeleted project of the caller has this ``external_id``.
+        """
+        row = await self._write(self._statements.insert, self.new_row(principal, content))
+        assert row is not None  # noqa: S101  # an INSERT returns its row or raises
+        return row
+
+    def new_row(self, principal: Principal, content: ProjectInput, *, identifier: UUID | None = None) -> dict[str, Any]:
+        """The parameters of the statement that stores a new project."""
+        now = self._clock()
+        return {
+            **scope_params(principal),
+            **_editable(content),
+            "id": identifier or uuid7(),
+            "created_by": principal.subject,
+            "completed_at": now if content.status == "completed" else None,
+            "created_at": now,
+            "updated_at": now,
+        }
+
+    async def get(self, principal: Principal, identifier: UUID) -> Row:
+        """One project.
+
+        Raises:
+            NotFoundError: there is none, or it is somebody else's.
+        """
+        row = await self._database.fetch_one(self._statements.get, {**scope_params(principal), "id": identifier})
+        if row is None:
+            raise NotFoundError
+        return row
+
+    async def list(self, principal: Principal, query: ProjectQuery) -> Page:
+        """One page of the caller's projects.
+
+        Raises:
+            InvalidCursorError: the cursor was made for another list.
+        """
+        listing = Listing(principal, query, self._cursors, self._tables)
+        rows = await self._database.fetch_all(listing.page, listing.params)
+        next_cursor = None
+        if len(rows) > query.limit:
+            rows = rows[: query.limit]
+            next_cursor = listing.next_cursor(rows[-1])
+        total = None
+        if query.total:
+            counted = await self._database.fetch_one(listing.count, listing.params)
+            total = int(counted[0]) if counted else 0
+        return Page(rows, next_cursor, total)
+
+    async def update(
+        self, principal: Principal, identifier: UUID, change: Callable[[Row], ProjectInput], expected: Expected = None
+    ) -> Row:
+        """Replaces what a client may set by what ``change`` makes of the present row.
+
+        Raises:
+            NotFoundError: there is no such project of the caller's.
+            PreconditionFailedError: ``expected`` refuses the present version.
+            ProjectArchivedError: the project is archived.
+            ExternalIdTakenError: another undeleted project of the caller has this ``external_id``.
+        """
+
+        def params(row: Row) -> Params:
+            if row[ARCHIVED_INDEX] is not None:
+                raise ProjectArchivedError
+            content = change(row)
+            completed_at = None
+            if content.status == "completed":
+                completed_at = row[_COMPLETED_INDEX] if row[_STATUS_INDEX] == "completed" else self._clock()
+            return {**_editable(content), "completed_at": completed_at}
+
+        return await self._change(self._statements.update, principal, identifier, params, expected)
+
+    async def delete(self, principal: Principal, identifier: UUID, expected: Expected = None) -> None:
+        """Marks the project as deleted; it can be restored until it is purged.
+
+        Raises:
+            NotFoundError: there is no such undeleted project of the caller's.
+            PreconditionFailedError: ``expected`` refuses the present version.
+        """
+        await self._change(self._statements.delete, principal, identifier, lambda _: {}, expected)
+
+    async def restore(self, principal: Principal, identifier: UUID, expected: Expected = None) -> Row:
+        """Takes back a deletion; a project that is not deleted stays as it is.
+
+        Raises:
+            NotFoundError: there never was such a project of the caller's, or it has been purged.
+            ExternalIdTakenError: another project has taken its ``external_id`` meanwhile.
+        """
+        key = {**scope_params(principal), "id": identifier}
+        if await self._database.fetch_one(self._statements.get_deleted, key) is None:
+            row = await self.get(principal, identifier)
+            _check(expected, row)
+            return row
+        return await self._change(
+            self._statements.restore, principal, identifier, lambda _: {}, expected, self._statements.get_deleted
+        )
+
+    async def archive(self, principal: Principal, identifier: UUID, expected: Expected = None) -> Row:
+        """Puts the project away: it leaves the usual lists and refuses edits. Again changes nothing."""
+        return await self._set_archived(principal, identifier, expected, archived=True)
+
+    async def unarchive(self, principal: Principal, identifier: UUID, expected: Expected = None) -> Row:
+        """Takes the project back among the usual ones. Again changes nothing."""
+        return await self._set_archived(principal, identifier, expected, archived=False)
+
+    async def stats(self, principal: Principal) -> dict[str, Any]:
+        """A summary of the caller's undeleted projects, read in one round trip."""
+        now = self._clock()
+        row = await self._database.fetch_one(
+            self._statements.stats,
+            {
+                **scope_params(principal),
+                "today": now.date(),
+                "in_a_week": now.date() + timedelta(days=7),
+                "a_month_ago": now - timedelta(days=30),
+            },
+        )
+        assert row is not None  # noqa: S101  # an aggregate always returns a row
+        total, archived, *rest = row
+        by_status = dict(zip(STATUSES, rest, strict=False))
+        by_priority = dict(zip(PRIORITIES, rest[len(STATUSES) :], strict=False))
+        overdue, due_soon, created, completed, latest = rest[len(STATUSES) + len(PRIORITIES) :]
+        countable = total - by_status["cancelled"]
+        return {
+            "total": total,
+            "active_total": total - archived,
+            "archived": archived,
+            "by_status": by_status,
+            "by_priority": by_priority,
+            "overdue": overdue,
+            "due_within_7_days": due_soon,
+            "created_last_30_days": created,
+            "completed_last_30_days": completed,
+            "completion_rate": by_status["completed"] / countable if countable else None,
+            "updated_at_latest": latest,
+        }
+
+    async def _set_archived(
+        self, principal: Principal, identifier: UUID, expected: Expected, *, archived: bool
+    ) -> Row:
+        row = await self.get(principal, identifier)
+        _check(expected, row)
+        if (row[ARCHIVED_INDEX] is not None) == archived:
+            return row
+        statement = self._statements.archive if archived else self._statements.unarchive
+        return await self._change(statement, principal, identifier, lambda _: {}, expected)
+
+    async def _change(
+        self,
+        statement: Statement,
+        principal: Principal,
+        identifier: UUID,
+        params: Callable[[Row], Params],
+        expected: Expected,
+        read: Statement | None = None,
+    ) -> Row:
+        """Reads, decides, and writes only if nobody else has written meanwhile; else all of it again."""
+        key = {**scope_params(principal), "id": identifier}
+        for _ in range(_ATTEMPTS):
+            row = await self._database.fetch_one(read or self._statements.get, key)
+            if row is None:
+                raise NotFoundError
+            _check(expected, row)
+            changed = {**key, **params(row), "updated_at": self._clock(), "expected_version": row[VERSION_INDEX]}
+            written = await self._write(statement, changed)
+            if written is not None:
+                return written
+        raise UnavailableError("Too many changes to this project at once")
+
+    async def _write(self, statement: Statement, params: Params) -> Row | None:
+        try:
+            return await self._database.write_one(statement, params)
+        except DatabaseConstraintError as error:
+            raise self.conflict(error) from None
+
+    def conflict(self, error: DatabaseConstraintError) -> ExternalIdTakenError | DatabaseConstraintError:
+        """What a violated constraint means to the caller."""
+        return ExternalIdTakenError() if error.constraint == self._tables.external_id_constraint else error
+
+
+def _check(expected: Expected, row: Row) -> None:
+    if expected is not None and not expected(row[VERSION_INDEX]):
+        raise PreconditionFailedError
+
+
+def _editable(content: ProjectInput) -> dict[str, Any]:
+    return {
+        "name": content.name,
+        "description": content.description,
+        "search_text": search_text(content.name, content.description),
+        "status": content.status.value,
+        "priority": RANK[content.priority.value],
+        "tags": orjson.dumps(content.tags).decode(),
+        "start_date": content.start_date,
+        "due_date": content.due_date,
+        "metadata": orjson.dumps(content.metadata).decode(),
+        "external_id": content.external_id,
+    }

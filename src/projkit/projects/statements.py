@@ -1,0 +1,141 @@
+"""The statements on single projects, each compiled once; lists are in :mod:`projkit.projects.listing`."""
+
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from projkit.db.statement import Statement
+from projkit.db.tables import Tables
+from projkit.projects.schemas import PRIORITIES, STATUSES
+from projkit.projects.scoping import owned
+
+RESOURCE: Final = (
+    "id", "owner_id", "name", "description", "status", "priority", "tags", "start_date", "due_date", "metadata",
+    "external_id", "archived_at", "completed_at", "created_at", "updated_at", "version",
+)  # fmt: skip
+EDITABLE: Final = (
+    "name", "description", "search_text", "status", "priority", "tags", "start_date", "due_date", "metadata",
+    "external_id", "completed_at", "updated_at",
+)  # fmt: skip
+IDEMPOTENCY_WINDOW: Final = timedelta(hours=24)
+
+
+def resource_columns(table: sa.Table) -> list[sa.Column[Any]]:
+    """The columns that make a project, in the order in which :mod:`projkit.projects.rendering` reads them."""
+    return [table.c[name] for name in RESOURCE]
+
+
+def _bind(column: sa.Column[Any]) -> sa.BindParameter[Any]:
+    return sa.bindparam(column.name, type_=column.type)
+
+
+class ProjectStatements:
+    """The statements for one set of tables."""
+
+    def __init__(self, tables: Tables) -> None:
+        table = tables.projects
+        columns = resource_columns(table)
+        undeleted = sa.and_(owned(table), table.c.deleted_at.is_(None))
+        this = sa.and_(undeleted, table.c.id == _bind(table.c.id))
+        at_version = table.c.version == sa.bindparam("expected_version", type_=table.c.version.type)
+        now = _bind(table.c.updated_at)
+        touched = {table.c.version: table.c.version + 1, table.c.updated_at: now}
+
+        self.insert = Statement(
+            sa.insert(table).values({column: _bind(column) for column in _insertable(table)}).returning(*columns)
+        )
+        self.get = Statement(sa.select(*columns).where(this))
+        self.update = Statement(
+            sa.update(table)
+            .where(this, at_version, table.c.archived_at.is_(None))
+            .values({**{table.c[name]: _bind(table.c[name]) for name in EDITABLE}, **touched})
+            .returning(*columns)
+        )
+        self.archive = Statement(
+            sa.update(table)
+            .where(this, at_version, table.c.archived_at.is_(None))
+            .values({**touched, table.c.archived_at: now})
+            .returning(*columns)
+        )
+        self.unarchive = Statement(
+            sa.update(table)
+            .where(this, at_version, table.c.archived_at.is_not(None))
+            .values({**touched, table.c.archived_at: None})
+            .returning(*columns)
+        )
+        self.delete = Statement(
+            sa.update(table).where(this, at_version).values({**touched, table.c.deleted_at: now}).returning(table.c.id)
+        )
+        self.get_deleted = Statement(
+            sa.select(*columns).where(
+                owned(table), table.c.id == _bind(table.c.id), table.c.deleted_at.is_not(None)
+            )
+        )
+        self.restore = Statement(
+            sa.update(table)
+            .where(owned(table), table.c.id == _bind(table.c.id), table.c.deleted_at.is_not(None), at_version)
+            .values({**touched, table.c.deleted_at: None})
+            .returning(*columns)
+        )
+        self.stats = Statement(_stats(table, undeleted))
+
+
+class IdempotencyStatements:
+    """The statements on idempotency keys for one set of tables."""
+
+    def __init__(self, tables: Tables) -> None:
+        table = tables.idempotency_keys
+        this = sa.and_(owned(table), table.c.key == _bind(table.c.key))
+        self.lock = Statement(sa.select(sa.func.pg_try_advisory_xact_lock(sa.bindparam("lock", type_=sa.BigInteger()))))
+        self.find = Statement(
+            sa.select(table.c.fingerprint, table.c.project_id, table.c.etag, table.c.body, table.c.created_at).where(
+                this
+            )
+        )
+        self.forget = Statement(sa.delete(table).where(this))
+        self.remember = Statement(sa.insert(table).values({column: _bind(column) for column in table.c}))
+
+
+def _insertable(table: sa.Table) -> list[sa.Column[Any]]:
+    return [column for column in table.c if column.name not in {"deleted_at", "archived_at", "version"}]
+
+
+def _constant(value: str | int) -> sa.ColumnElement[Any]:
+    """A constant of ours, written into the SQL: compiled statements carry no values of their own."""
+    return sa.literal_column(f"'{value}'" if isinstance(value, str) else str(value))
+
+
+def _stats(table: sa.Table, undeleted: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    today = sa.bindparam("today", type_=sa.Date())
+    in_a_week = sa.bindparam("in_a_week", type_=sa.Date())
+    a_month_ago = sa.bindparam("a_month_ago", type_=table.c.created_at.type)
+    open_ = sa.and_(table.c.status.not_in([_constant("completed"), _constant("cancelled")]), table.c.archived_at.is_(None))
+
+    def counted(label: str, *conditions: sa.ColumnElement[bool]) -> sa.Label[int]:
+        return sa.func.count().filter(*conditions).label(label)
+
+    return sa.select(
+        sa.func.count().label("total"),
+        counted("archived", table.c.archived_at.is_not(None)),
+        *(counted(f"status_{name}", table.c.status == _constant(name)) for name in STATUSES),
+        *(counted(f"priority_{rank}", table.c.priority == _constant(rank)) for rank in range(len(PRIORITIES))),
+        counted("overdue", open_, table.c.due_date < today),
+        counted("due_within_7_days", open_, table.c.due_date.between(today, in_a_week)),
+        counted("created_last_30_days", table.c.created_at >= a_month_ago),
+        counted("completed_last_30_days", table.c.completed_at >= a_month_ago),
+        sa.func.max(table.c.updated_at, type_=table.c.updated_at.type).label("updated_at_latest"),
+    ).where(undeleted)
+
+
+@lru_cache(maxsize=32)
+def project_statements(tables: Tables) -> ProjectStatements:
+    """The statements for ``tables``, each time the same, compiled ones included."""
+    return ProjectStatements(tables)
+
+
+@lru_cache(maxsize=32)
+def idempotency_statements(tables: Tables) -> IdempotencyStatements:
+    """The statements for ``tables``, each time the same, compiled ones included."""
+    return IdempotencyStatements(tables)
