@@ -9,7 +9,10 @@ ADMIN: Final = "admin"
 DEFAULT_SCOPES: Final = ("projects:read", "projects:write")
 KNOWN_SCOPES: Final = ("projects:read", "projects:write", "monitoring:read", "metrics:read", ADMIN)
 
-_NO_CLAIMS: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def _no_claims() -> Mapping[str, Any]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Principal:
     scopes: frozenset[str] = frozenset(DEFAULT_SCOPES)
     session_id: str | None = None
     token_format: str | None = None
-    claims: Mapping[str, Any] = field(default=_NO_CLAIMS, compare=False, repr=False)
+    claims: Mapping[str, Any] = field(default_factory=_no_claims, compare=False, repr=False)
     tenant_id: str = ""
 
     def allows(self, scope: str) -> bool:

@@ -744,6 +744,7 @@ def reference(body: bytes) -> object:
     return value
 
 
+@settings(deadline=None)
 @given(values)
 def test_what_orjson_writes_is_read_back(value: JSON) -> None:
     """Any value that the contract allows, written by orjson, is read back exactly."""
@@ -751,6 +752,7 @@ def test_what_orjson_writes_is_read_back(value: JSON) -> None:
     assert exactly(loads(orjson.dumps(value, option=orjson.OPT_INDENT_2))) == exactly(value)
 
 
+@settings(deadline=None)
 @given(values, st.booleans(), st.sampled_from([None, 0, 3, "\t"]))
 def test_what_the_standard_library_writes_is_read_back(
     value: JSON, ascii_only: bool, indent: int | str | None
@@ -760,7 +762,7 @@ def test_what_the_standard_library_writes_is_read_back(
     assert exactly(loads(written.encode())) == exactly(value)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=64) | soups | nearly_json())
 @example(b"")
 @example(b"\xef\xbb\xbf")
@@ -776,10 +778,10 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
             assert exactly(loads(orjson.dumps(value))) == exactly(value)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=32) | soups | nearly_json())
 def test_validity_agrees_with_the_standard_library(body: bytes) -> None:
-    """What is refused as invalid is what the standard library refuses, told to be strict, and nothing else."""
+    """What is refused as invalid is what the standard library, told to be strict, refuses, and no more."""
     try:
         reference(body)
     except Refused:
@@ -788,15 +790,16 @@ def test_validity_agrees_with_the_standard_library(body: bytes) -> None:
         assert not isinstance(outcome(body), InvalidJson)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(soups | nearly_json())
 def test_what_is_read_means_the_same_to_another_reader(body: bytes) -> None:
     """Whatever is read, orjson reads too, and to the same value."""
     value = outcome(body)
     if not isinstance(value, InvalidJson | UnrepresentableValue):
-        assert orjson.loads(body) == value
+        assert exactly(orjson.loads(body)) == exactly(value)
 
 
+@settings(deadline=None)
 @given(
     st.lists(texts | st.integers(0, 4), max_size=8),
     st.sampled_from(STRINGS + NUMBERS),
@@ -822,6 +825,7 @@ def test_the_pointer_leads_to_the_value(
     assert steps_of(refusal.pointer) == [str(step) for step in path]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='[]{}"\\,:a0 ', max_size=200))
 def test_depth_is_counted_as_the_grammar_nests(text: str) -> None:
     """Brackets, quotes and backslashes in any order, close to the limit, are judged as the reference does."""

@@ -17,12 +17,16 @@ Processor = Callable[[Any], Any]
 class Compiled:
     """One statement for one dialect: its SQL, the order of its parameters, and the values' conversions."""
 
-    __slots__ = ("_binds", "_names", "_results", "sql")
+    __slots__ = ("_binds", "_constants", "_names", "_results", "sql")
 
     def __init__(self, clause: sa.Executable, dialect: sa.Dialect) -> None:
         compiled = cast("SQLCompiler", cast("sa.ClauseElement", clause).compile(dialect=dialect))
         self.sql = str(compiled)
         self._names = tuple(compiled.positiontup or ())
+        # Values that the statement brings itself, such as the 1 of ``version + 1``.
+        self._constants = {
+            name: bind.value for name in self._names if not (bind := compiled.binds[name]).required
+        }
         self._binds: tuple[tuple[int, Processor], ...] = tuple(
             (index, processor)
             for index, name in enumerate(self._names)
@@ -37,6 +41,8 @@ class Compiled:
 
     def arguments(self, params: Params) -> list[Any]:
         """``params`` in the order in which the SQL takes them, converted for the driver."""
+        if self._constants:
+            params = {**self._constants, **params}
         values = [params[name] for name in self._names]
         for index, processor in self._binds:
             values[index] = processor(values[index])

@@ -1,0 +1,97 @@
+"""``kit.projects``: the same projects for host code and background tasks, as models."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from projkit.errors import ValidationFailedError
+from projkit.http.body import field_errors, validate
+from projkit.identity import Principal
+from projkit.projects.query import ProjectQuery
+from projkit.projects.rendering import as_document, as_project
+from projkit.projects.schemas import Project, ProjectInput, ProjectList, ProjectStats
+from projkit.projects.service import Expected, ProjectService
+
+
+class Projects:
+    """Projects of a principal. The rules, scoping included, are those of the HTTP API; scopes are not asked for."""
+
+    def __init__(self, service: Callable[[], Awaitable[ProjectService]]) -> None:
+        self._service = service
+
+    async def create(self, principal: Principal, **fields: Any) -> Project:
+        """Stores a new project; ``fields`` are those that a client may set.
+
+        Raises:
+            ValidationFailedError: a field is wrong.
+            ExternalIdTakenError: another undeleted project has this ``external_id``.
+        """
+        service = await self._service()
+        return as_project(await service.create(principal, validate(ProjectInput, fields)))
+
+    async def get(self, principal: Principal, identifier: UUID) -> Project:
+        """One project.
+
+        Raises:
+            NotFoundError: there is none, or it is somebody else's.
+        """
+        service = await self._service()
+        return as_project(await service.get(principal, identifier))
+
+    async def list(self, principal: Principal, **query: Any) -> ProjectList:
+        """One page; ``query`` as the query parameters of ``GET /projects``, repeatable ones as sequences.
+
+        Raises:
+            ValidationFailedError: a parameter is wrong.
+            InvalidCursorError: the cursor was made for another list.
+        """
+        service = await self._service()
+        try:
+            wanted = ProjectQuery.model_validate(query)
+        except ValidationError as error:
+            raise ValidationFailedError(field_errors(error)) from None
+        page = await service.list(principal, wanted)
+        return ProjectList(
+            items=[as_project(row) for row in page.rows], next_cursor=page.next_cursor, total=page.total
+        )
+
+    async def update(
+        self, principal: Principal, identifier: UUID, changes: Mapping[str, Any], *, version: int | None = None
+    ) -> Project:
+        """Sets the fields in ``changes`` and leaves the others; with ``version`` only if it is still that one.
+
+        Raises:
+            NotFoundError: there is no such project of the principal's.
+            ValidationFailedError: a field is wrong.
+            PreconditionFailedError: the project has another version by now.
+            ProjectArchivedError: it is archived.
+        """
+        service = await self._service()
+
+        def change(row: Any) -> ProjectInput:
+            document = as_document(row)
+            present = {name: document[name] for name in ProjectInput.model_fields}
+            return validate(ProjectInput, {**present, **changes})
+
+        return as_project(await service.update(principal, identifier, change, _exactly(version)))
+
+    async def delete(self, principal: Principal, identifier: UUID, *, version: int | None = None) -> None:
+        """Marks the project as deleted.
+
+        Raises:
+            NotFoundError: there is no such undeleted project of the principal's.
+            PreconditionFailedError: the project has another version by now.
+        """
+        service = await self._service()
+        await service.delete(principal, identifier, _exactly(version))
+
+    async def stats(self, principal: Principal) -> ProjectStats:
+        """A summary of the principal's undeleted projects."""
+        service = await self._service()
+        return ProjectStats.model_validate(await service.stats(principal))
+
+
+def _exactly(version: int | None) -> Expected:
+    return None if version is None else lambda present: present == version

@@ -1,0 +1,30 @@
+"""Pages for people, and the OpenAPI document that they are drawn from."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from urllib.parse import quote
+
+import orjson
+
+from projkit.http.openapi import document
+from projkit.http.request import Request
+from projkit.http.response import JSON_TYPE, Response
+from projkit.http.routing import Answer, Endpoint
+
+
+def endpoints(prefix: str, api: Sequence[Endpoint], version: str) -> list[Endpoint]:
+    """``/openapi.json`` for the endpoints of the API."""
+
+    @lru_cache(maxsize=16)
+    def encoded(server: str) -> bytes:
+        return orjson.dumps(document(api, version=version, server=server))
+
+    async def openapi(request: Request) -> Response:
+        return Response(200, encoded(quote(request.root_path)), (JSON_TYPE, (b"cache-control", b"no-cache")))
+
+    return [
+        Endpoint(
+            "GET", f"{prefix}/openapi.json", openapi, "getOpenapi", "This document", "health",
+            {200: Answer("The OpenAPI document.", {"type": "object"})}, public=True, documented=False,
+        )
+    ]  # fmt: skip

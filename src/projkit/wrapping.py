@@ -1,0 +1,113 @@
+"""``kit.wrap(app)``: one ASGI app of a host and a kit, with one lifespan for both."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
+
+_STARTUP_COMPLETE: Final = "lifespan.startup.complete"
+_STARTUP_FAILED: Final = "lifespan.startup.failed"
+
+
+class WrappedApp:
+    """Sends the kit's paths to the kit, everything else to the host.
+
+    The kit starts before the host and stops after it. Django's ASGI app and others that raise on the lifespan
+    scope are served all the same.
+    """
+
+    def __init__(
+        self,
+        kit: ASGIApp,
+        host: ASGIApp,
+        *,
+        prefix: str,
+        owns: Callable[[str], bool],
+        startup: Callable[[], Awaitable[None]],
+        shutdown: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._kit = kit
+        self._host = host
+        self._prefix = prefix
+        self._owns = owns
+        self._startup = startup
+        self._shutdown = shutdown
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif scope["type"] == "http" and self._is_kit_path(scope):
+            inner = {**scope, "root_path": scope.get("root_path", "").rstrip("/") + self._prefix}
+            await self._kit(inner, receive, send)
+            if "route" in inner:
+                scope["route"] = inner["route"]
+        else:
+            await self._host(scope, receive, send)
+
+    def _is_kit_path(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        root_path: str = scope.get("root_path", "").rstrip("/")
+        if root_path and path.startswith(root_path + "/"):
+            path = path[len(root_path) :]
+        return path.startswith(self._prefix + "/") and self._owns(path[len(self._prefix) :])
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # lifespan.startup
+        try:
+            await self._startup()
+        except Exception as error:
+            await send({"type": _STARTUP_FAILED, "message": str(error)})
+            raise
+        host = _HostLifespan(self._host, scope)
+        started = await host.start()
+        if started["type"] == _STARTUP_FAILED:
+            await self._shutdown()
+            await send(started)
+            return
+        await send(started)
+        await receive()  # lifespan.shutdown
+        stopped = await host.stop()
+        await self._shutdown()
+        await send(stopped)
+
+
+class _HostLifespan:
+    """The host's side of the lifespan protocol, in a task of its own."""
+
+    def __init__(self, app: ASGIApp, scope: Scope) -> None:
+        self._to_host: asyncio.Queue[Message] = asyncio.Queue()
+        self._from_host: asyncio.Queue[Message] = asyncio.Queue()
+        self._started = False
+        self._supported = True
+        self._task = asyncio.create_task(self._run(app, scope))
+
+    async def start(self) -> Message:
+        self._to_host.put_nowait({"type": "lifespan.startup"})
+        message = await self._from_host.get()
+        self._started = True
+        return message
+
+    async def stop(self) -> Message:
+        if not self._supported:
+            return {"type": "lifespan.shutdown.complete"}
+        self._to_host.put_nowait({"type": "lifespan.shutdown"})
+        message = await self._from_host.get()
+        await self._task
+        return message
+
+    async def _run(self, app: ASGIApp, scope: Scope) -> None:
+        async def send(message: Message) -> None:
+            self._from_host.put_nowait(message)
+
+        try:
+            await app(scope, self._to_host.get, send)
+        except Exception as error:  # noqa: BLE001  # by the ASGI specification: the host knows no lifespan
+            if self._started:
+                self._from_host.put_nowait({"type": "lifespan.shutdown.failed", "message": str(error)})
+                return
+        if not self._started:
+            self._supported = False
+            self._from_host.put_nowait({"type": _STARTUP_COMPLETE})
+        else:
+            self._from_host.put_nowait({"type": "lifespan.shutdown.complete"})
