@@ -61,6 +61,7 @@ class Settings(BaseSettings):
 
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     drain_seconds: float = Field(default=2.0, ge=0, le=3600)
+    access_log: bool = True
     log_format: Literal["console", "json"] = "console"
     freeze_gc: bool = True
 

@@ -72,7 +72,7 @@ class ProjectService:
         now = self._clock()
         return {
             **scope_params(principal),
-            **_editable(content),
+            **editable(content),
             "id": identifier or uuid7(),
             "created_by": principal.subject,
             "completed_at": now if content.status == "completed" else None,
@@ -128,7 +128,7 @@ class ProjectService:
             completed_at = None
             if content.status == "completed":
                 completed_at = row[_COMPLETED_INDEX] if row[_STATUS_INDEX] == "completed" else self._clock()
-            return {**_editable(content), "completed_at": completed_at}
+            return {**editable(content), "completed_at": completed_at}
 
         return await self._change(self._statements.update, principal, identifier, params, expected)
 
@@ -245,7 +245,8 @@ def _check(expected: Expected, row: Row) -> None:
         raise PreconditionFailedError
 
 
-def _editable(content: ProjectInput) -> dict[str, Any]:
+def editable(content: ProjectInput) -> dict[str, Any]:
+    """What a client may set, as parameters of the statements that write it."""
     return {
         "name": content.name,
         "description": content.description,

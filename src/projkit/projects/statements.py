@@ -53,6 +53,12 @@ class ProjectStatements:
             .values({**{table.c[name]: _bind(table.c[name]) for name in EDITABLE}, **touched})
             .returning(*columns)
         )
+        # For imports, which also change what is archived.
+        self.overwrite = Statement(
+            sa.update(table)
+            .where(this, at_version)
+            .values({**{table.c[name]: _bind(table.c[name]) for name in EDITABLE}, **touched})
+        )
         self.archive = Statement(
             sa.update(table)
             .where(this, at_version, table.c.archived_at.is_(None))

@@ -1,0 +1,212 @@
+"""Taking projects from a file, in batches, so that a second run changes nothing.
+
+A row is known again by its ``external_id``; one without by its ``id``, if it has one, else by its content and how
+many rows of the same content came before it: from these its id is derived, so the second run finds it.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+import sqlalchemy as sa
+
+from projkit.clock import Clock
+from projkit.db.port import Database, Transaction
+from projkit.db.statement import Row, Statement
+from projkit.db.tables import Tables
+from projkit.errors import InvalidJsonError, ProjkitError, ValidationFailedError
+from projkit.http import strict_json
+from projkit.http.body import validate
+from projkit.http.cursor import CursorCodec
+from projkit.identity import Principal
+from projkit.projects.rendering import VERSION_INDEX, as_document
+from projkit.projects.schemas import READ_ONLY, ProjectInput
+from projkit.projects.scoping import owned, scope_params
+from projkit.projects.service import ProjectService, editable
+from projkit.projects.statements import RESOURCE, project_statements, resource_columns
+
+BATCH: Final = 500
+_ID: Final = RESOURCE.index("id")
+_EXTERNAL_ID: Final = RESOURCE.index("external_id")
+_COMPLETED_AT: Final = RESOURCE.index("completed_at")
+
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that was not taken, by its line in the file."""
+
+    line: int
+    detail: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What an import did."""
+
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    line: int
+    content: ProjectInput
+    ids: tuple[UUID, ...]
+
+
+class Importer:
+    """Takes rows for one owner; each batch is one transaction."""
+
+    def __init__(self, database: Database, tables: Tables, principal: Principal, *, clock: Clock) -> None:
+        self._database = database
+        self._statements = project_statements(tables)
+        self._known = _known_statement(tables)
+        self._principal = principal
+        self._clock = clock
+        self._service = ProjectService(database, tables, cursors=CursorCodec(bytes(32)), clock=clock)
+        self._seen: Counter[bytes] = Counter()
+        self.report = Report()
+
+    async def take(self, rows: Sequence[tuple[int, Any]]) -> None:
+        """Stores a batch of at most :data:`BATCH` rows, given with their line numbers."""
+        candidates: dict[str | UUID, _Candidate] = {}
+        for line, raw in rows:
+            try:
+                candidate = self._read(line, raw)
+            except ProjkitError as error:
+                self.report.bad.append(BadRow(line, _explain(error)))
+                continue
+            # Within a batch the last row of a key wins, as it would between batches.
+            candidates[candidate.content.external_id or candidate.ids[-1]] = candidate
+        if candidates:
+            await self._database.transact(lambda transaction: self._store(transaction, list(candidates.values())))
+
+    async def _store(self, transaction: Transaction, candidates: list[_Candidate]) -> None:
+        params: dict[str, Any] = scope_params(self._principal)
+        params.update({f"external_id_{index}": None for index in range(BATCH)})
+        params.update({f"id_{index}": None for index in range(2 * BATCH)})
+        for index, candidate in enumerate(candidates):
+            params[f"external_id_{index}"] = candidate.content.external_id
+            for offset, identifier in enumerate(candidate.ids):
+                params[f"id_{2 * index + offset}"] = identifier
+        rows = await transaction.fetch_all(self._known, params)
+        by_external_id = {row[_EXTERNAL_ID]: row for row in rows if row[_EXTERNAL_ID] is not None}
+        by_id = {UUID(str(row[_ID])): row for row in rows}
+        inserts: list[dict[str, Any]] = []
+        updates: list[dict[str, Any]] = []
+        unchanged = 0
+        for candidate in candidates:
+            row = by_external_id.get(candidate.content.external_id) if candidate.content.external_id else None
+            if row is None and not candidate.content.external_id:
+                row = next((by_id[each] for each in candidate.ids if each in by_id), None)
+            if row is None:
+                inserts.append(self._new(candidate))
+            elif _content_of(row) == candidate.content:
+                unchanged += 1
+            else:
+                updates.append(self._changed(row, candidate.content))
+        if inserts:
+            await transaction.execute_many(self._statements.insert, inserts)
+        if updates:
+            await transaction.execute_many(self._statements.overwrite, updates)
+        self.report.created += len(inserts)
+        self.report.updated += len(updates)
+        self.report.unchanged += unchanged
+
+    def _new(self, candidate: _Candidate) -> dict[str, Any]:
+        identifier = None if candidate.content.external_id else candidate.ids[-1]
+        return self._service.new_row(self._principal, candidate.content, identifier=identifier)
+
+    def _changed(self, row: Row, content: ProjectInput) -> dict[str, Any]:
+        now = self._clock()
+        return {
+            **scope_params(self._principal),
+            **editable(content),
+            "id": row[_ID],
+            "completed_at": (row[_COMPLETED_AT] or now) if content.status == "completed" else None,
+            "updated_at": now,
+            "expected_version": row[VERSION_INDEX],
+        }
+
+    def _read(self, line: int, raw: Any) -> _Candidate:
+        if isinstance(raw, BadRow):
+            raise InvalidJsonError(raw.detail)
+        document = _from_csv(raw) if isinstance(raw, dict) else _parse(raw)
+        if not isinstance(document, dict):
+            raise InvalidJsonError("not a JSON object")
+        content = validate(ProjectInput, {name: value for name, value in document.items() if name not in READ_ONLY})
+        if content.external_id:
+            return _Candidate(line, content, ())
+        given = document.get("id")
+        if isinstance(given, str):
+            try:
+                return _Candidate(line, content, (UUID(given), self._derived_id(["id", given])))
+            except ValueError:
+                raise InvalidJsonError("id is not a UUID") from None
+        key = orjson.dumps(content.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+        self._seen[key] += 1
+        return _Candidate(line, content, (self._derived_id(["row", self._seen[key], key.decode()]),))
+
+    def _derived_id(self, parts: list[Any]) -> UUID:
+        scope = [self._principal.tenant_id, self._principal.subject]
+        digest = bytearray(hashlib.sha256(orjson.dumps([*scope, *parts])).digest()[:16])
+        digest[0:6] = bytes(6)  # a UUIDv7 of the year 1970: derived, not dated
+        digest[6] = 0x70 | digest[6] & 0x0F
+        digest[8] = 0x80 | digest[8] & 0x3F
+        return UUID(bytes=bytes(digest))
+
+
+@lru_cache(maxsize=32)
+def _known_statement(tables: Tables) -> Statement:
+    table = tables.projects
+    external_ids = [sa.bindparam(f"external_id_{index}", type_=table.c.external_id.type) for index in range(BATCH)]
+    ids = [sa.bindparam(f"id_{index}", type_=table.c.id.type) for index in range(2 * BATCH)]
+    return Statement(
+        sa.select(*resource_columns(table)).where(
+            owned(table),
+            table.c.deleted_at.is_(None),
+            sa.or_(table.c.external_id.in_(external_ids), table.c.id.in_(ids)),
+        )
+    )
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return strict_json.loads(raw)
+    except (strict_json.InvalidJson, strict_json.UnrepresentableValue) as error:
+        raise InvalidJsonError(f"not a usable JSON object: {error}") from None
+
+
+def _from_csv(row: dict[str, Any]) -> dict[str, Any]:
+    if "" in row:
+        raise InvalidJsonError("more values than columns")
+    document = {name: value for name, value in row.items() if value != ""}
+    for name in ("tags", "metadata"):
+        if name in document:
+            document[name] = _parse(document[name].encode("utf-8", "surrogateescape"))
+    if any(any("\udc80" <= character <= "\udcff" for character in str(value)) for value in document.values()):
+        raise InvalidJsonError("not UTF-8")
+    return document
+
+
+def _content_of(row: Row) -> ProjectInput:
+    document = as_document(row)
+    return ProjectInput.model_validate({name: document[name] for name in ProjectInput.model_fields})
+
+
+def _explain(error: ProjkitError) -> str:
+    if isinstance(error, ValidationFailedError):
+        return "; ".join(f"{(each.pointer or '').lstrip('/') or 'row'}: {each.detail}" for each in error.errors)
+    return error.detail
