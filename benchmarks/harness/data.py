@@ -7,9 +7,8 @@ table as they do in a table that grew.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -18,7 +17,8 @@ from peers.models import Base
 from sqlalchemy import create_mock_engine
 
 if TYPE_CHECKING:
-    from harness.kit_table import KitTable
+    from collections.abc import AsyncIterator
+
 
 OWNERS = 2_000
 PROJECTS = 200_000
@@ -110,14 +110,14 @@ async def load_peers() -> bool:
     return True
 
 
-async def load_kit(table: KitTable) -> bool:
+async def load_kit(table: str, copy: str) -> bool:
     """Copy the peers' rows into projkit's table unless they are there; say whether it had to."""
     async with connected() as connection:
-        if await _is_loaded(connection, table.name):
+        if await _is_loaded(connection, table):
             return False
-        await connection.execute(f"TRUNCATE {table.name} CASCADE")
-        await connection.execute(table.copy_from(TABLE))
-        await _settle(connection, table.name)
+        await connection.execute(f"TRUNCATE {table}")
+        await connection.execute(copy)
+        await _settle(connection, table)
     return True
 
 
@@ -161,8 +161,9 @@ async def _settle(connection: asyncpg.Connection, table: str) -> None:
 
 def _ddl() -> str:
     statements: list[str] = []
-    engine = create_mock_engine(
-        "postgresql://", lambda clause, *_, **__: statements.append(str(clause.compile(dialect=engine.dialect)))
+    engine: Any = create_mock_engine(
+        "postgresql://",
+        lambda clause, *_, **__: statements.append(str(clause.compile(dialect=engine.dialect))),
     )
     Base.metadata.create_all(engine, checkfirst=False)
     return ";".join(statements)

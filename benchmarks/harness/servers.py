@@ -41,6 +41,7 @@ class Spec:
     token: Callable[[str], str]
     table: str
     is_kit: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,7 +84,11 @@ def running(spec: Spec, environment: Mapping[str, str]) -> Iterator[Server]:
     port = _free_port()
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as directory:
         process = subprocess.Popen(
-            spec.command(port), stdout=log, stderr=log, env=dict(environment), cwd=directory
+            spec.command(port),
+            stdout=log,
+            stderr=log,
+            env={**environment, **spec.variables},
+            cwd=directory,
         )
         server = Server(spec, port, process, log)
         try:
@@ -121,7 +126,6 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         "PROJKIT_ENV": "development",
         "PROJKIT_DATABASE_URL": DATABASE_URL,
         "PROJKIT_SECRET": SECRET,
-        "PROJKIT_TRACE_RATIO": "0.01",
         **(extra or {}),
     }
 

@@ -66,7 +66,9 @@ def run(port: int, requests: Sequence[Request], token: str, *, connections: int,
             *["--header", f"Authorization: Bearer {token}"],
             *[f"http://127.0.0.1:{port}", "--", file.name],
         ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
             pin(process.pid, LOAD_CORE)
             output, _ = process.communicate()
     return _figures(output)

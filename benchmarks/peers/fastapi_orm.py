@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence  # noqa: TC003 - FastAPI reads annotations when it starts
 from contextlib import asynccontextmanager
-from datetime import date, datetime
+from datetime import date, datetime  # noqa: TC003
 from typing import Annotated, Any, Literal
-from uuid import UUID
+from uuid import UUID  # noqa: TC003
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer

@@ -45,10 +45,12 @@ LIVE = f"SELECT {COLUMNS} FROM {TABLE} AS p WHERE owner_id = $1 AND archived_at 
 NEWEST = "ORDER BY p.created_at DESC, p.id LIMIT $2"
 LIST = f"{LIVE} {NEWEST}"
 LIST_AFTER = f"{LIVE} AND created_at <= $3 AND (created_at < $3 OR p.id > $4) {NEWEST}"
-INSERT = f"INSERT INTO {TABLE} ({', '.join(FIELDS)}) VALUES ({', '.join(f'${n + 1}' for n in range(len(FIELDS)))})"
+INSERT = (
+    f"INSERT INTO {TABLE} ({', '.join(FIELDS)}) VALUES ({', '.join(f'${n + 1}' for n in range(len(FIELDS)))})"
+)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer that is not the wished one: its status."""
 
     def __init__(self, status: int) -> None:
@@ -84,7 +86,7 @@ class Floor:
             return
         try:
             status, body = await self.answer(scope, receive)
-        except Refused as refusal:
+        except RefusedError as refusal:
             status, body = refusal.status, b'{"detail":"refused"}'
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -105,7 +107,7 @@ class Floor:
         if path == HEALTH:
             return 200, b'{"status":"ok"}'
         if not path.startswith(PROJECTS):
-            raise Refused(404)
+            raise RefusedError(404)
         owner = self.owner(scope)
         if path != PROJECTS:
             return 200, await self.get(path[len(PROJECTS) + 1 :], owner)
@@ -120,14 +122,14 @@ class Floor:
         if known is None:
             scheme, _, token = header.partition(b" ")
             if scheme.lower() != b"bearer":
-                raise Refused(401)
+                raise RefusedError(401)
             try:
                 claims = verify_token(token.decode("ascii"))
             except (JoseError, ValueError) as error:
-                raise Refused(401) from error
+                raise RefusedError(401) from error
             known = self.tokens[header] = (claims["sub"], claims["exp"])
         if known[1] <= time.time():
-            raise Refused(401)
+            raise RefusedError(401)
         return known[0]
 
     async def get(self, project_id: str, owner: str) -> bytes:
@@ -135,9 +137,9 @@ class Floor:
         try:
             row = await self.pool.fetchrow(GET, UUID(project_id), owner)
         except ValueError as error:
-            raise Refused(404) from error
+            raise RefusedError(404) from error
         if row is None:
-            raise Refused(404)
+            raise RefusedError(404)
         return orjson.dumps(as_json(row), option=orjson.OPT_UTC_Z)
 
     async def list(self, query_string: bytes, owner: str) -> bytes:
@@ -147,9 +149,9 @@ class Floor:
             limit = int(query.get("limit", ["20"])[0])
             after = [decode_cursor(query["cursor"][0])] if "cursor" in query else []
         except ValueError as error:
-            raise Refused(422) from error
+            raise RefusedError(422) from error
         if not 1 <= limit <= 100:
-            raise Refused(422)
+            raise RefusedError(422)
         if after:
             rows = await self.pool.fetch(LIST_AFTER, owner, limit + 1, *after[0])
         else:
@@ -171,7 +173,7 @@ class Floor:
             }
             await self.pool.execute(INSERT, *[stored[name] for name in FIELDS])
         except (KeyError, TypeError, ValueError, asyncpg.DataError) as error:
-            raise Refused(422) from error
+            raise RefusedError(422) from error
         return orjson.dumps(record, option=orjson.OPT_UTC_Z)
 
 

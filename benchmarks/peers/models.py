@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID  # noqa: TC003 - SQLAlchemy reads annotations when it starts
 
 from sqlalchemy import DateTime, Index, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -41,4 +41,4 @@ class Project(Base):
     updated_at: Mapped[datetime]
     version: Mapped[int]
 
-    __table_args__ = (Index(f"{TABLE}_newest", owner_id, created_at.desc(), id),)
+    __table_args__ = (Index(f"{TABLE}_newest", owner_id, created_at.desc(), id),)  # noqa: A003 - the column above

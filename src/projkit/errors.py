@@ -111,6 +111,52 @@ class AmbiguousCredentialsError(UnauthenticatedError):
     title = "The request carries the same credential more than once"
 
 
+class InvalidCredentialsError(UnauthenticatedError):
+    code = "invalid_credentials"
+    kind = "invalid-credentials"
+    title = "The user name or the password is wrong"
+
+
+class InvalidRefreshTokenError(UnauthenticatedError):
+    code = "invalid_refresh_token"
+    kind = "invalid-refresh-token"
+    title = "The refresh token is not valid; log in again"
+
+
+class LoginFailedError(UnauthenticatedError):
+    """The login at an OpenID provider came to nothing."""
+
+    code = "login_failed"
+    kind = "login-failed"
+    title = "The login did not succeed; start it again"
+
+
+class CsrfFailedError(ProjkitError):
+    """A browser's request that another site may have caused; ``rule`` is the check that it failed."""
+
+    code = "csrf_failed"
+    kind = "csrf-failed"
+    title = "The request may come from another site"
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(detail)
+        self.rule = rule
+
+
+class RateLimitedError(ProjkitError):
+    """Too many attempts; ``limit`` of them are allowed in ``window`` seconds."""
+
+    code = "rate_limited"
+    kind = "rate-limited"
+    title = "Too many attempts; wait before the next one"
+
+    def __init__(self, policy: str, *, limit: int, window: int, retry_after: int) -> None:
+        super().__init__(retry_after=retry_after)
+        self.policy = policy
+        self.limit = limit
+        self.window = window
+
+
 class InsufficientScopeError(ProjkitError):
     code = "insufficient_scope"
     kind = "insufficient-scope"
@@ -155,6 +201,12 @@ class ProjectArchivedError(ConflictError):
     title = "The project is archived; unarchive it before editing"
 
 
+class UsernameTakenError(ConflictError):
+    code = "username_taken"
+    kind = "username-taken"
+    title = "Another user has this name"
+
+
 class IdempotencyKeyInUseError(ConflictError):
     code = "idempotency_key_in_use"
     kind = "idempotency-key-in-use"
@@ -177,6 +229,7 @@ class ContentTooLargeError(ProjkitError):
     code = "content_too_large"
     kind = "content-too-large"
     title = "The request body is too large"
+    drained = False  # whether the rest of it has been read
 
 
 class UnsupportedMediaTypeError(ProjkitError):
@@ -206,6 +259,20 @@ class DatabaseUnavailableError(UnavailableError):
     code = "database_unavailable"
     kind = "database-unavailable"
     title = "The database does not answer"
+
+
+class SessionStoreUnavailableError(UnavailableError):
+    code = "session_store_unavailable"
+    kind = "session-store-unavailable"
+    title = "The session store does not answer"
+
+
+class ProviderUnavailableError(UnavailableError):
+    """An OpenID provider does not answer, or answers nothing that could be used."""
+
+    code = "provider_unavailable"
+    kind = "provider-unavailable"
+    title = "The OpenID provider does not answer"
 
 
 class DatabaseConstraintError(ProjkitError):

@@ -1,26 +1,41 @@
 """The kit: the one place where everything is put together."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
+from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from starlette.routing import Route
 
 from projkit import __version__
-from projkit.auth.bearer import BearerAuthenticator, GetPrincipal, HostAuthenticator
-from projkit.auth.keys import load_keys
-from projkit.auth.tokens import TokenVerifier
+from projkit.auth.authenticator import GetPrincipal, HostAuthenticator
+from projkit.auth.connection import leave_answer_headers, request_of
+from projkit.auth.cookies import Cookies
+from projkit.auth.csrf import CsrfCheck
+from projkit.auth.keys import KeyRing
+from projkit.auth.login import HostLogin
+from projkit.auth.middleware import AuthMiddleware
+from projkit.auth.oidc.routes import OidcRoutes
+from projkit.auth.routes import AuthRoutes
+from projkit.auth.rules import PathRules
+from projkit.auth.session_service import SessionService
+from projkit.auth.wiring import AuthParts, build_auth, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.db.connect import open_database
 from projkit.db.port import Database
 from projkit.db.tables import build_tables
+from projkit.errors import ConfigurationError
 from projkit.health import routes as health
 from projkit.http.application import Application, Authenticate
+from projkit.http.client import ClientAddresses
 from projkit.http.cursor import CursorCodec
 from projkit.http.entry import EntryShim
 from projkit.http.openapi import document
+from projkit.http.refusal import refuse
 from projkit.http.request import ASGIApp, Receive, Request, Scope, Send
+from projkit.http.response import Response
 from projkit.http.routing import Endpoint
 from projkit.http.timing import TimingMiddleware
 from projkit.identity import Principal
@@ -29,27 +44,51 @@ from projkit.projects.facade import Projects
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.routes import ProjectRoutes, Services
 from projkit.projects.service import ProjectService
+from projkit.redis.connect import RedisClient, close_redis, open_redis
 from projkit.settings import Settings
+from projkit.telemetry import routes as telemetry
+from projkit.telemetry.credentials import CredentialCounter
+from projkit.telemetry.csrf import CsrfCounter
+from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp
 
-Engine = AsyncEngine | async_sessionmaker[Any] | Callable[[], AsyncEngine]
+Engine = AsyncEngine | async_sessionmaker[Any] | Callable[[], AsyncEngine | async_sessionmaker[Any]]
+# Frameworks type scopes and messages each in their own way, so theirs are taken as they come.
+HostApp = Callable[[Any, Any, Any], Awaitable[Any]]
 _CURSOR_KEY: Final = "cursor"
 
 
 class Running:
     """What runs on one event loop."""
 
-    __slots__ = ("authenticate", "database", "services")
+    __slots__ = ("_redis", "auth", "authenticate", "database", "services")
 
-    def __init__(self, database: Database, services: Services, authenticate: Authenticate) -> None:
+    def __init__(
+        self,
+        database: Database,
+        services: Services,
+        auth: AuthParts,
+        authenticate: Authenticate,
+        redis: RedisClient | None,
+    ) -> None:
         self.database = database
         self.services = services
+        self.auth = auth
         self.authenticate = authenticate
+        self._redis = redis
 
     async def close(self) -> None:
         """Closes what was opened; what the host handed in stays open."""
+        await self.auth.close()
+        if self._redis is not None:
+            await close_redis(self._redis)
         await self.database.close()
+
+    def abandon(self) -> None:
+        """Lets go of what was opened on an event loop that has been closed."""
+        self.auth.passwords.close()
+        self.database.abandon()
 
 
 class ProjKit:
@@ -59,8 +98,13 @@ class ProjKit:
         settings: by default read from ``PROJKIT_*`` variables.
         engine: the host's own ``AsyncEngine``, ``async_sessionmaker`` or a function that makes one; the kit then
             runs its statements through it and never disposes of it.
-        get_principal: asks the host who is calling, from the ASGI scope, instead of reading Bearer tokens; may be
-            a coroutine function; None means nobody.
+        redis: the host's own asyncio Redis client, or a function that makes one for each event loop; holds sessions
+            and counts instead of REDIS_URL's, and is never closed.
+        authenticate: asks the host whose name and password these are, in place of the kit's own users, when
+            somebody logs in; may be a coroutine function; None means nobody's.
+        get_principal: asks the host who is calling, from the ASGI scope, instead of reading tokens; may be a
+            coroutine function; None means nobody.
+        csrf_check: the host's own check of a request's CSRF token, in place of the kit's.
         clock: the time that rows are dated by.
 
     Raises:
@@ -72,32 +116,43 @@ class ProjKit:
         settings: Settings | None = None,
         *,
         engine: Engine | None = None,
+        redis: RedisClient | Callable[[], RedisClient] | None = None,
+        authenticate: HostLogin | None = None,
         get_principal: GetPrincipal | None = None,
+        csrf_check: CsrfCheck | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self.settings = settings or Settings()
+        self.registry = CollectorRegistry()
         self._engine = engine
+        self._redis = redis
+        self._host_login = authenticate
         self._get_principal = get_principal
+        self._csrf_check = csrf_check
+        self._count_credential = CredentialCounter(self.registry)
+        self._count_csrf = CsrfCounter(self.registry)
         self._clock = clock
         self._tables = build_tables(self.settings.table_prefix)
         self._lifecycle: Lifecycle[Running] = Lifecycle(self._open)
         self._application = Application(
             self._endpoints(),
+            entry=self,
+            start=self._lifecycle.ensure,
             authenticate=self._authenticate,
             max_body_bytes=self.settings.max_body_bytes,
             request_timeout_seconds=self.settings.request_timeout_seconds,
         )
+        self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
         self._app = EntryShim(TimingMiddleware(self._application), self._owns)
         self.projects = Projects(self._started_projects)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._lifecycle.ensure()
             await self._app(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self.wrap(_no_host)(scope, receive, send)
         elif scope["type"] == "websocket":
-            await _refuse_websocket(scope, receive, send)
+            await refuse(Response(404), scope, receive, send)
 
     @property
     def routes(self) -> list[Route]:
@@ -108,6 +163,15 @@ class ProjKit:
     def ready(self) -> bool:
         """Whether the kit has started on this event loop and is not draining."""
         return self._lifecycle.ready
+
+    @property
+    def sessions(self) -> SessionService:
+        """Opens and ends sessions for host code, on the event loop on which the kit runs.
+
+        Raises:
+            UnavailableError: the kit has not started.
+        """
+        return self._lifecycle.get().auth.services.sessions
 
     async def startup(self) -> None:
         """Opens the database on this event loop; again does nothing.
@@ -127,24 +191,44 @@ class ProjKit:
         self._lifecycle.draining = True
 
     @asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002  # what hosts pass
-        """The kit's lifespan, to be given to the host or entered in the host's own."""
-        await self.startup()
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # what hosts pass
+        """The kit's lifespan, to be given to the host or entered in the host's own; may be entered more than once."""
+        await self._lifecycle.enter()
         try:
             yield
         finally:
-            await self.shutdown()
+            await self._lifecycle.leave()
 
-    def wrap(self, host_app: ASGIApp, *, prefix: str = "") -> ASGIApp:
-        """One ASGI app of both: the kit's paths below ``prefix`` go to the kit, everything else to the host."""
+    def wrap(self, host_app: HostApp, *, prefix: str = "", auth: PathRules | None = None) -> ASGIApp:
+        """One ASGI app of both: the kit's paths below ``prefix`` go to the kit, everything else to the host.
+
+        With ``auth`` the host's own paths are guarded by these rules, as :class:`AuthMiddleware` takes them.
+        """
         return WrappedApp(
             self,
-            host_app,
+            host_app if auth is None else AuthMiddleware(host_app, self, rules=auth),
             prefix=prefix.rstrip("/"),
             owns=self._owns,
             startup=self.startup,
             shutdown=self.shutdown,
         )
+
+    async def authenticate(self, scope: Scope) -> Principal:
+        """Who makes this request of the host's, or opens this WebSocket; starts the kit if nothing has.
+
+        Asked again it looks again, so that a WebSocket that is open for hours can be held to its session.
+
+        Raises:
+            UnauthenticatedError: there are no credentials, or bad ones.
+            CsrfFailedError: a cookie authenticates, and another site may have caused the request.
+            UnavailableError: nobody can tell, since a store does not answer.
+        """
+        await self._lifecycle.ensure()
+        request = request_of(scope)
+        try:
+            return await self._authenticate(request)
+        finally:
+            leave_answer_headers(scope, request.answer_headers)
 
     def openapi(self, prefix: str = "") -> dict[str, Any]:
         """The OpenAPI 3.1 document, each path below ``prefix``, to be merged into a host's document."""
@@ -158,26 +242,70 @@ class ProjKit:
             require_if_match=self.settings.require_if_match,
             put_merges=self.settings.put_mode == "merge",
         )
-        api = [*routes.endpoints(), *health.endpoints(prefix, lambda: self.ready)]
-        return [*api, *web.endpoints(prefix, api, __version__)]
+        addresses = ClientAddresses(self.settings.trusted_proxies)
+        cookies = Cookies(self.settings, cookie_names(self.settings), addresses, f"{prefix}/auth")
+        auth = AuthRoutes(lambda: self._lifecycle.get().auth.services, self.settings, cookies, addresses)
+        oidc = OidcRoutes(
+            lambda: self._lifecycle.get().auth.oidc, self.settings, cookies, addresses, auth.cookies_of
+        )
+        api = [
+            *routes.endpoints(),
+            *auth.endpoints(),
+            *oidc.endpoints(),
+            *health.endpoints(prefix, self._is_ready),
+            *telemetry.endpoints(self.settings.metrics_path, self.registry),
+        ]
+        in_production = self.settings.env == "production"
+        shown = pages.endpoints(prefix, lambda scope: in_production and addresses.is_secure(scope))
+        return [*api, *web.endpoints(prefix, api, __version__), *shown]
+
+    def _is_ready(self) -> bool:
+        # Nobody sends requests to what is not ready, so that the probe itself must begin a lazy start.
+        self._lifecycle.begin()
+        return self.ready
 
     def _owns(self, path: str) -> bool:
-        prefix = self.settings.api_prefix
-        return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in {"", "/"}
+        """Whether the path is among the kit's; beside them a host may have routes below the same prefix."""
+        return self._area(path) in self._areas
+
+    def _area(self, path: str) -> str:
+        prefix = self.settings.api_prefix + "/"
+        below = path.removeprefix(prefix)
+        return path if below == path else prefix + below.partition("/")[0]
 
     async def _open(self) -> Running:
-        keys = load_keys(self.settings)
+        keys = KeyRing(self.settings)
         database = await open_database(self.settings, self._tables, _resolve(self._engine))
         service = ProjectService(
-            database, self._tables, cursors=CursorCodec(keys.derive(_CURSOR_KEY)), clock=self._clock
+            database, self._tables, cursors=CursorCodec(partial(keys.secrets, _CURSOR_KEY)), clock=self._clock
         )
         creation = IdempotentCreation(database, self._tables, service, clock=self._clock)
-        authenticate: Authenticate
+        redis, own_redis = self._open_redis()
+        auth = build_auth(
+            self.settings,
+            keys,
+            database,
+            self._tables,
+            redis,
+            clock=utc_now,  # tokens go by the real time, whatever rows are dated by
+            count=self._count_credential,
+            count_csrf=self._count_csrf,
+            authenticate=self._host_login,
+            csrf_check=self._csrf_check,
+        )
+        authenticate: Authenticate = auth.services.authenticator
         if self._get_principal is not None:
             authenticate = HostAuthenticator(self._get_principal)
-        else:
-            authenticate = BearerAuthenticator(TokenVerifier(keys, self.settings))
-        return Running(database, Services(service, creation), authenticate)
+        return Running(database, Services(service, creation), auth, authenticate, own_redis)
+
+    def _open_redis(self) -> tuple[RedisClient | None, RedisClient | None]:
+        """The client to use, and the one to close."""
+        if self._redis is not None:
+            return (self._redis() if callable(self._redis) else self._redis), None
+        if self.settings.redis_url is None:
+            return None, None
+        client = open_redis(self.settings.redis_url.get_secret_value())
+        return client, client
 
     async def _authenticate(self, request: Request) -> Principal:
         return await self._lifecycle.get().authenticate(request)
@@ -187,24 +315,20 @@ class ProjKit:
 
 
 def _resolve(engine: Engine | None) -> AsyncEngine | None:
-    if engine is None or isinstance(engine, AsyncEngine):
-        return engine
-    if isinstance(engine, async_sessionmaker):
-        bound = engine.kw["bind"]
-        if not isinstance(bound, AsyncEngine):
-            raise TypeError("the sessionmaker must be bound to an AsyncEngine")
-        return bound
-    return engine()
+    if engine is None:
+        return None
+    given: object = engine
+    if callable(given) and not isinstance(given, async_sessionmaker):
+        given = given()
+    if isinstance(given, async_sessionmaker):
+        given = given.kw["bind"]
+    if not isinstance(given, AsyncEngine):
+        raise ConfigurationError(
+            "engine must be an AsyncEngine, an async_sessionmaker that is bound to one, or a function that gives one "
+            f"of them, not {type(given).__name__}; make one with: sqlalchemy.ext.asyncio.create_async_engine(url)"
+        )
+    return given
 
 
 async def _no_host(scope: Scope, receive: Receive, send: Send) -> None:
     """Stands in for a host where the kit is served on its own; it has no lifespan."""
-
-
-async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()  # websocket.connect
-    if "websocket.http.response" in scope.get("extensions", {}):
-        await send({"type": "websocket.http.response.start", "status": 404, "headers": []})
-        await send({"type": "websocket.http.response.body", "body": b""})
-    else:
-        await send({"type": "websocket.close", "code": 1008})

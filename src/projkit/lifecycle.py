@@ -7,8 +7,8 @@ that brings a second loop gets a second set, never another loop's connection.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 from projkit.errors import ProjkitError, UnavailableError
 
@@ -21,16 +21,23 @@ class Closable(Protocol):
     async def close(self) -> None:
         """Closes it."""
 
+    def abandon(self) -> None:
+        """Lets it go where its event loop is gone, and nothing can be awaited any more."""
+
 
 R = TypeVar("R", bound=Closable)
+_TRY_AGAIN_SECONDS: Final = 1.0
 
 
 class _Slot(Generic[R]):
-    __slots__ = ("lock", "running")
+    __slots__ = ("failed_at", "holders", "lock", "running", "starting")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.running: R | None = None
+        self.starting: asyncio.Task[R] | None = None
+        self.failed_at = float("-inf")
+        self.holders = 0
 
 
 class Lifecycle(Generic[R]):
@@ -38,7 +45,7 @@ class Lifecycle(Generic[R]):
 
     def __init__(self, open_: Callable[[], Awaitable[R]]) -> None:
         self._open = open_
-        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, _Slot[R]] = WeakKeyDictionary()
+        self._slots: dict[asyncio.AbstractEventLoop, _Slot[R]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: R | None = None
         self._warned = False
@@ -64,49 +71,116 @@ class Lifecycle(Generic[R]):
         return running
 
     async def start(self) -> R:
-        """Starts on this event loop, unless that has been done."""
+        """Starts on this event loop, unless that has been done; who comes meanwhile shares the outcome."""
         slot = self._slot()
-        async with slot.lock:
-            if slot.running is None:
-                slot.running = await self._open()
-                self.draining = False
-            self._remember(slot.running)
-            return slot.running
+        if slot.running is None:
+            if slot.starting is None:
+                slot.starting = asyncio.get_running_loop().create_task(self._start(slot))
+                slot.starting.add_done_callback(_retrieve)  # also where nobody waits any more
+            await asyncio.shield(slot.starting)
+        return self.get()
+
+    async def enter(self) -> None:
+        """Starts for somebody who will :meth:`leave`."""
+        await self.start()
+        self._slot().holders += 1
+
+    async def leave(self) -> None:
+        """Stops when the last who has entered leaves."""
+        slot = self._slot()
+        slot.holders -= 1
+        if slot.holders <= 0:
+            await self.stop()
+
+    def begin(self) -> None:
+        """Starts in the background where no lifespan did, for who may not wait."""
+        slot = self._slot()
+        if slot.running is None and slot.starting is None and self._may_try(slot):
+            self._warn()
+            slot.starting = asyncio.get_running_loop().create_task(self._start(slot))
+            slot.starting.add_done_callback(_log_failure)
 
     async def ensure(self) -> None:
-        """Starts at the first request where no lifespan did, and says so once."""
+        """Starts at the first request where no lifespan did, and says so once.
+
+        After a failure the next try waits a second, in which requests are refused at once.
+        """
         if self._loop is asyncio.get_running_loop() and self._running is not None:
             return
-        if self._slot().running is not None:
+        slot = self._slot()
+        if slot.running is not None or (slot.starting is None and not self._may_try(slot)):
             return
+        self.begin()
+        if slot.starting is not None:
+            with suppress(Exception):  # it is in the log, and get() refuses
+                await asyncio.shield(slot.starting)
+
+    async def stop(self) -> None:
+        """Stops on this event loop, if it runs there."""
+        slot = self._slot()
+        async with slot.lock:
+            running, slot.running, slot.holders = slot.running, None, 0
+            if self._running is running:
+                self._running = None
+            if running is not None:
+                await running.close()
+
+    async def _start(self, slot: _Slot[R]) -> R:
+        try:
+            async with slot.lock:
+                running = await self._open()
+                slot.running = running
+                self.draining = False
+                self._remember(running)
+                return running
+        except BaseException:
+            slot.failed_at = asyncio.get_running_loop().time()
+            raise
+        finally:
+            slot.starting = None
+
+    def _may_try(self, slot: _Slot[R]) -> bool:
+        return asyncio.get_running_loop().time() - slot.failed_at >= _TRY_AGAIN_SECONDS
+
+    def _warn(self) -> None:
         if not self._warned:
             self._warned = True
             logger.warning(
                 "projkit starts at its first request, since its lifespan was not run: pass lifespan=kit.lifespan "
                 "to the host application, or serve kit.wrap(app)"
             )
-        try:
-            await self.start()
-        except ProjkitError as error:
-            logger.error("projkit cannot start: %s", error)  # noqa: TRY400  # the message says it all
-
-    async def stop(self) -> None:
-        """Stops on this event loop, if it runs there."""
-        slot = self._slot()
-        async with slot.lock:
-            running, slot.running = slot.running, None
-            if self._running is running:
-                self._running = None
-            if running is not None:
-                await running.close()
 
     def _slot(self) -> _Slot[R]:
         loop = asyncio.get_running_loop()
         slot = self._slots.get(loop)
         if slot is None:
+            self._let_go_of_closed_loops()
             slot = self._slots[loop] = _Slot()
         return slot
+
+    def _let_go_of_closed_loops(self) -> None:
+        for loop in [each for each in self._slots if each.is_closed()]:
+            running = self._slots.pop(loop).running
+            if running is not None:
+                running.abandon()
+                if self._running is running:
+                    self._running, self._loop = None, None
 
     def _remember(self, running: R) -> None:
         self._loop = asyncio.get_running_loop()
         self._running = running
+
+
+def _retrieve(task: "asyncio.Task[R]") -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def _log_failure(task: "asyncio.Task[R]") -> None:
+    if task.cancelled():
+        return
+    error = task.exception()
+    if isinstance(error, ProjkitError):
+        logger.error("projkit cannot start: %s", error)
+    elif error is not None:
+        logger.error("projkit cannot start", exc_info=error)

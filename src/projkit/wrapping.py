@@ -1,10 +1,13 @@
 """``kit.wrap(app)``: one ASGI app of a host and a kit, with one lifespan for both."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
+
+logger: Final = logging.getLogger("projkit")
 
 _STARTUP_COMPLETE: Final = "lifespan.startup.complete"
 _STARTUP_FAILED: Final = "lifespan.startup.failed"
@@ -64,6 +67,7 @@ class WrappedApp:
         if started["type"] == _STARTUP_FAILED:
             await self._shutdown()
             await send(started)
+            await host.fail()
             return
         await send(started)
         await receive()  # lifespan.shutdown
@@ -80,6 +84,7 @@ class _HostLifespan:
         self._from_host: asyncio.Queue[Message] = asyncio.Queue()
         self._started = False
         self._supported = True
+        self._error: Exception | None = None
         self._task = asyncio.create_task(self._run(app, scope))
 
     async def start(self) -> Message:
@@ -96,14 +101,23 @@ class _HostLifespan:
         await self._task
         return message
 
+    async def fail(self) -> None:
+        """Raises what the host raised when it could not start, as the host would alone."""
+        await self._task
+        if self._error is not None:
+            raise self._error
+
     async def _run(self, app: ASGIApp, scope: Scope) -> None:
         async def send(message: Message) -> None:
             self._from_host.put_nowait(message)
 
         try:
             await app(scope, self._to_host.get, send)
-        except Exception as error:  # noqa: BLE001  # by the ASGI specification: the host knows no lifespan
-            if self._started:
+        except Exception as error:  # by the ASGI specification: the host knows no lifespan
+            self._error = error
+            if not self._started:
+                logger.info("the host application has no lifespan: %s", error)
+            else:
                 self._from_host.put_nowait({"type": "lifespan.shutdown.failed", "message": str(error)})
                 return
         if not self._started:

@@ -1,12 +1,10 @@
-"""Access tokens in the enhanced format (RFC 9068): issued with the newest key, verified with any.
+"""Access tokens in the enhanced format (RFC 9068), and the choice between the formats.
 
-Before the library sees a token, a gate of our own has looked at its form; what passes is verified by joserfc and
-its claims are checked by joserfc's registry. Whatever is wrong, the caller learns only that the token is invalid.
+The header alone decides which format a token is in: ``typ: at+jwt`` is enhanced, all else is legacy. (What the
+configured external issuer has made goes to :mod:`projkit.auth.oidc.resource` and never comes here.) A token that fails
+as one is never tried as the other. Whatever is wrong, the caller learns only that the token is invalid.
 """
 
-import base64
-import binascii
-import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -15,34 +13,45 @@ from uuid import uuid4
 from joserfc import jwt
 from joserfc.errors import JoseError
 
-from projkit.auth.keys import KeyList, SigningKey
+from projkit.auth import jws
+from projkit.auth.jws import MAX_TOKEN_BYTES, Unverified, time_claim
+from projkit.auth.keys import KeyList, KeyRing
+from projkit.auth.legacy import LEGACY, LegacyProfile
 from projkit.errors import InvalidTokenError
-from projkit.http import strict_json
-from projkit.identity import KNOWN_SCOPES, Principal
+from projkit.identity import KNOWN_SCOPES, MAX_SUBJECT_LENGTH, Principal
 from projkit.settings import Settings
 
+__all__ = ["MAX_TOKEN_BYTES", "TokenIssuer", "TokenVerifier"]
+
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105  # a media type
+ENHANCED: Final = "enhanced"
 CLIENT_ID: Final = "projkit"
-MAX_TOKEN_BYTES: Final = 4096
-MAX_SUBJECT_LENGTH: Final = 255
+VERSION: Final = 1  # of the format
 LEEWAY_SECONDS: Final = 30
-_FORM: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
-_HEADER_NAMES: Final = frozenset({"alg", "typ", "kid"})
-_MAX_TIME: Final = 253_402_300_799  # the last second of the year 9999
 _CACHED_TOKENS: Final = 4096
 
 
 class TokenIssuer:
     """Makes access tokens."""
 
-    def __init__(self, keys: KeyList, settings: Settings, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, keys: KeyRing | KeyList, settings: Settings, *, now: Callable[[], float] = time.time
+    ) -> None:
         self._keys = keys
         self._settings = settings
         self._now = now
 
-    def issue(self, subject: str, scopes: Iterable[str], *, seconds: int | None = None, tenant_id: str = "") -> str:
+    def issue(
+        self,
+        subject: str,
+        scopes: Iterable[str],
+        *,
+        seconds: int | None = None,
+        tenant_id: str = "",
+        session_id: str | None = None,
+    ) -> str:
         """A signed token for ``subject`` that is good for ``seconds`` (default: ACCESS_TOKEN_SECONDS)."""
-        key = self._keys.newest
+        key = (self._keys.current if isinstance(self._keys, KeyRing) else self._keys).newest
         now = int(self._now())
         claims: dict[str, Any] = {
             "iss": self._settings.issuer,
@@ -53,19 +62,29 @@ class TokenIssuer:
             "jti": str(uuid4()),
             "client_id": CLIENT_ID,
             "scope": " ".join(scopes),
-            "ver": 1,
+            "ver": VERSION,
         }
+        if session_id is not None:
+            claims["sid"] = session_id
         if tenant_id:
             claims[self._settings.tenant_claim] = tenant_id
         header = {"alg": key.algorithm, "typ": TOKEN_TYPE, "kid": key.kid}
-        return jwt.encode(header, claims, key.key, algorithms=[key.algorithm])
+        return jwt.encode(header, claims, key.key, registry=jws.REGISTRIES[key.algorithm])
 
 
 class TokenVerifier:
-    """Turns access tokens into principals; remembers those it has verified until they expire."""
+    """Turns access tokens into principals; remembers those it has verified until they expire or the keys change."""
 
-    def __init__(self, keys: KeyList, settings: Settings, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        keys: KeyRing | KeyList,
+        settings: Settings,
+        *,
+        legacy: LegacyProfile | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._keys = keys
+        self._legacy = legacy
         self._tenant_claim = settings.tenant_claim
         self._now = now
         self._registry = jwt.JWTClaimsRegistry(
@@ -80,6 +99,7 @@ class TokenVerifier:
             client_id={"essential": True},
         )
         self._verified: dict[str, tuple[float, Principal]] = {}
+        self._verified_with: KeyList | None = None
 
     def verify(self, token: str) -> Principal:
         """The principal that a token speaks for.
@@ -87,65 +107,93 @@ class TokenVerifier:
         Raises:
             InvalidTokenError: whatever is wrong with it.
         """
+        keys = self._keys.current if isinstance(self._keys, KeyRing) else self._keys
+        if keys is not self._verified_with:
+            self._verified = {}
+            self._verified_with = keys
         known = self._verified.get(token)
         if known is not None:
             if self._now() < known[0]:
                 return known[1]
             del self._verified[token]
-        expires, principal = self._verify(token)
+        return self._remember(token, *self._verify(jws.read(token), keys))
+
+    def has_verified(self, token: str) -> bool:
+        """Whether the token was good a moment ago; :meth:`verify` says whether it still is."""
+        return token in self._verified
+
+    @staticmethod
+    def format_of(token: str) -> str:
+        """The format that a token claims, for counting refused ones."""
+        try:
+            return ENHANCED if jws.read(token).header.get("typ") == TOKEN_TYPE else LEGACY
+        except InvalidTokenError:
+            return "unknown"
+
+    def _remember(self, token: str, expires: float, principal: Principal) -> Principal:
         if len(self._verified) >= _CACHED_TOKENS:
             del self._verified[next(iter(self._verified))]
         self._verified[token] = (expires, principal)
         return principal
 
-    def _verify(self, token: str) -> tuple[float, Principal]:
+    def _verify(self, unverified: Unverified, keys: KeyList) -> tuple[float, Principal]:
+        if unverified.header.get("typ") != TOKEN_TYPE:
+            if self._legacy is None:
+                raise InvalidTokenError
+            return self._legacy.verify(unverified)
+        if unverified.kid is None:
+            raise InvalidTokenError
+        key = keys.get(unverified.kid)
+        if key is None and isinstance(self._keys, KeyRing):
+            # Another worker may have seen a new key before this one.
+            key = self._keys.look().get(unverified.kid)
+        if key is None:
+            raise InvalidTokenError
+        jws.verify(unverified, key.key, key.algorithm)
+        claims = unverified.claims
+        moments = [time_claim(claims, name) for name in ("exp", "iat", "nbf")]
         try:
-            key = self._gate(token)
-            claims = jwt.decode(token, key.key, algorithms=[key.algorithm]).claims
             self._registry.validate(claims)
-            return self._principal(claims)
-        except (JoseError, ValueError, TypeError, KeyError, OverflowError, binascii.Error) as error:
+        except (JoseError, ValueError, TypeError) as error:
             raise InvalidTokenError from error
+        expires = float(moments[0] or 0)
+        if key.expires is not None:
+            expires = min(expires, key.expires)
+        return expires, self._principal(claims)
 
-    def _gate(self, token: str) -> SigningKey:
-        """Refuses what the library need not see, and names the one key that may verify the rest."""
-        if len(token) > MAX_TOKEN_BYTES or not _FORM.fullmatch(token):
+    def _principal(self, claims: dict[str, Any]) -> Principal:
+        subject, scope, session_id = claims["sub"], claims.get("scope", ""), claims.get("sid")
+        names = [claims[name] for name in ("sub", "jti", "client_id", "sid") if name in claims]
+        # True and 1.0 equal 1, and are no versions all the same.
+        version = claims.get("ver", VERSION)
+        if not all(is_name(name) for name in names) or not isinstance(scope, str):
             raise InvalidTokenError
-        encoded_header, encoded_claims, _ = token.split(".")
-        header = _object(encoded_header)
-        _object(encoded_claims)  # duplicate names and odd numbers are refused before anything reads them
-        if header.keys() != _HEADER_NAMES or header["typ"] != TOKEN_TYPE or not isinstance(header["kid"], str):
+        if type(version) is not int or version != VERSION:
             raise InvalidTokenError
-        key = self._keys.get(header["kid"])
-        if key is None or key.algorithm != header["alg"]:
-            raise InvalidTokenError
-        return key
-
-    def _principal(self, claims: dict[str, Any]) -> tuple[float, Principal]:
-        expires, issued, not_before = claims["exp"], claims["iat"], claims.get("nbf", 0)
-        for moment in (expires, issued, not_before):
-            if not isinstance(moment, int) or isinstance(moment, bool) or not 0 <= moment <= _MAX_TIME:
-                raise InvalidTokenError
-        subject, scope = claims["sub"], claims.get("scope", "")
-        if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_LENGTH or not isinstance(scope, str):
-            raise InvalidTokenError
-        tenant_id = ""
-        if self._tenant_claim:
-            tenant_id = claims[self._tenant_claim]
-            if not isinstance(tenant_id, str) or not 0 < len(tenant_id) <= MAX_SUBJECT_LENGTH:
-                raise InvalidTokenError
-        principal = Principal(
+        return Principal(
             subject=subject,
             scopes=frozenset(scope.split()).intersection(KNOWN_SCOPES),
-            token_format="enhanced",  # noqa: S106  # the name of a format
+            session_id=session_id,
+            token_format=ENHANCED,
             claims=claims,
-            tenant_id=tenant_id,
+            tenant_id=tenant_of(claims, self._tenant_claim),
         )
-        return expires, principal
 
 
-def _object(part: str) -> dict[str, Any]:
-    decoded = strict_json.loads(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True))
-    if not isinstance(decoded, dict):
+def tenant_of(claims: dict[str, Any], name: str) -> str:
+    """The tenant that the claims name; ``""`` where there is a single one.
+
+    Raises:
+        InvalidTokenError: the claim is missing, or is no name.
+    """
+    if not name:
+        return ""
+    tenant_id = claims.get(name)
+    if not is_name(tenant_id):
         raise InvalidTokenError
-    return decoded
+    return str(tenant_id)
+
+
+def is_name(value: object) -> bool:
+    """Whether a claim can name a subject, a session or a tenant."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_SUBJECT_LENGTH and "\0" not in value

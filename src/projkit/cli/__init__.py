@@ -2,13 +2,32 @@
 
 import sys
 import warnings
+from typing import Annotated
 
-from projkit.cli import database, serve, token, transfer
+import typer
+
+from projkit import __version__
+from projkit.cli import check, database, keys, purge, serve, token, transfer, user
 from projkit.cli.console import app, failed
 from projkit.errors import ProjkitError
 from projkit.settings import UnknownSettingWarning
 
-__all__ = ["database", "main", "serve", "token", "transfer"]
+__all__ = ["check", "database", "keys", "main", "purge", "serve", "token", "transfer", "user"]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"projkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A projects API for any ASGI application. Settings are read from PROJKIT_* variables."""
 
 
 def main() -> None:

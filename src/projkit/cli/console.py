@@ -2,12 +2,16 @@
 
 import os
 import re
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
 
+from projkit.identity import KNOWN_SCOPES
 from projkit.settings import Settings, unknown_variables
 
 app: Final = typer.Typer(
@@ -20,6 +24,7 @@ out: Final = Console()
 err: Final = Console(stderr=True)
 
 _DURATION: Final = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
+_LONGEST: Final = timedelta(days=36_500)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -27,6 +32,19 @@ def failed(message: str) -> None:
     """Says on standard error what went wrong."""
     err.print("[red]failed:[/red]", end=" ")
     err.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Says on standard error what was done."""
+    err.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_table(names: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
+    """Prints a table whole, however narrow the terminal; what is in the cells is shown and never obeyed."""
+    table = Table(*(Column(name, overflow="fold") for name in names), box=None)
+    for row in rows:
+        table.add_row(*(escape(_printable(cell or "")) for cell in row))
+    out.print(table, highlight=False)
 
 
 def load_settings() -> Settings:
@@ -37,12 +55,41 @@ def load_settings() -> Settings:
     return Settings()
 
 
+def read_scopes(text: str) -> list[str]:
+    """The scopes named in ``text``, separated by spaces or commas."""
+    scopes = text.replace(",", " ").split()
+    unknown = [scope for scope in scopes if scope not in KNOWN_SCOPES]
+    if unknown:
+        raise typer.BadParameter(f"unknown scope {unknown[0]}; there are {', '.join(KNOWN_SCOPES)}")
+    return scopes
+
+
+def require_tenant(settings: Settings, tenant: str) -> None:
+    """A tenant must be named where there are several, and only there."""
+    if bool(tenant) != bool(settings.tenant_claim):
+        raise typer.BadParameter("--tenant goes with PROJKIT_TENANT_CLAIM: set both or neither")
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """A time as the API writes it, to the second."""
+    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
 def duration(text: str) -> timedelta:
     """A duration such as 90s, 15m, 12h or 30d."""
     match = _DURATION.fullmatch(text)
     if match is None or int(match["number"]) == 0:
         raise typer.BadParameter("must be a number with s, m, h or d, as in 15m or 30d")
     try:
-        return timedelta(**{_UNITS[match["unit"]]: int(match["number"])})
+        found = timedelta(**{_UNITS[match["unit"]]: int(match["number"])})
     except OverflowError:
-        raise typer.BadParameter("is too long") from None
+        found = timedelta.max
+    if found > _LONGEST:
+        raise typer.BadParameter("must be at most 36500d")
+    return found

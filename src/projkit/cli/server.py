@@ -5,14 +5,14 @@ import gc
 import json
 import logging
 import signal
-import socket
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-import uvicorn
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 
-from projkit.http.request import ASGIApp
+from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.kit import ProjKit
 from projkit.settings import Settings
 
@@ -21,8 +21,31 @@ logger: Final = logging.getLogger("projkit")
 # Full collections walk every imported module's objects and stop the server for it; what is there at start-up is
 # there for good, so it is taken out of sight, and the young generation is given room for a few requests.
 _GC_THRESHOLDS: Final = (20_000, 50, 100)
+_ALLOWED_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "If-Match",
+    "If-None-Match",
+    "Idempotency-Key",
+    "X-Request-ID",
+)
+_EXPOSED_HEADERS: Final = (
+    "ETag",
+    "Location",
+    "Link",
+    "Allow",
+    "Retry-After",
+    "WWW-Authenticate",
+    "Idempotent-Replayed",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Deprecation",
+    "Sunset",
+    "X-Request-ID",
+    "X-Process-Time",
+    "Server-Timing",
+)
 _EXTRA: Final = ("request_id", "method", "route", "status", "duration_ms", "db_ms")
-_serving: list[ProjKit] = []
 
 
 def create_app() -> ASGIApp:
@@ -30,47 +53,92 @@ def create_app() -> ASGIApp:
     settings = Settings()
     configure_logging(settings)
     kit = ProjKit(settings)
-    _serving.append(kit)
     if not settings.allowed_origins:
-        return kit
-    return CORSMiddleware(
+        return Served(kit, kit, settings)
+    cors = _Cors(
         kit,
         allow_origins=settings.allowed_origins,
         allow_credentials="*" not in settings.allowed_origins,
         allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key", "X-Request-ID"],
-        expose_headers=["ETag", "Location", "Link", "X-Request-ID", "X-Process-Time", "Server-Timing"],
+        allow_headers=[*_ALLOWED_HEADERS, settings.csrf_header_name],
+        expose_headers=_EXPOSED_HEADERS,
     )
+    return Served(cors, kit, settings)
 
 
-class DrainingServer(uvicorn.Server):
-    """Answers readiness probes with 503 for ``drain_seconds`` before it closes its listeners."""
+class _Cors(CORSMiddleware):
+    """Lets the kit answer preflights as every OPTIONS, and adds what the browser asks for."""
 
-    def __init__(self, config: uvicorn.Config, *, drain_seconds: float, freeze_gc: bool) -> None:
-        super().__init__(config)
-        self._drain_seconds = drain_seconds
-        self._freeze_gc = freeze_gc
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        if (
+            scope.get("method") != "OPTIONS"
+            or "origin" not in headers
+            or "access-control-request-method" not in headers
+        ):
+            await super().__call__(scope, receive, send)
+            return
+        answer = self.preflight_response(request_headers=headers)
+        granted = [pair for pair in answer.raw_headers if pair[0] == b"vary" or answer.status_code == 200]
+        more = [pair for pair in granted if pair[0].startswith((b"access-control-", b"vary"))]
+
+        async def granting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *more]
+            await send(message)
+
+        await self.app(scope, receive, granting)
+
+
+class Served:
+    """The app as a server's worker runs it: drains before it stops, and tames the garbage collector.
+
+    On a signal to stop, readiness turns to 503 for ``drain_seconds`` while requests are still answered; only then
+    does the server's own handler get the signal. A second signal stops at once.
+    """
+
+    def __init__(self, app: ASGIApp, kit: ProjKit, settings: Settings) -> None:
+        self._app = app
+        self._kit = kit
+        self._settings = settings
         self._draining = False
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
-        if self._freeze_gc:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def started(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._settle()
+            await send(message)
+
+        await self._app(scope, receive, started)
+
+    def _settle(self) -> None:
+        if self._settings.freeze_gc:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_GC_THRESHOLDS)
+        if self._settings.drain_seconds:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._drainer(loop, signal.getsignal(number)))
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._draining or not self.started or self._drain_seconds == 0:
-            super().handle_exit(sig, frame)
-            return
-        self._draining = True
-        for kit in _serving:
-            kit.drain()
-        logger.info("draining for %g s, then stopping; a second signal stops at once", self._drain_seconds)
-        # A signal may come between two steps of the loop: only what is thread-safe is allowed here.
-        loop = self._loop
-        loop.call_soon_threadsafe(loop.call_later, self._drain_seconds, super().handle_exit, signal.SIGTERM, None)
+    def _drainer(self, loop: asyncio.AbstractEventLoop, stop: Any) -> Callable[[int, FrameType | None], None]:
+        seconds = self._settings.drain_seconds
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._draining:
+                stop(number, frame)
+                return
+            self._draining = True
+            self._kit.drain()
+            logger.info("draining for %g s, then stopping; a second signal stops at once", seconds)
+            # A signal may come between two steps of the loop: only what is thread-safe is allowed here.
+            loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, None)
+
+        return handle
 
 
 class JsonFormatter(logging.Formatter):

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from projkit.auth.keys import load_keys
-from projkit.auth.tokens import MAX_SUBJECT_LENGTH, TokenIssuer
-from projkit.cli.console import app, duration, load_settings
-from projkit.identity import DEFAULT_SCOPES, KNOWN_SCOPES
+from projkit.auth.tokens import TokenIssuer
+from projkit.cli.console import app, duration, load_settings, read_scopes, require_tenant
+from projkit.identity import DEFAULT_SCOPES, MAX_SUBJECT_LENGTH
 from projkit.kit import ProjKit
 
 
@@ -20,15 +20,11 @@ def token(
     tenant: Annotated[str, typer.Option(help="The tenant, where PROJKIT_TENANT_CLAIM is set.")] = "",
 ) -> None:
     """Print an access token, and nothing else, on standard output."""
-    wanted = scopes.split()
-    unknown = [scope for scope in wanted if scope not in KNOWN_SCOPES]
-    if unknown:
-        raise typer.BadParameter(f"unknown scope {unknown[0]}; there are {', '.join(KNOWN_SCOPES)}")
+    wanted = read_scopes(scopes)
     if not 0 < len(subject) <= MAX_SUBJECT_LENGTH:
         raise typer.BadParameter(f"the subject must have 1 to {MAX_SUBJECT_LENGTH} characters")
     settings = load_settings()
-    if bool(tenant) != bool(settings.tenant_claim):
-        raise typer.BadParameter("--tenant goes with PROJKIT_TENANT_CLAIM: set both or neither")
+    require_tenant(settings, tenant)
     seconds = int(duration(ttl).total_seconds())
     issuer = TokenIssuer(load_keys(settings), settings)
     typer.echo(issuer.issue(subject, wanted, seconds=seconds, tenant_id=tenant))

@@ -1,8 +1,10 @@
 """``projkit import`` and ``projkit export``."""
 
 import asyncio
+import codecs
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +16,11 @@ import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from projkit.auth.keys import load_keys
-from projkit.cli.console import app, err, failed, load_settings
+from projkit.cli.console import app, err, failed, load_settings, require_tenant
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
+from projkit.errors import ConfigurationError
 from projkit.http.cursor import CursorCodec
 from projkit.identity import Principal
 from projkit.projects.query import MAX_LIMIT, ProjectQuery
@@ -29,6 +31,8 @@ from projkit.projects.transfer import BATCH, BadRow, Importer, Report
 from projkit.settings import Settings
 
 _FIELDS = tuple(Project.model_fields)
+STANDARD_OUTPUT = Path("-")
+_LONGEST_FIELD = 64 * 1_048_576  # longer than any that is taken, so that the row is named as bad and no more
 
 
 class OnError(StrEnum):
@@ -40,13 +44,19 @@ class OnError(StrEnum):
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="NDJSON (.ndjson, .jsonl) or CSV (.csv).")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="NDJSON (.ndjson, .jsonl) or CSV (.csv).")
+    ],
     owner: Annotated[str, typer.Option(help="Whose projects they become.")],
+    tenant: Annotated[str, typer.Option(help="The tenant, where PROJKIT_TENANT_CLAIM is set.")] = "",
     on_error: Annotated[OnError, typer.Option(help="Skip bad rows, or stop at the first.")] = OnError.SKIP,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Take projects from a file; run it twice and nothing is doubled."""
-    report = asyncio.run(_import(load_settings(), file, owner, stop=on_error is OnError.STOP))
+    settings = load_settings()
+    principal = _principal(settings, owner, tenant)
+    _check_suffix(file)
+    report = asyncio.run(_import(settings, file, principal, stop=on_error is OnError.STOP))
     if as_json:
         typer.echo(json.dumps(report.as_dict()))
     else:
@@ -61,20 +71,33 @@ def import_(
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(dir_okay=False, help="NDJSON (.ndjson, .jsonl) or CSV (.csv); - for NDJSON on standard output.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            dir_okay=False, help="NDJSON (.ndjson, .jsonl) or CSV (.csv); - for NDJSON on standard output."
+        ),
+    ],
     owner: Annotated[str, typer.Option(help="Whose projects.")],
+    tenant: Annotated[str, typer.Option(help="The tenant, where PROJKIT_TENANT_CLAIM is set.")] = "",
 ) -> None:
-    """Write all undeleted projects of an owner to a file."""
-    count = asyncio.run(_export(load_settings(), file, owner))
+    """Write all undeleted projects of an owner to a file; one that is there is replaced when all are written."""
+    settings = load_settings()
+    principal = _principal(settings, owner, tenant)
+    if file != STANDARD_OUTPUT:
+        _check_suffix(file)
+    try:
+        count = asyncio.run(_export(settings, file, principal))
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {file}: {error.strerror}") from error
     err.print(f"{count} projects exported", highlight=False)
 
 
-async def _import(settings: Settings, file: Path, owner: str, *, stop: bool) -> Report:
+async def _import(settings: Settings, file: Path, principal: Principal, *, stop: bool) -> Report:
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)
     total = _count_rows(file)
     try:
-        importer = Importer(database, tables, Principal(owner), clock=utc_now)
+        importer = Importer(database, tables, principal, clock=utc_now, stop=stop)
         with _progress() as progress:
             task = progress.add_task("importing", total=total)
             batch: list[tuple[int, Any]] = []
@@ -99,21 +122,22 @@ async def _flush(importer: Importer, batch: list[tuple[int, Any]], progress: Pro
     batch.clear()
 
 
-async def _export(settings: Settings, file: Path, owner: str) -> int:
+async def _export(settings: Settings, file: Path, principal: Principal) -> int:
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)
-    service = ProjectService(
-        database, tables, cursors=CursorCodec(load_keys(settings).derive("cursor")), clock=utc_now
-    )
-    principal, cursor, count = Principal(owner), None, 0
+    service = ProjectService(database, tables, cursors=CursorCodec.throwaway(), clock=utc_now)
+    cursor, count = None, 0
     try:
-        with _writer(file) as write:
+        total = (await service.stats(principal))["total"]
+        with _writer(file) as write, _progress() as progress:
+            task = progress.add_task("exporting", total=total)
             while True:
                 query = ProjectQuery(archived="any", sort="created_at", limit=MAX_LIMIT, cursor=cursor)
                 page = await service.list(principal, query)
                 for row in page.rows:
                     write(row)
                 count += len(page.rows)
+                progress.update(task, completed=count, total=max(count, total))
                 cursor = page.next_cursor
                 if cursor is None:
                     return count
@@ -123,16 +147,26 @@ async def _export(settings: Settings, file: Path, owner: str) -> int:
 
 @contextmanager
 def _writer(file: Path) -> Iterator[Any]:
-    if file == Path("-"):
+    if file == STANDARD_OUTPUT:
         yield lambda row: sys.stdout.write(render_project(row).decode() + "\n")
         return
-    if file.suffix == ".csv":
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with _writing(unfinished, file.suffix.lower()) as write:
+            yield write
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(file: Path, suffix: str) -> Iterator[Any]:
+    if suffix == ".csv":
         with file.open("w", newline="", encoding="utf-8") as target:
             table = csv.DictWriter(target, _FIELDS)
             table.writeheader()
             yield lambda row: table.writerow(_to_csv(as_document(row)))
         return
-    _check_suffix(file)
     with file.open("wb") as binary:
         yield lambda row: binary.write(render_project(row) + b"\n")
 
@@ -145,20 +179,47 @@ def _to_csv(document: dict[str, Any]) -> dict[str, Any]:
 
 def _rows(file: Path) -> Iterator[tuple[int, Any]]:
     """Line numbers and rows: bytes of one JSON object, or a dict of a CSV row."""
-    if file.suffix == ".csv":
-        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as source:
-            reader = csv.DictReader(source, restkey="", restval="")
-            try:
-                for row in reader:
-                    yield reader.line_num, row
-            except csv.Error as error:
-                yield reader.line_num, BadRow(reader.line_num, f"not CSV: {error}")
+    if file.suffix.lower() == ".csv":
+        yield from _csv_rows(file)
         return
-    _check_suffix(file)
     with file.open("rb") as binary:
         for number, line in enumerate(binary, start=1):
-            if line.strip():
-                yield number, line.strip()
+            content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if content.strip():
+                yield number, content.strip()
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as source:
+        reader = csv.reader(source, strict=True)
+        try:
+            columns = next(reader, [])
+        except csv.Error as error:
+            raise ConfigurationError(f"{file.name}, line 1: not CSV: {error}") from None
+        while columns and not columns[-1]:  # a comma at the end of the header
+            columns.pop()
+        _check_columns(file, columns)
+        while True:
+            first_line = reader.line_num + 1
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                yield first_line, BadRow(first_line, f"not CSV: {error}")
+                continue
+            if row is None:
+                return
+            if any(row[len(columns) :]):
+                yield first_line, BadRow(first_line, "more values than columns")
+            elif row:
+                yield first_line, dict(zip(columns, row, strict=False))
+
+
+def _check_columns(file: Path, columns: list[str]) -> None:
+    unknown = [name for name in columns if name not in _FIELDS]
+    if unknown or (columns and "name" not in columns):
+        wrong = f"there is no field {unknown[0]!r}" if unknown else "the column name is missing"
+        raise ConfigurationError(f"{file.name}, line 1: {wrong}; the columns may be {', '.join(_FIELDS)}")
 
 
 def _count_rows(file: Path) -> int:
@@ -166,15 +227,28 @@ def _count_rows(file: Path) -> int:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: source.read(1 << 20), b""))
 
     with file.open("rb") as binary:
-        return lines(binary)
+        found = lines(binary)
+    return max(0, found - 1) if file.suffix.lower() == ".csv" else found  # without the header
+
+
+def _principal(settings: Settings, owner: str, tenant: str) -> Principal:
+    require_tenant(settings, tenant)
+    try:
+        return Principal(owner, tenant_id=tenant)
+    except ValueError as error:
+        raise typer.BadParameter(f"--owner or --tenant: {error}") from None
 
 
 def _check_suffix(file: Path) -> None:
-    if file.suffix not in {".ndjson", ".jsonl"}:
+    if file.suffix.lower() not in {".ndjson", ".jsonl", ".csv"}:
         raise typer.BadParameter(f"{file.name} must end in .ndjson, .jsonl or .csv")
 
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
     )

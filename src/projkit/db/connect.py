@@ -7,7 +7,7 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from projkit.db import migrate
+from projkit.db import migrate, row_security
 from projkit.db.engine import EngineDatabase, create_engine
 from projkit.db.port import Database
 from projkit.db.postgresql import PostgresqlDatabase
@@ -26,19 +26,37 @@ async def open_database(settings: Settings, tables: Tables, engine: AsyncEngine 
 
     Raises:
         SchemaOutOfDateError: the schema is another one; the message names the command that mends it.
+        ConfigurationError: row-level security is asked for and would not hold, or holds and is not asked for.
         DatabaseUnavailableError: the database does not answer; the message names the setting.
     """
     try:
-        await _check_schema(settings, engine)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, sa.exc.SQLAlchemyError) as error:
+        if engine is None and settings.embedded:
+            await migrate.upgrade(settings.database_url, table_prefix=settings.table_prefix)
+        else:
+            await require_schema(settings, engine)
+    except (
+        OSError,
+        TimeoutError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        sa.exc.SQLAlchemyError,
+    ) as error:
         reason = getattr(error, "orig", None) or error
+        where = f"PROJKIT_DATABASE_URL: the database {_shown(settings)}"
+        if engine is not None:
+            where = f"the engine that was handed in: {engine.url.render_as_string(hide_password=True)}"
         raise DatabaseUnavailableError(
-            f"PROJKIT_DATABASE_URL: the database {_shown(settings)} does not answer "
-            f"({type(reason).__name__}: {reason}); {_HINT}"
+            f"{where} does not answer ({type(reason).__name__}: {reason}); {_HINT}"
         ) from error
     seconds = settings.database_statement_seconds
     if engine is not None:
-        return EngineDatabase(engine, tables.metadata, statement_seconds=seconds, owned=False)
+        return EngineDatabase(
+            engine,
+            tables.metadata,
+            statement_seconds=seconds,
+            owned=False,
+            row_level_security=settings.row_level_security,
+        )
     if settings.database_mode == "transactional":
         own = create_engine(
             settings.database_url,
@@ -46,7 +64,13 @@ async def open_database(settings: Settings, tables: Tables, engine: AsyncEngine 
             connect_seconds=settings.database_connect_seconds,
             pool_wait_seconds=settings.database_pool_wait_seconds,
         )
-        return EngineDatabase(own, tables.metadata, statement_seconds=seconds, owned=True)
+        return EngineDatabase(
+            own,
+            tables.metadata,
+            statement_seconds=seconds,
+            owned=True,
+            row_level_security=settings.row_level_security,
+        )
     if settings.dialect == "sqlite":
         return SqliteDatabase.open(
             settings.sqlite_path,
@@ -61,16 +85,30 @@ async def open_database(settings: Settings, tables: Tables, engine: AsyncEngine 
         connect_seconds=settings.database_connect_seconds,
         pool_wait_seconds=settings.database_pool_wait_seconds,
         statement_seconds=seconds,
+        row_level_security=settings.row_level_security,
     )
 
 
-async def _check_schema(settings: Settings, engine: AsyncEngine | None) -> None:
-    if engine is not None:
-        migrate.require(await migrate.current_of(engine, table_prefix=settings.table_prefix))
-    elif settings.embedded:
-        await migrate.upgrade(settings.database_url, table_prefix=settings.table_prefix)
-    else:
-        migrate.require(await migrate.current(settings.database_url, table_prefix=settings.table_prefix))
+async def require_schema(
+    settings: Settings, engine: AsyncEngine | None = None, *, serving: bool = True
+) -> None:
+    """Holds the schema and its row-level security against what is needed; ``serving`` the role as well.
+
+    Raises:
+        SchemaOutOfDateError: the schema is another one; the message names the command that mends it.
+        ConfigurationError: row-level security is asked for and would not hold, or holds and is not asked for.
+    """
+    if engine is None:
+        async with migrate.single_use(settings.database_url, settings.database_connect_seconds) as own:
+            await require_schema(settings, own, serving=serving)
+        return
+    migrate.require(await migrate.current_of(engine, table_prefix=settings.table_prefix))
+    async with engine.connect() as connection:
+        await row_security.require_policies(
+            connection, settings.table_prefix, wanted=settings.row_level_security
+        )
+        if serving and settings.row_level_security:
+            await row_security.require_obedience(connection)
 
 
 def _shown(settings: Settings) -> str:

@@ -5,7 +5,9 @@ already has an engine, its pool, its events.
 """
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Final
 
@@ -14,23 +16,36 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from projkit.db.errors import is_retriable, translate_engine, unavailable
-from projkit.db.port import USAGE, T, Transaction
-from projkit.db.statement import Params, Row, Statement
+from projkit.db.port import USAGE, Queries, T, Transaction
+from projkit.db.scoped import ScopedDatabase
+from projkit.db.statement import Params, Row, Statement, engine_params
 
 _ATTEMPTS: Final = 3
+# SQLAlchemy would pass what it does not know of a URL to asyncpg as arguments; asyncpg reads URLs itself.
+_DRIVER: Final = "postgresql+asyncpg://"
 
 
 class EngineDatabase:
     """A :class:`~projkit.db.port.Database` over an ``AsyncEngine``; closes it only if ``owned``."""
 
     def __init__(
-        self, engine: AsyncEngine, metadata: sa.MetaData, *, statement_seconds: float, owned: bool
+        self,
+        engine: AsyncEngine,
+        metadata: sa.MetaData,
+        *,
+        statement_seconds: float,
+        owned: bool,
+        row_level_security: bool = False,
     ) -> None:
         self.dialect = engine.dialect.name
         self.engine = engine
         self._metadata = metadata
         self._statement_seconds = statement_seconds
         self._owned = owned
+        self._row_level_security = row_level_security
+
+    def scoped(self, tenant_id: str, owner_id: str) -> Queries:
+        return ScopedDatabase(self, tenant_id, owner_id) if self._row_level_security else self
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
         return await self.transact(lambda transaction: transaction.fetch_one(statement, params))
@@ -47,7 +62,9 @@ class EngineDatabase:
             try:
                 return await self._transact_once(work)
             except sa.exc.DBAPIError as error:
-                if attempt < _ATTEMPTS and is_retriable(error):
+                if is_retriable(error):
+                    if attempt == _ATTEMPTS:
+                        raise unavailable(error) from error
                     await asyncio.sleep(0.01 * attempt)
                     attempt += 1
                     continue
@@ -67,31 +84,40 @@ class EngineDatabase:
         if self._owned:
             await self.engine.dispose()
 
+    def abandon(self) -> None:
+        if self._owned:
+            # Its connections cannot be closed without their loop; a new pool forgets them.
+            self.engine.sync_engine.dispose(close=False)
+
     async def _transact_once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         started = perf_counter()
-        async with asyncio.timeout(self._statement_seconds), self.engine.begin() as connection:
-            result = await work(_EngineTransaction(connection))
-        usage = USAGE.get()
-        if usage is not None:
-            usage.seconds += perf_counter() - started
-            usage.statements += 1
-        return result
+        try:
+            async with asyncio.timeout(self._statement_seconds), self.engine.begin() as connection:
+                return await work(_EngineTransaction(connection))
+        finally:
+            usage = USAGE.get()
+            if usage is not None:
+                usage.seconds += perf_counter() - started
+                usage.statements += 1
 
 
 _PING: Final = Statement(sa.select(sa.literal(1, sa.Integer)))
 
 
-def create_engine(url: str, *, pool_size: int, connect_seconds: float, pool_wait_seconds: float) -> AsyncEngine:
+def create_engine(
+    url: str, *, pool_size: int, connect_seconds: float, pool_wait_seconds: float
+) -> AsyncEngine:
     """An engine for the transactional mode: no named prepared statements, so PgBouncer may stand before it."""
     if url.startswith("sqlite"):
-        return create_async_engine(url, connect_args={"timeout": connect_seconds})
+        return create_async_engine(url, connect_args={"timeout": pool_wait_seconds})  # for the file's lock
     return create_async_engine(
-        url,
+        _DRIVER,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_wait_seconds,
         pool_pre_ping=True,
         connect_args={
+            "dsn": asyncpg_dsn(url),
             "timeout": connect_seconds,
             "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,
@@ -100,9 +126,20 @@ def create_engine(url: str, *, pool_size: int, connect_seconds: float, pool_wait
     )
 
 
-def create_single_use_engine(url: str, *, connect_seconds: float = 10.0) -> AsyncEngine:
+def create_single_use_engine(url: str, *, connect_seconds: float) -> AsyncEngine:
     """An engine that keeps no connection: for migrations and checks."""
+    if not url.startswith("sqlite"):
+        arguments = {"dsn": asyncpg_dsn(url), "timeout": connect_seconds}
+        return create_async_engine(_DRIVER, poolclass=NullPool, connect_args=arguments)
+    path = Path(sa.make_url(url).database or "")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(path.parent))
     return create_async_engine(url, poolclass=NullPool, connect_args={"timeout": connect_seconds})
+
+
+def asyncpg_dsn(url: str) -> str:
+    """The URL as asyncpg reads it by itself, with ``sslmode`` and all else that libpq knows."""
+    return url.replace("postgresql+asyncpg://", "postgresql://", 1)
 
 
 class _EngineTransaction:
@@ -112,15 +149,15 @@ class _EngineTransaction:
         self._connection = connection
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
-        result = await self._connection.execute(statement.clause, params)
+        result = await self._connection.execute(statement.for_engine(), engine_params(params))
         if not result.returns_rows:
             return None
         return result.first()
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
-        result = await self._connection.execute(statement.clause, params)
+        result = await self._connection.execute(statement.for_engine(), engine_params(params))
         return result.all()
 
     async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:
         if params:
-            await self._connection.execute(statement.clause, list(params))
+            await self._connection.execute(statement.for_engine(), [engine_params(each) for each in params])

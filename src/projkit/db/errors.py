@@ -21,6 +21,7 @@ _UNAVAILABLE: Final = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -33,7 +34,9 @@ _UNAVAILABLE: Final = (
 
 def unavailable(error: BaseException) -> DatabaseUnavailableError:
     """A bounded, retriable failure; what the driver said goes to the log and never to the client."""
-    logger.warning("the database does not answer: %s: %s", type(error).__name__, error)
+    # SQLAlchemy's text repeats the statement with its values, which belong to users.
+    reason = getattr(error, "orig", None) or error
+    logger.warning("the database does not answer: %s: %s", type(reason).__name__, reason)
     return DatabaseUnavailableError()
 
 

@@ -10,6 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from projkit.db import row_security
 from projkit.db.engine import create_single_use_engine
 from projkit.errors import SchemaOutOfDateError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Any number will do, so long as every version of projkit uses the same one.
 _ADVISORY_LOCK: Final = 0x70726F6A6B6974
+CONNECT_SECONDS: Final = 10.0
 
 
 def head() -> str:
@@ -27,21 +29,38 @@ def head() -> str:
     return revision
 
 
-async def upgrade(url: str, *, table_prefix: str = "projkit_", revision: str = "head") -> str:
+async def upgrade(
+    url: str, *, table_prefix: str = "projkit_", revision: str = "head", row_level_security: bool = False
+) -> str:
     """Brings the schema at ``url`` to ``revision``; safe when several start at once. Returns the revision.
 
-    All of it happens in one transaction: it is applied whole or not at all.
+    At the newest revision the policies of row-level security are put up or taken down, as asked. All of it happens
+    in one transaction: it is applied whole or not at all.
+
+    Raises:
+        SchemaOutOfDateError: a newer version of projkit has migrated this database.
     """
-    async with _single_use(url) as engine, engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
+    async with single_use(url) as engine, engine.begin() as connection:
+        postgresql = connection.dialect.name == "postgresql"
+        if postgresql:
             await connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        found = await connection.run_sync(_current, table_prefix)
+        if found is not None and found not in _known_revisions():
+            require(found)
+        if postgresql and found not in (None, head()):
+            # A revision changes the rows of all owners; until the end of the transaction nobody else sees them.
+            await row_security.apply(connection, table_prefix, wanted=False)
         await connection.run_sync(_upgrade, table_prefix, revision)
+        if postgresql and revision in ("head", head()):
+            await row_security.apply(connection, table_prefix, wanted=row_level_security)
         return await connection.run_sync(_current, table_prefix) or ""
 
 
-async def current(url: str, *, table_prefix: str = "projkit_") -> str | None:
+async def current(
+    url: str, *, table_prefix: str = "projkit_", connect_seconds: float = CONNECT_SECONDS
+) -> str | None:
     """The revision of the schema at ``url``; None where there is none yet."""
-    async with _single_use(url) as engine:
+    async with single_use(url, connect_seconds) as engine:
         return await current_of(engine, table_prefix=table_prefix)
 
 
@@ -60,8 +79,7 @@ def require(found: str | None) -> None:
     wanted = head()
     if found == wanted:
         return
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and found not in _known_revisions():
         raise SchemaOutOfDateError(
             f"PROJKIT_DATABASE_URL: the database's schema is at revision {found}, which this version of projkit "
             "does not know; it was migrated by a newer one, so upgrade with: pip install --upgrade projkit"
@@ -71,6 +89,10 @@ def require(found: str | None) -> None:
         f"PROJKIT_DATABASE_URL: the database {state}, and revision {wanted} is needed; "
         "bring it up to date with: projkit migrate"
     )
+
+
+def _known_revisions() -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
 def _config() -> Config:
@@ -92,8 +114,9 @@ def _current(connection: sa.Connection, table_prefix: str) -> str | None:
 
 
 @asynccontextmanager
-async def _single_use(url: str) -> "AsyncIterator[AsyncEngine]":
-    engine = create_single_use_engine(url)
+async def single_use(url: str, connect_seconds: float = CONNECT_SECONDS) -> "AsyncIterator[AsyncEngine]":
+    """An engine that keeps no connection, closed afterwards."""
+    engine = create_single_use_engine(url, connect_seconds=connect_seconds)
     if engine.dialect.name == "sqlite":
         # The driver would commit before each CREATE TABLE; a transaction of our own also keeps a second one out.
         @sa.event.listens_for(engine.sync_engine, "connect")

@@ -7,15 +7,18 @@ connections ends what has waited too long (docs/decisions.md has the figures).
 Rules:
 - size = idle + busy + connecting, never above the maximum;
 - a released connection goes to the oldest waiter, else to the idle stack;
-- a discarded or closed one frees its place, and the oldest waiter is woken to connect anew;
+- a discarded one is closed in the background and then frees its place; the oldest waiter is woken to connect anew;
+- a caller that gives up while connecting leaves the connection to the next one;
 - whoever waits longer than ``wait_seconds``, or connects longer than ``connect_seconds``, gets a
   DatabaseUnavailableError.
 """
 
 import asyncio
+import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 import asyncpg
 
@@ -23,6 +26,7 @@ from projkit.db.errors import unavailable
 from projkit.errors import DatabaseUnavailableError
 
 Connection = Any  # asyncpg.Connection; asyncpg's classes are not generic over what we need
+T = TypeVar("T")
 _WATCHDOG_PERIOD: Final = 0.25
 
 
@@ -48,13 +52,15 @@ class ConnectionPool:
         self._busy: dict[Connection, float] = {}
         self._connecting = 0
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._closing = 0
         self._closed = False
         self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD, self._end_overdue)
 
     @property
     def size(self) -> int:
-        """Connections open or being opened."""
-        return len(self._idle) + len(self._busy) + self._connecting
+        """Connections open, being opened or being closed."""
+        return len(self._idle) + len(self._busy) + self._connecting + self._closing
 
     @property
     def checked_out(self) -> int:
@@ -111,9 +117,14 @@ class ConnectionPool:
             self._idle.append(connection)
 
     def discard(self, connection: Connection) -> None:
-        """Closes a connection at once: its state is unknown."""
-        self._busy.pop(connection, None)
-        self._drop(connection)
+        """Closes a connection whose state is unknown.
+
+        In the background: the server is first told to cancel what runs there, so that no abandoned statement goes
+        on, and no lock stays held, behind a connection that is gone.
+        """
+        del self._busy[connection]
+        self._closing += 1
+        self._spawn(self._say_goodbye(connection)).add_done_callback(self._closed_one)
 
     async def close(self) -> None:
         """Closes idle connections gently and the others at once."""
@@ -125,6 +136,19 @@ class ConnectionPool:
         await asyncio.gather(*(self._say_goodbye(connection) for connection in idle))
         for connection in list(self._busy):
             connection.terminate()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Hangs up on the server where the event loop is gone, and nothing can be said any more."""
+        self._closed = True
+        for connection in (*self._idle, *self._busy):
+            transport = getattr(connection, "_transport", None)
+            line = None if transport is None else transport.get_extra_info("socket")
+            if line is not None:
+                with suppress(OSError):
+                    line.shutdown(socket.SHUT_RDWR)
+        self._idle.clear()
+        self._busy.clear()
 
     async def _say_goodbye(self, connection: Connection) -> None:
         try:
@@ -134,9 +158,12 @@ class ConnectionPool:
 
     async def _open(self) -> Connection:
         # The caller has counted itself in ``_connecting``, so that nobody else takes the place meanwhile.
+        opening = self._spawn(self._connect_in_time())
         try:
-            async with asyncio.timeout(self._connect_seconds):
-                connection = await self._connect()
+            connection = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._adopt)
+            raise
         except BaseException as error:
             self._free_place()
             if isinstance(error, (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)):
@@ -145,6 +172,29 @@ class ConnectionPool:
         self._connecting -= 1
         self._busy[connection] = self._loop.time()
         return connection
+
+    async def _connect_in_time(self) -> Connection:
+        async with asyncio.timeout(self._connect_seconds):
+            return await self._connect()
+
+    def _adopt(self, opening: asyncio.Task[Connection]) -> None:
+        if opening.cancelled() or opening.exception() is not None:
+            self._free_place()
+            return
+        self._connecting -= 1
+        connection = opening.result()
+        self._busy[connection] = self._loop.time()
+        self.release(connection)
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def _closed_one(self, task: asyncio.Task[None]) -> None:
+        self._closing -= 1
+        self._pass_on_place()
 
     def _drop(self, connection: Connection) -> None:
         if not connection.is_closed():

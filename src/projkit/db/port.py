@@ -48,10 +48,8 @@ class Transaction(Protocol):
         """Runs the statement once for each of ``params``."""
 
 
-class Database(Protocol):
-    """A database that is open on one event loop."""
-
-    dialect: str
+class Queries(Protocol):
+    """What services ask of a database."""
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
         """The first row of a read, or None."""
@@ -65,8 +63,23 @@ class Database(Protocol):
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Runs ``work`` in one transaction; again, a few times, after a deadlock or serialization failure."""
 
+
+class Database(Queries, Protocol):
+    """A database that is open on one event loop."""
+
+    dialect: str
+
+    def scoped(self, tenant_id: str, owner_id: str) -> Queries:
+        """The database as this owner sees it: with row-level security on, it holds nobody else's rows.
+
+        Without it this is the database itself, and the statements alone say whose rows they mean.
+        """
+
     async def ping(self) -> None:
         """Asks the database for a sign of life."""
 
     async def close(self) -> None:
         """Closes every connection that was opened here."""
+
+    def abandon(self) -> None:
+        """Lets every connection go that was opened here, where its event loop has been closed."""

@@ -7,13 +7,22 @@ from typing import Any, Final, NoReturn, Self
 
 import asyncpg
 
+from projkit.db.engine import asyncpg_dsn
 from projkit.db.errors import RETRIABLE, translate_postgresql, unavailable
 from projkit.db.pool import Connection, ConnectionPool
-from projkit.db.port import USAGE, T, Transaction
+from projkit.db.port import USAGE, Queries, T, Transaction
+from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Compiled, Params, Row, Statement
 
 _ATTEMPTS: Final = 3
-_LOST: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+_LOST: Final = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    # The server has told an idle connection that it is going; asyncpg then refuses to send anything on it.
+    asyncpg.InternalClientError,
+)
 _RETRY_WITHIN_SECONDS: Final = 1.0
 
 
@@ -22,8 +31,9 @@ class PostgresqlDatabase:
 
     dialect = "postgresql"
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, *, row_level_security: bool = False) -> None:
         self.pool = pool
+        self._row_level_security = row_level_security
 
     @classmethod
     def open(
@@ -34,9 +44,10 @@ class PostgresqlDatabase:
         connect_seconds: float,
         pool_wait_seconds: float,
         statement_seconds: float,
+        row_level_security: bool = False,
     ) -> Self:
         """A database whose connections are opened as they are needed."""
-        dsn = url.replace("postgresql+asyncpg://", "postgresql://", 1)
+        dsn = asyncpg_dsn(url)
         milliseconds = str(int(statement_seconds * 1000))
 
         async def connect() -> Connection:
@@ -61,8 +72,12 @@ class PostgresqlDatabase:
                 wait_seconds=pool_wait_seconds,
                 # The server ends its statement first; the watchdog is for servers that no longer can.
                 statement_seconds=statement_seconds + 0.5,
-            )
+            ),
+            row_level_security=row_level_security,
         )
+
+    def scoped(self, tenant_id: str, owner_id: str) -> Queries:
+        return ScopedDatabase(self, tenant_id, owner_id) if self._row_level_security else self
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
         compiled = statement.for_postgresql()
@@ -101,6 +116,9 @@ class PostgresqlDatabase:
     async def close(self) -> None:
         await self.pool.close()
 
+    def abandon(self) -> None:
+        self.pool.abandon()
+
     async def _read(self, method: str, compiled: Compiled, params: Params) -> Any:
         arguments = compiled.arguments(params)
         started = perf_counter()
@@ -122,20 +140,27 @@ class PostgresqlDatabase:
         connection = await self.pool.acquire()
         try:
             result = await getattr(connection, method)(sql, *arguments)
-        except Exception:
-            # An error that the server reported leaves the connection as it was; release drops a closed one.
-            self.pool.release(connection)
-            raise
-        except BaseException:
+        except BaseException as error:
+            if _leaves_connection_whole(error):
+                self.pool.release(connection)
+                raise
             self.pool.discard(connection)
             raise
+        finally:
+            _account(started)
         self.pool.release(connection)
-        _account(started)
         return result
 
     async def _transact_once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         started = perf_counter()
+        try:
+            return await self._in_transaction(work)
+        finally:
+            _account(started)
+
+    async def _in_transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         connection = await self.pool.acquire()
+        rolled_back = False
         try:
             await connection.execute("BEGIN")
             try:
@@ -143,15 +168,15 @@ class PostgresqlDatabase:
             except Exception:
                 self.pool.touch(connection)
                 await connection.execute("ROLLBACK")
+                rolled_back = True
                 raise
             self.pool.touch(connection)
             await connection.execute("COMMIT")
         except Exception as error:
-            # After a good ROLLBACK the connection is clean; after a failed one its state is unknown.
-            if not connection.is_closed() and connection.is_in_transaction():
-                self.pool.discard(connection)
-            else:
+            if rolled_back or (_leaves_connection_whole(error) and not connection.is_in_transaction()):
                 self.pool.release(connection)
+            else:
+                self.pool.discard(connection)
             if isinstance(error, RETRIABLE):
                 raise
             raise_translated(error)
@@ -159,7 +184,6 @@ class PostgresqlDatabase:
             self.pool.discard(connection)
             raise
         self.pool.release(connection)
-        _account(started)
         return result
 
 
@@ -174,6 +198,14 @@ def raise_translated(error: Exception) -> NoReturn:
     if translated is None:
         raise error
     raise translated from error
+
+
+def _leaves_connection_whole(error: BaseException) -> bool:
+    """Whether the next command may use the connection: the server refused this one, and neither died nor left.
+
+    After a FATAL the connection is about to be closed, and asyncpg still thinks that a command is under way.
+    """
+    return isinstance(error, asyncpg.PostgresError) and getattr(error, "severity_en", "") == "ERROR"
 
 
 def _account(started: float) -> None:

@@ -7,9 +7,9 @@ runs a lifespan, which aiosqlite's does not.
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 import sqlalchemy as sa
 
 from projkit.db.errors import translate_sqlite, unavailable
-from projkit.db.port import USAGE, T, Transaction
+from projkit.db.port import USAGE, Queries, T, Transaction
 from projkit.db.statement import Params, Row, Statement
 from projkit.errors import DatabaseUnavailableError
 
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 R = TypeVar("R")
+
+
+@contextmanager
+def suppress_read_only() -> Iterator[None]:
+    """Lets a file that may not be written be opened all the same: it can still be read."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+            raise
 
 
 class SqliteConnection:
@@ -58,7 +68,8 @@ class SqliteConnection:
             self._path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            with suppress_read_only():
+                connection.execute("PRAGMA journal_mode = WAL")
             # FULL: what was acknowledged is on the disk, also when the power goes.
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -70,6 +81,11 @@ class SqliteConnection:
     async def close(self) -> None:
         """Closes the connection in its own thread and ends the thread."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+
+    def abandon(self) -> None:
+        """Closes the connection without waiting for it."""
+        self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
 
     def _close(self) -> None:
@@ -84,12 +100,20 @@ class SqliteDatabase:
     dialect = "sqlite"
 
     def __init__(
-        self, path: Path, metadata: sa.MetaData, *, readers: int, wait_seconds: float, statement_seconds: float
+        self,
+        path: Path,
+        metadata: sa.MetaData,
+        *,
+        readers: int,
+        wait_seconds: float,
+        statement_seconds: float,
     ) -> None:
         self._metadata = metadata
         self._wait_seconds = wait_seconds
         self._statement_seconds = statement_seconds
-        self._connections = [SqliteConnection(path, busy_seconds=statement_seconds) for _ in range(readers + 1)]
+        self._connections = [
+            SqliteConnection(path, busy_seconds=statement_seconds) for _ in range(readers + 1)
+        ]
         self._readers: asyncio.LifoQueue[SqliteConnection] = asyncio.LifoQueue()
         for connection in self._connections[1:]:
             self._readers.put_nowait(connection)
@@ -98,7 +122,13 @@ class SqliteDatabase:
 
     @classmethod
     def open(
-        cls, path: Path, metadata: sa.MetaData, *, pool_size: int, wait_seconds: float, statement_seconds: float
+        cls,
+        path: Path,
+        metadata: sa.MetaData,
+        *,
+        pool_size: int,
+        wait_seconds: float,
+        statement_seconds: float,
     ) -> Self:
         """A database whose connections are opened as they are needed.
 
@@ -111,6 +141,9 @@ class SqliteDatabase:
             wait_seconds=wait_seconds,
             statement_seconds=statement_seconds,
         )
+
+    def scoped(self, tenant_id: str, owner_id: str) -> Queries:
+        return self
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
         compiled = statement.for_sqlite()
@@ -150,6 +183,10 @@ class SqliteDatabase:
         for connection in self._connections:
             await connection.close()
 
+    def abandon(self) -> None:
+        for connection in self._connections:
+            connection.abandon()
+
     async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
         started = perf_counter()
         try:
@@ -164,7 +201,7 @@ class SqliteDatabase:
             self._raise_translated(error)
         finally:
             self._readers.put_nowait(reader)
-        _account(started)
+            _account(started)
         return result
 
     @asynccontextmanager
@@ -181,10 +218,12 @@ class SqliteDatabase:
             self._raise_translated(error)
         finally:
             self._writing.release()
-        _account(started)
+            _account(started)
 
     def _raise_translated(self, error: Exception) -> NoReturn:
-        translated = unavailable(error) if isinstance(error, TimeoutError) else translate_sqlite(error, self._metadata)
+        translated = (
+            unavailable(error) if isinstance(error, TimeoutError) else translate_sqlite(error, self._metadata)
+        )
         if translated is None:
             raise error
         raise translated from error
@@ -206,13 +245,17 @@ class _SqliteTransaction:
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
         compiled = statement.for_sqlite()
         arguments = compiled.arguments(params)
-        row = await self._connection.run(lambda connection: connection.execute(compiled.sql, arguments).fetchone())
+        row = await self._connection.run(
+            lambda connection: connection.execute(compiled.sql, arguments).fetchone()
+        )
         return None if row is None else compiled.row(row)
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
         compiled = statement.for_sqlite()
         arguments = compiled.arguments(params)
-        rows = await self._connection.run(lambda connection: connection.execute(compiled.sql, arguments).fetchall())
+        rows = await self._connection.run(
+            lambda connection: connection.execute(compiled.sql, arguments).fetchall()
+        )
         return [compiled.row(row) for row in rows]
 
     async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:

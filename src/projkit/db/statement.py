@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect as aiosqlite_dialect
-from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import cloned_traverse
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.compiler import SQLCompiler
 
 Params = Mapping[str, Any]
 Row = Sequence[Any]
 Processor = Callable[[Any], Any]
+_PREFIX: Final = "given_"
 
 
 class Compiled:
@@ -64,12 +68,13 @@ class Statement:
     Make it once, at import or at start-up, with named bind parameters for all that varies.
     """
 
-    __slots__ = ("_postgresql", "_sqlite", "clause")
+    __slots__ = ("_engine", "_postgresql", "_sqlite", "clause")
 
     def __init__(self, clause: sa.Executable) -> None:
         self.clause = clause
         self._postgresql: Compiled | None = None
         self._sqlite: Compiled | None = None
+        self._engine: sa.Executable | None = None
 
     def for_postgresql(self) -> Compiled:
         """The statement as asyncpg takes it."""
@@ -83,6 +88,26 @@ class Statement:
             self._sqlite = Compiled(self.clause, sqlite())
         return self._sqlite
 
+    def for_engine(self) -> sa.Executable:
+        """The statement as an ``AsyncEngine`` of any driver takes it, with :func:`engine_params`.
+
+        SQLAlchemy reserves parameters that are named as a column is for the VALUES and SET clauses, so that its
+        own names have a prefix.
+        """
+        if self._engine is None:
+            self._engine = cast("Any", cloned_traverse)(self.clause, {}, {"bindparam": _prefix})
+        return self._engine
+
+
+def engine_params(params: Params) -> dict[str, Any]:
+    """``params`` by the names that :meth:`Statement.for_engine` gives them."""
+    return {_PREFIX + name: value for name, value in params.items()}
+
+
+def _prefix(bind: sa.BindParameter[Any]) -> None:
+    if bind.required:
+        bind.key = _PREFIX + bind.key
+
 
 @cache
 def postgresql() -> sa.Dialect:
@@ -93,4 +118,4 @@ def postgresql() -> sa.Dialect:
 @cache
 def sqlite() -> sa.Dialect:
     """SQLAlchemy's aiosqlite dialect, of which only the compiler is used."""
-    return cast("sa.Dialect", aiosqlite_dialect())  # type: ignore[no-untyped-call]
+    return cast("sa.Dialect", aiosqlite_dialect())

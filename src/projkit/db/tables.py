@@ -19,6 +19,11 @@ class Tables:
     metadata: sa.MetaData
     projects: sa.Table
     idempotency_keys: sa.Table
+    users: sa.Table
+    identities: sa.Table
+    sessions: sa.Table
+    one_time_values: sa.Table
+    counts: sa.Table
 
     @property
     def external_id_constraint(self) -> str:
@@ -71,6 +76,8 @@ def build_tables(prefix: str) -> Tables:
             projects.c.id,
             postgresql_where=undeleted,
             sqlite_where=undeleted,
+            # So that the plain list is counted from the index alone; what row-level security reads is in it as well.
+            postgresql_include=["archived_at", "deleted_at"] if column == "created_at" else [],
         )
     named = sa.and_(undeleted, projects.c.external_id.is_not(None))
     sa.Index(
@@ -103,4 +110,84 @@ def build_tables(prefix: str) -> Tables:
         sa.PrimaryKeyConstraint("tenant_id", "owner_id", "key", name=f"pk_{prefix}idempotency_keys"),
     )
     sa.Index(f"ix_{prefix}idempotency_keys_created_at", idempotency_keys.c.created_at)
-    return Tables(prefix, metadata, projects, idempotency_keys)
+    return Tables(prefix, metadata, projects, idempotency_keys, **_auth_tables(prefix, metadata))
+
+
+def _auth_tables(prefix: str, metadata: sa.MetaData) -> dict[str, sa.Table]:
+    # A row for whoever has a password here, came by OpenID Connect, or was told to log in anew: names and
+    # passwords are absent where there are none.
+    users = sa.Table(
+        f"{prefix}users",
+        metadata,
+        sa.Column("tenant_id", text(), nullable=False, server_default=""),
+        sa.Column("subject", text(), nullable=False),
+        sa.Column("username", text()),
+        sa.Column("username_key", text()),
+        sa.Column("password_hash", sa.Text()),
+        sa.Column("scopes", sa.Text(), nullable=False, server_default=""),
+        sa.Column("disabled_at", UtcDateTime()),
+        sa.Column("valid_after", UtcDateTime()),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("updated_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "subject", name=f"pk_{prefix}users"),
+    )
+    sa.Index(f"uq_{prefix}users_username", users.c.tenant_id, users.c.username_key, unique=True)
+    identities = sa.Table(
+        f"{prefix}identities",
+        metadata,
+        sa.Column("tenant_id", text(), nullable=False, server_default=""),
+        sa.Column("issuer", text(), nullable=False),
+        sa.Column("issuer_subject", text(), nullable=False),
+        sa.Column("subject", text(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "issuer", "issuer_subject", name=f"pk_{prefix}identities"),
+    )
+    sessions = sa.Table(
+        f"{prefix}sessions",
+        metadata,
+        sa.Column("tenant_id", text(), nullable=False, server_default=""),
+        sa.Column("id_hash", text(), nullable=False),
+        sa.Column("seed", sa.Text(), nullable=False),
+        sa.Column("subject", text(), nullable=False),
+        sa.Column("scopes", sa.Text(), nullable=False),
+        sa.Column("transport", sa.Text(), nullable=False),
+        sa.Column("user_agent", sa.Text(), nullable=False, server_default=""),
+        sa.Column("address", sa.Text(), nullable=False, server_default=""),
+        sa.Column("refresh_hash", sa.Text(), nullable=False),
+        sa.Column("parent_hash", sa.Text()),
+        sa.Column("generation", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("rotated_at", UtcDateTime(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("used_at", UtcDateTime(), nullable=False),
+        sa.Column("idle_expires_at", UtcDateTime(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "id_hash", name=f"pk_{prefix}sessions"),
+    )
+    sa.Index(f"ix_{prefix}sessions_subject", sessions.c.tenant_id, sessions.c.subject)
+    sa.Index(f"ix_{prefix}sessions_expires_at", sessions.c.expires_at)
+    one_time_values = sa.Table(
+        f"{prefix}one_time_values",
+        metadata,
+        sa.Column("tenant_id", text(), nullable=False, server_default=""),
+        sa.Column("value_hash", text(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "value_hash", name=f"pk_{prefix}one_time_values"),
+    )
+    sa.Index(f"ix_{prefix}one_time_values_expires_at", one_time_values.c.expires_at)
+    counts = sa.Table(
+        f"{prefix}counts",
+        metadata,
+        sa.Column("tenant_id", text(), nullable=False, server_default=""),
+        sa.Column("name", text(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "name", name=f"pk_{prefix}counts"),
+    )
+    sa.Index(f"ix_{prefix}counts_expires_at", counts.c.expires_at)
+    return {
+        "counts": counts,
+        "users": users,
+        "identities": identities,
+        "sessions": sessions,
+        "one_time_values": one_time_values,
+    }

@@ -31,10 +31,11 @@ def endpoints(prefix: str, is_ready: Callable[[], bool]) -> list[Endpoint]:
     return [
         Endpoint(
             "GET", f"{prefix}/health/live", live, "getLiveness", "Is the process alive?", "health",
-            {200: Answer("It is.", Probe)}, public=True,
+            {200: Answer("It is.", Probe)}, public=True, standalone=True,
         ),
         Endpoint(
             "GET", f"{prefix}/health/ready", ready, "getReadiness", "Should it be sent requests?", "health",
-            {200: Answer("It should.", Probe), 503: Answer("It starts or drains.", Probe)}, public=True,
+            {200: Answer("It should.", Probe),
+             503: Answer("It starts or drains.", Probe, headers=("Retry-After",))}, public=True, standalone=True,
         ),
     ]  # fmt: skip

@@ -9,13 +9,16 @@ from starlette.routing import Route
 from projkit import errors
 from projkit.http.body import read_body
 from projkit.http.problem import problem_response, unhandled
-from projkit.http.request import ClientDisconnectedError, Receive, Request, Scope, Send
+from projkit.http.request import ASGIApp, ClientDisconnectedError, Receive, Request, Scope, Send
 from projkit.http.response import Response
 from projkit.http.routing import BodyHandler, Endpoint, Handler, Match, RouteTable
 from projkit.identity import Principal
 
 Authenticate = Callable[[Request], Awaitable[Principal]]
 
+# How much of a body that is too large is read all the same, so that its sender gets to read the answer.
+_DRAINED_BYTES: Final = 16 * 1_048_576
+_DRAIN_SECONDS: Final = 5.0
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -26,17 +29,20 @@ class Application:
         self,
         endpoints: Iterable[Endpoint],
         *,
+        entry: ASGIApp,
+        start: Callable[[], Awaitable[None]],
         authenticate: Authenticate,
         max_body_bytes: int,
         request_timeout_seconds: float,
     ) -> None:
         self.table = RouteTable(endpoints)
+        self._start = start
         self._authenticate = authenticate
         self._max_body_bytes = max_body_bytes
         self._request_timeout_seconds = request_timeout_seconds
         # Real Starlette routes, so that hosts and instrumentors find the templates where they look for them.
         self.routes = [
-            Route(endpoint.path, _RouteEndpoint(self), methods=[endpoint.method], name=endpoint.operation_id)
+            Route(endpoint.path, _RouteEndpoint(entry), methods=[endpoint.method], name=endpoint.operation_id)
             for endpoint in self.table.endpoints
         ]
         self._route_by_template = {route.path: route for route in reversed(self.routes)}
@@ -47,11 +53,17 @@ class Application:
             response = await self._respond(request)
         except ClientDisconnectedError:
             return
+        except errors.ContentTooLargeError as error:
+            try:
+                error.drained = await request.drain(_DRAINED_BYTES, _DRAIN_SECONDS)
+            except ClientDisconnectedError:
+                return
+            response = problem_response(error, request)
         except errors.ProjkitError as error:
             response = problem_response(error, request)
-        except Exception as error:  # noqa: BLE001  # the one place where anything at all becomes a 500
+        except Exception as error:  # the one place where anything at all becomes a 500
             response = unhandled(error, request)
-        await response.send(send, head=request.method == "HEAD")
+        await response.send(send, head=request.method == "HEAD", more=request.answer_headers)
 
     async def _respond(self, request: Request) -> Response:
         match = self.table.find(request.path)
@@ -63,20 +75,31 @@ class Application:
         endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             return _options(match, request)
+        if not endpoint.standalone:
+            await self._start()
         if not endpoint.public:
             request.principal = await self._authenticate(request)
             if endpoint.scope is not None and not request.principal.allows(endpoint.scope):
                 raise errors.InsufficientScopeError(endpoint.scope)
+        if endpoint.check is not None:
+            endpoint.check(request)
         if match.params:
-            if not all(_UUID.fullmatch(value) for value in match.params.values()):
+            if not all(_is_well_formed(endpoint, name, value) for name, value in match.params.items()):
                 raise errors.NotFoundError
             request.params = match.params
         if endpoint.body is None:
             return await cast("Handler", endpoint.handler)(request)
+        if not endpoint.body.required and not request.has_body:
+            return await cast("BodyHandler", endpoint.handler)(request, {})
         content: Any = await read_body(
             request, endpoint.body.content_types, self._max_body_bytes, self._request_timeout_seconds
         )
         return await cast("BodyHandler", endpoint.handler)(request, content)
+
+
+def _is_well_formed(endpoint: Endpoint, name: str, value: str) -> bool:
+    declared = endpoint.params.get(name)
+    return _UUID.fullmatch(value) is not None if declared is None else declared.matches(value)
 
 
 def _options(match: Match, request: Request) -> Response:
@@ -88,8 +111,8 @@ def _options(match: Match, request: Request) -> Response:
 class _RouteEndpoint:
     """What a Starlette route calls if a host takes ``kit.routes`` apart; the kit itself looks paths up faster."""
 
-    def __init__(self, app: Application) -> None:
-        self._app = app
+    def __init__(self, entry: ASGIApp) -> None:
+        self._entry = entry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        await self._entry(scope, receive, send)

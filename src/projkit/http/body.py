@@ -50,9 +50,14 @@ def body_error(*errors: FieldError) -> ValidationFailedError:
 def field_errors(error: ValidationError) -> list[FieldError]:
     """Pydantic's errors as the contract shows them."""
     return [
-        FieldError(each["type"], message(each["msg"]), pointer=pointer(*each["loc"]))
+        FieldError(each["type"], _detail(each["type"], each["msg"]), pointer=pointer(*each["loc"]))
         for each in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+
+
+def _detail(kind: str, text: str) -> str:
+    # Pydantic's own sentence names the class, which says nothing to a client.
+    return "Must be a JSON object" if kind == "model_type" else message(text)
 
 
 def message(text: str) -> str:

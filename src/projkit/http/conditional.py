@@ -58,6 +58,8 @@ def _parse(request: Request, name: str) -> Precondition:
         (weak if match["weak"] else strong).add(f'"{match["tag"]}"')
         position = match.end()
     if position < len(value) or not (strong or weak):
-        error = FieldError("invalid_etag", f'{name} must be * or a list of entity tags, as in "7"', parameter=name)
+        error = FieldError(
+            "invalid_etag", f'{name} must be * or a list of entity tags, as in "7"', parameter=name
+        )
         raise ValidationFailedError([error], title="The request's headers have errors")
     return Precondition(any_=False, strong=frozenset(strong), weak=frozenset(weak))

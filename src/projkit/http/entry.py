@@ -4,7 +4,7 @@ Hosts disagree on what a mount leaves behind:
 
 - Starlette, FastAPI, BlackSheep, uvicorn ``--root-path``: ``path`` is whole and begins with ``root_path``;
 - hypercorn's dispatcher, WSGI-minded hosts: ``path`` is stripped and ``root_path`` holds what was stripped;
-- Litestar: ``path`` is stripped, ends in ``/``, and ``root_path`` is empty; ``raw_path`` still tells the prefix.
+- Litestar: ``path`` is stripped and ends in ``/``, and ``root_path`` knows nothing of the mount; ``raw_path`` does.
 
 The shim finds ``root_path`` (what stands before the kit) and the kit's own path, in a copy of the scope, so that
 the host's is left as it was.
@@ -44,12 +44,18 @@ class EntryShim:
     def _locate(self, scope: Scope) -> tuple[str, str]:
         path: str = scope["path"]
         root_path: str = scope.get("root_path", "").rstrip("/")
-        if root_path and path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in {"", "/"}:
+        if (
+            root_path
+            and path.startswith(root_path)
+            and path[len(root_path) : len(root_path) + 1] in {"", "/"}
+        ):
             below = path[len(root_path) :]
             # A kit below /api with its API at /api/v1: a stripped path looks as if it were whole.
             if self._knows(below) or not self._knows(path):
                 return root_path, below or "/"
             return root_path, path
+        if path.endswith("/"):
+            return self._from_raw_path(scope, root_path, path)
         if self._knows(path):
             return root_path, path
         # A proxy's prefix that the server did not put before the path, and a mount's that is part of it.
@@ -57,16 +63,13 @@ class EntryShim:
             tail = root_path[index:]
             if character == "/" and path.startswith(tail) and self._knows(path[len(tail) :]):
                 return root_path, path[len(tail) :]
-        if root_path:
-            return root_path, path
-        if path.endswith("/"):
-            return self._from_raw_path(scope, path.rstrip("/"))
         return root_path, path
 
-    def _from_raw_path(self, scope: Scope, path: str) -> tuple[str, str]:
+    def _from_raw_path(self, scope: Scope, root_path: str, path: str) -> tuple[str, str]:
         raw = unquote(scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1"))
-        if self._knows(path) and raw.endswith(path):
-            return raw.removesuffix(path), path
-        if self._knows(path):
-            return "", path
-        return "", scope["path"]
+        kit_path = path.rstrip("/")
+        # Without a slash at its end in raw_path either, the client has sent none.
+        if kit_path and raw.endswith(kit_path) and self._knows(kit_path):
+            before = raw.removesuffix(kit_path)
+            return before if before.startswith(root_path) else root_path + before, kit_path
+        return root_path, path

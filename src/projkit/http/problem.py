@@ -21,6 +21,7 @@ STATUS: Final[dict[type[errors.ProjkitError], int]] = {
     errors.InvalidJsonError: 400,
     errors.UnauthenticatedError: 401,
     errors.InsufficientScopeError: 403,
+    errors.CsrfFailedError: 403,
     errors.NotFoundError: 404,
     errors.MethodNotAllowedError: 405,
     errors.RequestTimeoutError: 408,
@@ -31,6 +32,7 @@ STATUS: Final[dict[type[errors.ProjkitError], int]] = {
     errors.UnsupportedMediaTypeError: 415,
     errors.ValidationFailedError: 422,
     errors.PreconditionRequiredError: 428,
+    errors.RateLimitedError: 429,
     errors.ProjkitError: 500,
     errors.UnavailableError: 503,
 }
@@ -51,22 +53,26 @@ def problem_response(error: errors.ProjkitError, request: Request) -> Response:
         "title": error.title,
         "status": status,
         "detail": error.detail,
-        "instance": quote(request.root_path + request.path),
+        "instance": quote(request.root_path + request.path, errors="replace"),
         "code": error.code,
         "request_id": request.request_id,
     }
     if isinstance(error, errors.ValidationFailedError):
         content["errors"] = [_field(each) for each in error.errors]
-    return Response(status, orjson.dumps(content), _headers(error))
+    elif isinstance(error, errors.CsrfFailedError):
+        content["rule"] = error.rule
+    headers = ((b"content-type", PROBLEM_TYPE.encode()), *headers_of(error))
+    return Response(status, orjson.dumps(content), headers)
 
 
 def unhandled(error: Exception, request: Request) -> Response:
     """The answer to what nobody expected; the traceback goes to the log, once."""
     logger.error(
-        "unhandled %s in %s %s",
+        "unhandled %s in %s %s, request %s",
         type(error).__name__,
         request.method,
         request.scope.get("projkit.route") or "__unknown__",
+        request.request_id,
         exc_info=error,
         extra={"request_id": request.request_id},
     )
@@ -78,16 +84,24 @@ def _field(error: errors.FieldError) -> dict[str, str]:
     return {**where, "code": error.code, "detail": error.detail}
 
 
-def _headers(error: errors.ProjkitError) -> tuple[Header, ...]:
-    headers: list[Header] = [(b"content-type", PROBLEM_TYPE.encode()), *PRIVATE]
+def headers_of(error: errors.ProjkitError) -> tuple[Header, ...]:
+    """What the answer says besides its body, whatever form that has: the challenge, when to try again."""
+    headers: list[Header] = [*PRIVATE]
     if isinstance(error, errors.UnauthenticatedError):
         headers.append((b"www-authenticate", _challenge(error)))
     elif isinstance(error, errors.InsufficientScopeError):
         challenge = f'Bearer realm="projkit", error="insufficient_scope", scope="{error.required}"'
         headers.append((b"www-authenticate", challenge.encode()))
+    elif isinstance(error, errors.RateLimitedError):
+        # draft-ietf-httpapi-ratelimit-headers-10
+        policy = f'"{error.policy}";q={error.limit};w={error.window}'
+        headers.append((b"ratelimit-policy", policy.encode()))
+        headers.append((b"ratelimit", f'"{error.policy}";r=0;t={error.retry_after}'.encode()))
     elif isinstance(error, errors.MethodNotAllowedError):
         headers.append((b"allow", error.allowed.encode()))
-    elif isinstance(error, (errors.ContentTooLargeError, errors.RequestTimeoutError)):
+    elif isinstance(error, errors.RequestTimeoutError) or (
+        isinstance(error, errors.ContentTooLargeError) and not error.drained
+    ):
         headers.append((b"connection", b"close"))
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))

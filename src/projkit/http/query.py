@@ -22,7 +22,9 @@ def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[st
     errors: list[FieldError] = []
     parts = [part for part in query_string.split(b"&") if part] if query_string else []
     if len(parts) > MAX_PARAMETERS:
-        raise _failed([FieldError("too_many_parameters", f"At most {MAX_PARAMETERS} parameters", parameter="")])
+        raise _failed(
+            [FieldError("too_many_parameters", f"At most {MAX_PARAMETERS} parameters", parameter="")]
+        )
     for part in parts:
         raw_name, _, raw_value = part.replace(b"+", b" ").partition(b"=")
         try:
@@ -51,7 +53,9 @@ def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[st
     except ValidationError as error:
         raise _failed(
             [
-                FieldError(each["type"], message(each["msg"]), parameter=str(each["loc"][0]) if each["loc"] else "")
+                FieldError(
+                    each["type"], message(each["msg"]), parameter=str(each["loc"][0]) if each["loc"] else ""
+                )
                 for each in error.errors(include_url=False, include_input=False, include_context=False)
             ]
         ) from None

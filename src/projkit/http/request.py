@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Any
 
 from projkit.errors import BadRequestError, ContentTooLargeError, RequestTimeoutError
 from projkit.identity import Principal
@@ -13,8 +13,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_NOBODY: Final = Principal("", frozenset())
-
 
 class ClientDisconnectedError(Exception):
     """The client went away before its request was complete; there is nobody to answer."""
@@ -24,11 +22,13 @@ class Request:
     """One HTTP request inside the kit.
 
     ``root_path`` is what stands before the kit (``/kit``), ``path`` what comes after it. ``headers`` holds each
-    name once, in lower case, repeated ones joined by ``", "`` (RFC 9110 §5.3) and listed in ``repeated``.
+    name once, in lower case, repeated ones joined by ``", "`` (RFC 9110 §5.3) and listed in ``repeated``. A public
+    endpoint's request has no ``principal``.
     """
 
     __slots__ = (
         "_receive",
+        "answer_headers",
         "headers",
         "method",
         "params",
@@ -41,6 +41,8 @@ class Request:
         "scope",
     )
 
+    principal: Principal
+
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self._receive = receive
@@ -50,7 +52,8 @@ class Request:
         self.query_string: bytes = scope.get("query_string", b"")
         self.request_id: str = scope["projkit.request_id"]
         self.params: dict[str, str] = {}
-        self.principal: Principal = _NOBODY
+        # Headers for the answer, whatever it will be; None is the common case.
+        self.answer_headers: list[tuple[bytes, bytes]] | None = None
         self.repeated: set[bytes] = set()
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
@@ -65,6 +68,17 @@ class Request:
         """The header's value as text (field values are bytes, read as latin-1: RFC 9110 §5.5)."""
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+    @property
+    def has_body(self) -> bool:
+        """Whether content was announced (RFC 9112 §6.3)."""
+        return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
+
+    def add_answer_header(self, name: bytes, value: bytes) -> None:
+        """Adds a header to the answer, be it a success or a failure."""
+        if self.answer_headers is None:
+            self.answer_headers = []
+        self.answer_headers.append((name, value))
 
     async def body(self, limit: int, seconds: float) -> bytes:
         """The whole body, counted as it arrives.
@@ -85,6 +99,29 @@ class Request:
                 return await self._read(limit)
         except TimeoutError:
             raise RequestTimeoutError(f"The body did not arrive within {seconds:g} seconds") from None
+
+    async def drain(self, limit: int, seconds: float) -> bool:
+        """Reads the rest of a body that nobody wants; False where it is too long, or takes too long.
+
+        A client that writes all of its body before it reads would otherwise see a reset, and never the answer.
+        """
+        if b"expect" in self.headers:
+            return False  # it waits for a word of ours before it sends anything
+        announced = self.headers.get(b"content-length", b"0")
+        if not announced.isdigit() or len(announced) > 18 or int(announced) > limit:
+            return False
+        try:
+            async with asyncio.timeout(seconds):
+                while limit > 0:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnectedError
+                    limit -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return True
+        except TimeoutError:
+            pass
+        return False
 
     async def _read(self, limit: int) -> bytes:
         chunks: list[bytes] = []

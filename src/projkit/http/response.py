@@ -1,5 +1,6 @@
 """The response as handlers make it: complete, sent in two messages."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -32,9 +33,11 @@ class Response:
         self.body = body
         self.headers = headers
 
-    async def send(self, send: Send, *, head: bool) -> None:
+    async def send(self, send: Send, *, head: bool, more: Sequence[Header] | None = None) -> None:
         """Sends it; for HEAD without the body, but with the length that GET would have (RFC 9110 §9.3.2)."""
         headers = [*self.headers, NO_SNIFF]
+        if more is not None:
+            headers += more
         if self.status >= 200 and self.status not in (204, 304):
             headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})

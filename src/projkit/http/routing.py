@@ -5,6 +5,7 @@ checks before a handler runs, Starlette's route objects for hosts and instrument
 all made from it.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +17,8 @@ from projkit.http.response import Response
 
 Handler = Callable[[Request], Awaitable[Response]]
 BodyHandler = Callable[[Request, Any], Awaitable[Response]]
+# Looks at a request before anything of its body is read, and raises where it is to be refused.
+Check = Callable[[Request], None]
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -38,6 +41,24 @@ class Body:
     schema: type[BaseModel]
     content_types: tuple[str, ...] = (JSON,)
     read_only: frozenset[str] = frozenset()
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A path parameter: what it is, and the form that it has."""
+
+    description: str
+    pattern: str
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """As JSON Schema."""
+        return {"type": "string", "pattern": f"^{self.pattern}$"}
+
+    def matches(self, value: str) -> bool:
+        """Whether a segment of the path has the form."""
+        return re.fullmatch(self.pattern, value) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +66,8 @@ class Endpoint:
     """One method at one path (a template relative to the kit, such as ``/api/v1/projects/{project_id}``).
 
     Without ``scope`` it is refused to everybody but callers who are signed in; only ``public`` opens it.
-    Path parameters are UUIDs: a malformed one is a 404 before anything of the body is read.
+    Path parameters are UUIDs, unless ``params`` names another :class:`Param`: a malformed one is a 404 before
+    anything of the body is read.
     """
 
     method: str
@@ -63,6 +85,10 @@ class Endpoint:
     request_headers: tuple[str, ...] = ()
     description: str = ""
     documented: bool = True
+    params: Mapping[str, Param] = field(default_factory=dict)
+    security: tuple[str, ...] = ("bearer", "cookie")
+    standalone: bool = False  # answers before the kit has started, and while it cannot
+    check: Check | None = None
 
 
 class _Node:

@@ -15,24 +15,38 @@ access_logger: Final = logging.getLogger("projkit.access")
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
-class TimingMiddleware:
-    """Adds ``X-Process-Time``, ``Server-Timing`` and ``X-Request-ID``; logs one line a request if asked to.
+class RequestIds:
+    """Gives every request its id.
 
-    A request id that the client sent is kept if it is sane. Otherwise one is made: random per process, counted
-    within it, which is a tenth of the price of a UUID.
+    One that the client sent is kept if it is sane. Otherwise one is made: random per process, counted within it,
+    which is a tenth of the price of a UUID.
     """
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(8)
+        self._counter = count(secrets.randbelow(1 << 24))
+
+    def of(self, scope: Scope) -> bytes:
+        """The id of the request, or of the WebSocket's handshake."""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+                return bytes(value)
+        return b"%s-%08x" % (self._prefix.encode(), next(self._counter))
+
+
+class TimingMiddleware:
+    """Adds ``X-Process-Time``, ``Server-Timing`` and ``X-Request-ID``; logs one line a request if asked to."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._prefix = secrets.token_hex(8)
-        self._counter = count(secrets.randbelow(1 << 24))
+        self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        request_id = self._request_id(scope)
+        request_id = self._ids.of(scope)
         scope["projkit.request_id"] = request_id.decode()
         usage = Usage()
         status = 0
@@ -62,20 +76,15 @@ class TimingMiddleware:
             if access_logger.isEnabledFor(logging.INFO):
                 self._log(scope, status, perf_counter() - started, usage.seconds)
 
-    def _request_id(self, scope: Scope) -> bytes:
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and _SANE_ID.fullmatch(value):
-                return bytes(value)
-        return b"%s-%08x" % (self._prefix.encode(), next(self._counter))
-
     def _log(self, scope: Scope, status: int, seconds: float, database_seconds: float) -> None:
         route = scope.get("projkit.route") or "__unknown__"
         access_logger.info(
-            "%s %s %d %.1f ms",
+            "%s %s %d %.1f ms %s",
             scope["method"],
             route,
             status,
             seconds * 1000,
+            scope["projkit.request_id"],
             extra={
                 "request_id": scope["projkit.request_id"],
                 "method": scope["method"],

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from projkit.errors import ValidationFailedError
+from projkit.errors import NotFoundError, ValidationFailedError
 from projkit.http.body import field_errors, validate
 from projkit.identity import Principal
-from projkit.projects.query import ProjectQuery
+from projkit.projects.query import REPEATABLE, ProjectQuery
 from projkit.projects.rendering import as_document, as_project
 from projkit.projects.schemas import Project, ProjectInput, ProjectList, ProjectStats
 from projkit.projects.service import Expected, ProjectService
@@ -31,14 +31,14 @@ class Projects:
         service = await self._service()
         return as_project(await service.create(principal, validate(ProjectInput, fields)))
 
-    async def get(self, principal: Principal, identifier: UUID) -> Project:
+    async def get(self, principal: Principal, identifier: UUID | str) -> Project:
         """One project.
 
         Raises:
             NotFoundError: there is none, or it is somebody else's.
         """
         service = await self._service()
-        return as_project(await service.get(principal, identifier))
+        return as_project(await service.get(principal, _uuid(identifier)))
 
     async def list(self, principal: Principal, **query: Any) -> ProjectList:
         """One page; ``query`` as the query parameters of ``GET /projects``, repeatable ones as sequences.
@@ -49,7 +49,12 @@ class Projects:
         """
         service = await self._service()
         try:
-            wanted = ProjectQuery.model_validate(query)
+            wanted = ProjectQuery.model_validate(
+                {
+                    name: (value,) if name in REPEATABLE and isinstance(value, str) else value
+                    for name, value in query.items()
+                }
+            )
         except ValidationError as error:
             raise ValidationFailedError(field_errors(error)) from None
         page = await service.list(principal, wanted)
@@ -58,7 +63,12 @@ class Projects:
         )
 
     async def update(
-        self, principal: Principal, identifier: UUID, changes: Mapping[str, Any], *, version: int | None = None
+        self,
+        principal: Principal,
+        identifier: UUID | str,
+        changes: Mapping[str, Any],
+        *,
+        version: int | None = None,
     ) -> Project:
         """Sets the fields in ``changes`` and leaves the others; with ``version`` only if it is still that one.
 
@@ -75,9 +85,11 @@ class Projects:
             present = {name: document[name] for name in ProjectInput.model_fields}
             return validate(ProjectInput, {**present, **changes})
 
-        return as_project(await service.update(principal, identifier, change, _exactly(version)))
+        return as_project(await service.update(principal, _uuid(identifier), change, _exactly(version)))
 
-    async def delete(self, principal: Principal, identifier: UUID, *, version: int | None = None) -> None:
+    async def delete(
+        self, principal: Principal, identifier: UUID | str, *, version: int | None = None
+    ) -> None:
         """Marks the project as deleted.
 
         Raises:
@@ -85,7 +97,7 @@ class Projects:
             PreconditionFailedError: the project has another version by now.
         """
         service = await self._service()
-        await service.delete(principal, identifier, _exactly(version))
+        await service.delete(principal, _uuid(identifier), _exactly(version))
 
     async def stats(self, principal: Principal) -> ProjectStats:
         """A summary of the principal's undeleted projects."""
@@ -95,3 +107,11 @@ class Projects:
 
 def _exactly(version: int | None) -> Expected:
     return None if version is None else lambda present: present == version
+
+
+def _uuid(identifier: UUID | str) -> UUID:
+    """An id as it came; a malformed one names nothing."""
+    try:
+        return identifier if isinstance(identifier, UUID) else UUID(identifier)
+    except ValueError:
+        raise NotFoundError from None

@@ -15,7 +15,7 @@ from projkit.http.conditional import etag_of
 from projkit.identity import Principal
 from projkit.projects.rendering import VERSION_INDEX, render_project
 from projkit.projects.schemas import ProjectInput
-from projkit.projects.scoping import scope_params
+from projkit.projects.scoping import rows_of, scope_params
 from projkit.projects.service import ProjectService
 from projkit.projects.statements import IDEMPOTENCY_WINDOW, idempotency_statements, project_statements
 
@@ -64,7 +64,9 @@ class IdempotentCreation:
         finally:
             self._under_way.discard(mark)
 
-    async def _create(self, principal: Principal, key: str, content: ProjectInput, fingerprint: str) -> Created:
+    async def _create(
+        self, principal: Principal, key: str, content: ProjectInput, fingerprint: str
+    ) -> Created:
         named = {**scope_params(principal), "key": key}
         new = self._service.new_row(principal, content)
 
@@ -98,7 +100,7 @@ class IdempotentCreation:
             return created
 
         try:
-            return await self._database.transact(work)
+            return await rows_of(self._database, principal).transact(work)
         except DatabaseConstraintError as error:
             raise self._service.conflict(error) from None
 

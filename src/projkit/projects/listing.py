@@ -59,7 +59,9 @@ class Listing:
 
     __slots__ = ("_context", "_cursors", "_query", "_shape", "_tables", "params")
 
-    def __init__(self, principal: Principal, query: ProjectQuery, cursors: CursorCodec, tables: Tables) -> None:
+    def __init__(
+        self, principal: Principal, query: ProjectQuery, cursors: CursorCodec, tables: Tables
+    ) -> None:
         self._query = query
         self._cursors = cursors
         self._tables = tables
@@ -164,7 +166,9 @@ def _with_after(shape: Shape, after: str) -> Shape:
 
 @lru_cache(maxsize=512)
 def _count_statement(tables: Tables, shape: Shape) -> Statement:
-    return Statement(sa.select(sa.func.count()).select_from(tables.projects).where(*_filters(tables.projects, shape)))
+    return Statement(
+        sa.select(sa.func.count()).select_from(tables.projects).where(*_filters(tables.projects, shape))
+    )
 
 
 @lru_cache(maxsize=512)
@@ -209,7 +213,9 @@ def _rows() -> sa.BindParameter[int]:
 def _filters(table: sa.Table, shape: Shape) -> list[sa.ColumnElement[bool]]:
     found = [owned(table), table.c.deleted_at.is_(None)]
 
-    def binds(prefix: str, count: int, column: sa.Column[Any], type_: Any = None) -> list[sa.BindParameter[Any]]:
+    def binds(
+        prefix: str, count: int, column: sa.Column[Any], type_: Any = None
+    ) -> list[sa.BindParameter[Any]]:
         return [sa.bindparam(f"{prefix}_{index}", type_=type_ or column.type) for index in range(count)]
 
     if shape.statuses:
@@ -232,4 +238,3 @@ def _filters(table: sa.Table, shape: Shape) -> list[sa.ColumnElement[bool]]:
     if shape.external_id:
         found.append(table.c.external_id == sa.bindparam("external_id", type_=table.c.external_id.type))
     return found
-

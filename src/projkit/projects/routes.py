@@ -27,6 +27,7 @@ from projkit.projects.statements import RESOURCE
 READ: Final = "projects:read"
 WRITE: Final = "projects:write"
 _ID: Final = RESOURCE.index("id")
+_CREATED_HEADERS: Final = ("ETag", "Location", "Idempotent-Replayed")
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _DEFAULT_QUERY: Final = ProjectQuery()
 
@@ -62,7 +63,7 @@ class ProjectRoutes:
         return [
             Endpoint(
                 "POST", self._path, self.create, "createProject", "Create a project", "projects",
-                {201: Answer("It was created.", Project, headers=("ETag", "Location", "Idempotent-Replayed"), links=_LINKS)},
+                {201: Answer("It was created.", Project, headers=_CREATED_HEADERS, links=_LINKS)},
                 ("conflict", "validation"), WRITE, body=Body(ProjectInput), request_headers=("Idempotency-Key",),
             ),
             Endpoint(
@@ -90,8 +91,7 @@ class ProjectRoutes:
             Endpoint(
                 "DELETE", one, self.delete, "deleteProject", "Delete a project", "projects",
                 {204: Answer("It was deleted; it can be restored.")},
-                ("not_found", "precondition_failed", "precondition_required", "validation"), WRITE,
-                request_headers=("If-Match",),
+                ("not_found", "precondition_failed", "validation"), WRITE, request_headers=("If-Match",),
             ),
             Endpoint(
                 "POST", f"{one}/restore", self.restore, "restoreProject", "Restore a deleted project", "projects",
@@ -140,9 +140,10 @@ class ProjectRoutes:
         return Response(200, render_project(row), (JSON_TYPE, (b"etag", etag), *REVALIDATE))
 
     async def put(self, request: Request, raw: Any) -> Response:
-        if self._put_merges:
-            return await self._merge(request, raw)
         content, echoed = _split(raw)
+        if self._put_merges:
+            _check_names(content)
+            return await self._update(request, _changing(echoed, lambda present: {**present, **content}))
         replacement = validate(ProjectInput, content)
 
         def change(row: Row) -> ProjectInput:
@@ -152,23 +153,31 @@ class ProjectRoutes:
         return await self._update(request, change)
 
     async def patch(self, request: Request, raw: Any) -> Response:
-        return await self._merge(request, raw)
+        patch, echoed = _split(raw)
+        _check_names(patch)
+        return await self._update(request, _changing(echoed, lambda present: merge_patch(present, patch)))
 
     async def delete(self, request: Request) -> Response:
-        await self._services().projects.delete(request.principal, _identifier(request), self._expected(request))
+        await self._services().projects.delete(request.principal, _identifier(request), _expected(request))
         return Response(204, headers=PRIVATE)
 
     async def restore(self, request: Request) -> Response:
         expected = _expected(request)
-        return _project(await self._services().projects.restore(request.principal, _identifier(request), expected))
+        return _project(
+            await self._services().projects.restore(request.principal, _identifier(request), expected)
+        )
 
     async def archive(self, request: Request) -> Response:
         expected = _expected(request)
-        return _project(await self._services().projects.archive(request.principal, _identifier(request), expected))
+        return _project(
+            await self._services().projects.archive(request.principal, _identifier(request), expected)
+        )
 
     async def unarchive(self, request: Request) -> Response:
         expected = _expected(request)
-        return _project(await self._services().projects.unarchive(request.principal, _identifier(request), expected))
+        return _project(
+            await self._services().projects.unarchive(request.principal, _identifier(request), expected)
+        )
 
     async def stats(self, request: Request) -> Response:
         summary = await self._services().projects.stats(request.principal)
@@ -177,28 +186,16 @@ class ProjectRoutes:
             summary["updated_at_latest"] = latest.isoformat(timespec="microseconds").replace("+00:00", "Z")
         return Response(200, orjson.dumps(summary), (JSON_TYPE, *PRIVATE))
 
-    async def _merge(self, request: Request, raw: Any) -> Response:
-        patch, echoed = _split(raw)
-        for name in patch:
-            if name not in ProjectInput.model_fields:
-                raise body_error(FieldError("extra_forbidden", "There is no such field", pointer=pointer(name)))
-
-        def change(row: Row) -> ProjectInput:
-            document = as_document(row)
-            _check_read_only(echoed, document)
-            present = {name: document[name] for name in ProjectInput.model_fields}
-            return validate(ProjectInput, merge_patch(present, patch))
-
-        return await self._update(request, change)
-
     async def _update(self, request: Request, change: Callable[[Row], ProjectInput]) -> Response:
         expected = self._expected(request)
         services = self._services()
-        return _project(await services.projects.update(request.principal, _identifier(request), change, expected))
+        return _project(
+            await services.projects.update(request.principal, _identifier(request), change, expected)
+        )
 
     def _expected(self, request: Request) -> Expected:
         expected = _expected(request)
-        if expected is None and self._require_if_match:
+        if self._require_if_match and b"if-match" not in request.headers:
             raise PreconditionRequiredError
         return expected
 
@@ -209,7 +206,11 @@ class ProjectRoutes:
         return Response(201, body, (JSON_TYPE, (b"location", location), (b"etag", etag), *more, *REVALIDATE))
 
     def _next_link(self, request: Request, cursor: str) -> bytes:
-        pairs = [pair for pair in parse_qsl(request.query_string.decode(), keep_blank_values=True) if pair[0] != "cursor"]
+        pairs = [
+            pair
+            for pair in parse_qsl(request.query_string.decode(), keep_blank_values=True)
+            if pair[0] != "cursor"
+        ]
         query = urlencode([*pairs, ("cursor", cursor)])
         return f'<{quote(request.root_path)}{self._path}?{query}>; rel="next"'.encode()
 
@@ -236,6 +237,25 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return merged
 
 
+def _changing(
+    echoed: Mapping[str, Any], merge: Callable[[dict[str, Any]], Any]
+) -> Callable[[Row], ProjectInput]:
+    """The change that ``merge`` makes to what a client may set."""
+
+    def change(row: Row) -> ProjectInput:
+        document = as_document(row)
+        _check_read_only(echoed, document)
+        return validate(ProjectInput, merge({name: document[name] for name in ProjectInput.model_fields}))
+
+    return change
+
+
+def _check_names(content: Mapping[str, Any]) -> None:
+    for name in content:
+        if name not in ProjectInput.model_fields:
+            raise body_error(FieldError("extra_forbidden", "There is no such field", pointer=pointer(name)))
+
+
 def _project(row: Row) -> Response:
     return Response(200, render_project(row), (JSON_TYPE, (b"etag", _etag(row)), *REVALIDATE))
 
@@ -249,16 +269,25 @@ def _identifier(request: Request) -> UUID:
 
 
 def _expected(request: Request) -> Expected:
-    precondition = if_match(request)
-    if precondition is None:
+    wanted, unwanted = if_match(request), if_none_match(request)
+    if wanted is None and unwanted is None:
         return None
-    return lambda version: precondition.matches_strongly(etag_of(version))
+
+    def expected(version: int) -> bool:
+        etag = etag_of(version)
+        return (wanted is None or wanted.matches_strongly(etag)) and (
+            unwanted is None or not unwanted.matches_weakly(etag)
+        )
+
+    return expected
 
 
 def _idempotency_key(request: Request) -> str | None:
     key = request.header(b"idempotency-key")
     if key is not None and (b"idempotency-key" in request.repeated or not _KEY.fullmatch(key)):
-        error = FieldError("invalid_key", "Must be 1 to 255 printable ASCII characters", parameter="Idempotency-Key")
+        error = FieldError(
+            "invalid_key", "Must be 1 to 255 printable ASCII characters", parameter="Idempotency-Key"
+        )
         raise ValidationFailedError([error], title="The request's headers have errors")
     return key
 
@@ -273,7 +302,9 @@ def _split(raw: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _check_read_only(echoed: Mapping[str, Any], document: Mapping[str, Any]) -> None:
     wrong = [
-        FieldError("read_only", "This field is read-only and differs from its present value", pointer=pointer(name))
+        FieldError(
+            "read_only", "This field is read-only and differs from its present value", pointer=pointer(name)
+        )
         for name, value in echoed.items()
         if not _same(value, document[name])
     ]

@@ -1,5 +1,6 @@
 """What a project is, as clients see it: the schemas that validate and that the OpenAPI document shows."""
 
+import math
 import re
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -85,21 +86,32 @@ def _small_json(value: dict[str, Any]) -> dict[str, Any]:
         encoded = orjson.dumps(value)
     except (TypeError, ValueError):
         raise PydanticCustomError("metadata_not_json", "Must be a JSON object of plain values") from None
-    if b"\\u0000" in encoded and "\0" in "".join(_strings(value)):
-        raise PydanticCustomError("string_contains_nul", "U+0000 is not allowed")
     if len(encoded) > MAX_METADATA_BYTES:
         raise PydanticCustomError("metadata_too_large", "Must be at most 16 KiB of JSON")
+    _check_plain(value)
     return value
 
 
-def _strings(value: Any) -> list[str]:
+def _check_plain(value: Any) -> None:
+    """What JSON over HTTP cannot hold is not taken from Python either, where orjson would turn it into something."""
     if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return [text for key, item in value.items() for text in (key, *_strings(item))]
-    if isinstance(value, list):
-        return [text for item in value for text in _strings(item)]
-    return []
+        if "\0" in value:
+            raise PydanticCustomError("string_contains_nul", "U+0000 is not allowed")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check_plain(name)
+            _check_plain(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise PydanticCustomError("metadata_not_json", "NaN and infinite numbers are not JSON")
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise PydanticCustomError("integer_out_of_range", "Integers must fit into 64 bits")
+    elif value is not None:
+        raise PydanticCustomError("metadata_not_json", "Must be a JSON object of plain values")
 
 
 def _unique(tags: list[str]) -> list[str]:
@@ -194,7 +206,9 @@ class ProjectList(BaseModel):
     """One page of a list."""
 
     items: list[Project]
-    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last one.")
+    next_cursor: str | None = Field(
+        description="Give it as `cursor` for the next page; null on the last one."
+    )
     total: int | None = Field(description="How many match in all; only with `total=true`.")
 
 
@@ -204,11 +218,13 @@ class ProjectStats(BaseModel):
     total: int
     active_total: int = Field(description="Without archived ones.")
     archived: int
-    by_status: dict[Status, int]
-    by_priority: dict[Priority, int]
+    by_status: dict[Status, int] = Field(json_schema_extra={"required": list(STATUSES)})
+    by_priority: dict[Priority, int] = Field(json_schema_extra={"required": list(PRIORITIES)})
     overdue: int
     due_within_7_days: int
     created_last_30_days: int
     completed_last_30_days: int
-    completion_rate: float | None = Field(description="completed / (total - cancelled); null where that is 0.")
+    completion_rate: float | None = Field(
+        description="completed / (total - cancelled); null where that is 0."
+    )
     updated_at_latest: datetime | None

@@ -10,7 +10,7 @@ import orjson
 from uuid_utils.compat import uuid7
 
 from projkit.clock import Clock
-from projkit.db.port import Database
+from projkit.db.port import Database, Transaction
 from projkit.db.statement import Params, Row, Statement
 from projkit.db.tables import Tables
 from projkit.errors import (
@@ -19,7 +19,6 @@ from projkit.errors import (
     NotFoundError,
     PreconditionFailedError,
     ProjectArchivedError,
-    UnavailableError,
 )
 from projkit.http.cursor import CursorCodec
 from projkit.identity import Principal
@@ -27,13 +26,12 @@ from projkit.projects.listing import Listing, search_text
 from projkit.projects.query import ProjectQuery
 from projkit.projects.rendering import ARCHIVED_INDEX, VERSION_INDEX
 from projkit.projects.schemas import PRIORITIES, RANK, STATUSES, ProjectInput
-from projkit.projects.scoping import scope_params
+from projkit.projects.scoping import rows_of, scope_params
 from projkit.projects.statements import RESOURCE, project_statements
 
 # Whether a version is one that the caller agrees to change; None where the caller does not mind.
 Expected = Callable[[int], bool] | None
 
-_ATTEMPTS: Final = 5
 _COMPLETED_INDEX: Final = RESOURCE.index("completed_at")
 _STATUS_INDEX: Final = RESOURCE.index("status")
 
@@ -63,11 +61,13 @@ class ProjectService:
         Raises:
             ExternalIdTakenError: another undeleted project of the caller has this ``external_id``.
         """
-        row = await self._write(self._statements.insert, self.new_row(principal, content))
+        row = await self._write(principal, self._statements.insert, self.new_row(principal, content))
         assert row is not None  # noqa: S101  # an INSERT returns its row or raises
         return row
 
-    def new_row(self, principal: Principal, content: ProjectInput, *, identifier: UUID | None = None) -> dict[str, Any]:
+    def new_row(
+        self, principal: Principal, content: ProjectInput, *, identifier: UUID | None = None
+    ) -> dict[str, Any]:
         """The parameters of the statement that stores a new project."""
         now = self._clock()
         return {
@@ -86,7 +86,9 @@ class ProjectService:
         Raises:
             NotFoundError: there is none, or it is somebody else's.
         """
-        row = await self._database.fetch_one(self._statements.get, {**scope_params(principal), "id": identifier})
+        row = await rows_of(self._database, principal).fetch_one(
+            self._statements.get, {**scope_params(principal), "id": identifier}
+        )
         if row is None:
             raise NotFoundError
         return row
@@ -98,19 +100,24 @@ class ProjectService:
             InvalidCursorError: the cursor was made for another list.
         """
         listing = Listing(principal, query, self._cursors, self._tables)
-        rows = await self._database.fetch_all(listing.page, listing.params)
+        database = rows_of(self._database, principal)
+        rows = await database.fetch_all(listing.page, listing.params)
         next_cursor = None
         if len(rows) > query.limit:
             rows = rows[: query.limit]
             next_cursor = listing.next_cursor(rows[-1])
         total = None
         if query.total:
-            counted = await self._database.fetch_one(listing.count, listing.params)
+            counted = await database.fetch_one(listing.count, listing.params)
             total = int(counted[0]) if counted else 0
         return Page(rows, next_cursor, total)
 
     async def update(
-        self, principal: Principal, identifier: UUID, change: Callable[[Row], ProjectInput], expected: Expected = None
+        self,
+        principal: Principal,
+        identifier: UUID,
+        change: Callable[[Row], ProjectInput],
+        expected: Expected = None,
     ) -> Row:
         """Replaces what a client may set by what ``change`` makes of the present row.
 
@@ -149,13 +156,17 @@ class ProjectService:
             ExternalIdTakenError: another project has taken its ``external_id`` meanwhile.
         """
         key = {**scope_params(principal), "id": identifier}
-        if await self._database.fetch_one(self._statements.get_deleted, key) is None:
-            row = await self.get(principal, identifier)
+        row = await rows_of(self._database, principal).fetch_one(self._statements.get_deleted, key)
+        if row is not None:
             _check(expected, row)
-            return row
-        return await self._change(
-            self._statements.restore, principal, identifier, lambda _: {}, expected, self._statements.get_deleted
-        )
+            changed = {**key, "updated_at": self._clock(), "expected_version": row[VERSION_INDEX]}
+            restored = await self._write(principal, self._statements.restore, changed)
+            if restored is not None:
+                return restored
+        # It was not deleted, or somebody else has restored it meanwhile.
+        row = await self.get(principal, identifier)
+        _check(expected, row)
+        return row
 
     async def archive(self, principal: Principal, identifier: UUID, expected: Expected = None) -> Row:
         """Puts the project away: it leaves the usual lists and refuses edits. Again changes nothing."""
@@ -168,7 +179,7 @@ class ProjectService:
     async def stats(self, principal: Principal) -> dict[str, Any]:
         """A summary of the caller's undeleted projects, read in one round trip."""
         now = self._clock()
-        row = await self._database.fetch_one(
+        row = await rows_of(self._database, principal).fetch_one(
             self._statements.stats,
             {
                 **scope_params(principal),
@@ -200,38 +211,59 @@ class ProjectService:
     async def _set_archived(
         self, principal: Principal, identifier: UUID, expected: Expected, *, archived: bool
     ) -> Row:
-        row = await self.get(principal, identifier)
-        _check(expected, row)
-        if (row[ARCHIVED_INDEX] is not None) == archived:
-            return row
+        def params(row: Row) -> Params | None:
+            return None if (row[ARCHIVED_INDEX] is not None) == archived else {}
+
         statement = self._statements.archive if archived else self._statements.unarchive
-        return await self._change(statement, principal, identifier, lambda _: {}, expected)
+        return await self._change(statement, principal, identifier, params, expected)
 
     async def _change(
         self,
         statement: Statement,
         principal: Principal,
         identifier: UUID,
-        params: Callable[[Row], Params],
+        params: Callable[[Row], Params | None],
         expected: Expected,
-        read: Statement | None = None,
     ) -> Row:
-        """Reads, decides, and writes only if nobody else has written meanwhile; else all of it again."""
-        key = {**scope_params(principal), "id": identifier}
-        for _ in range(_ATTEMPTS):
-            row = await self._database.fetch_one(read or self._statements.get, key)
-            if row is None:
-                raise NotFoundError
-            _check(expected, row)
-            changed = {**key, **params(row), "updated_at": self._clock(), "expected_version": row[VERSION_INDEX]}
-            written = await self._write(statement, changed)
-            if written is not None:
-                return written
-        raise UnavailableError("Too many changes to this project at once")
+        """Reads, decides, and writes only if nobody else has written meanwhile.
 
-    async def _write(self, statement: Statement, params: Params) -> Row | None:
+        Whoever loses that race does it again with the row locked, so that it ends with the second try however many
+        want to write. Where ``params`` gives None the row is as it should be.
+        """
+        key = {**scope_params(principal), "id": identifier}
+
+        def decide(row: Row) -> Params | None:
+            _check(expected, row)
+            changes = params(row)
+            if changes is None:
+                return None
+            return {**key, **changes, "updated_at": self._clock(), "expected_version": row[VERSION_INDEX]}
+
+        row = await self.get(principal, identifier)
+        changed = decide(row)
+        if changed is None:
+            return row
+        written = await self._write(principal, statement, changed)
+        if written is not None:
+            return written
+
+        async def work(transaction: Transaction) -> Row | None:
+            locked = await transaction.fetch_one(self._statements.get_locked(self._database.dialect), key)
+            if locked is None:
+                raise NotFoundError
+            changed = decide(locked)
+            return locked if changed is None else await transaction.fetch_one(statement, changed)
+
         try:
-            return await self._database.write_one(statement, params)
+            written = await rows_of(self._database, principal).transact(work)
+        except DatabaseConstraintError as error:
+            raise self.conflict(error) from None
+        assert written is not None  # noqa: S101  # nobody else could change the row
+        return written
+
+    async def _write(self, principal: Principal, statement: Statement, params: Params) -> Row | None:
+        try:
+            return await rows_of(self._database, principal).write_one(statement, params)
         except DatabaseConstraintError as error:
             raise self.conflict(error) from None
 

@@ -44,20 +44,45 @@ class ProjectStatements:
         touched = {table.c.version: table.c.version + 1, table.c.updated_at: now}
 
         self.insert = Statement(
-            sa.insert(table).values({column: _bind(column) for column in _insertable(table)}).returning(*columns)
+            sa.insert(table)
+            .values({column: _bind(column) for column in _insertable(table)})
+            .returning(*columns)
         )
         self.get = Statement(sa.select(*columns).where(this))
+        self._get_for_update = Statement(sa.select(*columns).where(this).with_for_update())
+        # SQLite locks all of the file, and only for who writes: a read that becomes a write may be refused.
+        self._get_by_update = Statement(
+            sa.update(table).where(this).values({table.c.version: table.c.version}).returning(*columns)
+        )
         self.update = Statement(
             sa.update(table)
             .where(this, at_version, table.c.archived_at.is_(None))
             .values({**{table.c[name]: _bind(table.c[name]) for name in EDITABLE}, **touched})
             .returning(*columns)
         )
-        # For imports, which also change what is archived.
+        # For imports, which bring what was archived where it came from, and need no row back.
+        self.insert_imported = Statement(
+            sa.insert(table).values(
+                {column: _bind(column) for column in (*_insertable(table), table.c.archived_at)}
+            )
+        )
         self.overwrite = Statement(
             sa.update(table)
-            .where(this, at_version)
+            .where(this, at_version, table.c.archived_at.is_(None))
             .values({**{table.c[name]: _bind(table.c[name]) for name in EDITABLE}, **touched})
+        )
+        # For imports of what has been deleted.
+        self.bring_back = Statement(
+            sa.update(table)
+            .where(owned(table), table.c.id == _bind(table.c.id), at_version)
+            .values(
+                {
+                    **{table.c[name]: _bind(table.c[name]) for name in EDITABLE},
+                    **touched,
+                    table.c.deleted_at: None,
+                    table.c.archived_at: None,
+                }
+            )
         )
         self.archive = Statement(
             sa.update(table)
@@ -72,7 +97,10 @@ class ProjectStatements:
             .returning(*columns)
         )
         self.delete = Statement(
-            sa.update(table).where(this, at_version).values({**touched, table.c.deleted_at: now}).returning(table.c.id)
+            sa.update(table)
+            .where(this, at_version)
+            .values({**touched, table.c.deleted_at: now})
+            .returning(table.c.id)
         )
         self.get_deleted = Statement(
             sa.select(*columns).where(
@@ -87,6 +115,10 @@ class ProjectStatements:
         )
         self.stats = Statement(_stats(table, undeleted))
 
+    def get_locked(self, dialect: str) -> Statement:
+        """As ``get``, for a transaction that will change the row: nobody else can until it ends."""
+        return self._get_for_update if dialect == "postgresql" else self._get_by_update
+
 
 class IdempotencyStatements:
     """The statements on idempotency keys for one set of tables."""
@@ -94,11 +126,13 @@ class IdempotencyStatements:
     def __init__(self, tables: Tables) -> None:
         table = tables.idempotency_keys
         this = sa.and_(owned(table), table.c.key == _bind(table.c.key))
-        self.lock = Statement(sa.select(sa.func.pg_try_advisory_xact_lock(sa.bindparam("lock", type_=sa.BigInteger()))))
+        self.lock = Statement(
+            sa.select(sa.func.pg_try_advisory_xact_lock(sa.bindparam("lock", type_=sa.BigInteger())))
+        )
         self.find = Statement(
-            sa.select(table.c.fingerprint, table.c.project_id, table.c.etag, table.c.body, table.c.created_at).where(
-                this
-            )
+            sa.select(
+                table.c.fingerprint, table.c.project_id, table.c.etag, table.c.body, table.c.created_at
+            ).where(this)
         )
         self.forget = Statement(sa.delete(table).where(this))
         self.remember = Statement(sa.insert(table).values({column: _bind(column) for column in table.c}))
@@ -117,22 +151,28 @@ def _stats(table: sa.Table, undeleted: sa.ColumnElement[bool]) -> sa.Select[Any]
     today = sa.bindparam("today", type_=sa.Date())
     in_a_week = sa.bindparam("in_a_week", type_=sa.Date())
     a_month_ago = sa.bindparam("a_month_ago", type_=table.c.created_at.type)
-    open_ = sa.and_(table.c.status.not_in([_constant("completed"), _constant("cancelled")]), table.c.archived_at.is_(None))
+    open_ = sa.and_(
+        table.c.status.not_in([_constant("completed"), _constant("cancelled")]), table.c.archived_at.is_(None)
+    )
 
     def counted(label: str, *conditions: sa.ColumnElement[bool]) -> sa.Label[int]:
         return sa.func.count().filter(*conditions).label(label)
 
-    return sa.select(
+    counts: list[sa.ColumnElement[Any]] = [
         sa.func.count().label("total"),
         counted("archived", table.c.archived_at.is_not(None)),
         *(counted(f"status_{name}", table.c.status == _constant(name)) for name in STATUSES),
-        *(counted(f"priority_{rank}", table.c.priority == _constant(rank)) for rank in range(len(PRIORITIES))),
+        *(
+            counted(f"priority_{rank}", table.c.priority == _constant(rank))
+            for rank in range(len(PRIORITIES))
+        ),
         counted("overdue", open_, table.c.due_date < today),
         counted("due_within_7_days", open_, table.c.due_date.between(today, in_a_week)),
         counted("created_last_30_days", table.c.created_at >= a_month_ago),
         counted("completed_last_30_days", table.c.completed_at >= a_month_ago),
         sa.func.max(table.c.updated_at, type_=table.c.updated_at.type).label("updated_at_latest"),
-    ).where(undeleted)
+    ]
+    return sa.select(*counts).where(undeleted)
 
 
 @lru_cache(maxsize=32)

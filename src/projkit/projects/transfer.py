@@ -14,27 +14,35 @@ from uuid import UUID
 
 import orjson
 import sqlalchemy as sa
+from pydantic import BaseModel
 
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction
 from projkit.db.statement import Row, Statement
 from projkit.db.tables import Tables
-from projkit.errors import InvalidJsonError, ProjkitError, ValidationFailedError
+from projkit.errors import (
+    DatabaseConstraintError,
+    InvalidJsonError,
+    ProjkitError,
+    UnavailableError,
+    ValidationFailedError,
+)
 from projkit.http import strict_json
 from projkit.http.body import validate
 from projkit.http.cursor import CursorCodec
 from projkit.identity import Principal
-from projkit.projects.rendering import VERSION_INDEX, as_document
-from projkit.projects.schemas import READ_ONLY, ProjectInput
-from projkit.projects.scoping import owned, scope_params
+from projkit.projects.rendering import ARCHIVED_INDEX, VERSION_INDEX, as_document
+from projkit.projects.schemas import READ_ONLY, Instant, ProjectInput
+from projkit.projects.scoping import owned, rows_of, scope_params
 from projkit.projects.service import ProjectService, editable
 from projkit.projects.statements import RESOURCE, project_statements, resource_columns
 
 BATCH: Final = 500
+_ATTEMPTS: Final = 5
 _ID: Final = RESOURCE.index("id")
 _EXTERNAL_ID: Final = RESOURCE.index("external_id")
+_DELETED_AT: Final = len(RESOURCE)  # comes after the resource in what is read here
 _COMPLETED_AT: Final = RESOURCE.index("completed_at")
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +72,34 @@ class _Candidate:
     line: int
     content: ProjectInput
     ids: tuple[UUID, ...]
+    times: "_Times"
+
+
+class _Times(BaseModel):
+    """What an exported project brings of its past; a new one keeps it."""
+
+    archived_at: Instant | None = None
+    completed_at: Instant | None = None
+    created_at: Instant | None = None
 
 
 class Importer:
-    """Takes rows for one owner; each batch is one transaction."""
+    """Takes rows for one owner; each batch is one transaction.
 
-    def __init__(self, database: Database, tables: Tables, principal: Principal, *, clock: Clock) -> None:
-        self._database = database
+    A row without an ``external_id`` is known again by an id that is derived from it; where that project has been
+    deleted meanwhile, it comes back. ``stop`` ends with the first bad row: the rows before it are stored.
+    """
+
+    def __init__(
+        self, database: Database, tables: Tables, principal: Principal, *, clock: Clock, stop: bool = False
+    ) -> None:
+        self._database = rows_of(database, principal)
         self._statements = project_statements(tables)
         self._known = _known_statement(tables)
         self._principal = principal
         self._clock = clock
-        self._service = ProjectService(database, tables, cursors=CursorCodec(bytes(32)), clock=clock)
+        self._stop = stop
+        self._service = ProjectService(database, tables, cursors=CursorCodec.throwaway(), clock=clock)
         self._seen: Counter[bytes] = Counter()
         self.report = Report()
 
@@ -87,13 +111,30 @@ class Importer:
                 candidate = self._read(line, raw)
             except ProjkitError as error:
                 self.report.bad.append(BadRow(line, _explain(error)))
+                if self._stop:
+                    break
                 continue
             # Within a batch the last row of a key wins, as it would between batches.
             candidates[candidate.content.external_id or candidate.ids[-1]] = candidate
-        if candidates:
-            await self._database.transact(lambda transaction: self._store(transaction, list(candidates.values())))
+        if not candidates:
+            return
+        for _ in range(_ATTEMPTS):
+            try:
+                stored = await self._database.transact(
+                    lambda transaction: self._store(transaction, list(candidates.values()))
+                )
+            except DatabaseConstraintError:  # somebody else has stored one of them meanwhile
+                continue
+            self.report.created += stored.created
+            self.report.updated += stored.updated
+            self.report.unchanged += stored.unchanged
+            self.report.bad += stored.bad
+            return
+        raise UnavailableError(
+            "Somebody else imports the same projects; run it again when they have finished"
+        )
 
-    async def _store(self, transaction: Transaction, candidates: list[_Candidate]) -> None:
+    async def _store(self, transaction: Transaction, candidates: list[_Candidate]) -> Report:
         params: dict[str, Any] = scope_params(self._principal)
         params.update({f"external_id_{index}": None for index in range(BATCH)})
         params.update({f"id_{index}": None for index in range(2 * BATCH)})
@@ -102,32 +143,50 @@ class Importer:
             for offset, identifier in enumerate(candidate.ids):
                 params[f"id_{2 * index + offset}"] = identifier
         rows = await transaction.fetch_all(self._known, params)
-        by_external_id = {row[_EXTERNAL_ID]: row for row in rows if row[_EXTERNAL_ID] is not None}
+        by_external_id = {
+            row[_EXTERNAL_ID]: row
+            for row in rows
+            if row[_EXTERNAL_ID] is not None and row[_DELETED_AT] is None
+        }
         by_id = {UUID(str(row[_ID])): row for row in rows}
         inserts: list[dict[str, Any]] = []
         updates: list[dict[str, Any]] = []
-        unchanged = 0
+        restores: list[dict[str, Any]] = []
+        stored = Report()
         for candidate in candidates:
             row = by_external_id.get(candidate.content.external_id) if candidate.content.external_id else None
             if row is None and not candidate.content.external_id:
                 row = next((by_id[each] for each in candidate.ids if each in by_id), None)
             if row is None:
                 inserts.append(self._new(candidate))
+            elif row[_DELETED_AT] is not None:
+                restores.append(self._changed(row, candidate.content))
             elif _content_of(row) == candidate.content:
-                unchanged += 1
+                stored.unchanged += 1
+            elif row[ARCHIVED_INDEX] is not None:
+                detail = "the project is archived; unarchive it before editing"
+                stored.bad.append(BadRow(candidate.line, detail))
             else:
                 updates.append(self._changed(row, candidate.content))
         if inserts:
-            await transaction.execute_many(self._statements.insert, inserts)
+            await transaction.execute_many(self._statements.insert_imported, inserts)
         if updates:
             await transaction.execute_many(self._statements.overwrite, updates)
-        self.report.created += len(inserts)
-        self.report.updated += len(updates)
-        self.report.unchanged += unchanged
+        if restores:
+            await transaction.execute_many(self._statements.bring_back, restores)
+        stored.created = len(inserts) + len(restores)
+        stored.updated = len(updates)
+        return stored
 
     def _new(self, candidate: _Candidate) -> dict[str, Any]:
         identifier = None if candidate.content.external_id else candidate.ids[-1]
-        return self._service.new_row(self._principal, candidate.content, identifier=identifier)
+        row = self._service.new_row(self._principal, candidate.content, identifier=identifier)
+        times = candidate.times
+        row["archived_at"] = times.archived_at
+        row["created_at"] = times.created_at or row["created_at"]
+        if row["completed_at"] is not None:
+            row["completed_at"] = times.completed_at or row["completed_at"]
+        return row
 
     def _changed(self, row: Row, content: ProjectInput) -> dict[str, Any]:
         now = self._clock()
@@ -146,18 +205,21 @@ class Importer:
         document = _from_csv(raw) if isinstance(raw, dict) else _parse(raw)
         if not isinstance(document, dict):
             raise InvalidJsonError("not a JSON object")
-        content = validate(ProjectInput, {name: value for name, value in document.items() if name not in READ_ONLY})
+        content = validate(
+            ProjectInput, {name: value for name, value in document.items() if name not in READ_ONLY}
+        )
+        times = validate(_Times, {name: document.get(name) for name in _Times.model_fields})
         if content.external_id:
-            return _Candidate(line, content, ())
+            return _Candidate(line, content, (), times)
         given = document.get("id")
         if isinstance(given, str):
             try:
-                return _Candidate(line, content, (UUID(given), self._derived_id(["id", given])))
+                return _Candidate(line, content, (UUID(given), self._derived_id(["id", given])), times)
             except ValueError:
                 raise InvalidJsonError("id is not a UUID") from None
         key = orjson.dumps(content.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
         self._seen[key] += 1
-        return _Candidate(line, content, (self._derived_id(["row", self._seen[key], key.decode()]),))
+        return _Candidate(line, content, (self._derived_id(["row", self._seen[key], key.decode()]),), times)
 
     def _derived_id(self, parts: list[Any]) -> UUID:
         scope = [self._principal.tenant_id, self._principal.subject]
@@ -171,13 +233,17 @@ class Importer:
 @lru_cache(maxsize=32)
 def _known_statement(tables: Tables) -> Statement:
     table = tables.projects
-    external_ids = [sa.bindparam(f"external_id_{index}", type_=table.c.external_id.type) for index in range(BATCH)]
+    external_ids = [
+        sa.bindparam(f"external_id_{index}", type_=table.c.external_id.type) for index in range(BATCH)
+    ]
     ids = [sa.bindparam(f"id_{index}", type_=table.c.id.type) for index in range(2 * BATCH)]
     return Statement(
-        sa.select(*resource_columns(table)).where(
+        sa.select(*resource_columns(table), table.c.deleted_at).where(
             owned(table),
-            table.c.deleted_at.is_(None),
-            sa.or_(table.c.external_id.in_(external_ids), table.c.id.in_(ids)),
+            sa.or_(
+                sa.and_(table.c.deleted_at.is_(None), table.c.external_id.in_(external_ids)),
+                table.c.id.in_(ids),
+            ),
         )
     )
 
@@ -190,8 +256,6 @@ def _parse(raw: bytes) -> Any:
 
 
 def _from_csv(row: dict[str, Any]) -> dict[str, Any]:
-    if "" in row:
-        raise InvalidJsonError("more values than columns")
     document = {name: value for name, value in row.items() if value != ""}
     for name in ("tags", "metadata"):
         if name in document:
@@ -202,11 +266,13 @@ def _from_csv(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _content_of(row: Row) -> ProjectInput:
-    document = as_document(row)
+    document = as_document(row[: len(RESOURCE)])
     return ProjectInput.model_validate({name: document[name] for name in ProjectInput.model_fields})
 
 
 def _explain(error: ProjkitError) -> str:
     if isinstance(error, ValidationFailedError):
-        return "; ".join(f"{(each.pointer or '').lstrip('/') or 'row'}: {each.detail}" for each in error.errors)
+        return "; ".join(
+            f"{(each.pointer or '').lstrip('/') or 'row'}: {each.detail}" for each in error.errors
+        )
     return error.detail

@@ -25,6 +25,6 @@ def endpoints(prefix: str, api: Sequence[Endpoint], version: str) -> list[Endpoi
     return [
         Endpoint(
             "GET", f"{prefix}/openapi.json", openapi, "getOpenapi", "This document", "health",
-            {200: Answer("The OpenAPI document.", {"type": "object"})}, public=True, documented=False,
+            {200: Answer("The OpenAPI document.", {"type": "object"})}, public=True, standalone=True, documented=False,
         )
     ]  # fmt: skip

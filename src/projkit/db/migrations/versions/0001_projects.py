@@ -51,6 +51,7 @@ def upgrade() -> None:
             ["tenant_id", "owner_id", column, "id"],
             postgresql_where=undeleted,
             sqlite_where=undeleted,
+            postgresql_include=["archived_at"] if column == "created_at" else [],
         )
     named = sa.text("deleted_at IS NULL AND external_id IS NOT NULL")
     op.create_index(
@@ -63,7 +64,11 @@ def upgrade() -> None:
     )
     deleted = sa.text("deleted_at IS NOT NULL")
     op.create_index(
-        f"ix_{prefix}projects_deleted_at", table, ["deleted_at"], postgresql_where=deleted, sqlite_where=deleted
+        f"ix_{prefix}projects_deleted_at",
+        table,
+        ["deleted_at"],
+        postgresql_where=deleted,
+        sqlite_where=deleted,
     )
 
 

@@ -1,0 +1,77 @@
+"""projkit as one of the servers: its table, filled with the peers' rows, and its command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from peers.common import DATABASE_URL, SECRET
+from peers.common import TABLE as PEERS
+
+from harness.servers import ServerError, Spec, find_kit
+from projkit import ProjKit, Settings
+from projkit.auth.session_service import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TABLE = "projkit_projects"
+REDIS_URL = os.environ.get("BENCH_REDIS_URL", "redis://127.0.0.1:6379/9")
+REDIS_PREFIX = "projkit-bench:"
+SCOPES = ("projects:read", "projects:write")
+_SAME = (
+    "id, owner_id, name, description, status, tags, start_date, due_date, metadata, external_id, archived_at, "
+    "completed_at, created_at, updated_at, version"
+)
+COPY = f"""
+INSERT INTO {TABLE} (created_by, search_text, priority, {_SAME})
+SELECT owner_id, lower(name || E'\\n' || description),
+    array_position(ARRAY['low', 'medium', 'high', 'critical'], priority) - 1, {_SAME}
+FROM {PEERS} ORDER BY created_at
+"""
+
+
+def make_token(subject: str) -> str:
+    """An access token of a session in Redis, as a login gives it; outlives the run."""
+    return asyncio.run(_log_in(subject))
+
+
+async def _log_in(subject: str) -> str:
+    seconds = 86_400
+    settings = Settings(
+        database_url=DATABASE_URL,
+        secret=SECRET,
+        redis_url=REDIS_URL,
+        redis_prefix=REDIS_PREFIX,
+        access_token_seconds=seconds,
+        session_idle_seconds=seconds,
+        session_max_seconds=seconds,
+    )
+    kit = ProjKit(settings)
+    async with kit.lifespan():
+        opened = await kit.sessions.open(subject, SCOPES, "", "body", Client("127.0.0.1", "benchmark"))
+    return opened.access_token
+
+
+def migrate(environment: Mapping[str, str]) -> None:
+    """Bring the benchmark's database to the kit's schema."""
+    subprocess.run([_command(), "migrate"], check=True, env=dict(environment), capture_output=True)
+
+
+def spec() -> Spec:
+    """One worker of ``projkit serve`` with its sessions in Redis; without the access log, which no peer writes."""
+
+    def command(port: int) -> list[str]:
+        return [_command(), "serve", "--port", str(port), "--no-access-log"]
+
+    variables = {"PROJKIT_REDIS_URL": REDIS_URL, "PROJKIT_REDIS_PREFIX": REDIS_PREFIX}
+    return Spec("projkit", "projkit serve", command, make_token, TABLE, is_kit=True, variables=variables)
+
+
+def _command() -> str:
+    found = find_kit()
+    if found is None:
+        raise ServerError("the command projkit is missing: pip install .")
+    return found

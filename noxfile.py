@@ -1,0 +1,114 @@
+"""One session per verb; ``nox --list`` shows them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_external_run = True
+nox.options.sessions = ["tests", "lint", "types"]
+
+LOCKS = ("nox", "tests", "hosts", "lint", "types", "bench", "load")
+
+
+def install(session: nox.Session, lock: str) -> None:
+    """Installs what a lock file says, then projkit itself without asking for anything more."""
+    session.install("--quiet", "--require-hashes", "--requirement", f"requirements/{lock}.txt")
+    session.install("--quiet", "--no-deps", ".")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The everyday suite, with branch coverage."""
+    install(session, "tests")
+    arguments = session.posargs or ["-n", "2", "--cov", "--cov-report=term"]
+    session.run("pytest", "--ignore=tests/hosts", "--ignore=tests/faults", *arguments)
+
+
+@nox.session
+def hosts(session: nox.Session) -> None:
+    """Every host on every server, over real HTTP."""
+    install(session, "hosts")
+    session.run("pytest", "tests/hosts", "-n", "2", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Killed workers, stopped databases and Redises, cancelled requests, two workers at once."""
+    install(session, "tests")
+    session.run("pytest", "tests/faults", "-n", "2", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting, and the direction of imports."""
+    install(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict over everything."""
+    install(session, "types")
+    session.run("mypy", "src", "tests", "examples", "noxfile.py")
+    scripts = ("run", "authentication", "session_check", "row_level_security")
+    paths = [f"benchmarks/{name}.py" for name in scripts]
+    session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The ratios against the peers, and what authentication and row-level security cost; arguments are run.py's."""
+    install(session, "bench")
+    session.run("python", "benchmarks/run.py", *session.posargs)
+    quick = ["--quick"] if "--quick" in session.posargs else []
+    for script in ("authentication", "row_level_security"):
+        session.run("python", f"benchmarks/{script}.py", *quick)
+
+
+@nox.session
+def load(session: nox.Session) -> None:
+    """The smoke load suite against a demo server of its own."""
+    session.install("--quiet", "--require-hashes", "--requirement", "requirements/load.txt")
+    session.install("--quiet", ".")
+    session.run("python", "loadtests/against_demo.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Every relative link in the documents leads somewhere."""
+    session.run("python", "scripts/check_links.py")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Writes the lock files anew, with hashes and without any registry's address."""
+    session.install("--quiet", "uv")
+    for name in LOCKS:
+        groups = ["tests", name] if name in {"hosts", "types"} else [name]
+        if name == "types":
+            groups += ["hosts", "bench", "nox"]
+        # A lock for nox or locust knows nothing of the package; the others bring what it needs.
+        source = [] if name in {"nox", "load"} else ["pyproject.toml"]
+        session.run(
+            "uv", "pip", "compile", *source, *(f"--group={group}" for group in groups),
+            "--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--no-header",
+            "--no-annotate", "--quiet", f"--output-file=requirements/{name}.txt", *session.posargs,
+        )  # fmt: skip
+
+
+@nox.session(venv_backend="none")
+def clean(session: nox.Session) -> None:
+    """Removes what the other sessions leave behind."""
+    for name in (".coverage", "htmlcov", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"):
+        target = Path(name)
+        if target.is_dir():
+            shutil.rmtree(target)
+        elif target.exists():
+            os.remove(target)
+    session.log("clean")

@@ -1,0 +1,105 @@
+"""The cookies that logging in sets and logging out clears (RFC 6265bis)."""
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from projkit.auth.credentials import CookieNames
+from projkit.http.client import ClientAddresses
+from projkit.http.request import Request
+from projkit.http.response import Header
+from projkit.settings import Settings
+
+_DEVICE_SECONDS: Final = 34_560_000  # 400 days, the longest that browsers keep a cookie
+_LAX: Final = "SameSite=Lax"
+_HIDDEN_LAX: Final = "HttpOnly; SameSite=Lax"
+_HIDDEN_STRICT: Final = "HttpOnly; SameSite=Strict"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a browser keeps of a login; lifetimes in seconds."""
+
+    access: str
+    access_seconds: int
+    refresh: str
+    refresh_seconds: int
+    csrf: str
+
+
+class Cookies:
+    """Writes ``Set-Cookie`` headers."""
+
+    def __init__(
+        self, settings: Settings, names: CookieNames, addresses: ClientAddresses, auth_path: str
+    ) -> None:
+        self.names = names
+        self._settings = settings
+        self._addresses = addresses
+        self._auth_path = auth_path
+
+    def login(self, request: Request, tokens: Tokens) -> list[Header]:
+        """Sets the tokens and the CSRF value, and clears the legacy cookie."""
+        return [
+            self._set(request, self.names.auth, tokens.access, "/", tokens.access_seconds, _HIDDEN_LAX),
+            self._set(
+                request, self.names.refresh, tokens.refresh, self._path(request), tokens.refresh_seconds,
+                _HIDDEN_STRICT,
+            ),
+            self.csrf(request, tokens.csrf, tokens.refresh_seconds),
+            *self.clear_legacy(request),
+        ]  # fmt: skip
+
+    def csrf(self, request: Request, value: str, seconds: int) -> Header:
+        """Sets the CSRF value, which the page's own script reads."""
+        return self._set(request, self.names.csrf, value, "/", seconds, _LAX)
+
+    def device(self, request: Request, value: str) -> Header:
+        """Remembers that this browser has logged in before."""
+        return self._set(
+            request, self.names.device, value, self._path(request), _DEVICE_SECONDS, _HIDDEN_STRICT
+        )
+
+    def transient(self, request: Request, value: str, seconds: int) -> Header:
+        """A value that comes back with the next navigation to the auth routes; ``seconds=0`` clears it."""
+        return self._set(request, self.names.login, value, self._path(request), seconds, _HIDDEN_LAX)
+
+    def logout(self, request: Request) -> list[Header]:
+        """Clears everything but the mark of a known device."""
+        return [
+            self._set(request, self.names.auth, "", "/", 0, _HIDDEN_LAX),
+            self._set(request, self.names.refresh, "", self._path(request), 0, _HIDDEN_STRICT),
+            self._set(request, self.names.csrf, "", "/", 0, _LAX),
+            *self.clear_legacy(request),
+        ]
+
+    def clear_legacy(self, request: Request) -> list[Header]:
+        """Clears ``access_token``, with and without the configured domain: to a browser these are two cookies."""
+        cleared = [self._set(request, self.names.legacy, "", "/", 0, _LAX)]
+        if domain := self._settings.legacy_cookie_domain:
+            cleared.append(self._set(request, self.names.legacy, "", "/", 0, f"{_LAX}; Domain={domain}"))
+        return cleared
+
+    def _path(self, request: Request) -> str:
+        # A __Host- cookie must have the path /.
+        return "/" if self.names.host_prefix else quote(request.root_path) + self._auth_path
+
+    def _set(self, request: Request, name: str, value: str, path: str, seconds: int, flags: str) -> Header:
+        expires = "; Expires=Thu, 01 Jan 1970 00:00:00 GMT" if seconds == 0 else ""
+        secure = "; Secure" if self._is_secure(request) else ""
+        return (
+            b"set-cookie",
+            f"{name}={value}; Path={path}; Max-Age={seconds}{expires}; {flags}{secure}".encode(),
+        )
+
+    def _is_secure(self, request: Request) -> bool:
+        """Always, but for plain HTTP on this very machine, in development."""
+        settings = self._settings
+        if settings.cookie_secure is not None:
+            return settings.cookie_secure
+        return (
+            settings.env == "production"
+            or settings.cookie_host_prefix
+            or self._addresses.is_secure(request.scope)
+            or not self._addresses.is_loopback(request.scope)
+        )

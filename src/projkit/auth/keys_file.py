@@ -1,0 +1,146 @@
+"""The file that holds the keys: a JWK Set (RFC 7517 §5), newest last, which its owner alone can read."""
+
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
+
+from projkit.errors import ConfigurationError
+from projkit.settings import Settings
+
+ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
+DEVELOPMENT_KEYS: Final = "projkit-keys.json"
+GENERATED: Final = "projkit_generated"  # the member that marks a development key
+_NEW_KEYS: Final[dict[str, Callable[[], Key]]] = {
+    "HS256": lambda: OctKey.generate_key(256),
+    "RS256": lambda: RSAKey.generate_key(3072),
+    "ES256": lambda: ECKey.generate_key("P-256"),
+    "EdDSA": lambda: OKPKey.generate_key("Ed25519"),
+}
+
+Jwk = dict[str, Any]
+
+
+def keys_path(settings: Settings) -> Path | None:
+    """The file that the keys are read from; None where there is a SECRET instead.
+
+    In development without KEYS_FILE it is beside the embedded database, else in the working directory.
+    """
+    if settings.secret is not None:
+        return None
+    if settings.keys_file is not None:
+        return settings.keys_file
+    return (settings.sqlite_path.parent if settings.embedded else Path()) / DEVELOPMENT_KEYS
+
+
+def make_development_keys(path: Path) -> None:
+    """Makes the file with one HS256 key, unless it is there; whoever comes second uses the first's.
+
+    Raises:
+        ConfigurationError: the directory takes no file.
+    """
+    if path.exists():
+        return
+    key = {**new_key("HS256"), "kid": f"dev-{secrets.token_hex(4)}", GENERATED: True}
+    try:
+        write_keys_file(path, [key], replace=False)
+    except OSError as error:
+        raise ConfigurationError(
+            f"PROJKIT_SECRET is not set and no key can be kept in {path.parent}: {error.strerror}; "
+            "set PROJKIT_SECRET or make the directory writable"
+        ) from error
+
+
+def new_key(algorithm: str) -> Jwk:
+    """A new private key as a JWK, named by the day and chance.
+
+    Raises:
+        ValueError: ``algorithm`` is none of :data:`ALGORITHMS`.
+    """
+    make = _NEW_KEYS.get(algorithm)
+    if make is None:
+        raise ValueError(f"there are {', '.join(ALGORITHMS)}")
+    kid = f"{time.strftime('%Y%m%d', time.gmtime())}-{secrets.token_hex(4)}"
+    return {
+        **make().as_dict(private=True),
+        "kid": kid,
+        "alg": algorithm,
+        "use": "sig",
+        "iat": int(time.time()),
+    }
+
+
+def read_jwks(path: Path) -> list[Jwk]:
+    """The members of a JWK Set file, as they are.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError, KeyError, TypeError: it is no JWK Set.
+    """
+    keys = json.loads(path.read_text())["keys"]
+    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+        raise TypeError("keys must be a list of objects")
+    return keys
+
+
+def write_keys_file(path: Path, keys: Sequence[Jwk], *, replace: bool) -> bool:
+    """Writes a JWK Set with mode 0600, whole or not at all.
+
+    With ``replace=False`` a file that is there is left as it is, and the answer is False. One that is replaced keeps
+    its owner, so that a server that runs as somebody else can go on reading it.
+
+    Raises:
+        OSError: the directory takes no file, or the owner cannot be kept.
+    """
+    path = path.resolve()
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".projkit-keys-")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({"keys": list(keys)}, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            before = path.stat()
+            if hasattr(os, "chown") and before.st_uid != os.geteuid():
+                os.chown(temporary, before.st_uid, before.st_gid)
+            os.replace(temporary, path)  # atomic, as is os.link below
+            return True
+        try:
+            os.link(temporary, path)  # never replaces what another process has just made
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other commands from changing the file meanwhile; servers may read it at any time.
+
+    Raises:
+        ConfigurationError: another command is changing it, or the directory takes no file.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        raise ConfigurationError(
+            f"another command is changing {path}; if there is none, one was killed: remove {lock}"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {path}: {error.strerror}; change the file that it was copied from, and copy it anew"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)

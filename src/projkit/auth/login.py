@@ -1,0 +1,157 @@
+"""Logging in by name and password: the kit's own users, or the host's."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import uuid4
+
+from projkit.auth.limits import LoginLimits
+from projkit.auth.passwords import Passwords, check_new_password
+from projkit.auth.session_service import Client, Issued, SessionService, Transport
+from projkit.auth.users import User, Users, username_key
+from projkit.errors import InvalidCredentialsError
+from projkit.identity import DEFAULT_SCOPES, Principal
+
+# The host's own users: who this is, or None where the name or the password is wrong. A plain function runs in a thread.
+HostLogin = Callable[[str, str], "Principal | Awaitable[Principal | None] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt to log in; ``device`` is the mark of the browser, if it has one."""
+
+    username: str
+    password: str
+    tenant_id: str
+    transport: Transport
+    client: Client
+    device: str | None
+
+    @property
+    def account(self) -> str:
+        """What failures are counted under."""
+        return account_of(self.tenant_id, self.username)
+
+
+class LoginService(Protocol):
+    """Turns a name and a password into a session."""
+
+    async def log_in(self, attempt: Attempt) -> tuple[Issued, str | None]:
+        """A session for whoever knows the password, and the mark of the browser that it was typed in, if any.
+
+        Raises:
+            InvalidCredentialsError: name or password is wrong, or the user is disabled: nobody learns which.
+            RateLimitedError: there were too many attempts.
+            UnavailableError: a store does not answer.
+        """
+
+
+class HostUsers:
+    """Logs users in whom the host knows: its ``authenticate`` says who they are."""
+
+    def __init__(
+        self, authenticate: HostLogin, users: Users, sessions: SessionService, limits: LoginLimits
+    ) -> None:
+        self._authenticate = authenticate
+        self._users = users
+        self._sessions = sessions
+        self._limits = limits
+
+    async def log_in(self, attempt: Attempt) -> tuple[Issued, str | None]:
+        await self._limits.attempt(attempt.client.address)
+        count = await self._limits.begin(attempt.account, attempt.device)
+        principal = await self._ask(attempt.username, attempt.password)
+        if principal is None:
+            raise InvalidCredentialsError
+        tenant_id = principal.tenant_id
+        if tenant_id != attempt.tenant_id:
+            # The tenant is the host's to tell: whoever logs in could name any other in the request.
+            raise InvalidCredentialsError
+        known = await self._users.by_subject(principal.subject, tenant_id)
+        if known is not None and known.disabled_at is not None:
+            raise InvalidCredentialsError
+        await self._limits.succeed(count)
+        issued = await self._sessions.open(
+            principal.subject,
+            sorted(principal.scopes),
+            tenant_id,
+            attempt.transport,
+            attempt.client,
+            known=known,
+        )
+        return issued, self._limits.mark_device(attempt.account)
+
+    async def _ask(self, username: str, password: str) -> Principal | None:
+        ask, is_plain = self._authenticate, not inspect.iscoroutinefunction(self._authenticate)
+        # A plain function may hash a password or ask a database, and the event loop must not wait for it.
+        found = await asyncio.to_thread(ask, username, password) if is_plain else ask(username, password)
+        return await found if inspect.isawaitable(found) else found
+
+
+class BuiltInUsers:
+    """Logs users of the kit's own table in."""
+
+    def __init__(
+        self, users: Users, passwords: Passwords, sessions: SessionService, limits: LoginLimits
+    ) -> None:
+        self.users = users
+        self._passwords = passwords
+        self._sessions = sessions
+        self._limits = limits
+
+    async def log_in(self, attempt: Attempt) -> tuple[Issued, str | None]:
+        await self._limits.attempt(attempt.client.address)
+        count = await self._limits.begin(attempt.account, attempt.device)
+        user = await self.users.by_name(attempt.username, attempt.tenant_id)
+        stored = None if user is None or user.disabled_at is not None else user.password_hash
+        if not await self._passwords.verify(stored, attempt.password) or user is None or stored is None:
+            raise InvalidCredentialsError
+        await self._limits.succeed(count)
+        if self._passwords.is_outdated(stored):
+            await self.users.rehash(user, await self._passwords.hash(attempt.password))
+        issued = await self._sessions.open(
+            user.subject, user.scopes, user.tenant_id, attempt.transport, attempt.client, known=user
+        )
+        return issued, self._limits.mark_device(attempt.account)
+
+    async def register(self, username: str, password: str, tenant_id: str, address: str) -> User:
+        """A new user with the default scopes and a subject of their own.
+
+        Raises:
+            UsernameTakenError: another one has the name.
+            RateLimitedError: there were too many attempts from the address.
+        """
+        await self._limits.attempt(address)
+        stored = await self._passwords.hash(password)
+        return await self.users.add(
+            username, stored, subject=str(uuid4()), scopes=DEFAULT_SCOPES, tenant_id=tenant_id
+        )
+
+    async def change_password(self, principal: Principal, old: str, new: str) -> None:
+        """Sets a new password and ends all other sessions, and older tokens without one.
+
+        Raises:
+            InvalidCredentialsError: ``old`` is not the present one, or the principal has no password here.
+            ValidationFailedError: ``new`` is the user's name.
+            RateLimitedError: there were too many attempts.
+            UnavailableError: a store does not answer; nothing has been changed.
+        """
+        user = await self.users.by_subject(principal.subject, principal.tenant_id)
+        name = principal.subject if user is None or user.username is None else user.username
+        count = await self._limits.begin(f"password:{account_of(principal.tenant_id, name)}", None)
+        if (
+            not await self._passwords.verify(None if user is None else user.password_hash, old)
+            or user is None
+        ):
+            raise InvalidCredentialsError("The present password is wrong")
+        await self._limits.succeed(count)
+        check_new_password(new, name, "/new_password")
+        await self.users.set_password(user, await self._passwords.hash(new))
+        await self._sessions.end_all(principal.tenant_id, principal.subject, keep=principal.session_id)
+
+
+def account_of(tenant_id: str, username: str) -> str:
+    """What attempts on one account are counted under."""
+    return f"{len(tenant_id)}:{tenant_id}:{username_key(username)}"

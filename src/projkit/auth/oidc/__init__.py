@@ -1,0 +1,1 @@
+"""OpenID Connect: logging in at a provider, and taking the access tokens of one."""

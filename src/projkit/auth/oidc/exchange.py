@@ -1,0 +1,140 @@
+"""The two steps of the code flow at the provider (RFC 6749 §4.1, RFC 7636), through authlib."""
+
+import asyncio
+import base64
+import logging
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote_plus
+
+import httpx2
+from authlib.integrations.base_client import OAuthError
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+from authlib.oauth2.client import OAuth2Client
+
+from projkit.auth.oidc.fetch import Fetcher
+from projkit.auth.oidc.provider import Metadata
+from projkit.auth.oidc.ticket import Ticket
+from projkit.errors import LoginFailedError, ProviderUnavailableError
+from projkit.http import strict_json
+from projkit.settings import OidcProvider
+
+logger: Final = logging.getLogger("projkit")
+
+_ERROR_CODE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,64}")  # RFC 6749 §4.1.2.1
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """What a code was good for."""
+
+    id_token: str
+    access_token: str | None
+
+
+class CodeFlow:
+    """Sends browsers to one provider and exchanges the codes that they bring back."""
+
+    def __init__(self, config: OidcProvider, redirect_uri: str, fetcher: Fetcher) -> None:
+        self._client_id = config.client_id
+        self._secret = None if config.client_secret is None else config.client_secret.get_secret_value()
+        self._scope = " ".join(dict.fromkeys(("openid", *config.scopes)))
+        self._redirect_uri = redirect_uri
+        self._fetcher = fetcher
+
+    def authorization_url(self, metadata: Metadata, ticket: Ticket) -> str:
+        """Where the browser has to go.
+
+        Raises:
+            ProviderUnavailableError: the provider names no place to go to.
+        """
+        if not metadata.authorization_endpoint or not metadata.token_endpoint:
+            logger.warning("%s has no usable authorization_endpoint and token_endpoint", metadata.issuer)
+            raise ProviderUnavailableError
+        client = OAuth2Client(
+            None,
+            client_id=self._client_id,
+            redirect_uri=self._redirect_uri,
+            scope=self._scope,
+            code_challenge_method="S256",
+        )
+        url, _ = client.create_authorization_url(
+            metadata.authorization_endpoint,
+            state=ticket.state,
+            code_verifier=ticket.verifier,
+            nonce=ticket.nonce,
+        )
+        return str(url)
+
+    async def exchange(self, metadata: Metadata, code: str, ticket: Ticket) -> Exchanged:
+        """What the provider gives for the code.
+
+        Raises:
+            LoginFailedError: it refuses the code, or its answer has no id token.
+            ProviderUnavailableError: it does not answer.
+        """
+        try:
+            async with asyncio.timeout(self._fetcher.seconds), self._client(metadata) as client:
+                answer: dict[str, Any] = await client.fetch_token(
+                    metadata.token_endpoint,
+                    grant_type="authorization_code",
+                    code=code,
+                    code_verifier=ticket.verifier,
+                )
+        except OAuthError as error:
+            logger.warning("%s refuses the code: %s", metadata.issuer, error_code(error.error))
+            raise LoginFailedError from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            logger.warning("%s: %s", metadata.token_endpoint, str(error) or type(error).__name__)
+            raise ProviderUnavailableError from None
+        except (ValueError, TypeError, OverflowError) as error:
+            logger.warning("%s answers nonsense: %s", metadata.token_endpoint, type(error).__name__)
+            raise LoginFailedError from None
+        id_token, access_token = answer.get("id_token"), answer.get("access_token")
+        if not isinstance(id_token, str):
+            logger.warning("%s gives no id token", metadata.issuer)
+            raise LoginFailedError
+        return Exchanged(id_token, access_token if isinstance(access_token, str) else None)
+
+    def _client(self, metadata: Metadata) -> AsyncOAuth2Client:
+        # One for each exchange: it remembers the tokens that it was given.
+        client = AsyncOAuth2Client(
+            client_id=self._client_id,
+            client_secret=self._secret,
+            token_endpoint_auth_method=self._auth_method(metadata),
+            redirect_uri=self._redirect_uri,
+            **self._fetcher.options,
+        )
+        client.register_client_auth_method(("client_secret_basic", _basic))
+        client.register_compliance_hook("access_token_response", _check)
+        return client
+
+    def _auth_method(self, metadata: Metadata) -> str:
+        if self._secret is None:
+            return "none"
+        methods = metadata.auth_methods
+        posts = "client_secret_post" in methods and "client_secret_basic" not in methods
+        return "client_secret_post" if posts else "client_secret_basic"
+
+
+def error_code(value: object) -> str:
+    """An OAuth error code as it may be logged."""
+    return value if isinstance(value, str) and _ERROR_CODE.fullmatch(value) else "(no error code)"
+
+
+def _basic(client: Any, _method: str, uri: str, headers: Any, body: bytes) -> tuple[str, Any, bytes]:
+    # authlib's own leaves both as they are, where RFC 6749 §2.3.1 has them encoded.
+    pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
+    headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    return uri, headers, body
+
+
+def _check(response: httpx2.Response) -> httpx2.Response:
+    """Before authlib reads the answer: a server in trouble is no refusal, and the JSON has to be whole."""
+    if response.status_code >= 500 or response.status_code == 429 or response.is_redirect:
+        raise httpx2.HTTPStatusError(
+            f"it answered {response.status_code}", request=response.request, response=response
+        )
+    strict_json.loads(response.content)
+    return response

@@ -1,0 +1,167 @@
+"""Logging in at a provider: the rules, and no HTTP of ours."""
+
+import hmac
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from projkit.auth.limits import LoginLimits
+from projkit.auth.oidc.exchange import CodeFlow, error_code
+from projkit.auth.oidc.idtoken import Expected, IdTokens
+from projkit.auth.oidc.provider import Metadata, Provider
+from projkit.auth.oidc.ticket import Ticket, Tickets
+from projkit.auth.session_service import Client, Issued, SessionService
+from projkit.auth.sessions.port import SessionStore
+from projkit.auth.tokens import tenant_of
+from projkit.auth.users import User, Users
+from projkit.clock import Clock
+from projkit.errors import InvalidCredentialsError, InvalidTokenError, LoginFailedError, NotFoundError
+from projkit.settings import OidcProvider
+
+logger: Final = logging.getLogger("projkit")
+
+
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """A provider that users log in with: what was configured, what is known of it, and how it is spoken to."""
+
+    config: OidcProvider
+    provider: Provider
+    flow: CodeFlow
+    id_tokens: IdTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Where the browser goes, and what it keeps."""
+
+    location: str
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAnswer:
+    """What the browser brings back (RFC 6749 §4.1.2, RFC 9207 §2)."""
+
+    state: str | None
+    code: str | None
+    issuer: str | None
+    error: str | None
+
+
+class OidcLogin:
+    """Starts logins and finishes them."""
+
+    def __init__(
+        self,
+        arranged: Mapping[str, Arranged],
+        tickets: Tickets,
+        users: Users,
+        sessions: SessionService,
+        store: SessionStore,
+        limits: LoginLimits,
+        *,
+        tenant_claim: str,
+        clock: Clock,
+    ) -> None:
+        self._arranged = arranged
+        self._tickets = tickets
+        self._users = users
+        self._sessions = sessions
+        self._store = store
+        self._limits = limits
+        self._tenant_claim = tenant_claim
+        self._clock = clock
+
+    async def start(self, name: str, next_path: str) -> Started:
+        """The first step; ``next_path`` is where the browser goes in the end.
+
+        Raises:
+            NotFoundError: there is no such provider.
+            ProviderUnavailableError: it does not answer.
+        """
+        arranged = self._of(name)
+        metadata = await arranged.provider.metadata()
+        text, ticket = self._tickets.issue(name, next_path)
+        return Started(arranged.flow.authorization_url(metadata, ticket), text)
+
+    def recognise(self, name: str, text: str | None, state: str | None) -> Ticket:
+        """The login that comes back: started by this browser, at this provider, and with this very state.
+
+        Raises:
+            NotFoundError: there is no such provider.
+            LoginFailedError: nothing of the kind was started here.
+        """
+        self._of(name)
+        if text is None or state is None:
+            raise LoginFailedError
+        ticket = self._tickets.read(text)
+        if ticket.provider != name or not hmac.compare_digest(ticket.state.encode(), state.encode()):
+            raise LoginFailedError
+        return ticket
+
+    async def finish(self, ticket: Ticket, answer: ProviderAnswer, client: Client) -> Issued:
+        """A new session for whoever the provider says it is.
+
+        Raises:
+            LoginFailedError: it says nothing of the kind, it was said before, or the user is shut out.
+            RateLimitedError: there were too many attempts.
+            UnavailableError: the provider or a store does not answer.
+        """
+        arranged = self._of(ticket.provider)
+        await self._limits.attempt(client.address)
+        if not await self._store.consume(ticket.state, self._clock(), ticket.expires_at):
+            raise LoginFailedError
+        metadata = await arranged.provider.metadata()
+        code = _code(metadata, answer)
+        exchanged = await arranged.flow.exchange(metadata, code, ticket)
+        expected = Expected(arranged.config.client_id, ticket.nonce, exchanged.access_token)
+        try:
+            claims = await arranged.id_tokens.verify(exchanged.id_token, expected)
+            tenant_id = tenant_of(claims, self._tenant_claim)
+        except InvalidTokenError as error:
+            logger.warning("an id token of %s is refused: %s", metadata.issuer, error.detail)
+            raise LoginFailedError from None
+        user = await self._user(arranged.config, str(claims["sub"]), tenant_id)
+        return await self._open(user, client)
+
+    async def _user(self, config: OidcProvider, issuer_subject: str, tenant_id: str) -> User:
+        # An e-mail address is never looked at: whoever can claim one at some provider would get its account here.
+        known = await self._users.by_identity(config.issuer, issuer_subject, tenant_id)
+        if known is not None:
+            return known
+        return await self._users.add_identity(
+            config.issuer, issuer_subject, subject=str(uuid4()), scopes=config.granted, tenant_id=tenant_id
+        )
+
+    async def _open(self, user: User, client: Client) -> Issued:
+        if user.disabled_at is not None:
+            raise LoginFailedError
+        try:
+            return await self._sessions.open(
+                user.subject, user.scopes, user.tenant_id, "cookie", client, known=user
+            )
+        except InvalidCredentialsError:  # disabled, or told to log in anew, while we looked
+            raise LoginFailedError from None
+
+    def _of(self, name: str) -> Arranged:
+        arranged = self._arranged.get(name)
+        if arranged is None:
+            raise NotFoundError
+        return arranged
+
+
+def _code(metadata: Metadata, answer: ProviderAnswer) -> str:
+    """The code of an answer that comes from the right provider (RFC 9207 §2.4)."""
+    absent = answer.issuer is None
+    if (absent and metadata.sends_issuer) or (not absent and answer.issuer != metadata.issuer):
+        logger.warning("an answer claims to be from another provider than %s", metadata.issuer)
+        raise LoginFailedError
+    if answer.error is not None:
+        logger.info("%s lets nobody in: %s", metadata.issuer, error_code(answer.error))
+        raise LoginFailedError
+    if not answer.code:
+        raise LoginFailedError
+    return answer.code

@@ -1,0 +1,130 @@
+"""Access tokens of an external issuer: the third profile, beside enhanced and legacy.
+
+The ``iss`` of a Bearer token decides: what claims to be from OIDC_RESOURCE_ISSUER is verified by that issuer's keys
+and never tried as anything else. Where the keys are is said by the issuer's discovery document, never by a token.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+
+from projkit.auth import jws
+from projkit.auth.jws import Unverified, time_claim
+from projkit.auth.oidc.jwks import ProviderKey, ProviderKeys
+from projkit.auth.oidc.provider import Provider
+from projkit.auth.tokens import LEEWAY_SECONDS, is_name, tenant_of
+from projkit.errors import InvalidTokenError
+from projkit.identity import ADMIN, KNOWN_SCOPES, Principal
+from projkit.settings import Settings
+
+EXTERNAL: Final = "external"
+_CACHED_TOKENS: Final = 4096
+_ACCESS_TYPES: Final = {"at+jwt", "application/at+jwt"}  # RFC 9068 §4
+_TYPES: Final = {None, "jwt", *_ACCESS_TYPES}
+# How providers without RFC 9068 say what a token is for: Keycloak in typ, Amazon Cognito in token_use.
+_PURPOSE_CLAIMS: Final = ("typ", "token_use", "token_type")
+_ACCESS: Final = {"access", "bearer", "access_token", "at+jwt", "jwt"}
+_ID_TOKEN_CLAIMS: Final = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
+_MAY_HAVE: Final = frozenset(KNOWN_SCOPES) - {ADMIN}
+
+
+class ExternalTokens:
+    """Verifies them; remembers those it has verified until they expire or the issuer's keys change."""
+
+    def __init__(
+        self, provider: Provider, settings: Settings, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._provider = provider
+        self._tenant_claim = settings.tenant_claim
+        self._now = now
+        self._registry = jwt.JWTClaimsRegistry(
+            now=lambda: int(now()),
+            leeway=LEEWAY_SECONDS,
+            iss={"essential": True, "value": provider.issuer},
+            aud={"essential": True, "value": settings.oidc_resource_audience},
+            sub={"essential": True},
+            exp={"essential": True},
+        )
+        self._verified: dict[str, tuple[float, Principal]] = {}
+        self._verified_with: ProviderKeys | None = None
+
+    def owns(self, token: str) -> bool:
+        """Whether the token claims to be from the external issuer."""
+        if token in self._verified:
+            return True
+        try:
+            return jws.read(token).claims.get("iss") == self._provider.issuer
+        except InvalidTokenError:
+            return False
+
+    async def verify(self, token: str) -> Principal:
+        """The principal that a token speaks for, if :meth:`owns` says that it is one of these.
+
+        Raises:
+            InvalidTokenError: whatever is wrong with it.
+            ProviderUnavailableError: nobody can tell, since the issuer's keys cannot be had.
+        """
+        keys = await self._provider.keys()  # asked for each time, so that a key that is withdrawn is noticed
+        if keys is not self._verified_with:
+            self._verified = {}
+            self._verified_with = keys
+        known = self._verified.get(token)
+        if known is not None:
+            if self._now() < known[0]:
+                return known[1]
+            del self._verified[token]
+        return await self._verify(jws.read(token))
+
+    async def _verify(self, unverified: Unverified) -> Principal:
+        if not _is_access_token(unverified):
+            raise InvalidTokenError
+        key = await self._provider.key_for(unverified)
+        jws.verify(unverified, key.key, key.algorithm)
+        claims = unverified.claims
+        expires, *_ = (time_claim(claims, name) for name in ("exp", "iat", "nbf"))
+        try:
+            self._registry.validate(claims)
+        except (JoseError, ValueError, TypeError) as error:
+            raise InvalidTokenError from error
+        subject = claims["sub"]
+        if expires is None or not is_name(subject):
+            raise InvalidTokenError
+        principal = Principal(
+            subject=subject,
+            scopes=_scopes(claims),
+            token_format=EXTERNAL,
+            claims=claims,
+            tenant_id=tenant_of(claims, self._tenant_claim),
+        )
+        self._remember(unverified.token, key, float(expires), principal)
+        return principal
+
+    def _remember(self, token: str, key: ProviderKey, expires: float, principal: Principal) -> None:
+        # The keys may have changed while we asked for this one: what is remembered belongs to the keys of before.
+        if self._verified_with is None or not self._verified_with.has(key):
+            return
+        if len(self._verified) >= _CACHED_TOKENS:
+            del self._verified[next(iter(self._verified))]
+        self._verified[token] = (expires, principal)
+
+
+def _is_access_token(unverified: Unverified) -> bool:
+    """Whether it was not made for another purpose: an id token also has the issuer's signature (RFC 8725 §2.8)."""
+    type_, claims = unverified.header.get("typ"), unverified.claims
+    type_ = None if type_ is None else type_.lower()
+    if type_ not in _TYPES:
+        return False
+    purposes = [str(claims[name]).lower() for name in _PURPOSE_CLAIMS if name in claims]
+    if not _ACCESS.issuperset(purposes):
+        return False
+    return bool(purposes) or type_ in _ACCESS_TYPES or not _ID_TOKEN_CLAIMS & claims.keys()
+
+
+def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+    """The scopes of ours that the token names, as text or a list; never ``admin``, which the issuer cannot give."""
+    named = claims["scope"] if "scope" in claims else claims.get("scp")
+    names = named.split() if isinstance(named, str) else named if isinstance(named, list) else []
+    return _MAY_HAVE.intersection(each for each in names if isinstance(each, str))

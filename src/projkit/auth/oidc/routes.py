@@ -1,0 +1,134 @@
+"""``/auth/oidc`` over HTTP: to the provider, and back."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Final
+from urllib.parse import parse_qsl, quote
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from projkit.auth.cookies import Cookies
+from projkit.auth.credentials import cookie_values
+from projkit.auth.oidc.login import OidcLogin, ProviderAnswer
+from projkit.auth.oidc.ticket import LIFETIME_SECONDS
+from projkit.auth.session_service import Client, Issued
+from projkit.errors import LoginFailedError
+from projkit.http.client import ClientAddresses
+from projkit.http.query import read_query
+from projkit.http.request import Request
+from projkit.http.response import PRIVATE, Header, Response
+from projkit.http.routing import Answer, Endpoint, Param
+from projkit.settings import Settings
+
+_TAG: Final = "auth"
+_PROVIDER: Final = Param("The provider's name in PROJKIT_OIDC_PROVIDERS.", "[a-z0-9_-]{1,32}")
+_MAX_NEXT_LENGTH: Final = 1024
+_MAX_PARAMETERS: Final = 50
+# A browser takes // and /\ for another host, and drops tabs and line ends before it looks.
+_RELATIVE: Final = re.compile(r"/(?!/)[^\\\x00-\x1f\x7f-\x9f]*")
+_SAFE: Final = "/:@!$&'()*+,;=-._~?%#[]"  # what a URL may hold as it is (RFC 3986 §2.2)
+
+
+def _relative(value: str) -> str:
+    path = value.partition("?")[0].partition("#")[0]
+    encoded = quote(value, safe=_SAFE)
+    if not _RELATIVE.fullmatch(value) or "//" in path or len(encoded) > _MAX_NEXT_LENGTH:
+        raise PydanticCustomError("not_relative", "Must be a path on this site, as in /projects")
+    return encoded
+
+
+class LoginQuery(BaseModel):
+    """Where to go afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    next: Annotated[str, AfterValidator(_relative)] = Field(
+        default="/", description="A path on this site to go to afterwards."
+    )
+
+
+class CallbackQuery(BaseModel):
+    """What a provider sends back (RFC 6749 §4.1.2, RFC 9207 §2); whatever else it sends is ignored."""
+
+    state: str | None = Field(default=None, description="As it was sent to the provider.")
+    code: str | None = Field(default=None, description="What the provider gives tokens for.")
+    iss: str | None = Field(default=None, description="The provider's issuer.")
+    error: str | None = Field(default=None, description="Why there is no code.")
+
+
+class OidcRoutes:
+    """The handlers of ``/auth/oidc``."""
+
+    def __init__(
+        self,
+        login: Callable[[], OidcLogin],
+        settings: Settings,
+        cookies: Cookies,
+        addresses: ClientAddresses,
+        cookies_of: Callable[[Request, Issued], list[Header]],
+    ) -> None:
+        """``login`` gives the one of the request's event loop, ``cookies_of`` the cookies of a login."""
+        self._login = login
+        self._cookies = cookies
+        self._cookie = cookies.names.login.encode()
+        self._addresses = addresses
+        self._cookies_of = cookies_of
+        self._path = f"{settings.api_prefix}/auth/oidc/{{provider}}"
+
+    def endpoints(self) -> list[Endpoint]:
+        """The declarations."""
+        headers = ("Location", "Set-Cookie")
+        return [
+            Endpoint(
+                "GET", f"{self._path}/login", self.login, "startOidcLogin", "Log in at an OpenID provider", _TAG,
+                {302: Answer("On to the provider.", headers=headers)}, ("not_found", "validation", "unavailable"),
+                public=True, query=LoginQuery, params={"provider": _PROVIDER},
+            ),
+            Endpoint(
+                "GET", f"{self._path}/callback", self.callback, "finishOidcLogin", "Come back from an OpenID provider",
+                _TAG, {303: Answer("You are logged in; on to where you wanted to go.", headers=headers)},
+                ("not_found", "unauthenticated", "rate_limited", "unavailable"),
+                public=True, query=CallbackQuery, params={"provider": _PROVIDER},
+            ),
+        ]  # fmt: skip
+
+    async def login(self, request: Request) -> Response:
+        query = read_query(LoginQuery, request.query_string, repeatable=frozenset())
+        started = await self._login().start(request.params["provider"], query.next)
+        cookie = self._cookies.transient(request, started.ticket, LIFETIME_SECONDS)
+        return Response(302, headers=(_location(started.location), *PRIVATE, cookie))
+
+    async def callback(self, request: Request) -> Response:
+        login = self._login()
+        kept = cookie_values(request.scope["headers"], self._cookie)
+        text = kept[0].decode("latin-1") if len(kept) == 1 else None
+        answer = _read_answer(request.query_string)
+        ticket = login.recognise(request.params["provider"], text, answer.state)
+        # From here on the ticket is used up, however this ends.
+        request.add_answer_header(*self._cookies.transient(request, "", 0))
+        client = Client(self._addresses.of(request.scope), request.header(b"user-agent") or "")
+        issued = await login.finish(ticket, answer, client)
+        return Response(303, headers=(_location(ticket.next), *PRIVATE, *self._cookies_of(request, issued)))
+
+
+def _read_answer(query_string: bytes) -> ProviderAnswer:
+    """What is in the query; a parameter must not be there twice (RFC 6749 §3.1)."""
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_MAX_PARAMETERS,
+        )
+    except ValueError:
+        raise LoginFailedError from None
+    known = [pair for pair in pairs if pair[0] in CallbackQuery.model_fields]
+    values = dict(known)
+    if len(values) != len(known):
+        raise LoginFailedError
+    return ProviderAnswer(values.get("state"), values.get("code"), values.get("iss"), values.get("error"))
+
+
+def _location(url: str) -> Header:
+    return b"location", url.encode("ascii")

@@ -1,0 +1,77 @@
+"""Puts the parts of OpenID Connect together, for one event loop."""
+
+from functools import partial
+
+from projkit.auth.keys import KeyRing
+from projkit.auth.limits import LoginLimits
+from projkit.auth.oidc.exchange import CodeFlow
+from projkit.auth.oidc.fetch import Fetcher
+from projkit.auth.oidc.idtoken import IdTokens
+from projkit.auth.oidc.login import Arranged, OidcLogin
+from projkit.auth.oidc.provider import Provider
+from projkit.auth.oidc.resource import ExternalTokens
+from projkit.auth.oidc.ticket import LABEL, Tickets
+from projkit.auth.session_service import SessionService
+from projkit.auth.sessions.port import SessionStore
+from projkit.auth.users import Users
+from projkit.clock import Clock
+from projkit.settings import Settings
+
+
+class Providers:
+    """The providers that the settings name, each issuer once; without any, no certificates are loaded."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        configured = settings.oidc_providers
+        issuers = {each.issuer for each in configured.values()} | {settings.oidc_resource_issuer} - {""}
+        self._fetcher = Fetcher() if issuers else None
+        self._by_issuer = (
+            {} if self._fetcher is None else {each: Provider(each, self._fetcher) for each in issuers}
+        )
+
+    def arranged(self) -> dict[str, Arranged]:
+        """Those that users log in with, by name."""
+        if self._fetcher is None:
+            return {}
+        settings, found = self._settings, {}
+        for name, config in settings.oidc_providers.items():
+            redirect_uri = f"{settings.public_url}{settings.api_prefix}/auth/oidc/{name}/callback"
+            provider = self._by_issuer[config.issuer]
+            flow = CodeFlow(config, redirect_uri, self._fetcher)
+            found[name] = Arranged(config, provider, flow, IdTokens(provider))
+        return found
+
+    def external(self) -> ExternalTokens | None:
+        """What verifies the access tokens of OIDC_RESOURCE_ISSUER, where there is one."""
+        issuer = self._settings.oidc_resource_issuer
+        return ExternalTokens(self._by_issuer[issuer], self._settings) if issuer else None
+
+    async def close(self) -> None:
+        """Gives up what is under way at them."""
+        for each in self._by_issuer.values():
+            await each.close()
+
+
+def build_login(
+    settings: Settings,
+    providers: Providers,
+    keys: KeyRing,
+    users: Users,
+    sessions: SessionService,
+    store: SessionStore,
+    limits: LoginLimits,
+    *,
+    clock: Clock,
+) -> OidcLogin:
+    """The login at these providers."""
+    return OidcLogin(
+        providers.arranged(),
+        Tickets(partial(keys.secrets, LABEL), clock=clock),
+        users,
+        sessions,
+        store,
+        limits,
+        tenant_claim=settings.tenant_claim,
+        clock=clock,
+    )

@@ -1,0 +1,86 @@
+"""Passwords: Argon2id (RFC 9106) in threads of its own, so that the event loop never waits for it."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, TypeVar
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import Argon2Error, InvalidHashError
+
+from projkit.errors import FieldError, UnavailableError, ValidationFailedError
+
+T = TypeVar("T")
+
+MINIMUM_LENGTH: Final = 8
+MAXIMUM_LENGTH: Final = 256
+# OWASP's first recommendation for Argon2id: 19 MiB, two passes, one lane; about 22 ms.
+_HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
+# The hash of nobody's password: what is verified where there is no user, so that it takes as long.
+_NOBODY: Final = _HASHER.hash("nobody has this password")
+
+
+class Passwords:
+    """Hashes and verifies, at most ``threads`` at once; more than ``waiting`` callers in line are refused."""
+
+    def __init__(self, *, threads: int = 2, waiting: int = 64) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="projkit-passwords")
+        self._places = threads + waiting
+        self._taken = 0
+
+    async def hash(self, password: str) -> str:
+        """The hash to be stored.
+
+        Raises:
+            UnavailableError: too many wait for their turn.
+        """
+        return await self._run(partial(_HASHER.hash, password))
+
+    async def verify(self, stored: str | None, password: str) -> bool:
+        """Whether ``password`` is the one that was stored; None, for nobody's, takes as long and is False.
+
+        Raises:
+            UnavailableError: too many wait for their turn.
+        """
+        good = await self._run(partial(_verify, stored or _NOBODY, password))
+        return good and stored is not None
+
+    @staticmethod
+    def is_outdated(stored: str) -> bool:
+        """Whether the hash was made with other parameters than today's."""
+        return _HASHER.check_needs_rehash(stored)
+
+    def close(self) -> None:
+        """Lets the threads go."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, work: "partial[T]") -> T:
+        if self._taken >= self._places:
+            raise UnavailableError("Too many passwords are being checked at once")
+        self._taken += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._taken -= 1
+
+
+def check_new_password(password: str, username: str, pointer: str) -> None:
+    """Holds a password that somebody chose against the rules (length alone, and not the user's own name).
+
+    Raises:
+        ValidationFailedError: naming ``pointer``, the member of the body that it came in.
+    """
+    if not MINIMUM_LENGTH <= len(password) <= MAXIMUM_LENGTH:
+        detail = f"Must have {MINIMUM_LENGTH} to {MAXIMUM_LENGTH} characters"
+        raise ValidationFailedError([FieldError("password_length", detail, pointer=pointer)])
+    if password.casefold() == username.casefold():
+        raise ValidationFailedError(
+            [FieldError("password_is_username", "Must not be the user name", pointer=pointer)]
+        )
+
+
+def _verify(stored: str, password: str) -> bool:
+    try:
+        return _HASHER.verify(stored, password)
+    except (Argon2Error, InvalidHashError):
+        return False

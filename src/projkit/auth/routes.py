@@ -1,0 +1,337 @@
+"""``/auth`` over HTTP: logging in and out, sessions, passwords, keys."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from projkit.auth.authenticator import Authenticator
+from projkit.auth.cookies import Cookies, Tokens
+from projkit.auth.credentials import cookie_values
+from projkit.auth.csrf import CsrfGuard, binding_of, session_binding
+from projkit.auth.keys import KeyRing
+from projkit.auth.login import Attempt, BuiltInUsers, LoginService
+from projkit.auth.passwords import check_new_password
+from projkit.auth.schemas import (
+    CsrfValue,
+    JsonWebKeySet,
+    Login,
+    LoginInput,
+    PasswordInput,
+    RefreshInput,
+    Registered,
+    RegistrationInput,
+    SessionInfo,
+    SessionList,
+)
+from projkit.auth.session_service import Client, Issued, SessionService
+from projkit.auth.standing import StandingCheck
+from projkit.errors import (
+    AmbiguousCredentialsError,
+    FieldError,
+    InvalidTokenError,
+    NotFoundError,
+    UnauthenticatedError,
+    ValidationFailedError,
+)
+from projkit.http.body import validate
+from projkit.http.client import ClientAddresses
+from projkit.http.request import Request
+from projkit.http.response import JSON_TYPE, PRIVATE, Header, Response, json_response
+from projkit.http.routing import Answer, Body, Endpoint, Param
+from projkit.settings import Settings
+
+_SESSION_ID: Final = Param("The session's id.", "[A-Za-z0-9_-]{43,64}")
+_TAG: Final = "auth"
+JWKS_PATH: Final = "/.well-known/jwks.json"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthServices:
+    """What the routes work with; the kit gives one for the event loop that the request runs on."""
+
+    authenticator: Authenticator
+    login: LoginService
+    built_in: BuiltInUsers
+    sessions: SessionService
+    standing: StandingCheck
+    keys: KeyRing
+    csrf: CsrfGuard
+
+
+class AuthRoutes:
+    """The handlers of ``/auth``."""
+
+    def __init__(
+        self,
+        services: Callable[[], AuthServices],
+        settings: Settings,
+        cookies: Cookies,
+        addresses: ClientAddresses,
+    ) -> None:
+        self._services = services
+        self._settings = settings
+        self._cookies = cookies
+        self._addresses = addresses
+        self._path = f"{settings.api_prefix}/auth"
+
+    def endpoints(self) -> list[Endpoint]:
+        """The declarations, from which routes and the OpenAPI document are made."""
+        path = self._path
+        login = Answer("You are logged in.", Login, headers=("Set-Cookie",))
+        gone = Answer("It is done.", headers=("Set-Cookie",))
+        refused = ("unauthenticated", "csrf", "rate_limited", "unavailable")
+        endpoints = [
+            Endpoint(
+                "POST", f"{path}/login", self.login, "logIn", "Log in", _TAG, {200: login}, refused,
+                public=True, body=Body(LoginInput), check=self._check_before_login,
+            ),
+            Endpoint(
+                "POST", f"{path}/refresh", self.refresh, "refreshTokens", "Exchange a refresh token", _TAG,
+                {200: login}, ("unauthenticated", "csrf", "unavailable"),
+                public=True, body=Body(RefreshInput, required=False), check=self._check_before_login,
+            ),
+            Endpoint(
+                "POST", f"{path}/logout", self.logout, "logOut", "End this session", _TAG, {204: gone},
+                ("unauthenticated", "csrf", "unavailable"), public=True,
+            ),
+            Endpoint(
+                "POST", f"{path}/logout-all", self.logout_all, "logOutEverywhere", "End all of your sessions",
+                _TAG, {204: gone},
+            ),
+            Endpoint(
+                "POST", f"{path}/password", self.password, "changePassword", "Change your password", _TAG,
+                {204: Answer("It is changed; your other sessions have ended.")}, ("rate_limited",),
+                body=Body(PasswordInput),
+            ),
+            Endpoint(
+                "GET", f"{path}/session", self.session, "getSession", "Who am I?", _TAG,
+                {200: Answer("You.", SessionInfo)},
+            ),
+            Endpoint(
+                "GET", f"{path}/sessions", self.sessions, "listSessions", "List your sessions", _TAG,
+                {200: Answer("Those that are live.", SessionList)},
+            ),
+            Endpoint(
+                "DELETE", f"{path}/sessions/{{session_id}}", self.end_session, "endSession", "End a session",
+                _TAG, {204: Answer("It has ended.")}, ("not_found",), params={"session_id": _SESSION_ID},
+            ),
+            Endpoint(
+                "GET", f"{path}/csrf", self.csrf, "getCsrfToken", "Get a CSRF token", _TAG,
+                {200: Answer("Send it in the CSRF header.", CsrfValue, headers=("Set-Cookie",))},
+            ),
+            *(
+                Endpoint(
+                    "GET", each, self.jwks, f"getKeys{number}", "The public keys", _TAG,
+                    {200: Answer("A JWK Set.", JsonWebKeySet)}, public=True,
+                )
+                for each, number in ((f"{path}/jwks", ""), (JWKS_PATH, "AtRoot"))
+            ),
+        ]  # fmt: skip
+        if self._settings.registration == "open":
+            endpoints.append(
+                Endpoint(
+                    "POST",
+                    f"{path}/register",
+                    self.register,
+                    "register",
+                    "Become a user",
+                    _TAG,
+                    {201: Answer("You are one.", Registered)},
+                    ("conflict", "csrf", "rate_limited", "unavailable"),
+                    public=True,
+                    body=Body(RegistrationInput),
+                    check=self._check_before_login,
+                )
+            )
+        return endpoints
+
+    async def login(self, request: Request, raw: Any) -> Response:
+        services = self._services()
+        content = validate(LoginInput, raw)
+        device = _one(cookie_values(request.scope["headers"], self._cookies.names.device.encode()))
+        issued, mark = await services.login.log_in(
+            Attempt(
+                content.username,
+                content.password,
+                self._tenant(content.tenant),
+                content.transport,
+                self._client(request),
+                device,
+            )
+        )
+        more = [] if mark is None else [self._cookies.device(request, mark)]
+        return self._issued(request, issued, more)
+
+    async def refresh(self, request: Request, raw: Any) -> Response:
+        services = self._services()
+        text = validate(RefreshInput, raw).refresh_token
+        if text is None:
+            text = self._refresh_cookie(request)
+            if text is None:
+                raise UnauthenticatedError("Send the refresh token, in the body or in its cookie")
+            shown = services.sessions.read_refresh_token(text)
+            await services.authenticator.guard(request, session_binding(shown.session_id))
+        return self._issued(request, await services.sessions.refresh(text), [])
+
+    async def logout(self, request: Request) -> Response:
+        services = self._services()
+        try:
+            credential, principal = await services.authenticator.identify(request)
+        except AmbiguousCredentialsError:
+            raise
+        except UnauthenticatedError as error:
+            if b"authorization" in request.headers:
+                raise  # what did not decide is left as it is
+            return await self._logout_by_refresh_cookie(request, services, error)
+        if credential.is_cookie:
+            await services.authenticator.guard(request, binding_of(principal))
+        if principal.session_id is not None:
+            with suppress(NotFoundError):  # it has just been ended from somewhere else
+                await services.sessions.end(principal, principal.session_id)
+        else:
+            await services.standing.call_back(principal, credential.token)
+        return self._gone(request)
+
+    async def logout_all(self, request: Request) -> Response:
+        services, principal = self._services(), request.principal
+        await services.built_in.users.end_tokens(principal.subject, principal.tenant_id)
+        await services.sessions.end_all(principal.tenant_id, principal.subject)
+        services.standing.forget()
+        return self._gone(request)
+
+    async def password(self, request: Request, raw: Any) -> Response:
+        services = self._services()
+        content = validate(PasswordInput, raw)
+        check_new_password(content.new_password, request.principal.subject, "/new_password")
+        await services.built_in.change_password(request.principal, content.old_password, content.new_password)
+        services.standing.forget()
+        return Response(204, headers=PRIVATE)
+
+    async def register(self, request: Request, raw: Any) -> Response:
+        services = self._services()
+        content = validate(RegistrationInput, raw)
+        check_new_password(content.password, content.username, "/password")
+        user = await services.built_in.register(
+            content.username,
+            content.password,
+            self._tenant(content.tenant),
+            self._addresses.of(request.scope),
+        )
+        return json_response(201, {"subject": user.subject, "username": user.username}, PRIVATE)
+
+    async def session(self, request: Request) -> Response:
+        principal = request.principal
+        expires = principal.claims.get("exp")
+        content = {
+            "subject": principal.subject,
+            "scopes": sorted(principal.scopes),
+            "session_id": principal.session_id,
+            "token_format": principal.token_format,
+            "expires_at": None if expires is None else _time(datetime.fromtimestamp(expires, UTC)),
+        }
+        return json_response(200, content, PRIVATE)
+
+    async def sessions(self, request: Request) -> Response:
+        items = [
+            {
+                "id": listed.id,
+                "current": listed.id == request.principal.session_id,
+                "transport": listed.session.transport,
+                "user_agent": listed.session.user_agent,
+                "address": listed.session.address,
+                "created_at": _time(listed.session.created_at),
+                "used_at": _time(listed.session.used_at),
+                "expires_at": _time(listed.session.expires_at),
+            }
+            for listed in await self._services().sessions.list(request.principal)
+        ]
+        return json_response(200, {"items": items}, PRIVATE)
+
+    async def end_session(self, request: Request) -> Response:
+        await self._services().sessions.end(request.principal, request.params["session_id"])
+        return Response(204, headers=PRIVATE)
+
+    async def csrf(self, request: Request) -> Response:
+        value = self._services().csrf.issue(binding_of(request.principal))
+        cookie = self._cookies.csrf(request, value, self._settings.session_idle_seconds)
+        return json_response(200, {"csrf_token": value}, (*PRIVATE, cookie))
+
+    async def jwks(self, _: Request) -> Response:
+        keys = self._services().keys.current.public()
+        return Response(
+            200, orjson.dumps({"keys": keys}), (JSON_TYPE, (b"cache-control", b"public, max-age=300"))
+        )
+
+    def _check_before_login(self, request: Request) -> None:
+        self._services().csrf.check_before_login(request)
+
+    async def _logout_by_refresh_cookie(
+        self, request: Request, services: AuthServices, refused: UnauthenticatedError
+    ) -> Response:
+        """Where the access cookie is gone or no good any more, the refresh cookie still names the session."""
+        text = self._refresh_cookie(request)
+        if text is None:
+            if isinstance(refused, InvalidTokenError):
+                services.csrf.check_origin(request)
+                for name, value in self._cookies.logout(request):
+                    request.add_answer_header(name, value)
+            raise refused
+        shown = services.sessions.read_refresh_token(text)
+        await services.authenticator.guard(request, session_binding(shown.session_id))
+        await services.sessions.end_by_refresh_token(text)
+        return self._gone(request)
+
+    def _refresh_cookie(self, request: Request) -> str | None:
+        values = cookie_values(request.scope["headers"], self._cookies.names.refresh.encode())
+        if len(values) > 1:
+            raise AmbiguousCredentialsError
+        return _one(values)
+
+    def _issued(self, request: Request, issued: Issued, more: list[Header]) -> Response:
+        content = {
+            "access_token": issued.access_token,
+            "token_type": "Bearer",
+            "expires_in": issued.expires_in,
+            "refresh_token": issued.refresh_token,
+            "refresh_expires_in": issued.refresh_expires_in,
+            "csrf_token": issued.csrf_token,
+            "session_id": issued.session_id,
+        }
+        if issued.transport == "cookie":
+            del content["access_token"], content["refresh_token"]
+        return json_response(200, content, (*PRIVATE, *self.cookies_of(request, issued), *more))
+
+    def cookies_of(self, request: Request, issued: Issued) -> list[Header]:
+        """The cookies of a login."""
+        tokens = Tokens(
+            issued.access_token,
+            issued.expires_in,
+            issued.refresh_token,
+            issued.refresh_expires_in,
+            issued.csrf_token,
+        )
+        return self._cookies.login(request, tokens)
+
+    def _gone(self, request: Request) -> Response:
+        return Response(204, headers=(*PRIVATE, *self._cookies.logout(request)))
+
+    def _client(self, request: Request) -> Client:
+        return Client(self._addresses.of(request.scope), request.header(b"user-agent") or "")
+
+    def _tenant(self, tenant: str) -> str:
+        if bool(tenant) == bool(self._settings.tenant_claim):
+            return tenant
+        detail = "Is required here" if self._settings.tenant_claim else "There are no tenants here"
+        raise ValidationFailedError([FieldError("tenant", detail, pointer="/tenant")])
+
+
+def _one(values: list[bytes]) -> str | None:
+    return values[0].decode("latin-1") if len(values) == 1 and values[0] else None
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

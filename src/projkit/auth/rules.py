@@ -1,0 +1,161 @@
+"""Which of a host's paths ask for what.
+
+A rule holds for a path prefix of whole segments, and for everything below it; the longest one wins. What no rule
+names asks for a signed-in caller. Hosts read one path in many ways: Litestar collapses slashes and looks for
+``root_path`` anywhere in the path, BlackSheep takes any case of letters, some decode twice. So a path that could be
+read in more than one way is never open, and needs whatever any of its readings asks for.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Final
+from urllib.parse import unquote
+
+from projkit.errors import ConfigurationError
+from projkit.http.request import Scope
+
+
+class Open(Enum):
+    """How a path may be open to everybody."""
+
+    PUBLIC = "public"
+    SELF_GUARDED = "self-guarded"
+
+
+# Open to everybody; who brings a good credential is known by it all the same.
+PUBLIC: Final = Open.PUBLIC
+# Credentials are not looked at: what is mounted there guards itself, as a kit does.
+SELF_GUARDED: Final = Open.SELF_GUARDED
+
+# Scopes, all of which the caller must have: one or several, or ``()`` for any signed-in caller.
+PathRules = Mapping[str, str | Sequence[str] | Open]
+Needed = tuple[str, ...] | Open
+
+_SIGNED_IN: Final = ()
+_DECODINGS: Final = 4  # how often a path is decoded again before it is given up
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §3.3
+_PARAMETERS: Final = re.compile(r";[^/]*")  # RFC 3986 §3.3
+_AMBIGUOUS: Final = re.compile(r"//|\\|[\x00-\x1f\x7f]|(?:^|/)\.+(?:/|$)")
+
+
+class Rules:
+    """Finds what a request needs.
+
+    Raises:
+        ConfigurationError: a rule is none.
+    """
+
+    def __init__(self, rules: PathRules) -> None:
+        checked = {_checked_prefix(prefix): _checked(prefix, wanted) for prefix, wanted in rules.items()}
+        if len(checked) < len(rules):
+            raise ConfigurationError(
+                "Two of the rules are for the same path, with and without a / at its end"
+            )
+        self._exact: dict[str, Needed] = {"": _SIGNED_IN, **checked}
+        self._folded: dict[str, Needed] = {}
+        for prefix, needed in self._exact.items():
+            folded = prefix.casefold()
+            self._folded[folded] = _both(self._folded.get(folded, needed), needed)
+        self._is_folded = self._folded == self._exact
+        self._depth = max(prefix.count("/") for prefix in self._exact)
+        self._everything = _scopes_of(*self._exact.values())
+
+    def needed(self, scope: Scope) -> Needed:
+        """What the caller needs, in an ``http`` or ``websocket`` scope; read from ``path``, never from ``Host``."""
+        path = path_of(scope)
+        if path is None:
+            return self._everything
+        is_encoded = b"%2f" in (scope.get("raw_path") or b"").partition(b"?")[0].lower()
+        if not is_encoded and "%" not in path and ";" not in path:
+            return self._everything if _is_ambiguous(path) else self._find(path)
+        readings = _readings(path)
+        if any(_is_ambiguous(reading) for reading in readings):
+            return self._everything
+        return _scopes_of(*(each for reading in readings for each in self._along(reading)))
+
+    def _find(self, path: str) -> Needed:
+        exact = self._longest(self._exact, path)
+        folded = path.casefold()
+        if folded == path and self._is_folded:
+            return exact
+        return _both(exact, self._longest(self._folded, folded))
+
+    def _longest(self, rules: Mapping[str, Needed], path: str) -> Needed:
+        found = rules[""]
+        for found in _matching(rules, path, self._depth):  # noqa: B007  # the last one is the longest
+            pass
+        return found
+
+    def _along(self, path: str) -> list[Needed]:
+        """Every rule that holds for the path or for what is above it, where it is unclear where it divides."""
+        return [
+            *_matching(self._exact, path, self._depth),
+            *_matching(self._folded, path.casefold(), self._depth),
+        ]
+
+
+def _matching(rules: Mapping[str, Needed], path: str, depth: int) -> Iterator[Needed]:
+    """The rules of the path's prefixes, the longest last; no more of the path is read than rules are deep."""
+    yield rules[""]
+    prefix = ""
+    for segment in path.split("/", depth + 1)[1 : depth + 1]:
+        prefix += f"/{segment}"
+        if prefix in rules:
+            yield rules[prefix]
+
+
+def path_of(scope: Scope) -> str | None:
+    """The path below ``root_path``, or None where hosts disagree on what that is.
+
+    The server may have put ``root_path`` before the path, as the ASGI specification says, or have left it away.
+    """
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "").rstrip("/")
+    if not root_path:
+        return path
+    if path == root_path:
+        return "/"
+    if path.startswith(root_path + "/"):
+        return path[len(root_path) :]
+    return None if root_path in path else path
+
+
+def _is_ambiguous(path: str) -> bool:
+    return not path.startswith("/") or _AMBIGUOUS.search(path) is not None
+
+
+def _readings(path: str) -> set[str]:
+    """As hosts would read it that decode again, or leave out what stands behind a semicolon."""
+    found = {path}
+    for _ in range(_DECODINGS):
+        path = unquote(path)
+        found.add(path)
+    if unquote(path) != path:
+        found.add("")  # which is ambiguous
+    return found | {_PARAMETERS.sub("", each) for each in found}
+
+
+def _both(one: Needed, other: Needed) -> Needed:
+    return one if one == other else _scopes_of(one, other)
+
+
+def _scopes_of(*needed: Needed) -> tuple[str, ...]:
+    return tuple(sorted({scope for each in needed if not isinstance(each, Open) for scope in each}))
+
+
+def _checked_prefix(prefix: str) -> str:
+    if not prefix.startswith("/") or _AMBIGUOUS.search(prefix) or "%" in prefix or ";" in prefix:
+        raise ConfigurationError(
+            f"The path {prefix!r} in the rules must be plain and start with /, as in /admin"
+        )
+    return prefix.rstrip("/")
+
+
+def _checked(prefix: str, wanted: str | Sequence[str] | Open) -> Needed:
+    if isinstance(wanted, Open):
+        return wanted
+    scopes = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    if not all(_SCOPE.fullmatch(scope) for scope in scopes):
+        raise ConfigurationError(f"The rule for {prefix} must be scopes, as in ('projects:read',), or PUBLIC")
+    return tuple(sorted(scopes))

@@ -1,0 +1,124 @@
+"""What comes in and goes out under ``/auth``."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
+
+from projkit.auth.users import MAX_USERNAME_LENGTH, username_key
+
+_MAX_KEY_BYTES = 4 * MAX_USERNAME_LENGTH
+
+
+def _check_key(username: str) -> str:
+    # One letter may become eighteen where names are made comparable, and no index takes a text of any length.
+    if len(username_key(username).encode()) > _MAX_KEY_BYTES:
+        raise ValueError("The name is too long once its letters are written out")
+    return username
+
+
+# What a name may be made of says the team; what nobody types is refused.
+Username = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        min_length=1,
+        max_length=MAX_USERNAME_LENGTH,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+    ),
+    AfterValidator(_check_key),
+]
+Password = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class _Input(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, strict=True)
+
+
+class LoginInput(_Input):
+    """A name and a password; ``transport`` says whether the tokens come in the body too, or as cookies alone."""
+
+    username: Username
+    password: Password
+    transport: Literal["body", "cookie"] = "body"
+    tenant: Annotated[str, Field(max_length=255)] = ""
+
+
+class RefreshInput(_Input):
+    """The refresh token, unless it is in its cookie."""
+
+    refresh_token: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+
+
+class PasswordInput(_Input):
+    """The present password and the new one."""
+
+    old_password: Annotated[Password, Field(validation_alias=AliasChoices("old_password", "old"))]
+    new_password: Annotated[Password, Field(validation_alias=AliasChoices("new_password", "new"))]
+
+
+class RegistrationInput(_Input):
+    """The name and password of a new user."""
+
+    username: Username
+    password: Password
+    tenant: Annotated[str, Field(max_length=255)] = ""
+
+
+class Login(BaseModel):
+    """A session; the tokens are absent where they are in cookies alone."""
+
+    access_token: str | None = None
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  # a scheme
+    expires_in: int
+    refresh_token: str | None = None
+    refresh_expires_in: int
+    csrf_token: str
+    session_id: str
+
+
+class SessionInfo(BaseModel):
+    """Who is asking, and by what."""
+
+    subject: str
+    scopes: list[str]
+    session_id: str | None
+    token_format: str | None
+    expires_at: str | None
+
+
+class ListedSession(BaseModel):
+    """A session of the caller's."""
+
+    id: str
+    current: bool
+    transport: str
+    user_agent: str
+    address: str
+    created_at: str
+    used_at: str
+    expires_at: str
+
+
+class SessionList(BaseModel):
+    """The live sessions of the caller, newest first."""
+
+    items: list[ListedSession]
+
+
+class CsrfValue(BaseModel):
+    """What to send in the CSRF header; the cookie holds the same."""
+
+    csrf_token: str
+
+
+class Registered(BaseModel):
+    """A new user."""
+
+    subject: str
+    username: str
+
+
+class JsonWebKeySet(BaseModel):
+    """The public keys (RFC 7517); secret ones are not in it."""
+
+    keys: list[dict[str, object]]

@@ -1,0 +1,266 @@
+"""Sessions as those who have them see them: opened, prolonged, listed, ended. The rules, and no HTTP."""
+
+import hmac
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from projkit.auth.csrf import CsrfGuard, session_binding
+from projkit.auth.keys import SecretsOf
+from projkit.auth.refresh import RefreshToken, RefreshTokens
+from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, hash_of, subject_mark
+from projkit.auth.tokens import TokenIssuer
+from projkit.auth.users import User, Users
+from projkit.clock import Clock
+from projkit.errors import InvalidCredentialsError, InvalidRefreshTokenError, NotFoundError
+from projkit.identity import Principal
+from projkit.settings import Settings
+
+Transport = Literal["body", "cookie"]
+
+SESSION_LABEL: Final = "session-id"
+GRACE_SECONDS: Final = 10  # within which a retry of the same refresh gets the same answer
+_SEED_BYTES: Final = 32
+_USER_AGENT_LENGTH: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What a session remembers of where it began, so that its owner knows it again in a list."""
+
+    address: str
+    user_agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What a login or a refresh gives; lifetimes in seconds."""
+
+    subject: str
+    session_id: str
+    transport: Transport
+    access_token: str
+    expires_in: int
+    refresh_token: str
+    refresh_expires_in: int
+    csrf_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A session as its owner sees it."""
+
+    id: str
+    session: Session
+
+
+class SessionService:
+    """Opens, prolongs and ends sessions."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: SessionStore,
+        users: Users,
+        issuer: TokenIssuer,
+        csrf: CsrfGuard,
+        *,
+        refresh_keys: SecretsOf,
+        session_keys: SecretsOf,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._users = users
+        self._issuer = issuer
+        self._csrf = csrf
+        self._refresh = RefreshTokens(refresh_keys)
+        self._keys = session_keys
+        self._clock = clock
+
+    async def open(
+        self,
+        subject: str,
+        scopes: Sequence[str],
+        tenant_id: str,
+        transport: Transport,
+        client: Client,
+        *,
+        known: User | None = None,
+    ) -> Issued:
+        """A new session with an id, a family of refresh tokens and a CSRF value of its own.
+
+        ``known`` is the user as they were before their password was looked at.
+
+        Raises:
+            InvalidCredentialsError: the user has been disabled, or given another password, since then.
+            UnavailableError: the store does not answer.
+        """
+        now = self._clock()
+        seed = secrets.token_hex(_SEED_BYTES)
+        session_id = _derive(self._keys()[0], seed)
+        refresh = self._refresh.first(session_id, subject, tenant_id)
+        ends = now + timedelta(seconds=self._settings.session_max_seconds)
+        session = Session(
+            tenant_id=tenant_id,
+            id_hash=hash_of(session_id),
+            seed=seed,
+            subject=subject,
+            scopes=tuple(scopes),
+            transport=transport,
+            # No database takes U+0000, which some servers let through.
+            user_agent=client.user_agent.replace("\0", "\ufffd")[:_USER_AGENT_LENGTH],
+            address=client.address,
+            refresh_hash=hash_of(refresh.encode()),
+            parent_hash=None,
+            generation=0,
+            rotated_at=now,
+            created_at=now,
+            used_at=now,
+            idle_expires_at=min(ends, now + timedelta(seconds=self._settings.session_idle_seconds)),
+            expires_at=ends,
+        )
+        await self._store.create(session)
+        # Only now: what ended the user's other sessions while we looked may have missed this one.
+        present = await self._users.by_subject(subject, tenant_id)
+        if _is_shut_out(present, known):
+            await self._store.revoke(session.key)
+            raise InvalidCredentialsError
+        return self._issue(session, session_id, refresh, now)
+
+    async def refresh(self, text: str) -> Issued:
+        """Exchanges a refresh token for a new one, and a new access token.
+
+        A retry within ten seconds gets the same successor; whoever shows an older token ends the session, since one
+        of the two who have it must be a thief.
+
+        Raises:
+            InvalidRefreshTokenError: it is no present token of a live session.
+            UnavailableError: the store does not answer.
+        """
+        shown = RefreshTokens.read(text)
+        now = self._clock()
+        session = await self._store.get_fresh(shown.key, now)
+        if session is None:
+            raise InvalidRefreshTokenError
+        if _is_shut_out(await self._users.by_subject(session.subject, session.tenant_id), None):
+            await self._store.revoke(shown.key)
+            raise InvalidRefreshTokenError
+        if hmac.compare_digest(session.refresh_hash, hash_of(text)):
+            successor = self._refresh.successor(shown, session.generation + 1)
+            rotation = Rotation(
+                expected_hash=session.refresh_hash,
+                new_hash=hash_of(successor.encode()),
+                generation=session.generation + 1,
+                at=now,
+                idle_expires_at=self._idle_end(session, now),
+            )
+            if await self._store.rotate(shown.key, rotation):
+                return self._issue(session, shown.session_id, successor, now)
+            session = await self._store.get_fresh(shown.key, now)  # somebody was faster
+            if session is None:
+                raise InvalidRefreshTokenError
+        return await self._retry(shown, text, session, now)
+
+    async def _retry(self, shown: RefreshToken, text: str, session: Session, now: datetime) -> Issued:
+        parent = session.parent_hash
+        is_parent = parent is not None and hmac.compare_digest(parent, hash_of(text))
+        if is_parent and now - session.rotated_at <= timedelta(seconds=GRACE_SECONDS):
+            present = self._refresh.present(shown, session)
+            if present is not None:
+                return self._issue(session, shown.session_id, present, now)
+        await self._store.revoke(shown.key)
+        raise InvalidRefreshTokenError
+
+    def read_refresh_token(self, text: str) -> RefreshToken:
+        """What a refresh token says of itself.
+
+        Raises:
+            InvalidRefreshTokenError: it does not look like one of ours.
+        """
+        return RefreshTokens.read(text)
+
+    async def end_by_refresh_token(self, text: str) -> None:
+        """Ends the session of a refresh token, if it is its present one or the one before."""
+        try:
+            shown = RefreshTokens.read(text)
+        except InvalidRefreshTokenError:
+            return
+        session = await self._store.get_fresh(shown.key, self._clock())
+        if session is not None and hash_of(text) in {session.refresh_hash, session.parent_hash}:
+            await self._store.revoke(shown.key)
+
+    async def end(self, principal: Principal, session_id: str) -> None:
+        """Ends a session of the principal's, named by its id.
+
+        Raises:
+            NotFoundError: the principal has no such session.
+        """
+        mark = subject_mark(principal.tenant_id, principal.subject)
+        for id_hash in (
+            hash_of(session_id),
+            session_id,
+        ):  # the hash is the name where the id cannot be derived
+            key = SessionKey(principal.tenant_id, mark, id_hash)
+            session = await self._store.get_fresh(key, self._clock())
+            if session is not None and session.subject == principal.subject:
+                await self._store.revoke(key)
+                return
+        raise NotFoundError
+
+    async def end_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> None:
+        """Ends all sessions of a subject, but for the one whose id is ``keep``."""
+        await self._store.revoke_all(tenant_id, subject, keep=None if keep is None else hash_of(keep))
+
+    async def list(self, principal: Principal) -> list[Listed]:
+        """The live sessions of the principal, newest first."""
+        sessions = await self._store.list(principal.tenant_id, principal.subject, self._clock())
+        return [Listed(self._id_of(session), session) for session in sessions]
+
+    def csrf_token(self, session_id: str) -> str:
+        """A new CSRF value for a session."""
+        return self._csrf.issue(session_binding(session_id))
+
+    def _id_of(self, session: Session) -> str:
+        # Nothing in clear is stored: the id is derived anew. Where its key has been retired, its hash names it.
+        candidates = (_derive(key, session.seed) for key in self._keys())
+        return next((each for each in candidates if hash_of(each) == session.id_hash), session.id_hash)
+
+    def _issue(self, session: Session, session_id: str, refresh: RefreshToken, now: datetime) -> Issued:
+        left = int((session.expires_at - now).total_seconds())
+        seconds = max(1, min(self._settings.access_token_seconds, left))
+        access = self._issuer.issue(
+            session.subject,
+            session.scopes,
+            seconds=seconds,
+            tenant_id=session.tenant_id,
+            session_id=session_id,
+        )
+        idle = int((self._idle_end(session, now) - now).total_seconds())
+        return Issued(
+            subject=session.subject,
+            session_id=session_id,
+            transport="cookie" if session.transport == "cookie" else "body",
+            access_token=access,
+            expires_in=seconds,
+            refresh_token=refresh.encode(),
+            refresh_expires_in=max(1, idle),
+            csrf_token=self.csrf_token(session_id),
+        )
+
+    def _idle_end(self, session: Session, now: datetime) -> datetime:
+        return min(session.expires_at, now + timedelta(seconds=self._settings.session_idle_seconds))
+
+
+def _is_shut_out(present: User | None, known: User | None) -> bool:
+    """Whether the user is disabled now, or has lost what was good when they were ``known``."""
+    if present is None:
+        return known is not None
+    return present.disabled_at is not None or (known is not None and present.valid_after != known.valid_after)
+
+
+def _derive(key: bytes, seed: str) -> str:
+    return urlsafe_b64encode(hmac.digest(key, seed.encode(), "sha256")).rstrip(b"=").decode()

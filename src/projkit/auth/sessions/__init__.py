@@ -1,0 +1,1 @@
+"""Sessions: one contract, kept in the database or in Redis."""

@@ -1,0 +1,157 @@
+"""Sessions in the database: the default, which outlives a restart. Every look-up is a fresh one."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from projkit.auth.expired import forget_expired
+from projkit.auth.sessions.port import Rotation, Session, SessionKey, Use, hash_of
+from projkit.db.port import Database
+from projkit.db.statement import Row, Statement
+from projkit.db.tables import Tables
+from projkit.errors import DatabaseConstraintError
+
+_FIELDS: Final = tuple(Session.__slots__)
+_FORGET_EVERY: Final = 100
+
+
+class DatabaseSessions:
+    """A :class:`~projkit.auth.sessions.port.SessionStore` over the database port."""
+
+    def __init__(self, database: Database, tables: Tables) -> None:
+        self._database = database
+        self._created = 0
+        sessions, once = tables.sessions, tables.one_time_values
+        fields = [sessions.c[name] for name in _FIELDS]
+        this = sa.and_(_equals(sessions.c.tenant_id), _equals(sessions.c.id_hash))
+        live = sa.and_(
+            sessions.c.idle_expires_at > _bind("now", sessions.c.expires_at),
+            sessions.c.expires_at > _bind("now", sessions.c.expires_at),
+        )
+        of_subject = sa.and_(_equals(sessions.c.tenant_id), _equals(sessions.c.subject))
+        self._insert = Statement(
+            sa.insert(sessions).values({name: _bind(name, sessions.c[name]) for name in _FIELDS})
+        )
+        self._get = Statement(sa.select(*(sessions.c[name] for name in Use.__slots__)).where(this, live))
+        self._get_whole = Statement(sa.select(*fields).where(this, live))
+        self._list = Statement(
+            sa.select(*fields).where(of_subject, live).order_by(sessions.c.created_at.desc())
+        )
+        self._touch = Statement(
+            sa.update(sessions).where(this, live).values(
+                used_at=_bind("now", sessions.c.used_at),
+                idle_expires_at=_bind("idle", sessions.c.idle_expires_at),
+            )
+        )  # fmt: skip
+        self._rotate = Statement(
+            sa.update(sessions)
+            .where(this, live, sessions.c.refresh_hash == _bind("expected", sessions.c.refresh_hash))
+            .values(
+                refresh_hash=_bind("new_hash", sessions.c.refresh_hash),
+                parent_hash=_bind("expected", sessions.c.parent_hash),
+                generation=_bind("new_generation", sessions.c.generation),
+                rotated_at=_bind("now", sessions.c.rotated_at),
+                used_at=_bind("now", sessions.c.used_at),
+                idle_expires_at=_bind("idle", sessions.c.idle_expires_at),
+            )
+            .returning(sessions.c.id_hash)
+        )
+        self._revoke = Statement(sa.delete(sessions).where(this).returning(sessions.c.id_hash))
+        self._revoke_all = Statement(
+            sa.delete(sessions)
+            .where(of_subject, sessions.c.id_hash != _bind("keep", sessions.c.id_hash))
+            .returning(sessions.c.id_hash)
+        )
+        self._forget_expired = [forget_expired(table) for table in (sessions, once)]
+        self._consume = Statement(
+            sa.insert(once)
+            .values({name: _bind(name, once.c[name]) for name in ("tenant_id", "value_hash", "expires_at")})
+            .returning(once.c.value_hash)
+        )
+
+    async def create(self, session: Session) -> None:
+        await self._database.write_one(self._insert, _params(session))
+        self._created += 1
+        if self._created % _FORGET_EVERY == 1:
+            for statement in self._forget_expired:
+                await self._database.write_one(statement, {"now": session.created_at})
+
+    async def get(self, key: SessionKey, now: datetime) -> Use | None:
+        params = {"tenant_id": key.tenant_id, "id_hash": key.id_hash, "now": now}
+        row = await self._database.fetch_one(self._get, params)
+        return None if row is None else Use(*row)
+
+    async def get_fresh(self, key: SessionKey, now: datetime) -> Session | None:
+        params = {"tenant_id": key.tenant_id, "id_hash": key.id_hash, "now": now}
+        row = await self._database.fetch_one(self._get_whole, params)
+        return None if row is None else _session(row)
+
+    async def touch(self, key: SessionKey, now: datetime, idle_expires_at: datetime) -> None:
+        params = {"tenant_id": key.tenant_id, "id_hash": key.id_hash, "now": now, "idle": idle_expires_at}
+        await self._database.write_one(self._touch, params)
+
+    async def rotate(self, key: SessionKey, rotation: Rotation) -> bool:
+        row = await self._database.write_one(
+            self._rotate,
+            {
+                "tenant_id": key.tenant_id,
+                "id_hash": key.id_hash,
+                "expected": rotation.expected_hash,
+                "new_hash": rotation.new_hash,
+                "new_generation": rotation.generation,
+                "now": rotation.at,
+                "idle": rotation.idle_expires_at,
+            },
+        )
+        return row is not None
+
+    async def revoke(self, key: SessionKey) -> bool:
+        params = {"tenant_id": key.tenant_id, "id_hash": key.id_hash}
+        return await self._database.write_one(self._revoke, params) is not None
+
+    async def revoke_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> int:
+        params = {"tenant_id": tenant_id, "subject": subject, "keep": keep or ""}
+        rows = await self._database.transact(
+            lambda transaction: transaction.fetch_all(self._revoke_all, params)
+        )
+        return len(rows)
+
+    async def list(self, tenant_id: str, subject: str, now: datetime) -> Sequence[Session]:
+        rows = await self._database.fetch_all(
+            self._list, {"tenant_id": tenant_id, "subject": subject, "now": now}
+        )
+        return [_session(row) for row in rows]
+
+    async def consume(self, value: str, now: datetime, expires_at: datetime) -> bool:
+        if now >= expires_at:
+            return False
+        params = {"tenant_id": "", "value_hash": hash_of(value), "expires_at": expires_at}
+        try:
+            return await self._database.write_one(self._consume, params) is not None
+        except DatabaseConstraintError:
+            return False
+
+    async def ping(self) -> None:
+        await self._database.ping()
+
+
+def _bind(name: str, column: sa.Column[Any]) -> sa.BindParameter[Any]:
+    return sa.bindparam(name, type_=column.type)
+
+
+def _equals(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    return column == _bind(column.name, column)
+
+
+def _params(session: Session) -> dict[str, Any]:
+    params = {name: getattr(session, name) for name in _FIELDS}
+    params["scopes"] = " ".join(session.scopes)
+    return params
+
+
+def _session(row: Row) -> Session:
+    values = dict(zip(_FIELDS, row, strict=True))
+    values["scopes"] = tuple(values["scopes"].split())
+    return Session(**values)

@@ -1,0 +1,108 @@
+"""Whether what a token says still holds: it may be good by its signature, and yet have been called back."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+from projkit.auth.sessions.port import SessionKey, SessionStore, hash_of, subject_mark
+from projkit.auth.users import Standing, Users
+from projkit.clock import Clock
+from projkit.errors import InvalidTokenError, UnavailableError
+from projkit.identity import Principal
+
+_MARGIN_SECONDS: Final = 60.0  # more than the leeway that a clock is given
+_LONGEST_SECONDS: Final = 36_500 * 86_400.0
+_ENTRIES: Final = 10_000
+
+
+class StandingCheck:
+    """Looks the session up, or, for tokens without one, what is noted of the user and the token.
+
+    Each look-up is fresh, unless ``cache_seconds`` allows it to be a moment old.
+    """
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        users: Users,
+        *,
+        idle_seconds: int,
+        cache_seconds: float,
+        clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sessions = sessions
+        self._users = users
+        self._idle = timedelta(seconds=idle_seconds)
+        # Use is noted now and then only: a write for each request would cost more than the request.
+        self._note_use_after = min(timedelta(minutes=1), self._idle / 10)
+        self._cache_seconds = cache_seconds
+        self._clock = clock
+        self._monotonic = monotonic
+        self._known: dict[str, tuple[float, Standing]] = {}
+        self._changes = 0
+
+    async def check(self, principal: Principal, token: str) -> None:
+        """Returns where the token still holds.
+
+        Raises:
+            InvalidTokenError: its session has ended, its user is disabled, or it was called back.
+            UnavailableError: nobody can tell, since the store does not answer.
+        """
+        if principal.session_id is not None:
+            await self._check_session(principal, principal.session_id)
+            return
+        standing = await self._standing(principal, _mark_of(token))
+        if standing.disabled or standing.revoked:
+            raise InvalidTokenError
+        if standing.valid_after is not None:
+            issued = principal.claims.get("iat")
+            if issued is None or issued < standing.valid_after.timestamp():
+                raise InvalidTokenError
+
+    async def call_back(self, principal: Principal, token: str) -> None:
+        """Refuses one token without a session, from now on until it would have ended by itself."""
+        now = self._clock()
+        left = float(principal.claims.get("exp", 0)) - now.timestamp() + _MARGIN_SECONDS
+        ends = now + timedelta(seconds=min(max(left, _MARGIN_SECONDS), _LONGEST_SECONDS))
+        await self._users.revoke_token(_mark_of(token), principal.tenant_id, ends)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets what is remembered, and what is being asked: this worker has just changed it."""
+        self._changes += 1
+        self._known.clear()
+
+    async def _check_session(self, principal: Principal, session_id: str) -> None:
+        mark = subject_mark(principal.tenant_id, principal.subject)
+        key = SessionKey(principal.tenant_id, mark, hash_of(session_id))
+        now = self._clock()
+        session = await self._sessions.get(key, now)
+        if session is None or session.subject != principal.subject:
+            raise InvalidTokenError
+        if now - session.used_at > self._note_use_after:
+            # The session is good: that its use cannot be noted now (a Redis that is full, say) refuses nobody.
+            with suppress(UnavailableError):
+                await self._sessions.touch(key, now, min(session.expires_at, now + self._idle))
+
+    async def _standing(self, principal: Principal, token_hash: str) -> Standing:
+        if not self._cache_seconds:
+            return await self._users.standing(principal.subject, principal.tenant_id, token_hash)
+        asked_at = self._monotonic()
+        known = self._known.get(token_hash)
+        if known is not None and asked_at - known[0] < self._cache_seconds:
+            return known[1]
+        changes = self._changes
+        standing = await self._users.standing(principal.subject, principal.tenant_id, token_hash)
+        if changes == self._changes:
+            if len(self._known) >= _ENTRIES:
+                del self._known[next(iter(self._known))]
+            self._known[token_hash] = (asked_at, standing)
+        return standing
+
+
+def _mark_of(token: str) -> str:
+    # Without its signature: anybody can write an ECDSA signature in a second way that is as good (s and n - s).
+    return hash_of(f"token:{token.rpartition('.')[0]}")

@@ -1,0 +1,129 @@
+"""Puts the parts of the authentication together, for one event loop."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from projkit.auth.authenticator import Authenticator, CountCredential
+from projkit.auth.counts import Counts, DatabaseCounts, RedisCounts
+from projkit.auth.credentials import CookieNames, CredentialReader
+from projkit.auth.csrf import LABEL as CSRF_LABEL
+from projkit.auth.csrf import CountCheck, CsrfCheck, CsrfGuard
+from projkit.auth.keys import KeyRing
+from projkit.auth.legacy import LegacyProfile
+from projkit.auth.limits import DEVICE_LABEL, KnownDevices, LoginLimits
+from projkit.auth.login import BuiltInUsers, HostLogin, HostUsers, LoginService
+from projkit.auth.oidc.login import OidcLogin
+from projkit.auth.oidc.wiring import Providers, build_login
+from projkit.auth.passwords import Passwords
+from projkit.auth.refresh import LABEL as REFRESH_LABEL
+from projkit.auth.routes import AuthServices
+from projkit.auth.session_service import SESSION_LABEL, SessionService
+from projkit.auth.sessions.cached import CachedSessions
+from projkit.auth.sessions.database import DatabaseSessions
+from projkit.auth.sessions.port import SessionStore
+from projkit.auth.sessions.redis import RedisSessions
+from projkit.auth.standing import StandingCheck
+from projkit.auth.tokens import TokenIssuer, TokenVerifier
+from projkit.auth.users import Users
+from projkit.clock import Clock
+from projkit.db.port import Database
+from projkit.db.tables import Tables
+from projkit.redis.connect import RedisClient
+from projkit.settings import Settings
+
+_NO_CACHE: Final = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AuthParts:
+    """What the authentication works with on one event loop."""
+
+    services: AuthServices
+    store: SessionStore
+    users: Users
+    passwords: Passwords
+    issuer: TokenIssuer
+    verifier: TokenVerifier
+    providers: Providers
+    oidc: OidcLogin
+
+    async def close(self) -> None:
+        """Closes what was opened here; the store's connections are the kit's."""
+        self.passwords.close()
+        await self.providers.close()
+
+
+def cookie_names(settings: Settings) -> CookieNames:
+    """The names of the kit's cookies."""
+    return CookieNames(host_prefix=settings.cookie_host_prefix, csrf=settings.csrf_cookie_name)
+
+
+def session_store(
+    settings: Settings, database: Database, tables: Tables, redis: RedisClient | None
+) -> SessionStore:
+    """Where sessions are kept: in Redis where there is one, unless SESSION_STORE says otherwise."""
+    if redis is None or settings.session_store == "database":
+        return DatabaseSessions(database, tables)
+    return RedisSessions(redis, prefix=settings.redis_prefix)
+
+
+def build_auth(
+    settings: Settings,
+    keys: KeyRing,
+    database: Database,
+    tables: Tables,
+    redis: RedisClient | None,
+    *,
+    clock: Clock,
+    count: CountCredential,
+    count_csrf: CountCheck,
+    authenticate: HostLogin | None = None,
+    csrf_check: CsrfCheck | None = None,
+) -> AuthParts:
+    """All of it; ``redis`` holds the sessions where there is one, unless SESSION_STORE says otherwise."""
+    names = cookie_names(settings)
+    store = session_store(settings, database, tables, redis)
+    counts: Counts
+    if isinstance(store, RedisSessions) and redis is not None:
+        # A look-up costs a round trip, and what another worker revokes is refused here within the second.
+        cache_seconds = settings.session_cache_seconds
+        if cache_seconds:
+            store = CachedSessions(store, seconds=cache_seconds)
+        counts = RedisCounts(redis, prefix=settings.redis_prefix)
+    else:
+        cache_seconds = _NO_CACHE
+        counts = DatabaseCounts(database, tables, clock=clock)
+    users = Users(database, tables, clock=clock)
+    legacy = LegacyProfile(settings)
+    issuer = TokenIssuer(keys, settings)
+    verifier = TokenVerifier(keys, settings, legacy=legacy)
+    csrf = CsrfGuard(
+        settings, partial(keys.secrets, CSRF_LABEL), names, count=count_csrf, own_check=csrf_check
+    )
+    standing = StandingCheck(
+        store, users, idle_seconds=settings.session_idle_seconds, cache_seconds=cache_seconds, clock=clock
+    )
+    sessions = SessionService(
+        settings,
+        store,
+        users,
+        issuer,
+        csrf,
+        refresh_keys=partial(keys.secrets, REFRESH_LABEL),
+        session_keys=partial(keys.secrets, SESSION_LABEL),
+        clock=clock,
+    )
+    limits = LoginLimits(settings, counts, KnownDevices(partial(keys.secrets, DEVICE_LABEL)))
+    passwords = Passwords()
+    built_in = BuiltInUsers(users, passwords, sessions, limits)
+    login: LoginService = built_in
+    if authenticate is not None:
+        login = HostUsers(authenticate, users, sessions, limits)
+    providers = Providers(settings)
+    oidc = build_login(settings, providers, keys, users, sessions, store, limits, clock=clock)
+    authenticator = Authenticator(
+        CredentialReader(names), verifier, standing, csrf, legacy, count, external=providers.external()
+    )
+    services = AuthServices(authenticator, login, built_in, sessions, standing, keys, csrf)
+    return AuthParts(services, store, users, passwords, issuer, verifier, providers, oidc)

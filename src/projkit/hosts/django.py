@@ -1,0 +1,127 @@
+"""In Django: ``request.principal``, and ``@require_scopes("projects:read")`` on views, sync and async.
+
+``settings.PROJKIT_KIT`` is the kit, or the dotted path of one: ``"mysite.asgi.kit"``. Both need Django to be served
+over ASGI, as the kit itself does.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse
+from django.utils.module_loading import import_string
+
+from projkit.auth.connection import (
+    Authenticates,
+    Known,
+    admitted,
+    already_known,
+    known_of,
+    request_of,
+    sign_in,
+    take_answer_headers,
+)
+from projkit.errors import ProjkitError
+from projkit.http.problem import problem_response
+from projkit.http.request import Scope
+from projkit.http.response import NO_SNIFF
+from projkit.http.timing import RequestIds
+
+_IDS: Final = RequestIds()
+_SETTING: Final = "PROJKIT_KIT"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PrincipalMiddleware:
+    """Sets ``request.principal``: the caller, or an anonymous one (``is_authenticated`` is False); refuses nobody."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self._get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
+        if self._is_async:
+            return self._call_async(request)
+        request.principal = _known(request).user
+        return _told(request, self._get_response(request))
+
+    async def _call_async(self, request: HttpRequest) -> HttpResponse:
+        request.principal = (await known_of(_kit(), _scope(request))).user
+        return _told(request, await self._get_response(request))
+
+
+def require_scopes(*scopes: str) -> Callable[[F], F]:
+    """Lets callers who have all of ``scopes`` (none: any who are signed in) through to a view.
+
+    Others get the kit's ``application/problem+json``: 401 with ``WWW-Authenticate``, 403, or 503 with
+    ``Retry-After``. For methods of class-based views, use ``method_decorator``.
+    """
+
+    def decorate(view: F) -> F:
+        if iscoroutinefunction(view):
+
+            @wraps(view)
+            async def guarded_async(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+                refused = _admit(request, await known_of(_kit(), _scope(request)), scopes)
+                return _told(request, refused or await view(request, *args, **kwargs))
+
+            return guarded_async  # type: ignore[return-value]  # it is called as the view was
+
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            refused = _admit(request, _known(request), scopes)
+            return _told(request, refused or view(request, *args, **kwargs))
+
+        return guarded  # type: ignore[return-value]  # it is called as the view was
+
+    return decorate
+
+
+def _admit(request: HttpRequest, known: Known, scopes: tuple[str, ...]) -> HttpResponse | None:
+    try:
+        request.principal = admitted(known, scopes)
+    except ProjkitError as error:
+        request_id = _IDS.of(_scope(request))
+        answer = problem_response(error, request_of(_scope(request), request_id.decode()))
+        refused = HttpResponse(answer.body, status=answer.status)
+        for name, value in (*answer.headers, NO_SNIFF, (b"x-request-id", request_id)):
+            refused[name.decode()] = value.decode()
+        return refused
+    sign_in(_scope(request), request.principal)
+    return None
+
+
+def _known(request: HttpRequest) -> Known:
+    """Who calls, from a thread of Django's; the kit is asked on the event loop that it lives on."""
+    kit, scope = _kit(), _scope(request)
+    known = already_known(kit, scope)
+    return async_to_sync(known_of)(kit, scope) if known is None else known
+
+
+def _told(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    for name, value in take_answer_headers(_scope(request)):
+        response[name.decode()] = value.decode()
+    return response
+
+
+def _kit() -> Authenticates:
+    kit = getattr(settings, _SETTING, None)
+    if kit is None:
+        raise ImproperlyConfigured(f"{_SETTING} must be the kit, or its dotted path, as in 'mysite.asgi.kit'")
+    found: Authenticates = import_string(kit) if isinstance(kit, str) else kit
+    return found
+
+
+def _scope(request: HttpRequest) -> Scope:
+    scope: Scope | None = getattr(request, "scope", None)
+    if scope is None:
+        raise ImproperlyConfigured("projkit needs Django to be served over ASGI; this request came over WSGI")
+    return scope

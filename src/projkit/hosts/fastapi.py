@@ -1,0 +1,64 @@
+"""In FastAPI: ``Depends(require_scopes(kit, "projects:read"))``, or ``Security(current_principal(kit), scopes=[…])``.
+
+They work with and without :class:`AuthMiddleware` around the app, for HTTP and WebSocket routes, and show in the
+app's OpenAPI document as the security schemes ``projkit_bearer`` and ``projkit_cookie``.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import HTTPException, Response, Security
+from fastapi.openapi.models import APIKey, HTTPBearer
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from projkit.auth.connection import Authenticates, take_answer_headers
+from projkit.auth.credentials import CookieNames
+from projkit.hosts.starlette import admit_or_raise
+from projkit.identity import Principal
+
+Dependency = Callable[..., Awaitable[Principal]]
+
+
+class _Scheme(SecurityBase):
+    """Is only there for the document: the kit reads the credentials."""
+
+    def __init__(self, name: str, model: HTTPBearer | APIKey) -> None:
+        self.scheme_name = name
+        self.model = model
+
+    async def __call__(self) -> None:
+        return None
+
+
+def current_principal(kit: Authenticates) -> Dependency:
+    """A dependency that gives the :class:`Principal` who is signed in, and refuses everybody else.
+
+    With ``Security(…, scopes=[…])`` the caller must have all of the scopes.
+    """
+    return require_scopes(kit)
+
+
+def require_scopes(kit: Authenticates, *scopes: str) -> Dependency:
+    """A dependency that gives the :class:`Principal`, who has all of ``scopes``.
+
+    Others are refused by ``fastapi.HTTPException``, so that the app's own handlers answer: 401 with
+    ``WWW-Authenticate``, 403, or 503 with ``Retry-After``. A WebSocket is refused before it is accepted.
+    """
+    names = CookieNames(host_prefix=kit.settings.cookie_host_prefix, csrf=kit.settings.csrf_cookie_name)
+    bearer = _Scheme("projkit_bearer", HTTPBearer(bearerFormat="JWT"))
+    cookie = _Scheme("projkit_cookie", APIKey.model_validate({"in": "cookie", "name": names.auth}))
+
+    async def dependency(
+        connection: HTTPConnection,
+        response: Response,
+        wanted: SecurityScopes,
+        _bearer: None = Security(bearer, scopes=scopes),
+        _cookie: None = Security(cookie, scopes=scopes),
+    ) -> Principal:
+        principal = await admit_or_raise(kit, connection.scope, (*scopes, *wanted.scopes), HTTPException)
+        for name, value in take_answer_headers(connection.scope):
+            response.headers.append(name.decode(), value.decode())
+        return principal
+
+    return dependency

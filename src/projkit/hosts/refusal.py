@@ -1,0 +1,40 @@
+"""What a guard tells its framework when it refuses a request."""
+
+from dataclasses import dataclass
+
+from projkit.auth.connection import Authenticates, admitted, known_of, sign_in, take_answer_headers
+from projkit.errors import ProjkitError
+from projkit.http.problem import headers_of, status_of
+from projkit.http.request import Scope
+from projkit.identity import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer without a body: the host's own error handlers give it one."""
+
+    status: int
+    detail: str
+    headers: dict[str, str]
+
+
+async def admit(kit: Authenticates, scope: Scope, scopes: tuple[str, ...]) -> Principal:
+    """The caller, who has all of ``scopes`` and is in ``scope["user"]`` from now on.
+
+    Raises:
+        UnauthenticatedError: nobody is signed in.
+        CsrfFailedError: somebody is, but another site may have caused the request.
+        InsufficientScopeError: with what is missing.
+        UnavailableError: nobody can tell who it is.
+    """
+    principal = admitted(await known_of(kit, scope), scopes)
+    sign_in(scope, principal)
+    return principal
+
+
+def refusal_of(error: ProjkitError, scope: Scope) -> Refusal:
+    """How an error is told: by its status and headers, ``WWW-Authenticate`` and ``Retry-After`` among them."""
+    headers = (*headers_of(error), *take_answer_headers(scope))
+    status = status_of(type(error))
+    detail = error.detail if status != 500 else ProjkitError.title
+    return Refusal(status, detail, {name.decode(): value.decode() for name, value in headers})

@@ -1,0 +1,75 @@
+"""Who a request comes from, as far as the connection and trusted proxies tell."""
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Final
+
+from projkit.http.request import Scope
+
+_IPV6_PREFIX: Final = 64  # what one subscriber has; single addresses are theirs to choose
+
+
+class ClientAddresses:
+    """Reads the client's address; ``X-Forwarded-For`` counts only as far as trusted proxies wrote it."""
+
+    def __init__(self, trusted_proxies: Iterable[str]) -> None:
+        self._trusted = [ipaddress.ip_network(each, strict=False) for each in trusted_proxies]
+
+    def of(self, scope: Scope) -> str:
+        """The address, or ``""`` where the server tells none."""
+        client = scope.get("client")
+        address = str(client[0]) if client else ""
+        if not self._trusted or not self._trusts(address):
+            return address
+        hops = [
+            hop.strip()
+            for name, value in scope["headers"]
+            if name == b"x-forwarded-for"
+            for hop in value.decode("latin-1").split(",")
+        ]
+        for hop in reversed(hops):
+            if _parse(hop) is None:
+                return address
+            address = hop
+            if not self._trusts(hop):
+                break
+        return address
+
+    def is_loopback(self, scope: Scope) -> bool:
+        """Whether the connection comes from this machine, with no proxy between."""
+        client = scope.get("client")
+        parsed = _parse(str(client[0])) if client else None
+        return parsed is not None and parsed.is_loopback
+
+    def is_secure(self, scope: Scope) -> bool:
+        """Whether the client spoke https, to us or to a trusted proxy."""
+        if scope.get("scheme") in {"https", "wss"}:
+            return True
+        client = scope.get("client")
+        if not self._trusted or client is None or not self._trusts(str(client[0])):
+            return False
+        return any(
+            name == b"x-forwarded-proto" and value.strip().lower() in {b"https", b"wss"}
+            for name, value in scope["headers"]
+        )
+
+    def _trusts(self, address: str) -> bool:
+        parsed = _parse(address)
+        return parsed is not None and any(parsed in network for network in self._trusted)
+
+
+def group_of(address: str) -> str:
+    """What an address is counted under: itself, or the /64 that an IPv6 subscriber has."""
+    parsed = _parse(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))
+    return address
+
+
+def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(address)
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Redis: one server, Sentinel or Cluster, with every wait bounded."""

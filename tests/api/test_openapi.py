@@ -1,0 +1,90 @@
+"""The OpenAPI document and the page that shows it."""
+
+import gzip
+import json
+import re
+
+import pytest
+from openapi_spec_validator import validate
+
+from projkit import ProjKit, Settings
+from projkit.http.problem import STATUS
+from tests.conftest import SECRET, Client
+
+pytestmark = pytest.mark.anyio
+DOCS = "/api/v1/docs"
+
+
+async def test_the_document_is_valid_and_complete(client: Client) -> None:
+    """The document is valid OpenAPI 3.1 and has every route of the API with its answers."""
+    answer = await client.get("/api/v1/openapi.json")
+    document = answer.json()
+    validate(document)
+    assert document["openapi"].startswith("3.1")
+    shown = {
+        (method.upper(), path)
+        for path, item in document["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    kit = ProjKit(Settings(secret=SECRET))
+    routes = {
+        (next(iter((route.methods or set()) - {"HEAD"})), route.path)
+        for route in kit.routes
+        if "/docs" not in route.path and not route.path.endswith("openapi.json")
+    }
+    assert shown == routes
+    for method, path in shown:
+        operation = document["paths"][path][method.lower()]
+        if operation["security"]:
+            assert {"401", "500", "503"} <= operation["responses"].keys()
+        # Refused to some who are signed in: by scope, or where another site may be behind the request.
+        refusing = "Scope: " in operation.get("description", "") or (
+            operation["security"] and method != "GET"
+        )
+        assert not refusing or "403" in operation["responses"]
+
+
+async def test_every_error_class_is_documented() -> None:
+    """Each status that an error can have is in the document's meanings."""
+    document = ProjKit(Settings(secret=SECRET)).openapi()
+    found = {
+        int(status)
+        for item in document["paths"].values()
+        for operation in item.values()
+        if isinstance(operation, dict)
+        for status in operation["responses"]
+    }
+    assert {status for status in STATUS.values() if status != 405} <= found
+
+
+async def test_the_document_names_the_mount() -> None:
+    """Below a prefix the paths, or the server, carry it."""
+    kit = ProjKit(Settings(secret=SECRET))
+    assert set(kit.openapi("/kit")["paths"]) == {f"/kit{path}" for path in kit.openapi()["paths"]}
+
+
+async def test_the_docs_page_loads_only_from_beside_itself(client: Client) -> None:
+    """The page and what it loads come from the kit, allow nothing else, and are revalidated by tag."""
+    page = await client.get(DOCS)
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert not re.search(r"(?:src|href)=\"(?:https?:)?//", page.text)
+    linked = re.findall(r"(?:src|href)=\"(docs/[^\"]+)\"", page.text)
+    assert len(linked) == 4
+    for name in linked:
+        plain = await client.get(f"/api/v1/{name}", headers={"Accept-Encoding": "identity"})
+        packed = await client.get(f"/api/v1/{name}", headers={"Accept-Encoding": "gzip"})
+        assert plain.status_code == packed.status_code == 200
+        assert packed.headers["content-encoding"] == "gzip"
+        assert plain.content == packed.content
+        assert int(packed.headers["content-length"]) == len(gzip.compress(plain.content, mtime=0))
+        again = await client.get(f"/api/v1/{name}", headers={"If-None-Match": plain.headers["etag"]})
+        assert again.status_code == 304
+
+
+async def test_the_command_line_prints_the_same_document(client: Client) -> None:
+    """kit.openapi() is what is served."""
+    served = (await client.get("/api/v1/openapi.json")).json()
+    own = json.loads(json.dumps(ProjKit(Settings(secret=SECRET)).openapi()))
+    assert own == served

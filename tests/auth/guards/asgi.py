@@ -1,0 +1,109 @@
+"""Requests and WebSockets to an ASGI app, with a scope that a test decides about to the last byte."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass
+class Answer:
+    """What came back; a WebSocket that was accepted has the status 101."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    sent: list[Any] = field(default_factory=list)
+
+    def header(self, name: str) -> str | None:
+        """The one value of a header."""
+        values = [value.decode() for key, value in self.headers if key.decode().lower() == name]
+        assert len(values) <= 1, (name, values)
+        return values[0] if values else None
+
+    def json(self) -> Any:
+        """The body's content."""
+        return json.loads(self.body)
+
+
+def bearer(token: str) -> Headers:
+    """The header of a Bearer token."""
+    return [(b"authorization", f"Bearer {token}".encode())]
+
+
+def cookie(name: str, value: str) -> Headers:
+    """The header of one cookie."""
+    return [(b"cookie", f"{name}={value}".encode())]
+
+
+def scope_of(kind: str, path: str, headers: Headers, **more: Any) -> dict[str, Any]:
+    """A scope; without ``raw_path`` that of a client which encodes no more than it must."""
+    return {
+        "type": kind,
+        "path": path,
+        "raw_path": quote(path).encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"testserver"), *headers],
+        "client": ("127.0.0.1", 1234),
+        "scheme": "http",
+        **more,
+    }
+
+
+async def http(
+    app: Any, path: str, *, method: str = "GET", headers: Headers | None = None, **more: Any
+) -> Answer:
+    """One HTTP request; its body, if any, is ``body`` in ``more``."""
+    body: bytes = more.pop("body", b"")
+    lengths = [(b"content-length", str(len(body)).encode())] if body else []
+    scope = scope_of("http", path, [*(headers or []), *lengths], method=method, **more)
+    messages = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    assert sent[0]["type"] == "http.response.start"
+    content = b"".join(message.get("body", b"") for message in sent[1:])
+    return Answer(sent[0]["status"], list(sent[0]["headers"]), content, sent)
+
+
+async def raw(app: Any, target: str, **more: Any) -> Answer:
+    """One HTTP request to a target as it stands in the request line; the path is what servers make of it."""
+    return await http(app, unquote(target), raw_path=target.encode(), **more)
+
+
+async def websocket(
+    app: Any, path: str, *, headers: Headers | None = None, denial: bool = True, **more: Any
+) -> Answer:
+    """One handshake; ``denial`` is whether the server can answer it with a response."""
+    extensions: dict[str, Any] = {"websocket.http.response": {}} if denial else {}
+    scope = scope_of("websocket", path, headers or [], extensions=extensions, subprotocols=[], **more)
+    messages = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    first = sent[0]
+    if first["type"] == "websocket.accept":
+        text = "".join(message.get("text", "") for message in sent[1:])
+        return Answer(101, list(first.get("headers", ())), text.encode(), sent)
+    if first["type"] == "websocket.close":
+        return Answer(403, [], b"", sent)
+    assert [message["type"] for message in sent] == [
+        "websocket.http.response.start",
+        "websocket.http.response.body",
+    ]
+    return Answer(first["status"], list(first["headers"]), sent[1]["body"], sent)

@@ -1,0 +1,240 @@
+"""What is known of a provider: fetched once for all, kept where it cannot be had, and never asked for in a storm."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from joserfc.jwk import ECKey, OctKey, OKPKey
+from starlette.responses import JSONResponse
+
+from projkit.auth.jws import Unverified
+from projkit.auth.oidc import fetch, remembered
+from projkit.auth.oidc.fetch import Fetcher
+from projkit.auth.oidc.jwks import read_keys
+from projkit.auth.oidc.provider import KEYS_SECONDS, METADATA_SECONDS, Provider
+from projkit.errors import InvalidTokenError, ProviderUnavailableError
+from tests.auth.oidc.provider import DISCOVERY, JWKS, OpenIdProvider, new_key
+
+pytestmark = pytest.mark.anyio
+
+
+class Time:
+    """Seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    """The clock of :func:`known`."""
+    return Time()
+
+
+@pytest.fixture
+def known(provider: OpenIdProvider, time: Time) -> Provider:
+    """The provider, as the kit knows it."""
+    return Provider(provider.issuer, Fetcher(), monotonic=time)
+
+
+def naming(kid: str | None, algorithm: str = "ES256") -> Unverified:
+    """A token that names a key."""
+    return Unverified("", {"alg": algorithm, "kid": kid} if kid else {"alg": algorithm}, {})
+
+
+async def test_single_flight(known: Provider, provider: OpenIdProvider) -> None:
+    """However many ask at once, each document is fetched once."""
+    found = await asyncio.gather(*(known.keys() for _ in range(30)))
+    assert all(each is found[0] for each in found)
+    assert (provider.hits[DISCOVERY], provider.hits[JWKS]) == (1, 1)
+
+
+async def test_whoever_gives_up_leaves_the_fetch_to_the_others(
+    known: Provider, provider: OpenIdProvider
+) -> None:
+    """A request that is cancelled does not take the fetch with it that others wait for."""
+    provider.hanging = {JWKS}
+    first, second = (asyncio.create_task(known.keys()) for _ in range(2))
+    while not provider.hits[JWKS]:
+        await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.wait([first])
+    provider.hanging = set()
+    assert (await second).keys
+    assert provider.hits[JWKS] == 1
+
+
+async def test_documents_grow_old(known: Provider, provider: OpenIdProvider, time: Time) -> None:
+    """Keys are asked for again after five minutes, and are another object only where they have changed."""
+    before = await known.keys()
+    time.now += KEYS_SECONDS - 1
+    assert await known.keys() is before
+    assert provider.hits[JWKS] == 1
+    time.now += 2
+    assert await known.keys() is before
+    assert provider.hits[JWKS] == 2
+    provider.rotate(keep_old=False)
+    time.now += KEYS_SECONDS + 1
+    after = await known.keys()
+    assert after is not before
+    assert not any(after.has(key) for key in before.keys)
+    assert provider.hits[DISCOVERY] == 1
+    time.now += METADATA_SECONDS
+    await known.keys()
+    assert provider.hits[DISCOVERY] == 2
+
+
+async def test_unknown_keys_cool_down(known: Provider, provider: OpenIdProvider, time: Time) -> None:
+    """A new key is found at once; a storm of unknown ones asks the provider once in ten seconds."""
+    await known.keys()
+    new = provider.rotate()
+    assert (await known.key_for(naming(new.kid))).kid == new.kid
+    assert provider.hits[JWKS] == 2
+    for moment in range(1, 30):
+        time.now += 1
+        for number in range(10):
+            with pytest.raises(InvalidTokenError):
+                await known.key_for(naming(f"forged-{moment}-{number}"))
+    assert provider.hits[JWKS] == 2 + 29 // int(remembered.COOL_DOWN_SECONDS)
+    # Known ones are not held up by that.
+    assert (await known.key_for(naming(new.kid))).kid == new.kid
+
+
+async def test_unknown_keys_at_once(known: Provider, provider: OpenIdProvider) -> None:
+    """Many unknown keys at the same time share one fetch."""
+    await known.keys()
+    wanted = [known.key_for(naming(f"forged-{number}")) for number in range(50)]
+    results = await asyncio.gather(*wanted, return_exceptions=True)
+    assert {type(each) for each in results} == {InvalidTokenError}
+    assert provider.hits[JWKS] == 2
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "none", "ES256K", "RS1", "", "dir"])
+async def test_other_algorithms_ask_nobody(known: Provider, provider: OpenIdProvider, algorithm: str) -> None:
+    """A token by an algorithm that is not allowed is refused before anything is fetched."""
+    with pytest.raises(InvalidTokenError):
+        await known.key_for(naming(provider.keys[0].kid, algorithm))
+    assert not provider.hits
+
+
+async def test_another_algorithm_than_the_key_is_for(known: Provider, provider: OpenIdProvider) -> None:
+    """A key is for one algorithm, whatever a token claims of it."""
+    key = provider.rotate("RS256")
+    assert (await known.key_for(naming(key.kid, "RS256"))).algorithm == "RS256"
+    for other in ("RS512", "PS256", "ES256"):
+        with pytest.raises(InvalidTokenError):
+            await known.key_for(naming(key.kid, other))
+
+
+@pytest.mark.parametrize("failure", ["error", "hanging", "nonsense"])
+async def test_old_keys_are_kept(
+    provider: OpenIdProvider, time: Time, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    """While the keys cannot be had the old ones are good; nobody waits again, and a day later they are good no more."""
+    monkeypatch.setattr(fetch, "SECONDS", 0.3)
+    known = Provider(provider.issuer, Fetcher(), monotonic=time)
+    before = await known.keys()
+    if failure == "hanging":
+        provider.hanging = {JWKS}
+    else:
+        answer = JSONResponse({}, 500) if failure == "error" else JSONResponse({"keys": 5})
+        provider.answers = {JWKS: answer}
+    time.now += KEYS_SECONDS + 1
+    assert await known.keys() is before
+    assert provider.hits[JWKS] == 2
+    for _ in range(20):
+        assert await known.keys() is before
+    assert provider.hits[JWKS] == 2
+    time.now += remembered.PAUSE_SECONDS + 1
+    assert await known.keys() is before  # at once, while it is asked for in the background
+    assert provider.hits[JWKS] == 2
+    with pytest.raises(ProviderUnavailableError):  # whether there is such a key nobody can tell
+        await known.key_for(naming("new"))
+    assert provider.hits[JWKS] == 3
+    time.now += remembered.KEEP_SECONDS
+    with pytest.raises(ProviderUnavailableError):
+        await known.keys()
+    provider.hanging, provider.answers = set(), {}
+    time.now += remembered.PAUSE_SECONDS + 1
+    assert (await known.keys()).keys
+    await known.close()
+
+
+async def test_a_quiet_night(known: Provider, provider: OpenIdProvider, time: Time) -> None:
+    """Keys that nobody has asked for in hours are fetched before they are used: one may have been withdrawn."""
+    withdrawn = provider.keys[0].kid
+    await known.key_for(naming(withdrawn))
+    provider.rotate(keep_old=False)
+    time.now += 8 * 3600
+    with pytest.raises(InvalidTokenError):
+        await known.key_for(naming(withdrawn))
+
+
+async def test_a_provider_that_was_never_reached(
+    known: Provider, provider: OpenIdProvider, time: Time
+) -> None:
+    """Without any keys every question fails at once for two seconds, instead of asking each time."""
+    provider.answers = {DISCOVERY: JSONResponse({}, 503)}
+    for _ in range(20):
+        with pytest.raises(ProviderUnavailableError):
+            await known.keys()
+    asked = provider.hits[DISCOVERY]
+    assert asked <= 2
+    provider.answers = {}
+    time.now += remembered.PAUSE_SECONDS + 1
+    assert (await known.keys()).keys
+
+
+async def test_tokens_that_name_no_key(known: Provider, provider: OpenIdProvider, time: Time) -> None:
+    """They are taken for the provider's only key; where there are several they are refused."""
+    assert (await known.key_for(naming(None))).kid == provider.keys[0].kid
+    provider.rotate()
+    time.now += KEYS_SECONDS + 1
+    with pytest.raises(InvalidTokenError):
+        await known.key_for(naming(None))
+
+
+def jwk(algorithm: str, **changes: Any) -> dict[str, Any]:
+    """A public key of a JWK Set."""
+    key = new_key(algorithm)
+    data = {**key.as_dict(private=False), "kid": "k", "use": "sig", "alg": algorithm, **changes}
+    return {name: value for name, value in data.items() if value is not None}
+
+
+UNUSABLE = [
+    jwk("ES256", use="enc"), jwk("ES256", key_ops=["sign"]), jwk("ES256", key_ops="verify"), jwk("ES256", alg="RS256"),
+    jwk("ES256", alg="HS256"), jwk("ES256", alg="none"), jwk("ES256", alg=["ES256"]), jwk("ES256", kid=5),
+    jwk("ES256", crv="P-384"), jwk("ES256", crv="secp256k1"), jwk("ES256", x=None), jwk("ES256", x="AAAA"),
+    jwk("RS256", alg="RSA-OAEP"), jwk("RS256", n="AQAB"), jwk("EdDSA", crv="X25519"), jwk("EdDSA", crv="Ed448"),
+    {**OctKey.generate_key(256).as_dict(private=True), "kid": "k", "alg": "HS256"},
+    {**ECKey.generate_key("P-256").as_dict(private=True), "kid": "k", "alg": "ES256"},
+    {**OKPKey.generate_key("X25519").as_dict(private=False), "kid": "k"},
+    {"kty": "RSA", "kid": "k", "e": "AQAB", "n": "g" + "A" * 169 + "E"},  # 1,024 bits
+    {}, {"kty": "unheard-of"}, {"kty": 5}, "x", None,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("member", UNUSABLE)
+def test_keys_that_cannot_be_used(member: Any) -> None:
+    """They are passed over, and the others beside them are good."""
+    good = jwk("ES256", kid="good")
+    assert [key.kid for key in read_keys({"keys": [member, good]}).keys] == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "meant"), [("RS512", "RS256"), ("ES256", "ES256"), ("ES384", "ES384"), ("Ed25519", "EdDSA")]
+)
+def test_keys_that_name_no_algorithm(algorithm: str, meant: str) -> None:
+    """Their kind says which one is meant; RS256 for RSA."""
+    (key,) = read_keys({"keys": [jwk(algorithm, alg=None, use=None)]}).keys
+    assert key.algorithm == meant
+
+
+@pytest.mark.parametrize("document", [{}, {"keys": {}}, {"keys": None}])
+def test_what_is_no_key_set(document: dict[str, Any]) -> None:
+    """It is an error, and not a set without keys."""
+    with pytest.raises(ValueError, match="not a list"):
+        read_keys(document)

@@ -1,0 +1,121 @@
+"""Users of a kit, and browsers that keep its cookies."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from projkit import ProjKit
+from projkit.auth.passwords import Passwords
+from projkit.auth.users import User
+from projkit.auth.wiring import AuthParts
+from projkit.clock import utc_now
+from projkit.identity import DEFAULT_SCOPES
+from tests.auth.asking import ADDRESS, Answer, Header, ask
+
+AUTH: Final = "/api/v1/auth"
+PROJECTS: Final = "/api/v1/projects"
+PASSWORD: Final = "correct horse battery staple"
+SAME_ORIGIN: Final[Header] = ("sec-fetch-site", "same-origin")
+
+_hashes: dict[str, str] = {}
+
+
+class ShiftedClock:
+    """The real time, moved on by as much as a test says: ``monkeypatch.setattr("projkit.kit.utc_now", clock)``."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return utc_now() + self._ahead
+
+    def advance(self, **duration: float) -> None:
+        """Goes on by a ``timedelta`` of these parts."""
+        self._ahead += timedelta(**duration)
+
+
+def parts(kit: ProjKit) -> AuthParts:
+    """What a started kit's authentication works with."""
+    return kit._lifecycle.get().auth
+
+
+async def add_user(
+    kit: ProjKit,
+    name: str | None = "alice",
+    password: str | None = PASSWORD,
+    *,
+    subject: str | None = None,
+    scopes: Iterable[str] = DEFAULT_SCOPES,
+    tenant: str = "",
+) -> User:
+    """A new user, whose subject is the name unless another one is given."""
+    if password is not None and password not in _hashes:
+        hasher = Passwords(threads=1)
+        _hashes[password] = await hasher.hash(password)
+        hasher.close()
+    stored = None if password is None else _hashes[password]
+    chosen = subject or name
+    assert chosen is not None
+    return await parts(kit).users.add(name, stored, subject=chosen, scopes=tuple(scopes), tenant_id=tenant)
+
+
+async def log_in(
+    kit: ProjKit,
+    name: str = "alice",
+    password: str = PASSWORD,
+    *,
+    headers: Iterable[Header] = (),
+    address: str = ADDRESS,
+    **more: Any,
+) -> Answer:
+    """The answer to a login."""
+    content = {"username": name, "password": password, **more}
+    return await ask(kit, "POST", f"{AUTH}/login", headers, json=content, address=address)
+
+
+class Browser:
+    """Sends the cookies that it was given, and what a page of the same origin sends with them."""
+
+    def __init__(self, kit: ProjKit, *, address: str = ADDRESS, scheme: str = "https") -> None:
+        self.kit = kit
+        self.jar: dict[str, str] = {}
+        self._address = address
+        self._scheme = scheme
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        headers: Iterable[Header] | None = None,
+        *,
+        json: Any = None,
+        without: Iterable[str] = (),
+    ) -> Answer:
+        """Sends a request; ``headers`` replace the page's own, cookies in ``without`` stay at home."""
+        sent: list[Header] = [SAME_ORIGIN, ("x-csrf-token", self.jar.get("csrf_token", ""))]
+        if headers is not None:
+            sent = list(headers)
+        pairs = [f"{name}={value}" for name, value in self.jar.items() if name not in without]
+        if pairs:
+            sent.append(("cookie", "; ".join(pairs)))
+        answer = await ask(
+            self.kit, method, path, sent, json=json, address=self._address, scheme=self._scheme
+        )
+        for name, each in answer.cookies.items():
+            if each.attributes["max-age"] == "0":
+                self.jar.pop(name, None)
+            else:
+                self.jar[name] = each.value
+        return answer
+
+    async def log_in(self, name: str = "alice", password: str = PASSWORD, **more: Any) -> dict[str, Any]:
+        """Logs in; the answer's body."""
+        content = {"username": name, "password": password, "transport": "cookie", **more}
+        answer = await self.send("POST", f"{AUTH}/login", json=content)
+        assert answer.status == 200, answer
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def whoami(self) -> Answer:
+        """The answer to the question who is asking."""
+        return await self.send("GET", f"{AUTH}/session")

@@ -1,0 +1,161 @@
+"""The memory before a store: what it may remember, and for how long."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from projkit.auth.sessions.cached import CachedSessions
+from projkit.auth.sessions.database import DatabaseSessions
+from projkit.auth.sessions.port import SessionKey, Use
+from projkit.db.connect import open_database
+from projkit.db.tables import build_tables
+from tests.auth.places import Monotonic
+from tests.auth.test_session_stores import IDLE, NOW, rotation, session
+from tests.conftest import settings_for
+
+pytestmark = pytest.mark.anyio
+SECONDS = 0.5
+
+
+class SlowStore(DatabaseSessions):
+    """A store that counts its look-ups, and whose answers wait where ``answers`` is not set."""
+
+    looked_up = 0
+
+    def __init__(self, store: DatabaseSessions) -> None:
+        self.__dict__.update(store.__dict__)
+        self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def get(self, key: SessionKey, now: datetime) -> Use | None:
+        """What is there at the moment of asking, told later."""
+        self.looked_up += 1
+        found = await super().get(key, now)
+        self.asked.set()
+        await self.answers.wait()
+        return found
+
+
+@pytest.fixture
+async def slow(sqlite_url: str) -> AsyncIterator[SlowStore]:
+    """The store behind the memory."""
+    settings = settings_for(sqlite_url)
+    tables = build_tables(settings.table_prefix)
+    database = await open_database(settings, tables)
+    yield SlowStore(DatabaseSessions(database, tables))
+    await database.close()
+
+
+@pytest.fixture
+def monotonic() -> Monotonic:
+    """The memory's clock."""
+    return Monotonic()
+
+
+@pytest.fixture
+def store(slow: SlowStore, monotonic: Monotonic) -> CachedSessions:
+    """The memory."""
+    return CachedSessions(slow, seconds=SECONDS, monotonic=monotonic)
+
+
+async def test_asked_once_in_a_while(store: CachedSessions, slow: SlowStore, monotonic: Monotonic) -> None:
+    """Within the time a session is looked up once, after it again."""
+    kept = session()
+    await store.create(kept)
+    for _ in range(5):
+        assert await store.get(kept.key, NOW) == kept.use
+    assert slow.looked_up == 1
+    monotonic.now += SECONDS - 0.01
+    await store.get(kept.key, NOW)
+    assert slow.looked_up == 1
+    monotonic.now += 0.01
+    await store.get(kept.key, NOW)
+    assert slow.looked_up == 2
+
+
+async def test_absence_is_not_remembered(store: CachedSessions) -> None:
+    """A session that was not there a moment ago is found as soon as it is."""
+    kept = session()
+    assert await store.get(kept.key, NOW) is None
+    await store.create(kept)
+    assert await store.get(kept.key, NOW) == kept.use
+
+
+async def test_its_lifetimes_end_all_the_same(store: CachedSessions) -> None:
+    """A remembered session ends on time."""
+    kept = session()
+    await store.create(kept)
+    assert await store.get(kept.key, NOW) == kept.use
+    assert await store.get(kept.key, IDLE) is None
+
+
+async def test_the_age_counts_from_before_the_look_up(
+    store: CachedSessions, slow: SlowStore, monotonic: Monotonic
+) -> None:
+    """An answer that took long is as old as its question: ended elsewhere meanwhile, it is not believed for longer."""
+    kept = session()
+    await store.create(kept)
+    slow.answers.clear()
+    asking = asyncio.create_task(store.get(kept.key, NOW))
+    await slow.asked.wait()
+    await slow.revoke(kept.key)  # by another worker
+    monotonic.now += SECONDS
+    slow.answers.set()
+    assert await asking == kept.use
+    assert await store.get(kept.key, NOW) is None
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+async def test_ending_it_here_holds_here_at_once(
+    store: CachedSessions, slow: SlowStore, *, everywhere: bool
+) -> None:
+    """An answer under way when a session is ended by this worker is not remembered, nor is what was before."""
+    kept = session()
+    await store.create(kept)
+    assert await store.get(kept.key, NOW) == kept.use
+    fresh = session()
+    await store.create(fresh)
+    slow.asked.clear()
+    slow.answers.clear()
+    asking = asyncio.create_task(store.get(fresh.key, NOW))
+    await slow.asked.wait()
+    if everywhere:
+        assert await store.revoke_all("", "alice") == 2
+    else:
+        assert await store.revoke(kept.key)
+        assert await store.revoke(fresh.key)
+    slow.answers.set()
+    assert await asking == fresh.use
+    assert await store.get(kept.key, NOW) is None
+    assert await store.get(fresh.key, NOW) is None
+
+
+async def test_use_and_refresh_are_seen(store: CachedSessions, slow: SlowStore) -> None:
+    """Use is seen in what is remembered, and after a refresh the session is looked up anew."""
+    kept = session()
+    await store.create(kept)
+    await store.get(kept.key, NOW)
+    later = NOW + timedelta(minutes=5)
+    await store.touch(kept.key, later, IDLE)
+    used = await store.get(kept.key, later)
+    assert used is not None
+    assert used.used_at == later
+    assert await store.rotate(kept.key, rotation(kept, "new", later))
+    looked_up = slow.looked_up
+    present = await store.get(kept.key, later)
+    assert present is not None
+    assert present.idle_expires_at == later + timedelta(hours=1)
+    assert slow.looked_up == looked_up + 1
+
+
+async def test_it_is_bounded(store: CachedSessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many sessions there are, no more than so many are remembered."""
+    monkeypatch.setattr("projkit.auth.sessions.cached._ENTRIES", 3)
+    for _ in range(5):
+        kept = session()
+        await store.create(kept)
+        await store.get(kept.key, NOW)
+    assert len(store._known) == 3

@@ -1,0 +1,263 @@
+"""Which credential of a request decides, told by exact bytes; how they are counted."""
+
+import itertools
+from typing import Any, Final
+
+import pytest
+
+from projkit import ProjKit
+from tests.auth import forge
+from tests.auth.asking import Answer, Header, ask, refuses
+from tests.auth.conftest import OpenKit
+from tests.auth.people import parts
+
+pytestmark = pytest.mark.anyio
+
+URL: Final = "/api/v1/auth/session"
+PLACES: Final = ("bearer", "auth_token", "access_token")
+
+
+@pytest.fixture
+def any_database_url(sqlite_url: str) -> str:
+    """Where rows are kept makes no difference to what a request brings."""
+    return sqlite_url
+
+
+async def whoami(kit: ProjKit, *headers: Header) -> Answer:
+    """The answer to a request with these headers."""
+    return await ask(kit, "GET", URL, headers)
+
+
+def counted(kit: ProjKit) -> dict[tuple[str, ...], float]:
+    """How many credentials were counted, by transport, format and outcome."""
+    samples = [sample for metric in kit.registry.collect() for sample in metric.samples]
+    names = ("transport", "format", "outcome")
+    return {
+        tuple(sample.labels[name] for name in names): sample.value
+        for sample in samples
+        if sample.name == "projkit_auth_credentials_total" and sample.value
+    }
+
+
+def good(place: str) -> str:
+    """A token that is good in a place, of a subject named after it."""
+    return (
+        forge.legacy(sub=place) if place == "access_token" else forge.token(payload=forge.claims(sub=place))
+    )
+
+
+def header(place: str, value: str) -> Header:
+    """The header that brings a value to a place."""
+    return ("authorization", f"Bearer {value}") if place == "bearer" else ("cookie", f"{place}={value}")
+
+
+BAD: Final = {"empty": "", "not a token": "x", "unsigned": f"{forge.b64(forge.header())}.{forge.b64({})}."}
+
+
+@pytest.mark.parametrize("present", [*itertools.product((False, True), repeat=3)], ids=repr)
+async def test_the_first_one_decides(shared_kit: ProjKit, present: tuple[bool, ...]) -> None:
+    """Bearer goes before ``auth_token``, which goes before ``access_token``, in whatever order they come."""
+    there = [place for place, is_there in zip(PLACES, present, strict=True) if is_there]
+    for order in itertools.permutations(there):
+        answer = await whoami(shared_kit, *(header(place, good(place)) for place in order))
+        if there:
+            assert (answer.status, answer.json()["subject"]) == (200, there[0])
+            assert answer.json()["token_format"] == ("legacy" if there[0] == "access_token" else "enhanced")
+        else:
+            refuses(answer, "missing_credentials")
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize("place", PLACES[:2])
+async def test_a_bad_one_decides_too(shared_kit: ProjKit, place: str, bad: str) -> None:
+    """What is present and bad is refused: no lower-ranked credential is tried in its stead."""
+    lower = PLACES[PLACES.index(place) + 1 :]
+    refuses(await whoami(shared_kit, header(place, bad), *(header(each, good(each)) for each in lower)))
+    expired = forge.token(payload=forge.claims(exp=1))
+    refuses(await whoami(shared_kit, header(place, expired), *(header(each, good(each)) for each in lower)))
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+async def test_a_bad_lower_one_does_no_harm(shared_kit: ProjKit, bad: str) -> None:
+    """A cookie left over from old times locks nobody out."""
+    for place, lower in (
+        ("bearer", "auth_token"),
+        ("bearer", "access_token"),
+        ("auth_token", "access_token"),
+    ):
+        answer = await whoami(shared_kit, header(lower, bad), header(place, good(place)))
+        assert (answer.status, answer.json()["subject"]) == (200, place)
+
+
+async def test_counting(open_kit: OpenKit) -> None:
+    """Each credential is counted once, by how it came, its format, and what became of it; ignored ones as well."""
+    async with open_kit(legacy_secret=forge.LEGACY_SECRET) as kit:
+        enhanced = parts(kit).issuer.issue("alice", ())
+        legacy = forge.legacy()
+        await whoami(kit, header("bearer", enhanced), header("auth_token", "x"), header("access_token", "x"))
+        await whoami(kit, header("auth_token", enhanced), header("access_token", "x"))
+        await whoami(kit, header("access_token", legacy))
+        await whoami(kit, header("bearer", legacy))
+        await whoami(kit, header("auth_token", legacy))
+        await whoami(kit, header("auth_token", enhanced + "A"))
+        await whoami(kit, header("access_token", "x"))
+        await whoami(kit, ("authorization", "Basic YTpi"))
+        await whoami(kit, header("bearer", enhanced), header("bearer", enhanced))
+        await whoami(kit)
+        assert counted(kit) == {
+            ("bearer", "enhanced", "accepted"): 1, ("auth_token", "enhanced", "accepted"): 1,
+            ("access_token", "legacy", "accepted"): 1, ("bearer", "legacy", "accepted"): 1,
+            ("auth_token", "unknown", "ignored"): 1, ("access_token", "unknown", "ignored"): 2,
+            ("auth_token", "legacy", "refused"): 1, ("auth_token", "enhanced", "refused"): 1,
+            ("access_token", "unknown", "refused"): 1, ("unknown", "unknown", "refused"): 2,
+        }  # fmt: skip
+
+
+async def test_twice_the_header(shared_kit: ProjKit) -> None:
+    """Two ``Authorization`` headers are ambiguous, be they equal, different, good or bad, cookies or none."""
+    values = [f"Bearer {good('bearer')}", f"Bearer {good('auth_token')}", "Bearer x", "Basic YTpi", ""]
+    for first, second in itertools.product(values, repeat=2):
+        sent = [("authorization", first), ("authorization", second)]
+        refuses(await whoami(shared_kit, *sent), "ambiguous_credentials")
+        refuses(
+            await whoami(shared_kit, *sent, header("auth_token", good("auth_token"))), "ambiguous_credentials"
+        )
+    answer = await whoami(shared_kit, ("Authorization", values[0]), ("AUTHORIZATION", values[0]))
+    refuses(answer, "ambiguous_credentials")
+    assert answer.header("www-authenticate") == 'Bearer realm="projkit", error="invalid_request"'
+    refuses(await whoami(shared_kit, ("authorization", f"{values[0]}, {values[1]}")))
+
+
+@pytest.mark.parametrize("name", PLACES[1:])
+async def test_twice_the_cookie(shared_kit: ProjKit, name: str) -> None:
+    """A credential cookie that comes twice is ambiguous, in one header or in two, whatever else is there."""
+    token, other = good(name), good(name)[:-4]
+    for first, second in ((token, token), (token, other), (other, token), ("", token), (token, "")):
+        for separator in ("; ", ";", "; theme=dark; ", ";;"):
+            refuses(
+                await whoami(shared_kit, ("cookie", f"{name}={first}{separator}{name}={second}")),
+                "ambiguous_credentials",
+            )
+        refuses(await whoami(shared_kit, header(name, first), header(name, second)), "ambiguous_credentials")
+        separated = (header(name, first), ("cookie", "theme=dark"), header(name, second))
+        refuses(await whoami(shared_kit, *separated), "ambiguous_credentials")
+        refuses(
+            await whoami(shared_kit, *separated, header("bearer", good("bearer"))), "ambiguous_credentials"
+        )
+
+
+PADDINGS: Final = (
+    b"\xa0", b"\x85", b" ", b"  ", b"\t", b"\x0b", b"\x0c", b"\r", b"\n", b"\0", b'"', b"'", b"\\", b"\xc2\xa0",
+    b"\xe2\x80\x8b", b"\xef\xbb\xbf", b"%20", b"+", b".", b"[]", b"\x1f", b"\x7f", b"$", b"__Host-", b"__Secure-", b",",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [b"auth_token", b"access_token"])
+@pytest.mark.parametrize("padding", PADDINGS, ids=[str(each) for each in PADDINGS])
+async def test_padded_names(shared_kit: ProjKit, name: bytes, padding: bytes) -> None:
+    """A name with anything before or after it is another cookie's, alone or beside the true one."""
+    token = good(name.decode()).encode()
+    for padded in (padding + name, name + padding, padding + name + padding, name[:4] + padding + name[4:]):
+        for before in (b"", b"theme=dark;", b"theme=dark; "):
+            answer = await whoami(shared_kit, ("cookie", before + padded + b"=" + token))
+            if before == b"theme=dark;" and padded == b" " + name:  # that space belongs to the semicolon
+                assert answer.status == 200
+            else:
+                refuses(answer, "missing_credentials")
+        both = b"; ".join([name + b"=" + token, padded + b"=x"])
+        assert (await whoami(shared_kit, ("cookie", both))).status == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "AUTH_TOKEN={}", "Auth_Token={}", "auth-token={}", "auth_token", "auth_token {}", "auth_token:{}", "={}", "{}",
+        "auth_token%3D{}", "xauth_token={}", "auth_tokens={}", "auth_token_={}", 'theme="auth_token={}"',
+        "a=auth_token={}",
+        "a=b, auth_token={}", "$Version=1, auth_token={}", "access_token.0={}", "\uff41uth_token={}",
+        "aut\u0302h_token={}",
+    ],
+)  # fmt: skip
+async def test_other_names(shared_kit: ProjKit, sent: str) -> None:
+    """Names are compared to the letter, and a name within a value is none."""
+    value = sent.format(good("auth_token")).encode()
+    refuses(await whoami(shared_kit, ("cookie", value)), "missing_credentials")
+
+
+async def test_values_to_the_letter(shared_kit: ProjKit) -> None:
+    """The secure cookie's value is the token itself: no quotes, no scheme, no spaces are taken off it."""
+    token = good("auth_token")
+    for value in (
+        f'"{token}"',
+        f"Bearer {token}",
+        f" {token}",
+        f"{token} ",
+        f"{token}\t",
+        f"={token}",
+        f"{token}=",
+        f"%22{token}",
+    ):
+        refuses(await whoami(shared_kit, ("cookie", f"auth_token={value}")))
+
+
+@pytest.mark.parametrize(
+    ("form", "good_form"),
+    [
+        ("{}", True), ('"{}"', True), ("Bearer {}", True), ("bearer {}", True), ("BEARER {}", True),
+        ('"Bearer {}"', True),
+        ('"bearer {}"', True), ("'{}'", False), ('"{}', False), ('{}"', False), ('""{}""', False),
+        ("Bearer  {}", False),
+        ("Bearer Bearer {}", False), ("Bearer%20{}", False), ("Basic {}", False), ('Bearer "{}"', False),
+        ("Token {}", False),
+        (" {}", False), ("{} ", False), ("Bearer", False), ('"', False), ('""', False), ("Bearer ", False),
+        ("\\\"{}\\\"", False),
+    ],
+)  # fmt: skip
+async def test_values_of_the_legacy_cookie(shared_kit: ProjKit, form: str, good_form: bool) -> None:
+    """Of the legacy cookie one pair of double quotes and one ``Bearer`` are taken off, as its writers put them on."""
+    answer = await whoami(shared_kit, ("cookie", f"access_token={form.format(good('access_token'))}"))
+    if good_form:
+        assert (answer.status, answer.json()["subject"]) == (200, "access_token")
+    else:
+        refuses(answer)
+
+
+async def test_formats_and_places(shared_kit: ProjKit) -> None:
+    """A legacy token is taken as Bearer and in its own cookie, never in the secure one; an enhanced one in each."""
+    for place in PLACES:
+        assert (await whoami(shared_kit, header(place, forge.token()))).status == 200
+        legacy = await whoami(shared_kit, header(place, forge.legacy()))
+        assert legacy.status == (401 if place == "auth_token" else 200)
+
+
+async def test_prefixed_names(open_kit: OpenKit) -> None:
+    """With COOKIE_HOST_PREFIX the secure cookie is nobody's without its prefix; the legacy one keeps its name."""
+    async with open_kit(cookie_host_prefix=True, legacy_secret=forge.LEGACY_SECRET) as kit:
+        token = parts(kit).issuer.issue("alice", ())
+        assert (await whoami(kit, ("cookie", f"__Host-auth_token={token}"))).status == 200
+        for name in ("auth_token", "__host-auth_token", "__Secure-auth_token", "__Host-__Host-auth_token"):
+            refuses(await whoami(kit, ("cookie", f"{name}={token}")), "missing_credentials")
+        assert (await whoami(kit, ("cookie", f"auth_token=x; __Host-auth_token={token}"))).status == 200
+        assert (await whoami(kit, ("cookie", f"access_token={forge.legacy()}"))).status == 200
+        refuses(await whoami(kit, ("cookie", f"__Host-access_token={forge.legacy()}")), "missing_credentials")
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_where_nobody_looks(shared_kit: ProjKit, place: str) -> None:
+    """A token in the query, the body, or any other header is no credential."""
+    token: Any = good(place)
+    for query in (f"access_token={token}", f"token={token}", f"auth_token={token}", f"bearer_token={token}"):
+        refuses(await ask(shared_kit, "GET", URL, query=query), "missing_credentials")
+    names = (
+        "x-authorization",
+        "proxy-authorization",
+        "x-access-token",
+        "x-auth-token",
+        "authorization2",
+        "set-cookie",
+    )
+    for name in names:
+        refuses(await whoami(shared_kit, (name, f"Bearer {token}")), "missing_credentials")
+        refuses(await whoami(shared_kit, (name, f"auth_token={token}")), "missing_credentials")
+    body = {"access_token": token}
+    refuses(await ask(shared_kit, "POST", "/api/v1/projects", json=body), "missing_credentials")

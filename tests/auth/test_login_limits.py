@@ -1,0 +1,244 @@
+"""How often somebody may try to log in, and that nobody is shut out for good by others."""
+
+import asyncio
+import base64
+from typing import Final
+
+import pytest
+
+from projkit import ProjKit
+from projkit.auth import passwords
+from projkit.errors import ConfigurationError
+from tests.auth.asking import Answer, Header, ask, cookie
+from tests.auth.conftest import OpenKit
+from tests.auth.people import AUTH, PASSWORD, Browser, ShiftedClock, add_user, log_in, parts
+from tests.conftest import settings_for
+
+pytestmark = pytest.mark.anyio
+
+WRONG: Final = "a wrong guess"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
+    """The clock of counts."""
+    shifted = ShiftedClock()
+    monkeypatch.setattr("projkit.kit.utc_now", shifted)
+    return shifted
+
+
+def is_limited(answer: Answer, policy: str, limit: int, window: int) -> None:
+    """Holds an answer against the form of a refusal for too many attempts."""
+    assert (answer.status, answer.code) == (429, "rate_limited"), answer
+    after = int(answer.header("retry-after") or "")
+    assert 0 < after <= window
+    assert answer.header("ratelimit-policy") == f'"{policy}";q={limit};w={window}'
+    assert answer.header("ratelimit") == f'"{policy}";r=0;t={after}'
+    assert not answer.all("set-cookie")
+
+
+async def test_parallel_guesses(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of fifty guesses at once no more are evaluated than the limit allows, the right one among them or not."""
+    verified = []
+    verify = passwords._verify
+
+    def counting(stored: str, password: str) -> bool:
+        verified.append(password)
+        return verify(stored, password)
+
+    monkeypatch.setattr(passwords, "_verify", counting)
+    async with open_kit(login_limit_address="1000/minute") as kit:
+        await add_user(kit)
+        guesses = [f"guess {number}" for number in range(50)]
+        answers = await asyncio.gather(*(log_in(kit, "alice", guess) for guess in guesses))
+        statuses = [answer.status for answer in answers]
+        assert (statuses.count(401), statuses.count(429)) == (10, 40)
+        assert len(verified) == 10
+        for answer in answers:
+            if answer.status == 429:
+                is_limited(answer, "account", 10, 300)
+        is_limited(await log_in(kit), "account", 10, 300)
+        assert len(verified) == 10
+
+
+async def test_parallel_guesses_from_everywhere(open_kit: OpenKit) -> None:
+    """It does not help to guess from many addresses, or to write the name in many ways."""
+    async with open_kit() as kit:
+        await add_user(kit)
+        names = ("alice", "ALICE", "Alice ", "\uff41lice", "aLICE")
+        attempts = [
+            log_in(kit, names[number % 5], f"guess {number}", address=f"198.51.100.{number}")
+            for number in range(30)
+        ]
+        statuses = [answer.status for answer in await asyncio.gather(*attempts)]
+        assert (statuses.count(401), statuses.count(429)) == (10, 20)
+
+
+async def test_the_window_ends(open_kit: OpenKit, clock: ShiftedClock) -> None:
+    """Refused attempts do not prolong the time after which an account opens again."""
+    async with open_kit(login_limit_account="2/minute", login_limit_address="1000/minute") as kit:
+        await add_user(kit)
+        for _ in range(2):
+            assert (await log_in(kit, password=WRONG)).status == 401
+        for _ in range(5):
+            is_limited(await log_in(kit), "account", 2, 60)
+            clock.advance(seconds=11)
+        clock.advance(seconds=6)
+        assert (await log_in(kit)).status == 200
+
+
+async def test_good_logins_do_not_count(open_kit: OpenKit) -> None:
+    """Whoever knows the password may log in as often as the address may, and failures before it stay counted."""
+    async with open_kit(login_limit_account="2/hour", login_limit_address="1000/minute") as kit:
+        await add_user(kit)
+        for _ in range(4):
+            assert (await log_in(kit)).status == 200
+        assert (await log_in(kit, password=WRONG)).status == 401
+        assert (await log_in(kit)).status == 200
+        assert (await log_in(kit, password=WRONG)).status == 401
+        is_limited(await log_in(kit), "account", 2, 3600)
+
+
+async def test_a_victim_is_not_locked_out(open_kit: OpenKit) -> None:
+    """A browser that has logged in before gets in whatever others guess, and its own failures are counted apart."""
+    async with open_kit(login_limit_account="2/hour", login_limit_address="1000/minute") as kit:
+        await add_user(kit)
+        browser = Browser(kit)
+        await browser.log_in()
+        await browser.send("POST", f"{AUTH}/logout")
+        for _ in range(5):
+            await log_in(kit, password=WRONG, address="198.51.100.7")
+        is_limited(await log_in(kit), "account", 2, 3600)
+        content = {"username": "ALICE", "password": PASSWORD, "transport": "cookie"}
+        assert (await browser.send("POST", f"{AUTH}/login", json=content)).status == 200
+        guess = {"username": "alice", "password": WRONG}
+        statuses = [(await browser.send("POST", f"{AUTH}/login", json=guess)).status for _ in range(3)]
+        assert statuses == [401, 401, 429]
+
+
+async def test_marks_of_devices(open_kit: OpenKit) -> None:
+    """A mark is good for its own account, as it was written and once; no other spelling of it is another device."""
+    async with open_kit(login_limit_account="2/hour", login_limit_address="1000/minute") as kit:
+        for name in ("alice", "bob"):
+            await add_user(kit, name)
+        limits = parts(kit).services.built_in._limits
+        mark = limits.mark_device("0::alice")
+        while "-" not in mark or "_" not in mark:
+            mark = limits.mark_device("0::alice")
+        raw = base64.urlsafe_b64decode(mark)
+        for name in ("alice", "bob"):
+            for _ in range(3):
+                await log_in(kit, name, WRONG)
+        spellings = [
+            mark.replace("-", "+"), mark.replace("_", "/"), base64.b64encode(raw).decode(), mark[:-1], mark + "=",
+            mark.swapcase(),
+            base64.urlsafe_b64encode(b"\2" + raw[1:]).decode(), base64.urlsafe_b64encode(raw[:-1] + b"\0").decode(),
+            "A" * 44, "", "é" * 44,
+            limits.mark_device("0::bob"), limits.mark_device("1:0:alice"),
+        ]  # fmt: skip
+        for spelling in spellings:
+            is_limited(
+                await log_in(kit, headers=[("cookie", f"known_device={spelling}".encode())]),
+                "account",
+                2,
+                3600,
+            )
+        two = [cookie(known_device=mark), cookie(known_device=mark)]
+        is_limited(await log_in(kit, headers=two), "account", 2, 3600)
+        is_limited(await log_in(kit, "bob", headers=[cookie(known_device=mark)]), "account", 2, 3600)
+        assert (await log_in(kit, headers=[cookie(known_device=mark)])).status == 200
+
+
+async def test_an_address(open_kit: OpenKit, clock: ShiftedClock) -> None:
+    """So many attempts from one address, whoever they are for and however they end; others are not concerned."""
+    async with open_kit(login_limit_address="3/minute") as kit:
+        await add_user(kit)
+        for name in ("alice", "nobody", "somebody"):
+            assert (await log_in(kit, name, address="198.51.100.7")).status in {200, 401}
+        for name in ("alice", "anybody"):
+            is_limited(await log_in(kit, name, address="198.51.100.7"), "address", 3, 60)
+        assert (await log_in(kit, address="198.51.100.8")).status == 200
+        clock.advance(seconds=61)
+        assert (await log_in(kit, address="198.51.100.7")).status == 200
+
+
+async def test_registering_counts(open_kit: OpenKit) -> None:
+    """Registering counts as an attempt: nobody tries names out, or fills the table, faster than that."""
+    async with open_kit(login_limit_address="2/minute", registration="open") as kit:
+        for number, status in enumerate((201, 201, 429)):
+            content = {"username": f"user {number}", "password": PASSWORD}
+            answer = await ask(kit, "POST", f"{AUTH}/register", json=content, address="198.51.100.7")
+            assert answer.status == status
+        is_limited(answer, "address", 2, 60)
+
+
+FORGED: Final[tuple[Header, ...]] = (
+    ("x-forwarded-for", "192.0.2.{}"), ("x-forwarded-for", "192.0.2.{}, 10.0.0.1"), ("forwarded", "for=192.0.2.{}"),
+    ("x-real-ip", "192.0.2.{}"), ("x-client-ip", "192.0.2.{}"), ("true-client-ip", "192.0.2.{}"), ("via", "192.0.2.{}"),
+    ("cf-connecting-ip", "192.0.2.{}"), ("x-forwarded-for", "nonsense {}"), ("x-forwarded-host", "192.0.2.{}"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("trusted", [[], ["10.0.0.0/8"]], ids=["nobody", "another network"])
+async def test_forged_addresses(open_kit: OpenKit, trusted: list[str]) -> None:
+    """What a client says of its own address resets nothing, unless a trusted proxy says it."""
+    async with open_kit(login_limit_address="3/minute", trusted_proxies=trusted) as kit:
+        statuses = []
+        for number in range(3):
+            name, value = FORGED[number]
+            sent = [(name, str(value).format(number))]
+            statuses.append((await log_in(kit, headers=sent, address="198.51.100.7")).status)
+        assert statuses == [401, 401, 401]
+        for number, (name, value) in enumerate(FORGED):
+            sent = [(name, str(value).format(number))]
+            is_limited(await log_in(kit, headers=sent, address="198.51.100.7"), "address", 3, 60)
+        assert (await log_in(kit, address="192.0.2.1")).status == 401
+
+
+async def statuses_of(kit: ProjKit, forwarded: list[str], address: str = "10.0.0.1") -> list[int]:
+    """The statuses of attempts that a proxy passes on with these addresses."""
+    return [
+        (await log_in(kit, headers=[("x-forwarded-for", each)], address=address)).status for each in forwarded
+    ]
+
+
+async def test_a_trusted_proxy(open_kit: OpenKit) -> None:
+    """Behind a trusted proxy clients are counted one by one, by what it wrote and not by what they wrote before it."""
+    limits = {"login_limit_address": "2/minute", "login_limit_account": "1000/minute"}
+    async with open_kit(**limits, trusted_proxies=["10.0.0.0/8", "fd00::/8"]) as kit:
+        assert await statuses_of(kit, ["192.0.2.1"] * 3) == [401, 401, 429]
+        assert await statuses_of(kit, ["192.0.2.2"] * 3, "10.9.9.9") == [401, 401, 429]
+        # What the client put before its own address.
+        assert await statuses_of(kit, [f"198.51.100.{n}, 192.0.2.3" for n in range(3)]) == [401, 401, 429]
+        assert await statuses_of(kit, [f"10.0.0.{n}, 192.0.2.4" for n in range(3)]) == [401, 401, 429]
+        # Two proxies, both trusted.
+        assert await statuses_of(kit, [f"198.51.100.{n}, 192.0.2.5, 10.0.0.8" for n in range(3)]) == [
+            401,
+            401,
+            429,
+        ]
+        # Nonsense where the address should be counts as the proxy's own.
+        assert await statuses_of(kit, ["nonsense", "", "192.0.2.6:80"], "10.0.0.3") == [401, 401, 429]
+        two = [("x-forwarded-for", "198.51.100.9"), ("x-forwarded-for", "192.0.2.1")]
+        assert (await log_in(kit, headers=two, address="10.0.0.1")).status == 429
+        assert (
+            await log_in(kit, headers=[("x-forwarded-for", "192.0.2.1")], address="203.0.113.9")
+        ).status == 401
+
+
+async def test_networks_of_a_subscriber(open_kit: OpenKit) -> None:
+    """An IPv6 subscriber is counted by their /64, and an IPv4 address is one in whatever form it comes."""
+    async with open_kit(login_limit_address="2/minute") as kit:
+        statuses = [(await log_in(kit, address=f"2001:db8::{number}")).status for number in range(1, 4)]
+        assert statuses == [401, 401, 429]
+        assert (await log_in(kit, address="2001:db8:0:1::1")).status == 401
+        mixed = ("198.51.100.7", "::ffff:198.51.100.7", "::ffff:c633:6407")
+        assert [(await log_in(kit, address=address)).status for address in mixed] == [401, 401, 429]
+
+
+@pytest.mark.parametrize("limit", ["", "10", "ten per minute", "0/minute", "-1/minute", "10/fortnight"])
+def test_limits_that_are_none(limit: str) -> None:
+    """A limit that cannot be read, or lets nobody in, is refused at start-up by its name."""
+    for name in ("login_limit_account", "login_limit_address"):
+        with pytest.raises(ConfigurationError, match=f"PROJKIT_{name.upper()}"):
+            settings_for("sqlite:///x.db", **{name: limit})

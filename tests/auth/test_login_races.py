@@ -1,0 +1,117 @@
+"""Logins and logouts that something else overtakes."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from projkit import Principal, ProjKit
+from projkit.auth.passwords import Passwords
+from projkit.auth.sessions.port import Session
+from projkit.auth.wiring import AuthParts
+from tests.auth.places import patient
+from tests.conftest import Client, settings_for
+from tests.faults.scene import AUTH, PASSWORD, add_users, bearer
+from tests.redis_servers import Redises
+
+__all__ = ["patient"]  # a fixture
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient")]
+
+Overtakes = Callable[[AuthParts], Awaitable[object]]
+CREDENTIALS = {"username": "alice", "password": PASSWORD}
+
+
+async def disable(parts: AuthParts) -> None:
+    """Somebody shuts alice out, and ends her sessions."""
+    await parts.users.set_disabled("alice", disabled=True)
+    await parts.store.revoke_all("", "alice")
+
+
+async def set_password(parts: AuthParts) -> None:
+    """Alice gets another password, and her sessions end."""
+    user = await parts.users.by_name("alice")
+    assert user is not None
+    await parts.users.set_password(user, await parts.passwords.hash("another horse battery"))
+    await parts.store.revoke_all("", "alice")
+
+
+def parts_of(kit: ProjKit) -> AuthParts:
+    """What the kit's authentication is made of."""
+    return kit._lifecycle.get().auth
+
+
+async def refused(kit: ProjKit, client: Client) -> None:
+    """A login is refused, and leaves no session behind."""
+    answer = await client.post(f"{AUTH}/login", json=CREDENTIALS)
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_credentials")
+    assert "set-cookie" not in answer.headers
+    parts = parts_of(kit)
+    user = await parts.users.by_name("alice")
+    assert user is not None
+    assert await parts.store.list("", "alice", user.created_at) == []
+
+
+@pytest.mark.parametrize("overtakes", [disable, set_password])
+async def test_overtaken_while_the_password_is_looked_at(
+    any_database_url: str, monkeypatch: pytest.MonkeyPatch, overtakes: Overtakes
+) -> None:
+    """Disabled, or given another password, while the old one is looked at: the login comes too late."""
+    settings = settings_for(any_database_url)
+    await add_users(settings, PASSWORD, "alice")
+    kit = ProjKit(settings)
+    verify = Passwords.verify
+
+    async def slow_verify(self: Passwords, stored: str | None, password: str) -> bool:
+        good = await verify(self, stored, password)
+        await overtakes(parts_of(kit))
+        return good
+
+    async with kit.lifespan(), Client(kit, settings, None) as client:
+        assert (await client.post(f"{AUTH}/login", json=CREDENTIALS)).status_code == 200
+        monkeypatch.setattr(Passwords, "verify", slow_verify)
+        await refused(kit, client)
+
+
+@pytest.mark.parametrize("own_users", [True, False])
+@pytest.mark.parametrize("too_early", [True, False])
+async def test_overtaken_while_the_session_is_made(
+    any_database_url: str, monkeypatch: pytest.MonkeyPatch, *, own_users: bool, too_early: bool
+) -> None:
+    """Disabled while the session is made, before or after: it is refused, whoever keeps the passwords."""
+    settings = settings_for(any_database_url)
+    await add_users(settings, PASSWORD, "alice")
+    kit = ProjKit(settings, authenticate=None if own_users else lambda name, _: Principal(name))
+    async with kit.lifespan(), Client(kit, settings, None) as client:
+        parts = parts_of(kit)
+        create = parts.store.create
+
+        async def slow_create(session: Session) -> None:
+            if too_early:
+                await disable(parts)
+            await create(session)
+            if not too_early:
+                await disable(parts)
+
+        monkeypatch.setattr(parts.store, "create", slow_create)
+        await refused(kit, client)
+
+
+async def test_ended_from_somewhere_else_a_moment_ago(
+    sqlite_url: str, redis_alone: Redises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logging out of a session that another worker has just ended is a success all the same."""
+    settings = settings_for(sqlite_url, redis_url=redis_alone.url, session_cache_seconds=0.5)
+    await add_users(settings, PASSWORD, "alice")
+    kits = [ProjKit(settings) for _ in range(2)]
+    async with (
+        kits[0].lifespan(),
+        kits[1].lifespan(),
+        Client(kits[0], settings, None) as one,
+        Client(kits[1], settings, None) as other,
+    ):
+        # The other worker's memory lasts, however slow the machine is.
+        monkeypatch.setattr(parts_of(kits[1]).store, "_monotonic", lambda: 0.0)
+        headers = bearer((await one.post(f"{AUTH}/login", json=CREDENTIALS)).json()["access_token"])
+        assert (await other.get(f"{AUTH}/session", headers=headers)).status_code == 200
+        assert (await one.post(f"{AUTH}/logout", headers=headers)).status_code == 204
+        assert (await other.post(f"{AUTH}/logout", headers=headers)).status_code == 204
+        assert (await other.get(f"{AUTH}/session", headers=headers)).status_code == 401

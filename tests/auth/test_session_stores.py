@@ -1,0 +1,347 @@
+"""Stores of sessions: one contract, held by the database and by Redis in each form, and by the cache before it."""
+
+import asyncio
+import base64
+import dataclasses
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+
+from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, hash_of
+from tests.auth.places import PLACES, Place, find, open_place, patient
+from tests.faults.scene import playing
+from tests.redis_servers import Redises
+
+__all__ = ["patient"]  # a fixture
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient")]
+
+NOW = datetime(2026, 6, 15, 12, 0, 0, 123457, tzinfo=UTC)
+IDLE, ENDS = NOW + timedelta(hours=1), NOW + timedelta(days=1)
+MOMENT = timedelta(microseconds=1)
+
+
+@pytest.fixture(params=PLACES)
+def found(request: pytest.FixtureRequest) -> tuple[str, Redises | str]:
+    """The name of each place where sessions may be kept, and what is behind it."""
+    return request.param, find(request.param, request)
+
+
+@pytest.fixture
+async def place(found: tuple[str, Redises | str]) -> AsyncIterator[Place]:
+    """Each place, open."""
+    async with open_place(*found) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def store(place: Place) -> SessionStore:
+    """One worker's store."""
+    return await place.worker()
+
+
+@pytest.fixture
+async def other(place: Place) -> SessionStore:
+    """Another worker's store over the same sessions."""
+    return await place.worker()
+
+
+def session(subject: str = "alice", **changes: Any) -> Session:
+    """A session that nobody has seen yet."""
+    made = Session(
+        tenant_id="", id_hash=hash_of(secrets.token_hex()), seed=secrets.token_hex(), subject=subject,
+        scopes=("projects:read", "projects:write"), transport="cookie", user_agent="Mozilla/5.0 (X11)",
+        address="192.0.2.1", refresh_hash=hash_of(secrets.token_hex()), parent_hash=None, generation=0,
+        rotated_at=NOW, created_at=NOW, used_at=NOW, idle_expires_at=IDLE, expires_at=ENDS,
+    )  # fmt: skip
+    return dataclasses.replace(made, **changes)
+
+
+def rotation(of: Session, new: str, at: datetime = NOW, **changes: Any) -> Rotation:
+    """An exchange of the present refresh token of a session."""
+    made = Rotation(of.refresh_hash, hash_of(new), of.generation + 1, at, at + timedelta(hours=1))
+    return dataclasses.replace(made, **changes)
+
+
+async def ids(store: SessionStore, subject: str = "alice", now: datetime = NOW) -> set[str]:
+    """The hashes of the ids of a subject's live sessions."""
+    return {each.id_hash for each in await store.list("", subject, now)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"user_agent": 'quo"te / sol\\idus \x1b[0m ümlaut 漢字 😀', "address": "2001:db8::1"},
+        {"scopes": (), "user_agent": "", "address": "", "generation": 2**31 - 1},
+        {"parent_hash": hash_of("parent"), "tenant_id": "tenant:{a}", "subject": "a b}{:*\n"},
+    ],
+)
+async def test_kept_as_it_is(store: SessionStore, other: SessionStore, changes: dict[str, Any]) -> None:
+    """What one worker keeps another one finds, to the microsecond and whatever text it holds."""
+    kept = session(**changes)
+    await store.create(kept)
+    assert await other.get(kept.key, NOW) == kept.use
+    assert await other.get_fresh(kept.key, NOW) == kept
+    assert await other.list(kept.tenant_id, kept.subject, NOW) == [kept]
+
+
+async def test_nobody_sees_anothers(store: SessionStore) -> None:
+    """Sessions of two subjects, and of one name in two tenants, are listed and ended apart."""
+    mine, hers, elsewhere = session(), session("bob"), session(tenant_id="other")
+    for each in (mine, hers, elsewhere):
+        await store.create(each)
+    assert await store.list("", "alice", NOW) == [mine]
+    assert await store.list("other", "alice", NOW) == [elsewhere]
+    assert await store.get(SessionKey("other", elsewhere.key.subject_mark, mine.id_hash), NOW) is None
+    assert await store.get(SessionKey("", mine.key.subject_mark, hash_of("another id")), NOW) is None
+    assert await store.revoke_all("", "alice") == 1
+    assert await store.get(mine.key, NOW) is None
+    assert await store.get(hers.key, NOW) == hers.use
+    assert await store.get(elsewhere.key, NOW) == elsewhere.use
+
+
+async def test_newest_first(store: SessionStore) -> None:
+    """The sessions of a subject are listed newest first."""
+    made = [session(created_at=NOW + number * MOMENT) for number in (2, 0, 1)]
+    for each in made:
+        await store.create(each)
+    listed = [each.created_at for each in await store.list("", "alice", NOW)]
+    assert listed == [NOW + number * MOMENT for number in (2, 1, 0)]
+
+
+@pytest.mark.parametrize("end", ["idle_expires_at", "expires_at"])
+async def test_either_lifetime_ends_it(store: SessionStore, end: str) -> None:
+    """At the end of either lifetime a session is not found, listed, touched or rotated any more."""
+    ends = NOW + timedelta(minutes=5)
+    kept = session(idle_expires_at=ends, expires_at=ends if end == "expires_at" else ENDS)
+    await store.create(kept)
+    assert await store.get(kept.key, ends - MOMENT) == kept.use
+    assert await store.get(kept.key, ends) is None
+    assert await store.get_fresh(kept.key, ends) is None
+    assert await ids(store, now=ends) == set()
+    await store.touch(kept.key, ends, ends + timedelta(hours=1))
+    assert not await store.rotate(kept.key, rotation(kept, "new", ends))
+    assert await store.get_fresh(kept.key, ends) is None
+
+
+async def test_use_prolongs_it(store: SessionStore, other: SessionStore) -> None:
+    """Use moves the idle end and nothing else."""
+    kept = session()
+    await store.create(kept)
+    later, idle = NOW + timedelta(minutes=50), NOW + timedelta(hours=2)
+    await store.touch(kept.key, later, idle)
+    used = dataclasses.replace(kept, used_at=later, idle_expires_at=idle)
+    assert await store.get(kept.key, later) == used.use
+    assert await other.get(kept.key, IDLE) == used.use
+    assert await other.get_fresh(kept.key, IDLE) == used
+    assert await other.get(kept.key, idle) is None
+
+
+async def test_what_is_gone_stays_gone(place: Place, store: SessionStore) -> None:
+    """Neither use nor a refresh brings a revoked session back, nor leaves half of one behind."""
+    kept = session()
+    await store.create(kept)
+    assert await store.revoke(kept.key)
+    await store.touch(kept.key, NOW, ENDS)
+    assert not await store.rotate(kept.key, rotation(kept, "new"))
+    assert await store.get(kept.key, NOW) is None
+    assert await ids(store) == set()
+    assert kept.id_hash not in await place.everything()
+
+
+async def test_rotation(store: SessionStore, other: SessionStore) -> None:
+    """An exchange happens only from the present token, and leaves its trace."""
+    kept = session()
+    await store.create(kept)
+    at = NOW + timedelta(minutes=1)
+    wrong = rotation(kept, "new", at, expected_hash=hash_of("another"))
+    assert not await store.rotate(kept.key, wrong)
+    assert await other.get_fresh(kept.key, NOW) == kept
+    assert await store.rotate(kept.key, rotation(kept, "new", at))
+    assert await other.get_fresh(kept.key, at) == dataclasses.replace(
+        kept, refresh_hash=hash_of("new"), parent_hash=kept.refresh_hash, generation=1, rotated_at=at, used_at=at,
+        idle_expires_at=at + timedelta(hours=1),
+    )  # fmt: skip
+    assert not await other.rotate(kept.key, rotation(kept, "another new", at))
+
+
+async def test_one_rotation_wins(store: SessionStore, other: SessionStore) -> None:
+    """Of 32 exchanges of one token on two workers exactly one happens, and it is the one that is kept."""
+    kept = session()
+    await store.create(kept)
+    done = await asyncio.gather(
+        *(
+            (store, other)[number % 2].rotate(kept.key, rotation(kept, f"new {number}"))
+            for number in range(32)
+        )
+    )
+    assert sum(done) == 1
+    present = await store.get_fresh(kept.key, NOW)
+    assert present is not None
+    assert (present.refresh_hash, present.generation) == (hash_of(f"new {done.index(True)}"), 1)
+
+
+async def test_revocation(place: Place, store: SessionStore, other: SessionStore) -> None:
+    """An ended session is gone at once where it was ended, elsewhere as soon as it must; the others stay."""
+    ended, stays = session(), session()
+    for each in (ended, stays):
+        await store.create(each)
+        assert await store.get(each.key, NOW) == await other.get(each.key, NOW) == each.use
+    assert await store.revoke(ended.key)
+    assert not await store.revoke(ended.key)
+    assert await store.get(ended.key, NOW) is None
+    assert await other.get_fresh(ended.key, NOW) is None
+    place.other_workers_learn()
+    assert await other.get(ended.key, NOW) is None
+    assert await other.get(stays.key, NOW) == stays.use
+    assert await ids(other) == {stays.id_hash}
+
+
+async def test_everywhere_but_here(place: Place, store: SessionStore, other: SessionStore) -> None:
+    """All sessions of a subject end at once, on every worker, but for the one to keep."""
+    made = [session() for _ in range(5)]
+    for each in made:
+        await store.create(each)
+        await store.get(each.key, NOW)
+        await other.get(each.key, NOW)
+    assert await store.revoke_all("", "alice", keep=made[2].id_hash) == 4
+    assert [await store.get(each.key, NOW) for each in made] == [None, None, made[2].use, None, None]
+    place.other_workers_learn()
+    assert [await other.get(each.key, NOW) for each in made] == [None, None, made[2].use, None, None]
+    assert await ids(other) == {made[2].id_hash}
+    assert await other.revoke_all("", "alice") == 1
+    assert await other.revoke_all("", "alice") == 0
+    assert await ids(store) == set()
+
+
+async def test_log_out_everywhere_misses_nobody(store: SessionStore, other: SessionStore) -> None:
+    """Among logins, refreshes and use, ending all leaves none that was there before, and lists what is there."""
+    made = [session() for _ in range(24)]
+    before = made[:12]
+    for each in before:
+        await store.create(each)
+    await asyncio.gather(
+        *(store.create(each) for each in made[12:18]),
+        *(store.touch(each.key, NOW, IDLE) for each in before),
+        *(store.rotate(each.key, rotation(each, "new")) for each in before),
+        other.revoke_all("", "alice"),
+        *(other.create(each) for each in made[18:]),
+        *(other.touch(each.key, NOW, IDLE) for each in before),
+    )
+    there = {each.id_hash for each in made if await other.get_fresh(each.key, NOW) is not None}
+    assert there == await ids(store)
+    assert not there & {each.id_hash for each in before}
+    assert await store.revoke_all("", "alice") == len(there)
+    assert [await other.get_fresh(each.key, NOW) for each in made] == [None] * 24
+
+
+async def test_one_time_values(store: SessionStore, other: SessionStore) -> None:
+    """Of 32 who show the same value at once on two workers one is the first; another value is another."""
+    first = await asyncio.gather(
+        *((store, other)[number % 2].consume("a value", NOW, ENDS) for number in range(32))
+    )
+    assert sum(first) == 1
+    assert not await store.consume("a value", NOW + timedelta(hours=1), ENDS)
+    assert await store.consume("another value", NOW, ENDS)
+    assert not await store.consume("a late value", ENDS, ENDS)
+
+
+async def test_nothing_in_clear(place: Place, store: SessionStore) -> None:
+    """Neither a session's id nor a one-time value can be read from what is stored."""
+    kept = session(id_hash=hash_of("the session's id"))
+    await store.create(kept)
+    await store.rotate(kept.key, rotation(kept, "the new token"))
+    await store.consume("the value", NOW, ENDS)
+    stored = await place.everything()
+    assert kept.id_hash in stored
+    assert hash_of("the value") in stored
+    for secret in ("the session's id", "the new token", "the value"):
+        assert secret not in stored
+
+
+async def test_nothing_in_clear_after_a_login(redis_alone: Redises, sqlite_url: str) -> None:
+    """Nothing that a login or a refresh gives can be read from Redis, nor who has tried to log in."""
+    async with playing(sqlite_url, redis_alone.url) as scene:
+        given = [(await scene.log_in()).json(), (await scene.refresh()).json()]
+        stored = redis_alone.everything()
+        assert hash_of(given[0]["session_id"]) in stored
+        names = ("session_id", "access_token", "refresh_token", "csrf_token")
+        secret = [each[name] for each in given for name in names]
+        # The parts of a token alone, and the bytes that it writes, are nowhere either.
+        secret += [part for each in given for part in each["access_token"].split(".")]
+        raw = [base64.urlsafe_b64decode(each["refresh_token"] + "==") for each in given]
+        secret += [text for each in raw for text in (each.hex(), repr(each)[2:-1], each[33:65].hex())]
+        assert [each for each in secret if each in stored] == []
+
+
+async def test_what_has_ended_does_not_pile_up(place: Place, store: SessionStore) -> None:
+    """Ended sessions and values are gone from the store some time after, without anybody's doing."""
+    past = NOW - timedelta(days=3)
+    ended = [
+        session(
+            created_at=past, idle_expires_at=past + timedelta(hours=1), expires_at=past + timedelta(days=1)
+        )
+        for _ in range(8)
+    ]
+    for each in ended:
+        await store.create(each)
+    assert ended[0].id_hash in await place.everything()
+    new = session()
+    await (await place.worker()).create(new)
+    stored = await place.everything()
+    assert [each.id_hash for each in ended if each.id_hash in stored] == []
+    assert new.id_hash in stored
+
+
+async def test_many_at_once(store: SessionStore) -> None:
+    """More look-ups at once than there are connections wait for each other, and all are answered."""
+    kept = session()
+    await store.create(kept)
+    found = await asyncio.gather(*(store.get_fresh(kept.key, NOW) for _ in range(300)))
+    assert found == [kept] * 300
+
+
+async def test_ping(store: SessionStore) -> None:
+    """A store that is there says so."""
+    await store.ping()
+
+
+async def test_every_key_in_redis_goes_by_itself(redis_alone: Redises) -> None:
+    """A subject's key lives as long as the session that ends last, and no key is left without an end."""
+    async with open_place("redis", redis_alone) as place:
+        store, counts = await place.worker(), await place.counts()
+        long, short = session(), session(idle_expires_at=NOW + timedelta(minutes=1))
+        for each in (long, short):
+            await store.create(each)
+        await store.consume("a value", NOW, ENDS)
+        await counts.add("a name", 1, 60)
+        with redis.Redis.from_url(redis_alone.url) as client:
+            name = f"{place.prefix}{{{long.key.subject_mark}}}:sessions"
+            assert 3_590_000 < client.pttl(name) <= 3_600_000
+            await store.touch(short.key, NOW, NOW + timedelta(hours=2))
+            assert 7_190_000 < client.pttl(name) <= 7_200_000
+            keys = list(client.scan_iter(f"{place.prefix}*"))
+            assert len(keys) == 3
+            assert all(client.pttl(key) > 0 for key in keys)
+
+
+@pytest.mark.parametrize("junk", [b"", b"{", b"[]", b"{}", b'{"subject": "alice"}', b"\xff", b"null"])
+async def test_an_unreadable_session_has_ended(redis_alone: Redises, junk: bytes) -> None:
+    """What somebody else has written in place of a session lets nobody in, and breaks nothing."""
+    async with open_place("redis", redis_alone) as place:
+        store = await place.worker()
+        kept, broken = session(), session()
+        await store.create(kept)
+        await store.create(broken)
+        with redis.Redis.from_url(redis_alone.url) as client:
+            name = f"{place.prefix}{{{broken.key.subject_mark}}}:sessions"
+            client.hset(name, broken.id_hash, junk)
+        assert await store.get(broken.key, NOW) is None
+        assert await store.list("", "alice", NOW) == [kept]
+        await store.create(session())
+        assert await store.get(kept.key, NOW) == kept.use
+        assert await store.revoke_all("", "alice") == 2

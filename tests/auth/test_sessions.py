@@ -1,0 +1,232 @@
+"""The user's own sessions and password: what is listed, what may be ended, and what a new password ends."""
+
+from typing import Final
+
+import pytest
+
+from projkit import ProjKit
+from projkit.auth.session_service import Client
+from tests.auth import forge
+from tests.auth.asking import Answer, ask, bearer, refuses
+from tests.auth.conftest import OpenKit
+from tests.auth.people import AUTH, PASSWORD, SAME_ORIGIN, Browser, add_user, log_in, parts
+
+pytestmark = pytest.mark.anyio
+
+NEW: Final = "another battery staple"
+
+
+async def whoami(kit: ProjKit, token: str) -> Answer:
+    """The answer to whoever asks with the token."""
+    return await ask(kit, "GET", f"{AUTH}/session", [bearer(token)])
+
+
+async def change(kit: ProjKit, token: str, old: str = PASSWORD, new: str = NEW) -> Answer:
+    """The answer to a change of password."""
+    content = {"old_password": old, "new_password": new}
+    return await ask(kit, "POST", f"{AUTH}/password", [bearer(token)], json=content)
+
+
+async def test_the_list(open_kit: OpenKit) -> None:
+    """The live sessions, newest first, each with what its owner knows it by, and which of them is asking."""
+    async with open_kit() as kit:
+        await add_user(kit)
+        bodies = []
+        for number, transport in enumerate(("body", "cookie", "body")):
+            content = {"username": "alice", "password": PASSWORD, "transport": transport}
+            sent = [("user-agent", f"browser {number}")]
+            answer = await ask(
+                kit, "POST", f"{AUTH}/login", sent, json=content, address=f"203.0.113.{number}"
+            )
+            bodies.append(answer.json())
+        listed = await ask(kit, "GET", f"{AUTH}/sessions", [bearer(bodies[2]["access_token"])])
+        assert listed.header("cache-control") == "private, no-store"
+        items = listed.json()["items"]
+        assert [item["id"] for item in items] == [body["session_id"] for body in reversed(bodies)]
+        assert [item["current"] for item in items] == [True, False, False]
+        assert [item["transport"] for item in items] == ["body", "cookie", "body"]
+        assert [item["user_agent"] for item in items] == ["browser 2", "browser 1", "browser 0"]
+        assert [item["address"] for item in items] == ["203.0.113.2", "203.0.113.1", "203.0.113.0"]
+        for item in items:
+            assert set(item) == {
+                "id", "current", "transport", "user_agent", "address", "created_at", "used_at", "expires_at",
+            }  # fmt: skip
+            assert item["created_at"].endswith("Z")
+            assert item["created_at"] <= item["used_at"] < item["expires_at"]
+
+
+async def test_ending_one(open_kit: OpenKit) -> None:
+    """A session is ended by its name, once, by its owner alone; the others live on."""
+    async with open_kit() as kit:
+        for name in ("alice", "bob"):
+            await add_user(kit, name)
+        first, second = (await log_in(kit)).json(), (await log_in(kit)).json()
+        his = (await log_in(kit, "bob")).json()
+        path = f"{AUTH}/sessions/{first['session_id']}"
+        for token, status in (
+            (his["access_token"], 404), (second["access_token"], 204), (second["access_token"], 404),
+            (his["access_token"], 404),
+        ):  # fmt: skip
+            assert (await ask(kit, "DELETE", path, [bearer(token)])).status == status
+        refuses(await whoami(kit, first["access_token"]))
+        for body in (second, his):
+            assert (await whoami(kit, body["access_token"])).status == 200
+        for name in (
+            "x",
+            "x" * 42,
+            "x" * 65,
+            "A" * 43,
+            f"{second['session_id']}%00",
+            "..",
+            f"{second['session_id']}/",
+        ):
+            answer = await ask(kit, "DELETE", f"{AUTH}/sessions/{name}", [bearer(second["access_token"])])
+            assert (answer.status, answer.code) == (404, "not_found")
+        own = f"{AUTH}/sessions/{second['session_id']}"
+        assert (await ask(kit, "DELETE", own, [bearer(second["access_token"])])).status == 204
+        refuses(await whoami(kit, second["access_token"]))
+
+
+async def test_logging_out(open_kit: OpenKit) -> None:
+    """Logging out ends this session and clears its cookies, but the mark of the known device; again is a 401."""
+    async with open_kit() as kit:
+        await add_user(kit)
+        browser, other = Browser(kit), Browser(kit)
+        await browser.log_in()
+        await other.log_in()
+        token = browser.jar["auth_token"]
+        answer = await browser.send("POST", f"{AUTH}/logout")
+        assert (answer.status, answer.body) == (204, b"")
+        for name in ("auth_token", "refresh_token", "csrf_token", "access_token"):
+            cleared = answer.cookies[name]
+            assert (cleared.value, cleared.attributes["max-age"]) == ("", "0")
+            assert cleared.attributes["expires"].startswith("Thu, 01 Jan 1970")
+        assert answer.cookies["refresh_token"].attributes["path"] == AUTH
+        assert browser.jar.keys() == {"known_device"}
+        refuses(await whoami(kit, token))
+        refuses(await ask(kit, "POST", f"{AUTH}/logout", [bearer(token)]))
+        refuses(await browser.send("POST", f"{AUTH}/logout"), "missing_credentials")
+        assert (await other.whoami()).status == 200
+
+
+async def test_a_bad_cookie_is_cleared(open_kit: OpenKit) -> None:
+    """Whoever logs out with a cookie that is no good any more is told so, and is rid of it."""
+    async with open_kit() as kit:
+        browser = Browser(kit)
+        browser.jar["auth_token"] = "x"
+        answer = await browser.send("POST", f"{AUTH}/logout")
+        refuses(answer)
+        assert "auth_token" not in browser.jar
+
+
+async def test_a_bad_cookie_beside_a_good_refresh_cookie(open_kit: OpenKit) -> None:
+    """Where the access cookie is no good any more, logging out ends the session that the refresh cookie names."""
+    async with open_kit() as kit:
+        await add_user(kit)
+        browser = Browser(kit)
+        await browser.log_in()
+        token, refresh = browser.jar["auth_token"], browser.jar["refresh_token"]
+        browser.jar["auth_token"] = "x"
+        other_site = [("sec-fetch-site", "cross-site")]
+        for headers in (other_site, [*other_site, bearer("x")], [SAME_ORIGIN]):
+            answer = await browser.send("POST", f"{AUTH}/logout", headers)
+            assert answer.status in {401, 403}
+            assert not answer.cookies
+        assert (await whoami(kit, token)).status == 200
+        assert (await browser.send("POST", f"{AUTH}/logout")).status == 204
+        refuses(await whoami(kit, token))
+        again = await ask(kit, "POST", f"{AUTH}/refresh", json={"refresh_token": refresh})
+        refuses(again, "invalid_refresh_token")
+
+
+async def test_logging_out_everywhere(open_kit: OpenKit) -> None:
+    """All sessions of the user end, and the tokens that have none; nobody else's do."""
+    async with open_kit() as kit:
+        for name in ("alice", "bob"):
+            await add_user(kit, name)
+        hers = [(await log_in(kit)).json()["access_token"] for _ in range(3)]
+        hers.append(parts(kit).issuer.issue("alice", ()))
+        his = [(await log_in(kit, "bob")).json()["access_token"], parts(kit).issuer.issue("bob", ())]
+        for token in (*hers, *his):
+            assert (await whoami(kit, token)).status == 200
+        answer = await ask(kit, "POST", f"{AUTH}/logout-all", [bearer(hers[0])])
+        assert answer.status == 204
+        assert answer.cookies["auth_token"].value == ""
+        for token in hers:
+            refuses(await whoami(kit, token))
+        for token in his:
+            assert (await whoami(kit, token)).status == 200
+        assert (await log_in(kit)).status == 200
+
+
+async def test_a_new_password(open_kit: OpenKit) -> None:
+    """The new password is the one from then on; the session that set it lives, everything else of the user ends."""
+    async with open_kit() as kit:
+        await add_user(kit)
+        mine, others = (await log_in(kit)).json(), [(await log_in(kit)).json() for _ in range(2)]
+        sessionless = parts(kit).issuer.issue("alice", ())
+        answer = await change(kit, mine["access_token"])
+        assert (answer.status, answer.body) == (204, b"")
+        assert (await whoami(kit, mine["access_token"])).status == 200
+        refuses(await whoami(kit, sessionless))
+        for body in others:
+            refuses(await whoami(kit, body["access_token"]))
+            content = {"refresh_token": body["refresh_token"]}
+            refuses(await ask(kit, "POST", f"{AUTH}/refresh", json=content), "invalid_refresh_token")
+        refreshed = await ask(kit, "POST", f"{AUTH}/refresh", json={"refresh_token": mine["refresh_token"]})
+        assert refreshed.status == 200
+        refuses(await log_in(kit), "invalid_credentials")
+        assert (await log_in(kit, password=NEW)).status == 200
+
+
+async def test_what_is_no_new_password(open_kit: OpenKit) -> None:
+    """Without the present password, or with a poor new one, nothing is changed and nothing ends."""
+    async with open_kit() as kit:
+        await add_user(kit, "Alice Liddell", subject="u-1")
+        mine, other = (await log_in(kit, "Alice Liddell")).json(), (await log_in(kit, "Alice Liddell")).json()
+        for old in ("wrong", PASSWORD.upper(), f"{PASSWORD} "):
+            refuses(await change(kit, mine["access_token"], old), "invalid_credentials")
+        for new in ("short12", "x" * 257, "alice liddell", "ALICE LIDDELL", "", "a\0bcdefgh"):
+            answer = await change(kit, mine["access_token"], PASSWORD, new)
+            assert answer.status == 422, new
+            assert answer.json()["errors"][0]["pointer"] == "/new_password"
+        assert (await whoami(kit, other["access_token"])).status == 200
+        assert (await log_in(kit, "alice liddell")).status == 200
+
+
+async def test_whose_password(open_kit: OpenKit) -> None:
+    """Whoever has no password here cannot set one, and learns no more than whoever has a wrong one."""
+    async with open_kit() as kit:
+        await add_user(kit, None, None, subject="by-oidc")
+        await add_user(kit)
+        for subject in ("by-oidc", "nobody", "alice"):
+            issued = await parts(kit).services.sessions.open(subject, (), "", "body", Client("", ""))
+            refuses(await change(kit, issued.access_token, "x"), "invalid_credentials")
+            assert (await whoami(kit, issued.access_token)).status == 200
+
+
+async def test_guessing_the_present_password(open_kit: OpenKit) -> None:
+    """Whoever has stolen a session cannot guess the password by changing it, and does not lock its owner out."""
+    async with open_kit(login_limit_account="3/minute") as kit:
+        await add_user(kit)
+        stolen = (await log_in(kit)).json()["access_token"]
+        for _ in range(3):
+            refuses(await change(kit, stolen, "a guess"), "invalid_credentials")
+        for old in ("a guess", PASSWORD):
+            answer = await change(kit, stolen, old)
+            assert (answer.status, answer.code) == (429, "rate_limited")
+        assert (await log_in(kit)).status == 200
+
+
+async def test_a_token_without_a_session(open_kit: OpenKit) -> None:
+    """A token that names no session has none in the list, and logs out by itself."""
+    async with open_kit(legacy_secret=forge.LEGACY_SECRET) as kit:
+        await add_user(kit)
+        await log_in(kit)
+        far = forge.legacy(sub="alice", exp=253_402_300_799)
+        for token in (parts(kit).issuer.issue("alice", ()), forge.legacy(), far):
+            items = (await ask(kit, "GET", f"{AUTH}/sessions", [bearer(token)])).json()["items"]
+            assert [item["current"] for item in items] == [False]
+            assert (await whoami(kit, token)).json()["session_id"] is None
+            assert (await ask(kit, "POST", f"{AUTH}/logout", [bearer(token)])).status == 204
+            refuses(await whoami(kit, token))

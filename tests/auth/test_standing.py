@@ -1,0 +1,176 @@
+"""Whether a good token still holds: what is asked of the session, and what is remembered of tokens without one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from projkit import Principal
+from projkit.auth.sessions.database import DatabaseSessions
+from projkit.auth.sessions.port import Session, hash_of
+from projkit.auth.standing import StandingCheck
+from projkit.auth.users import Standing, Users
+from projkit.db.connect import open_database
+from projkit.db.port import Database
+from projkit.db.tables import build_tables
+from projkit.errors import InvalidTokenError
+from tests.auth.places import Monotonic
+from tests.auth.test_session_stores import session
+from tests.conftest import Clock, settings_for
+
+pytestmark = pytest.mark.anyio
+IDLE = 3600
+SECONDS = 0.5
+TABLES = build_tables("projkit_")
+
+
+class SlowUsers(Users):
+    """Users whose answers wait where ``answers`` is not set."""
+
+    asked = 0
+
+    async def standing(self, subject: str, tenant_id: str, token_hash: str) -> Standing:
+        """What is noted at the moment of asking, told later."""
+        self.asked += 1
+        found = await super().standing(subject, tenant_id, token_hash)
+        self.under_way.set()
+        await self.answers.wait()
+        return found
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database, TABLES, clock=clock)
+        self.under_way, self.answers = asyncio.Event(), asyncio.Event()
+        self.answers.set()
+
+
+@pytest.fixture
+async def database(sqlite_url: str) -> AsyncIterator[Database]:
+    """The database behind it all."""
+    opened = await open_database(settings_for(sqlite_url), TABLES)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def users(database: Database, clock: Clock) -> SlowUsers:
+    """The users."""
+    return SlowUsers(database, clock)
+
+
+@pytest.fixture
+def sessions(database: Database) -> DatabaseSessions:
+    """The sessions."""
+    return DatabaseSessions(database, TABLES)
+
+
+@pytest.fixture
+def monotonic() -> Monotonic:
+    """The clock of what is remembered."""
+    return Monotonic()
+
+
+@pytest.fixture
+def check(sessions: DatabaseSessions, users: SlowUsers, clock: Clock, monotonic: Monotonic) -> StandingCheck:
+    """The check."""
+    return StandingCheck(
+        sessions, users, idle_seconds=IDLE, cache_seconds=SECONDS, clock=clock, monotonic=monotonic
+    )
+
+
+async def holds(check: StandingCheck, principal: Principal) -> bool:
+    """Whether the token is still good."""
+    try:
+        await check.check(principal, "a token")
+    except InvalidTokenError:
+        return False
+    return True
+
+
+def made_now(clock: Clock) -> Session:
+    """A session of alice's, made at this moment, for a day at most."""
+    now = clock.now
+    return session(
+        id_hash=hash_of("an id"), created_at=now, used_at=now, rotated_at=now,
+        idle_expires_at=now + timedelta(seconds=IDLE), expires_at=now + timedelta(days=1),
+    )  # fmt: skip
+
+
+def plain(clock: Clock) -> Principal:
+    """Alice, by a token without a session that was issued a minute ago."""
+    return Principal("alice", claims={"iat": int((clock.now - timedelta(minutes=1)).timestamp())})
+
+
+async def test_only_its_own_subject(check: StandingCheck, sessions: DatabaseSessions, clock: Clock) -> None:
+    """A session holds for the subject and the tenant that it was made for, and for nobody else."""
+    await sessions.create(made_now(clock))
+    assert await holds(check, Principal("alice", session_id="an id"))
+    assert not await holds(check, Principal("bob", session_id="an id"))
+    assert not await holds(check, Principal("alice", session_id="an id", tenant_id="other"))
+    assert not await holds(check, Principal("alice", session_id="another id"))
+
+
+async def test_use_is_noted_now_and_then(
+    check: StandingCheck, sessions: DatabaseSessions, clock: Clock
+) -> None:
+    """Use prolongs a session, noted at most once a minute, and never beyond its absolute end."""
+    kept = made_now(clock)
+    await sessions.create(kept)
+    alice = Principal("alice", session_id="an id")
+    clock.now += timedelta(seconds=50)
+    assert await holds(check, alice)
+    assert await sessions.get(kept.key, clock.now) == kept.use
+    clock.now += timedelta(seconds=20)
+    assert await holds(check, alice)
+    used = await sessions.get(kept.key, clock.now)
+    assert used is not None
+    assert used.idle_expires_at == used.used_at + timedelta(seconds=IDLE)
+    while clock.now < kept.expires_at - timedelta(seconds=IDLE):
+        clock.now += timedelta(seconds=IDLE - 60)
+        assert await holds(check, alice)
+    used = await sessions.get(kept.key, clock.now)
+    assert used is not None
+    assert used.idle_expires_at == kept.expires_at
+    clock.now = kept.expires_at
+    assert not await holds(check, alice)
+
+
+async def test_idle_for_too_long(check: StandingCheck, sessions: DatabaseSessions, clock: Clock) -> None:
+    """A session that nobody uses ends."""
+    await sessions.create(made_now(clock))
+    clock.now += timedelta(seconds=IDLE)
+    assert not await holds(check, Principal("alice", session_id="an id"))
+
+
+async def test_a_token_without_a_session_is_asked_for_once_in_a_while(
+    check: StandingCheck, users: SlowUsers, clock: Clock, monotonic: Monotonic
+) -> None:
+    """What is noted of a user is remembered for so long, and what another worker notes holds after that."""
+    alice = plain(clock)
+    for _ in range(3):
+        assert await holds(check, alice)
+    assert users.asked == 1
+    await users.end_tokens("alice")  # by another worker
+    monotonic.now += SECONDS - 0.01
+    assert await holds(check, alice)
+    monotonic.now += 0.01
+    assert not await holds(check, alice)
+
+
+@pytest.mark.parametrize("one_token", [True, False])
+async def test_calling_back_holds_here_at_once(
+    check: StandingCheck, users: SlowUsers, clock: Clock, *, one_token: bool
+) -> None:
+    """An answer under way when this worker calls tokens back is not remembered, nor is what was before."""
+    alice = plain(clock)
+    users.answers.clear()
+    asking = asyncio.create_task(holds(check, alice))
+    await users.under_way.wait()
+    if one_token:
+        await check.call_back(alice, "a token")
+    else:
+        await users.end_tokens("alice")
+        check.forget()
+    users.answers.set()
+    assert await asking
+    assert not await holds(check, alice)

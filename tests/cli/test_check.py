@@ -1,0 +1,145 @@
+"""projkit check: a line for each thing, with the mend."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from projkit.auth.keys_file import new_key, write_keys_file
+from projkit.cli.demo import DEMO_PASSWORD
+from tests.cli.conftest import Run
+from tests.cli.running import free_port, redis_server
+from tests.conftest import SECRET
+
+
+@pytest.fixture(autouse=True)
+def database(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is migrated."""
+    monkeypatch.setenv("PROJKIT_DATABASE_URL", sqlite_url)
+
+
+def found(run: Run, *, expect: int, **variables: str) -> dict[str, dict[str, Any]]:
+    """What check has found, by name; ``expect`` is the exit code."""
+    variables = {"PROJKIT_SECRET": SECRET, **variables}
+    given = {name: value for name, value in variables.items() if value}
+    return {each["name"]: each for each in json.loads(run("check", "--json", expect=expect, **given).stdout)}
+
+
+def wrong(run: Run, **variables: str) -> dict[str, str]:
+    """The details of what check has found wrong."""
+    findings = found(run, expect=1, **variables)
+    return {name: each["detail"] for name, each in findings.items() if not each["ok"]}
+
+
+def test_all_is_well(run: Run) -> None:
+    """Where nothing is wrong each line is good and the exit code 0."""
+    findings = found(run, expect=0)
+    assert {name: (each["ok"], each["warning"]) for name, each in findings.items()} == dict.fromkeys(
+        ("settings", "secrets", "database", "migrations", "clock", "users"), (True, False)
+    )
+    assert findings["users"]["detail"] == "0 with a name, 0 disabled"
+
+
+def test_settings_and_database(run: Run) -> None:
+    """check names a misspelt variable, a bad setting and a dead database, and never a password."""
+    assert "did you mean PROJKIT_DATABASE_URL" in wrong(run, PROJKIT_DATABSE_URL="x")["settings"]
+    assert "PROJKIT_ENV" in wrong(run, PROJKIT_ENV="prod")["settings"]
+    dead = wrong(run, PROJKIT_DATABASE_URL="postgresql://u:hidden@127.0.0.1:1/n")["database"]
+    assert "PROJKIT_DATABASE_URL" in dead
+    assert "hidden" not in dead
+
+
+def test_secrets(run: Run, tmp_path: Path) -> None:
+    """check tells of a known secret, of a keys file that is none or that others can read, and of development's key."""
+    assert "attackers try first" in wrong(run, PROJKIT_SECRET="REPLACE THIS WITH YOUR JWT SECRET")["settings"]
+    keys = tmp_path / "keys.json"
+    keys.write_text("{}")
+    variables = {"PROJKIT_SECRET": "", "PROJKIT_KEYS_FILE": str(keys)}
+    assert "projkit keys new --file" in wrong(run, **variables)["secrets"]
+    keys.unlink()
+    write_keys_file(keys, [new_key("EdDSA")], replace=False)
+    assert found(run, expect=0, **variables)["secrets"]["detail"].endswith("signing with EdDSA")
+    keys.chmod(0o640)
+    assert f"chmod 600 {keys}" in wrong(run, **variables)["secrets"]
+    found(run, expect=0, PROJKIT_SECRET="")
+    development = tmp_path / "projkit-keys.json"
+    development.chmod(0o644)
+    assert f"chmod 600 {development}" in wrong(run, PROJKIT_SECRET="")["secrets"]
+    development.chmod(0o600)
+    variables = {
+        "PROJKIT_SECRET": "",
+        "PROJKIT_ENV": "production",
+        "PROJKIT_KEYS_FILE": str(development),
+    }
+    assert "generated for development" in wrong(run, **variables)["secrets"]
+
+
+@pytest.mark.parametrize(
+    ("options", "store", "warns"),
+    [
+        ((), "", False),
+        (("--maxmemory", "100mb", "--maxmemory-policy", "noeviction"), "", False),
+        (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "", True),
+        (("--maxmemory", "100mb", "--maxmemory-policy", "volatile-ttl"), "", True),
+        (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "database", False),
+    ],
+)
+def test_redis(run: Run, tmp_path: Path, options: tuple[str, ...], store: str, warns: bool) -> None:
+    """check warns where Redis would drop sessions when its memory is full, and that is no failure."""
+    with redis_server(tmp_path, *options) as url:
+        line = found(run, expect=0, PROJKIT_REDIS_URL=url, PROJKIT_SESSION_STORE=store)["redis"]
+        assert (line["ok"], line["warning"]) == (True, warns)
+        assert ("CONFIG SET maxmemory-policy noeviction" in line["detail"]) == warns
+        assert ("holds the sessions" in line["detail"]) == (store == "")
+        shown = run("check", PROJKIT_SECRET=SECRET, PROJKIT_REDIS_URL=url).stdout
+        assert ("warning redis" in shown) == (len(options) > 0 and options[-1] != "noeviction")
+
+
+def test_a_cluster(run: Run, tmp_path: Path) -> None:
+    """The masters of a Cluster are looked at as well."""
+    cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with redis_server(tmp_path, *cluster, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lfu") as url:
+        with redis.Redis.from_url(url, decode_responses=True) as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
+            deadline = time.monotonic() + 30
+            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        address = url.replace("redis://", "redis+cluster://").removesuffix("/0")
+        assert "allkeys-lfu" in found(run, expect=0, PROJKIT_REDIS_URL=address)["redis"]["detail"]
+    assert "PROJKIT_REDIS_URL" in wrong(run, PROJKIT_REDIS_URL=address)["redis"]
+
+
+def test_redis_that_may_not_be_asked(run: Run, tmp_path: Path) -> None:
+    """A Redis that tells nothing of itself is no failure; a wrong password is one."""
+    with redis_server(tmp_path, "--rename-command", "INFO", "", "--requirepass", "secret") as url:
+        good = url.replace("//", "//:secret@")
+        assert found(run, expect=0, PROJKIT_REDIS_URL=good)["redis"]["ok"]
+        said = wrong(run, PROJKIT_REDIS_URL=url.replace("//", "//:hidden@"))["redis"]
+        assert "PROJKIT_REDIS_URL" in said
+        assert "hidden" not in said
+
+
+def test_redis_that_does_not_answer(run: Run) -> None:
+    """A dead Redis is told of, with the setting, and everything else is looked at all the same."""
+    variables = {"PROJKIT_REDIS_URL": "redis://u:hidden@127.0.0.1:1/0"}
+    assert list(wrong(run, **variables)) == ["redis"]
+    detail = wrong(run, **variables)["redis"]
+    assert "PROJKIT_REDIS_URL" in detail
+    assert "hidden" not in detail
+
+
+def test_the_demo_user_in_production(run: Run) -> None:
+    """A database in which the demo's user still has the password that everybody knows is not for production."""
+    variables = {"PROJKIT_SECRET": SECRET, "PROJKIT_ENV": "production"}
+    run("user", "add", "demo", stdin=DEMO_PASSWORD, **variables)
+    assert found(run, expect=0)["users"]["ok"]
+    assert "projkit user disable demo" in wrong(run, **variables)["users"]
+    run("user", "disable", "demo", **variables)
+    assert found(run, expect=0, **variables)["users"]["detail"] == "1 with a name, 1 disabled"
+    run("user", "enable", "demo", **variables)
+    run("user", "password", "demo", stdin="another password", **variables)
+    assert found(run, expect=0, **variables)["users"]["ok"]

@@ -1,0 +1,430 @@
+"""The command line, as a user types it."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from projkit import Settings
+from projkit.auth.keys import load_keys
+from projkit.auth.tokens import TokenVerifier
+from projkit.cli.demo import DEMO_PASSWORD
+from tests.cli.conftest import Run
+from tests.cli.running import PROJKIT, projkit, serving
+from tests.conftest import SECRET
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of the commands and of the servers."""
+    monkeypatch.setenv("PROJKIT_SECRET", SECRET)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_serve_demo(workers: str) -> None:
+    """serve --demo greets with a token with which the demo's projects can be read, has a user, and stops cleanly."""
+    for _ in range(2):
+        with serving("--demo", "--workers", workers) as (url, token):
+            headers = {"Authorization": f"Bearer {token}"}
+            page = httpx2.get(
+                f"{url}/api/v1/projects?limit=100&archived=any&total=true", headers=headers
+            ).json()
+            assert page["total"] == 12
+            assert httpx2.get(f"{url}/api/v1/docs").status_code == 200
+            content = {"username": "demo", "password": DEMO_PASSWORD}
+            own = httpx2.post(f"{url}/api/v1/auth/login", json=content).json()["access_token"]
+            headers = {"Authorization": f"Bearer {own}"}
+            assert httpx2.get(f"{url}/api/v1/projects?total=true", headers=headers).json()["total"] == 12
+
+
+def test_no_demo_in_production(run: Run) -> None:
+    """Production refuses --demo, whose password everybody knows, and so does a kit with tenants, which has no demo."""
+    said = run("serve", "--demo", expect=1, PROJKIT_ENV="production", PROJKIT_SECRET=SECRET).stderr
+    assert "production refuses it; leave --demo out, or set PROJKIT_ENV=development" in said
+    assert "unset PROJKIT_TENANT_CLAIM" in run("serve", "--demo", expect=1, PROJKIT_TENANT_CLAIM="org").stderr
+
+
+def test_the_greeting_in_production(run: Run) -> None:
+    """In production the greeting holds neither a token nor a password."""
+    with serving(PROJKIT_ENV="production", PROJKIT_SECRET=SECRET) as (url, token):
+        assert httpx2.get(f"{url}/api/v1/health/live").status_code == 200
+        assert token == ""
+
+
+def test_serve_drains_before_it_stops() -> None:
+    """On a signal readiness turns to 503 while requests are still answered, and then the server stops."""
+    process = subprocess.Popen(
+        [*PROJKIT, "serve", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PROJKIT_DRAIN_SECONDS": "1.5", "PROJKIT_LOG_FORMAT": "json"},
+    )
+    assert process.stderr is not None
+    try:
+        said = ""
+        while "curl" not in said:
+            said += process.stderr.readline()
+        (url,) = re.findall(r"(http://\S+)/api/v1\n", said)
+        with httpx2.Client(base_url=url) as client:
+            while client.get("/api/v1/health/ready").status_code != 200:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            while client.get("/api/v1/health/ready").status_code != 503:
+                time.sleep(0.02)
+            assert client.get("/api/v1/health/live").status_code == 200
+        rest = process.communicate(timeout=30)[1]
+        assert process.returncode == 0, rest
+        messages = [json.loads(line) for line in rest.splitlines() if line.startswith("{")]
+        assert any("draining" in message["message"] for message in messages)
+        assert any(message.get("route") == "/api/v1/health/ready" for message in messages)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_serve_allows_the_origins_it_was_told() -> None:
+    """CORS is for the origins in ALLOWED_ORIGINS and no other; it allows the CSRF header, whatever its name."""
+    names = {"PROJKIT_ALLOWED_ORIGINS": "https://front.example", "PROJKIT_CSRF_HEADER_NAME": "X-XSRF-Token"}
+    with serving(**names) as (url, _):
+        for origin, allowed in (
+            ("https://front.example", "https://front.example"),
+            ("https://evil.example", None),
+        ):
+            answer = httpx2.get(f"{url}/api/v1/health/live", headers={"Origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == allowed
+            asked = {"Origin": origin, "Access-Control-Request-Method": "PATCH"}
+            preflight = httpx2.options(f"{url}/api/v1/projects", headers=asked)
+            assert preflight.status_code == 204
+            assert preflight.headers["allow"] == "GET, HEAD, OPTIONS, POST"
+            assert "x-request-id" in preflight.headers
+            assert preflight.headers.get("access-control-allow-origin") == allowed
+            assert ("access-control-allow-methods" in preflight.headers) == (allowed is not None)
+        asked = {
+            "Origin": "https://front.example",
+            "Access-Control-Request-Method": "PUT",
+            "Access-Control-Request-Headers": "content-type, if-match, x-xsrf-token",
+        }
+        preflight = httpx2.options(f"{url}/api/v1/projects", headers=asked)
+        assert preflight.status_code == 204
+        assert preflight.headers["access-control-allow-credentials"] == "true"
+        assert "x-xsrf-token" in preflight.headers["access-control-allow-headers"].lower()
+        answer = httpx2.get(f"{url}/api/v1/projects", headers={"Origin": "https://front.example"})
+        assert (answer.status_code, answer.headers["access-control-allow-credentials"]) == (401, "true")
+        exposed = set(answer.headers["access-control-expose-headers"].lower().split(", "))
+        assert {
+            "etag",
+            "link",
+            "location",
+            "retry-after",
+            "www-authenticate",
+            "deprecation",
+            "sunset",
+        } <= exposed
+
+
+def test_any_origin_gets_no_cookies() -> None:
+    """Where every origin is allowed, none of them may use cookies."""
+    with serving(PROJKIT_ALLOWED_ORIGINS="*") as (url, _):
+        answer = httpx2.get(f"{url}/api/v1/health/live", headers={"Origin": "https://any.example"})
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(("proxies", "last"), [("", 429), ("127.0.0.1", 401)])
+def test_serve_believes_no_forwarded_address(proxies: str, last: int) -> None:
+    """X-Forwarded-For resets no limit, unless TRUSTED_PROXIES says who has written it."""
+    limits = {"PROJKIT_LOGIN_LIMIT_ADDRESS": "2/minute", "PROJKIT_TRUSTED_PROXIES": proxies}
+    with serving(**limits) as (url, _):
+        statuses = [
+            httpx2.post(
+                f"{url}/api/v1/auth/login",
+                json={"username": f"user {number}", "password": "wrong password"},
+                headers={"X-Forwarded-For": f"192.0.2.{number}", "Forwarded": f"for=192.0.2.{number}"},
+            ).status_code
+            for number in range(3)
+        ]
+    assert statuses == [401, 401, last]
+
+
+def test_serve_says_what_is_wrong(empty_postgres_url: str) -> None:
+    """A taken port, a schema that is missing and a bad setting end the start with one sentence and exit code 1."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"projkit serve --port {port + 1}" in projkit("serve", "--port", str(port), expect=1).stderr
+    behind = projkit("serve", "--port", "0", expect=1, PROJKIT_DATABASE_URL=empty_postgres_url)
+    assert "projkit migrate" in behind.stderr
+    wrong = projkit("serve", expect=1, PROJKIT_SECRET="short")
+    assert "failed: PROJKIT_SECRET: must have at least 32 bytes" in wrong.stderr
+    projkit("serve", "--port", "many", expect=2)
+    projkit("unheard-of", expect=2)
+
+
+def test_token() -> None:
+    """token prints the token alone, which a kit with the same key takes."""
+    settings = Settings(secret=SECRET)
+    verifier = TokenVerifier(load_keys(settings), settings)
+    token = projkit("token", "--subject", "alice", "--scopes", "projects:read", "--ttl", "1h").stdout
+    principal = verifier.verify(token.strip())
+    assert (principal.subject, principal.scopes) == ("alice", frozenset({"projects:read"}))
+    assert principal.claims["exp"] - principal.claims["iat"] == 3600
+    assert token.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--subject", "a", "--scopes", "projects:fly"), ("--subject", ""), ("--subject", "a", "--ttl", "soon"),
+        ("--subject", "a", "--ttl", "0s"), ("--subject", "a", "--tenant", "acme"), ("--subject", "x" * 256), (),
+    ],
+)  # fmt: skip
+def test_wrong_token_options(run: Run, arguments: tuple[str, ...]) -> None:
+    """A wrong option is a usage error."""
+    run("token", *arguments, expect=2)
+
+
+def test_token_with_a_tenant(run: Run) -> None:
+    """With TENANT_CLAIM a tenant must be named."""
+    run("token", "--subject", "a", expect=2, PROJKIT_TENANT_CLAIM="org")
+    assert run("token", "--subject", "a", "--tenant", "acme", PROJKIT_TENANT_CLAIM="org").stdout
+
+
+def test_openapi(run: Run) -> None:
+    """openapi prints the document as JSON."""
+    assert json.loads(run("openapi").stdout)["openapi"].startswith("3.1")
+
+
+def test_migrate_and_check(run: Run, empty_postgres_url: str) -> None:
+    """migrate --check fails until migrate has run; check then finds nothing wrong."""
+    variables: dict[str, Any] = {"PROJKIT_DATABASE_URL": empty_postgres_url}
+    assert "projkit migrate" in run("migrate", "--check", expect=1, **variables).stderr
+    found = json.loads(run("check", "--json", expect=1, **variables).stdout)
+    assert [each["name"] for each in found if not each["ok"]] == ["migrations"]
+    run("migrate", **variables)
+    run("migrate", **variables)
+    assert "up to date" in run("migrate", "--check", **variables).stderr
+    found = json.loads(run("check", "--json", **variables).stdout)
+    assert [each["name"] for each in found] == [
+        "settings", "secrets", "database", "migrations", "clock", "users",
+    ]  # fmt: skip
+    assert run("check", **variables).stdout.count("ok ") == 6
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    """An NDJSON file."""
+    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_import_and_export_round_trip(run: Run, tmp_path: Path, any_database_url: str) -> None:
+    """What was imported, twice, is exported once, in both formats, and what came out can go in again."""
+    variables: dict[str, Any] = {"PROJKIT_DATABASE_URL": any_database_url}
+    rows: list[dict[str, Any]] = [
+        {"name": "A", "external_id": "E-1", "tags": ["x", "y"], "metadata": {"a": [1, None]}, "status": "completed"},
+        {"name": "Ünïcode, \"quoted\"\nline", "due_date": "2026-01-31", "priority": "critical"},
+        {"name": "same"}, {"name": "same"},
+    ]  # fmt: skip
+    source = write(tmp_path / "in.ndjson", [*rows, "\n"])
+    for created, unchanged in ((4, 0), (0, 4)):
+        report = json.loads(run("import", str(source), "--owner", "alice", "--json", **variables).stdout)
+        assert (report["created"], report["updated"], report["unchanged"], report["bad"]) == (
+            created,
+            0,
+            unchanged,
+            [],
+        )
+    write(source, [{**rows[0], "name": "B"}, *rows[1:]])
+    report = json.loads(run("import", str(source), "--owner", "alice", "--json", **variables).stdout)
+    assert (report["created"], report["updated"], report["unchanged"]) == (0, 1, 3)
+    for suffix in ("ndjson", "csv"):
+        out = tmp_path / f"out.{suffix}"
+        run("export", str(out), "--owner", "alice", **variables)
+        report = json.loads(run("import", str(out), "--owner", "alice", "--json", **variables).stdout)
+        assert (report["created"], report["updated"], report["unchanged"], report["bad"]) == (0, 0, 4, [])
+        report = json.loads(run("import", str(out), "--owner", f"bob {suffix}", "--json", **variables).stdout)
+        assert (report["created"], report["bad"]) == (4, [])
+
+
+def test_bad_rows_are_named_by_line(run: Run, tmp_path: Path) -> None:
+    """Bad rows are skipped and named by line, with exit code 1; or the first one stops the import."""
+    source = write(
+        tmp_path / "in.ndjson",
+        [
+            {"name": "A"},
+            "{\n",
+            {"name": ""},
+            {"name": "B", "colour": 1},
+            "[]\n",
+            {"name": "C", "id": "x"},
+            {"name": "D"},
+        ],
+    )
+    report = json.loads(run("import", str(source), "--owner", "a", "--json", expect=1).stdout)
+    assert [bad["line"] for bad in report["bad"]] == [2, 3, 4, 5, 6]
+    assert report["created"] == 2
+    stopped = run("import", str(source), "--owner", "b", "--on-error", "stop", expect=1)
+    assert "line 2" in stopped.stdout + stopped.stderr
+    assert "1 created, 0 updated, 0 unchanged, 1 bad rows" in stopped.stderr
+    table = tmp_path / "in.csv"
+    table.write_text('name,tags\nA,"[""x""]"\nB,nonsense\nC,[],surplus\n')
+    report = json.loads(run("import", str(table), "--owner", "c", "--json", expect=1).stdout)
+    assert (report["created"], [bad["line"] for bad in report["bad"]]) == (1, [3, 4])
+
+
+def test_an_import_brings_back_what_was_deleted(run: Run, any_database_url: str, tmp_path: Path) -> None:
+    """A row whose project has been deleted is imported anew, with an external_id or without."""
+    source = write(tmp_path / "in.ndjson", [{"name": "A"}, {"name": "B", "external_id": "E"}])
+    variables: dict[str, Any] = {"PROJKIT_DATABASE_URL": any_database_url, "PROJKIT_SECRET": SECRET}
+    for _ in range(2):
+        report = run("import", str(source), "--owner", "demo", "--json", **variables).stdout
+        assert json.loads(report)["created"] == 2
+        with serving(**variables) as (url, token):
+            headers = {"Authorization": f"Bearer {token}"}
+            items = httpx2.get(f"{url}/api/v1/projects", headers=headers).json()["items"]
+            assert sorted(item["name"] for item in items) == ["A", "B"]
+            for item in items:
+                httpx2.delete(f"{url}/api/v1/projects/{item['id']}", headers=headers)
+
+
+def test_unreadable_files(run: Run, tmp_path: Path) -> None:
+    """A file that is not there, or of another kind, is told of."""
+    run("import", str(tmp_path / "none.ndjson"), "--owner", "a", expect=2)
+    (tmp_path / "in.xml").write_text("<a/>")
+    assert "ndjson" in run("import", str(tmp_path / "in.xml"), "--owner", "a", expect=2).stderr.lower()
+
+
+def test_export_to_standard_output(run: Run, tmp_path: Path) -> None:
+    """A dash stands for standard output, and a file of an unknown kind is a usage error."""
+    run("import", str(write(tmp_path / "in.ndjson", [{"name": "A"}])), "--owner", "a")
+    assert json.loads(run("export", "-", "--owner", "a").stdout)["name"] == "A"
+    run("export", str(tmp_path / "out.xml"), "--owner", "a", expect=2)
+
+
+def test_a_misspelt_variable_is_warned_of(run: Run) -> None:
+    """A PROJKIT_ variable that no setting reads is named, with the setting that it may mean."""
+    said = run("migrate", PROJKIT_SECRT="x").stderr
+    assert "warning: PROJKIT_SECRT is not a setting of projkit; did you mean PROJKIT_SECRET?" in said
+
+
+def test_migrating_a_database_that_does_not_answer(run: Run) -> None:
+    """The setting is named, and the password is not."""
+    said = run("migrate", expect=1, PROJKIT_DATABASE_URL="postgresql://u:hidden@127.0.0.1:1/n").stderr
+    assert "failed: PROJKIT_DATABASE_URL" in said
+    assert "hidden" not in said
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    """Who does not want to wait for the draining sends the signal again."""
+    with serving("--no-access-log", PROJKIT_DRAIN_SECONDS="30") as _:
+        pass  # the first signal is sent on the way out
+
+
+@pytest.mark.parametrize(
+    ("content", "created", "bad"),
+    [
+        ('name,tags\n"A\nB",[]\n\nC,nonsense\n', 1, [5]),
+        ("name,description\nA,{long}\nB,b\n", 1, [2]),
+        ('name,description\nA,a\nB,"open\nC,c\n', 1, [3]),
+        ("name,description,\nA,a,\nB,b,surplus\n", 1, [3]),
+        ("\ufeffname\r\nA\r\n", 1, []),
+    ],
+    ids=["line-break", "long-field", "open-quote", "trailing-comma", "bom"],
+)
+def test_odd_csv_files(run: Run, tmp_path: Path, content: str, created: int, bad: list[int]) -> None:
+    """A row that is no good is named by its first line, and none after it is lost."""
+    source = tmp_path / "IN.CSV"
+    source.write_text(content.replace("{long}", "x" * 200_000), newline="")
+    report = json.loads(run("import", str(source), "--owner", "a", "--json", expect=1 if bad else 0).stdout)
+    assert (report["created"], [each["line"] for each in report["bad"]]) == (created, bad)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"), [("name,colour", "there is no field 'colour'"), ("status", "column name is missing")]
+)
+def test_csv_headers(run: Run, tmp_path: Path, header: str, said: str) -> None:
+    """A column that there is not is told of once, before anything is taken."""
+    source = tmp_path / "in.csv"
+    source.write_text(f"{header}\nA,b\n")
+    stderr = run("import", str(source), "--owner", "a", expect=1).stderr
+    assert said in stderr
+    assert stderr.count("line 1") == 1
+
+
+def test_archived_projects_move_and_stay(run: Run, tmp_path: Path) -> None:
+    """What was archived or completed is so after a move; an archived project is not edited by an import."""
+    with serving(PROJKIT_SECRET=SECRET) as (url, token):
+        headers = {"Authorization": f"Bearer {token}"}
+        body = {"name": "A", "status": "completed", "external_id": "E"}
+        made = httpx2.post(f"{url}/api/v1/projects", headers=headers, json=body).json()
+        made = httpx2.post(f"{url}/api/v1/projects/{made['id']}/archive", headers=headers).json()
+    run("export", "out.ndjson", "--owner", "demo")
+    run("import", "out.ndjson", "--owner", "other")
+    (moved,) = [json.loads(line) for line in run("export", "-", "--owner", "other").stdout.splitlines()]
+    for name in ("archived_at", "completed_at", "created_at", "name", "status"):
+        assert moved[name] == made[name]
+    (tmp_path / "out.ndjson").write_text('{"name": "B", "external_id": "E"}\n')
+    report = json.loads(run("import", "out.ndjson", "--owner", "other", "--json", expect=1).stdout)
+    assert report["bad"] == [{"line": 1, "detail": "the project is archived; unarchive it before editing"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("export", "/nonexistent/x.ndjson", "--owner", "a"), 1, "cannot write /nonexistent/x.ndjson"),
+        (("export", "x.ndjson", "--owner", ""), 2, "--owner"),
+        (("export", "x.ndjson", "--owner", "a" * 300), 2, "255"),
+        (("export", "x.ndjson", "--owner", "a", "--tenant", "t"), 2, "TENANT_CLAIM"),
+        (("purge", "--deleted-before", "999999d"), 2, "36500d"),
+        (("serve", "--host", "no.such.host.invalid"), 1, "name an address of this machine"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:
+    """A wrong argument ends with a message that names it, never with a traceback."""
+    done = run(*arguments, expect=code)
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("command", [("migrate", "--check"), ("migrate",), ("check",)])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://x@127.0.0.1:1/x?sslmode=require",
+        "postgresql://x@h:port/x",
+        "sqlite:////nonexistent/x.db",
+    ],
+)
+def test_databases_that_cannot_be_reached(run: Run, command: tuple[str, ...], url: str) -> None:
+    """Whatever is wrong with the database's URL, each command says so in a sentence."""
+    done = run(*command, expect=1, PROJKIT_DATABASE_URL=url)
+    assert "failed" in done.stdout + done.stderr
+
+
+def test_urls_are_read_as_libpq_does(run: Run, any_database_url: str) -> None:
+    """sslmode and the like may stand in the URL, in both modes; a file's name may have escaped characters."""
+    more = "?sslmode=prefer&application_name=ours" if any_database_url.startswith("postgresql") else ""
+    variables: dict[str, Any] = {"PROJKIT_DATABASE_URL": any_database_url + more, "PROJKIT_SECRET": SECRET}
+    run("migrate", "--check", **variables)
+    for mode in ("fast", "transactional"):
+        run("export", "-", "--owner", "a", **variables, PROJKIT_DATABASE_MODE=mode)
+    run("export", "-", "--owner", "a", PROJKIT_DATABASE_URL="sqlite:///my%20own.db")
+    assert [path.name for path in Path().glob("*own.db")] == ["my own.db"]
+
+
+def test_version(run: Run) -> None:
+    """--version prints the version."""
+    assert re.fullmatch(r"projkit \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+def test_check_makes_no_database(run: Run, tmp_path: Path) -> None:
+    """check on a fresh directory finds nothing wrong, and leaves no database behind."""
+    run("check")
+    assert not (tmp_path / "projkit.db").exists()

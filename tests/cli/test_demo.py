@@ -1,0 +1,48 @@
+"""The user that serve --demo adds."""
+
+import pytest
+
+from projkit.auth.passwords import Passwords
+from projkit.auth.users import Users
+from projkit.cli.demo import DEMO_PASSWORD, add_demo_user
+from projkit.clock import utc_now
+from projkit.db.connect import open_database
+from projkit.db.tables import build_tables
+from tests.conftest import settings_for
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_demo_user_is_added_once(any_database_url: str) -> None:
+    """The user is added once; the greeting gives the password only while it is theirs."""
+    settings = settings_for(any_database_url)
+    tables = build_tables(settings.table_prefix)
+    database = await open_database(settings, tables)
+    users, passwords = Users(database, tables, clock=utc_now), Passwords(threads=1)
+    try:
+        assert [await add_demo_user(database, tables) for _ in range(2)] == [True, True]
+        (demo,) = await users.list()
+        assert await passwords.verify(demo.password_hash, DEMO_PASSWORD)
+        await users.set_disabled("demo", disabled=True)
+        assert not await add_demo_user(database, tables)
+        await users.set_disabled("demo", disabled=False)
+        await users.set_password(demo, await passwords.hash("another password"))
+        assert not await add_demo_user(database, tables)
+        assert len(await users.list()) == 1
+    finally:
+        passwords.close()
+        await database.close()
+
+
+async def test_somebody_else_has_the_subject(sqlite_url: str) -> None:
+    """Where the subject belongs to another user there is no demo user, and nothing changes for the other one."""
+    settings = settings_for(sqlite_url)
+    tables = build_tables(settings.table_prefix)
+    database = await open_database(settings, tables)
+    try:
+        users = Users(database, tables, clock=utc_now)
+        await users.add("eve", None, subject="demo", scopes=())
+        assert not await add_demo_user(database, tables)
+        assert [user.username for user in await users.list()] == ["eve"]
+    finally:
+        await database.close()

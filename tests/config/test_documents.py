@@ -1,0 +1,96 @@
+"""The documents say what the code does."""
+
+import ast
+import re
+from collections import defaultdict
+from datetime import datetime
+from typing import Any, Final
+
+import pytest
+
+from projkit import Settings, errors
+from projkit.http.problem import status_of
+from tests.corpora import ROOT
+
+DOCS: Final = ROOT / "docs"
+
+
+def rows(name: str) -> list[list[str]]:
+    """The cells of every row of the tables in a document."""
+    lines = (DOCS / name).read_text(encoding="utf-8").splitlines()
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [cells for cells in found if not set("".join(cells)) <= set("-: ")]
+
+
+def names(cell: str) -> list[str]:
+    """What stands in code style in a cell."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def shown(default: Any) -> str:
+    """A default as the table shows it; nothing where there is none."""
+    if default in (None, "", (), {}):
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, int | float):
+        return f"{default:g}" if default < 100_000 else str(int(default))
+    if isinstance(default, datetime):
+        return f"`{default:%Y-%m-%d}`"
+    return f"`{default}`"
+
+
+def test_every_setting_is_documented() -> None:
+    """The table has each setting with its default, and none that there is not."""
+    table = {name: cells[1] for cells in rows("settings.md")[1:] for name in names(cells[0])}
+    fields = {name.upper(): shown(field.default) for name, field in Settings.model_fields.items()}
+    assert table == fields
+
+
+def all_errors() -> list[type[errors.ProjkitError]]:
+    """Every class of errors."""
+    found, waiting = [], [errors.ProjkitError]
+    while waiting:
+        each = waiting.pop()
+        found.append(each)
+        waiting += each.__subclasses__()
+    return [each for each in found if each.__module__ == errors.__name__]
+
+
+def test_every_error_is_documented() -> None:
+    """The table has each code with its statuses, and none that there is not."""
+    statuses: dict[str, set[int]] = defaultdict(set)
+    for each in all_errors():
+        if not issubclass(each, errors.ConfigurationError):  # start-up alone raises it
+            statuses[each.code].add(status_of(each))
+    table: dict[str, set[int]] = defaultdict(set)
+    for status, codes, *_ in rows("errors.md")[1:]:
+        for code in names(codes):
+            table[code].add(int(status))
+    assert table == statuses
+
+
+@pytest.mark.parametrize("document", ["security.md", "migrating-from-legacy-cookies.md"])
+def test_named_tests_exist(document: str) -> None:
+    """Each test that a document names to hold a promise is there."""
+    text = (DOCS / document).read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert named
+    for path, function in named:
+        assert (ROOT / path).exists(), path
+        if function:
+            tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+            functions = {
+                node.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+            assert function in functions, f"{path}::{function}"
+
+
+@pytest.mark.parametrize("document", [path.name for path in sorted(DOCS.glob("*.md"))])
+def test_named_settings_exist(document: str) -> None:
+    """Each variable that a document names is one that a setting reads."""
+    text = (DOCS / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"PROJKIT_([A-Z_]*[A-Z])(?![A-Z_])", text)) - {"KIT"}  # a setting of Django's
+    assert named <= {name.upper() for name in Settings.model_fields}

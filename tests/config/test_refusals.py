@@ -1,0 +1,209 @@
+"""What start-up refuses: weak and known secrets, and in production whatever is for development alone."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from pydantic import SecretStr
+
+from projkit import ProjKit, Settings
+from projkit.errors import ConfigurationError
+from projkit.known_secrets import FOR_TESTS, is_known
+from projkit.settings import MINIMUM_SECRET_BYTES
+from projkit.testing import SECRET as TEST_SECRET
+from tests.conftest import SECRET
+from tests.corpora import CORPORA, ROOT, absent
+
+LIST: Final = CORPORA / "jwt-secrets/jwt.secrets.list"
+NEW_SECRET: Final = "python3 -c 'import secrets"
+needs_list: Final = pytest.mark.skipif(not LIST.exists(), reason=absent("jwt-secrets").kwargs["reason"])
+OTHER_SECRET: Final = "another secret of the tests, also long enough"
+
+
+def refused(**settings: Any) -> str:
+    """The message with which settings are refused; it never holds a secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(**settings)
+    for name in ("secret", "legacy_secret"):
+        value = str(settings.get(name, ""))
+        assert not value.strip() or value not in caught.value.detail.replace(NEW_SECRET, "")
+    return caught.value.detail
+
+
+WEAK: Final = ("x" * 31, " " * 40, f" {'x' * 31}\n", "REPLACE THIS WITH YOUR JWT SECRET\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [("secret", ""), *((name, secret) for name in ("secret", "legacy_secret") for secret in WEAK)],
+)
+def test_weak_secrets(name: str, secret: str) -> None:
+    """A secret that is too short, white space aside, or well known is refused, with the command that makes one."""
+    said = refused(**{name: secret})
+    assert said.startswith(f"PROJKIT_{name.upper()}: ")
+    assert NEW_SECRET in said
+    assert ("where the legacy tokens are made" in said) == (name == "legacy_secret")
+
+
+def test_one_weak_secret_of_several() -> None:
+    """Each of several legacy secrets is looked at."""
+    for secrets in ([SECRET, "short"], ["short", SECRET]):
+        assert refused(legacy_secret=json.dumps(secrets)).startswith("PROJKIT_LEGACY_SECRET: ")
+
+
+def test_the_command_makes_good_secrets() -> None:
+    """What the message tells to run makes a secret that is taken."""
+    command = refused(secret="short").partition("python3 -c '")[2].partition("'")[0]
+    made: list[str] = []
+    exec(command.replace("print(", "made.append("), {"made": made})
+    assert Settings(env="production", secret=made[0]).secret is not None
+
+
+def secrets() -> list[bytes]:
+    """The entries of the published list."""
+    return LIST.read_bytes().split(b"\n")
+
+
+@needs_list
+def test_every_published_secret() -> None:
+    """Each of a hundred thousand published secrets is refused, by its length or as known, in both settings."""
+    entries = {entry.decode() for entry in secrets()}
+    assert len(entries) > 100_000
+    taken = []
+    for entry in entries:
+        for check in (
+            lambda value: Settings._check_secret(SecretStr(value)),
+            lambda value: Settings._check_legacy_secrets((SecretStr(value),)),
+        ):
+            try:
+                check(entry)
+            except ValueError:
+                continue
+            taken.append(entry)
+    assert taken == []
+
+
+@needs_list
+def test_every_long_published_secret() -> None:
+    """Those that are long enough are refused by the settings themselves, and not one by its length."""
+    entries = {entry.decode().strip() for entry in secrets()}
+    long = sorted(entry for entry in entries if len(entry.encode()) >= MINIMUM_SECRET_BYTES)
+    assert len(long) > 1_500
+    assert all(is_known(entry.encode()) for entry in long)
+    for entry in long:
+        said = refused(secret=entry, legacy_secret=json.dumps([entry]))
+        assert said.count("attackers try first") == 2
+
+
+@needs_list
+def test_the_digests_are_those_of_the_list() -> None:
+    """The package's digests are what the script makes of the list."""
+    path = ROOT / "scripts/known_secrets.py"
+    specification = importlib.util.spec_from_file_location("known_secrets_script", path)
+    assert specification is not None
+    assert specification.loader is not None
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    shipped = ROOT / "src/projkit/known_secrets.bin"
+    assert script.digests(LIST.read_bytes()) == shipped.read_bytes()
+
+
+def test_good_secrets_are_taken() -> None:
+    """A random secret is not taken for a known one."""
+    assert not any(is_known(os.urandom(32)) for _ in range(1000))
+
+
+GOOD: Final[dict[str, Any]] = {"env": "production", "secret": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"secret": None}, ("PROJKIT_SECRET must be set in production", "PROJKIT_KEYS_FILE", NEW_SECRET)),
+        ({"secret": TEST_SECRET}, ("PROJKIT_SECRET is the secret of projkit.testing", NEW_SECRET)),
+        (
+            {"legacy_secret": FOR_TESTS},
+            ("PROJKIT_LEGACY_SECRET is the secret of projkit.testing", NEW_SECRET),
+        ),
+        (
+            {"cookie_secure": False},
+            ("PROJKIT_COOKIE_SECURE must not be off", "unset it and serve over https"),
+        ),
+        ({"allowed_origins": ["*"]}, ("PROJKIT_ALLOWED_ORIGINS must not be *", "https://app.example.com")),
+        (
+            {"allowed_origins": ["https://app.example.com", "*"]},
+            ("PROJKIT_ALLOWED_ORIGINS must not be *", "https://app.example.com"),
+        ),
+        ({"public_url": "http://app.example.com"}, ("PROJKIT_PUBLIC_URL must be an https URL",)),
+        (
+            {"oidc_resource_issuer": "http://127.0.0.1:1", "oidc_resource_audience": "a"},
+            ("must be an https URL",),
+        ),
+    ],
+)
+def test_production_refuses(settings: dict[str, Any], said: tuple[str, ...]) -> None:
+    """Production refuses what development allows, naming the setting and the mend."""
+    message = refused(**{**GOOD, **settings})
+    for part in said:
+        assert part in message
+    if "secret" not in settings:
+        Settings(**{**GOOD, **settings, "env": "development"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"secret": SECRET, "legacy_secret": SECRET}, ("PROJKIT_LEGACY_SECRET are the same", NEW_SECRET)),
+        (
+            {"secret": SECRET, "legacy_secret": json.dumps([OTHER_SECRET, SECRET])},
+            ("PROJKIT_LEGACY_SECRET are the same", NEW_SECRET),
+        ),
+        (
+            {"secret": SECRET, "keys_file": "keys.json"},
+            ("PROJKIT_SECRET and PROJKIT_KEYS_FILE are both set",),
+        ),
+        (
+            {"cookie_host_prefix": True, "cookie_secure": False},
+            ("PROJKIT_COOKIE_HOST_PREFIX", "PROJKIT_COOKIE_SECURE"),
+        ),
+        ({"allowed_origins": ["app.example.com"]}, ("PROJKIT_ALLOWED_ORIGINS", "https://app.example.com")),
+        ({"allowed_origins": ["https://app.example.com/"]}, ("PROJKIT_ALLOWED_ORIGINS", "is not an origin")),
+        ({"trusted_proxies": ["proxy"]}, ("PROJKIT_TRUSTED_PROXIES", "10.0.0.0/8")),
+        (
+            {"session_store": "redis"},
+            ("PROJKIT_SESSION_STORE", "PROJKIT_REDIS_URL", "redis://127.0.0.1:6379/0"),
+        ),
+        ({"redis_url": "http://x"}, ("PROJKIT_REDIS_URL", "redis://127.0.0.1:6379/0")),
+        ({"login_limit_account": "often"}, ("PROJKIT_LOGIN_LIMIT_ACCOUNT", "10/5 minutes")),
+        ({"login_limit_address": "0/minute"}, ("PROJKIT_LOGIN_LIMIT_ADDRESS", "60/minute")),
+        ({"csrf_header_name": "X CSRF"}, ("PROJKIT_CSRF_HEADER_NAME",)),
+        ({"row_level_security": True}, ("PROJKIT_ROW_LEVEL_SECURITY needs PostgreSQL",)),
+    ],
+)
+@pytest.mark.parametrize("env", ["development", "production"])
+def test_everywhere_refused(env: str, settings: dict[str, Any], said: tuple[str, ...]) -> None:
+    """What cannot be right anywhere is refused, naming the setting and the mend."""
+    message = refused(**{"env": env, "secret": OTHER_SECRET, **settings})
+    for part in said:
+        assert part in message
+
+
+def test_production_with_all_that_it_wants() -> None:
+    """Production takes a good secret, origins by name and an https address."""
+    settings = Settings(
+        **GOOD, legacy_secret=OTHER_SECRET, allowed_origins=["https://App.example.com:443"],
+        public_url="https://app.example.com/", cookie_host_prefix=True,
+    )  # fmt: skip
+    assert settings.allowed_origins == ("https://app.example.com",)
+
+
+@pytest.mark.anyio
+async def test_a_refused_key_keeps_the_kit_from_starting(sqlite_url: str, tmp_path: Path) -> None:
+    """A kit whose keys cannot be used does not start, and says why."""
+    kit = ProjKit(Settings(env="production", database_url=sqlite_url, keys_file=tmp_path / "none.json"))
+    with pytest.raises(ConfigurationError, match=r"PROJKIT_KEYS_FILE: cannot read .*projkit keys new --file"):
+        await kit.startup()
+    assert not kit.ready

@@ -1,0 +1,122 @@
+"""Settings: what is wrong is named, with the mend."""
+
+from pathlib import Path
+
+import pytest
+
+from projkit import Settings
+from projkit.errors import ConfigurationError
+from projkit.settings import UnknownSettingWarning, unknown_variables
+from tests.conftest import SECRET
+
+
+def test_defaults_are_the_embedded_database() -> None:
+    """Without any variable the kit runs on SQLite in the working directory."""
+    settings = Settings()
+    assert (settings.dialect, settings.embedded, settings.sqlite_path) == ("sqlite", True, Path("projkit.db"))
+    assert settings.api_prefix == "/api/v1"
+
+
+@pytest.mark.parametrize(
+    ("url", "dialect"),
+    [
+        ("postgresql://u:p@h/n", "postgresql"), ("postgres://h/n", "postgresql"),
+        ("postgresql+asyncpg://h/n", "postgresql"),
+        ("sqlite:///x.db", "sqlite"), ("sqlite:////tmp/x.db", "sqlite"), ("sqlite+aiosqlite:///x.db", "sqlite"),
+    ],
+)  # fmt: skip
+def test_database_urls(url: str, dialect: str) -> None:
+    """Plain and driver-named URLs are taken."""
+    assert Settings(database_url=url).dialect == dialect
+
+
+def test_sqlite_paths() -> None:
+    """Three slashes are a relative path, four an absolute one."""
+    assert Settings(database_url="sqlite:///a/x.db").sqlite_path == Path("a/x.db")
+    assert Settings(database_url="sqlite:////a/x.db").sqlite_path == Path("/a/x.db")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("DATABASE_URL", "mysql://h/n", "must start with postgresql://"),
+        ("DATABASE_URL", "projkit.db", "must start with postgresql://"),
+        ("DATABASE_URL", "sqlite://", "SQLite needs a file"),
+        ("DATABASE_URL", "sqlite:///:memory:", "SQLite needs a file"),
+        ("SECRET", "short", "at least 32 bytes; make one with: python3"),
+        ("API_PREFIX", "api", "must start with /"),
+        ("API_PREFIX", "/api/", "must start with /"),
+        ("MAX_BODY_BYTES", "1", "greater than or equal to 1024"),
+        ("MAX_BODY_BYTES", "many", "valid integer"),
+        ("REQUEST_TIMEOUT_SECONDS", "0", "greater than 0"),
+        ("ENV", "prod", "'development' or 'production'"),
+        ("TABLE_PREFIX", "x; DROP", "pattern"),
+        ("PUT_MODE", "patch", "'replace' or 'merge'"),
+    ],
+)
+def test_wrong_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    """A wrong value is refused by the name of its variable, and is not itself repeated."""
+    monkeypatch.setenv(f"PROJKIT_{name}", value)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings()
+    assert caught.value.detail.startswith(f"PROJKIT_{name}: ")
+    assert said in caught.value.detail
+    assert value not in caught.value.detail.replace("python3", "") or len(value) <= 10
+
+
+def test_production_needs_a_secret() -> None:
+    """Production does not start on a made-up key."""
+    with pytest.raises(ConfigurationError, match=r"SECRET must be set in production.*make one with"):
+        Settings(env="production")
+    assert Settings(env="production", secret=SECRET).env == "production"
+
+
+def test_one_source_of_keys(tmp_path: Path) -> None:
+    """SECRET and KEYS_FILE exclude each other."""
+    with pytest.raises(ConfigurationError, match="both set"):
+        Settings(secret=SECRET, keys_file=tmp_path / "keys.json")
+
+
+def test_the_secret_is_not_shown() -> None:
+    """Neither repr nor str of the settings tells the secret."""
+    assert SECRET not in repr(Settings(secret=SECRET)) + str(Settings(secret=SECRET))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("https://a,https://b ", ("https://a", "https://b")),
+        ('["https://a","https://b"]', ("https://a", "https://b")),
+        ("", ()),
+    ],
+)
+def test_lists(monkeypatch: pytest.MonkeyPatch, value: str, expected: tuple[str, ...]) -> None:
+    """Lists are JSON or separated by commas."""
+    monkeypatch.setenv("PROJKIT_ALLOWED_ORIGINS", value)
+    assert Settings().allowed_origins == expected
+
+
+def test_broken_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is broken JSON is refused by name."""
+    monkeypatch.setenv("PROJKIT_ALLOWED_ORIGINS", '["https://a"')
+    with pytest.raises(ConfigurationError, match="PROJKIT_ALLOWED_ORIGINS: "):
+        Settings()
+
+
+def test_unknown_variables_warn_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt variable is told of; what Kubernetes injects is left alone."""
+    monkeypatch.setenv("PROJKIT_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("PROJKIT_PORT_80_TCP", "tcp://10.0.0.1:80")
+    Settings()
+    monkeypatch.setenv("PROJKIT_DATABSE_URL", "x")
+    with pytest.warns(
+        UnknownSettingWarning, match="PROJKIT_DATABSE_URL .* did you mean PROJKIT_DATABASE_URL?"
+    ):
+        Settings()
+    assert unknown_variables({"PROJKIT_QQQQQQQQQ": "1"}) == [("PROJKIT_QQQQQQQQQ", None)]
+
+
+def test_unknown_keyword_arguments_are_refused() -> None:
+    """A misspelt keyword argument is an error that names it."""
+    with pytest.raises(ConfigurationError, match="PROJKIT_DATABSE_URL"):
+        Settings(databse_url="x")

@@ -1,0 +1,151 @@
+"""What all tests share: services, kits and clients."""
+
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+
+from projkit import ProjKit, Settings
+from projkit.auth.keys import load_keys
+from projkit.auth.tokens import TokenIssuer
+
+pytest_plugins = ["tests.services", "tests.redis_servers"]
+
+SECRET = "a secret of the tests, long enough to be taken"
+SCOPES = ("projects:read", "projects:write")
+# So that a busy machine turns no answer into a 503.
+PATIENT = {
+    "database_connect_seconds": 60,
+    "database_pool_wait_seconds": 60,
+    "database_statement_seconds": 60,
+}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Every asynchronous test runs on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def worker_id(request: pytest.FixtureRequest) -> str:
+    """The name of the xdist worker, also where there is none."""
+    return str(getattr(request.config, "workerinput", {}).get("workerid", "main"))
+
+
+@pytest.fixture(autouse=True)
+def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the settings or the working directory of whoever runs it."""
+    for name in os.environ:
+        if name.startswith("PROJKIT_") and not name.startswith(("PROJKIT_REQUIRE", "PROJKIT_TEST")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 6, 15, 12, 0, 0, 123456, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(microseconds=1)
+        return self.now
+
+
+def settings_for(url: str, **changes: Any) -> Settings:
+    """Settings with the tests' secret."""
+    return Settings(database_url=url, **{"secret": SECRET, **changes})
+
+
+def token_for(settings: Settings, subject: str, scopes: tuple[str, ...] = SCOPES, **options: Any) -> str:
+    """A token that a kit with these settings takes."""
+    return TokenIssuer(load_keys(settings), settings).issue(subject, scopes, **options)
+
+
+class Client(httpx2.AsyncClient):
+    """An HTTP client of one kit, signed in as ``subject``."""
+
+    def __init__(self, app: Any, settings: Settings, subject: str | None = "alice", **options: Any) -> None:
+        headers = {} if subject is None else {"Authorization": f"Bearer {token_for(settings, subject)}"}
+        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=True)
+        super().__init__(transport=transport, base_url="http://testserver", headers=headers, **options)
+        self.kit_settings = settings
+
+    async def project(self, **fields: Any) -> dict[str, Any]:
+        """A new project."""
+        answer = await self.post("/api/v1/projects", json={"name": "A project", **fields})
+        assert answer.status_code == 201, answer.text
+        content: dict[str, Any] = answer.json()
+        return content
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Serves an app over real HTTP in a thread; gives its base URL."""
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="warning", lifespan="on", server_header=False
+    )
+    server = uvicorn.Server(config)
+    listener = config.bind_socket()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
+
+
+OpenClient = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of the kits that :func:`open_client` makes."""
+    return Clock()
+
+
+@pytest.fixture
+def database_mode() -> str:
+    """How the kits talk to their database; modules whose tests are to hold in both modes have their own."""
+    return "fast"
+
+
+@pytest.fixture(params=["fast", "transactional"])
+def any_database_mode(request: pytest.FixtureRequest) -> str:
+    """Each mode."""
+    return str(request.param)
+
+
+@pytest.fixture
+def open_client(any_database_url: str, database_mode: str, clock: Clock) -> OpenClient:
+    """Starts a kit on each database and opens a client of it."""
+
+    @asynccontextmanager
+    async def start(subject: str | None = "alice", **changes: Any) -> AsyncIterator[Client]:
+        settings = settings_for(any_database_url, **{"database_mode": database_mode, **PATIENT, **changes})
+        kit = ProjKit(settings, clock=clock)
+        async with kit.lifespan(), Client(kit, settings, subject) as client:
+            yield client
+
+    return start
+
+
+@pytest.fixture
+async def client(open_client: OpenClient) -> AsyncIterator[Client]:
+    """Alice's client of a kit on each database."""
+    async with open_client() as opened:
+        yield opened

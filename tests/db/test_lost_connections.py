@@ -1,0 +1,171 @@
+"""The pool of PostgreSQL connections when connections, callers or the server give up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+import sqlalchemy as sa
+
+from projkit.db.port import Transaction
+from projkit.db.postgresql import PostgresqlDatabase
+from projkit.db.statement import Statement
+from projkit.errors import DatabaseUnavailableError
+from tests.db.test_port import COUNT, INSERT, count, row
+
+pytestmark = pytest.mark.anyio
+SLEEP = sa.select(sa.func.count(sa.func.pg_sleep(sa.literal_column("1.5"))))
+
+
+def opened(url: str, **changes: float) -> PostgresqlDatabase:
+    """A database with two connections at most and short waits."""
+    limits = {
+        "pool_size": 2,
+        "connect_seconds": 2.0,
+        "pool_wait_seconds": 0.3,
+        "statement_seconds": 2.0,
+        **changes,
+    }
+    return PostgresqlDatabase.open(url, **limits)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[PostgresqlDatabase]:
+    """An open one."""
+    database = opened(postgres_url)
+    yield database
+    await database.close()
+
+
+async def terminate(url: str) -> None:
+    """Ends every other connection to the database, as an administrator does."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
+
+
+async def both(database: PostgresqlDatabase) -> None:
+    """Opens both connections."""
+    await asyncio.gather(*(count(database) for _ in range(4)))
+
+
+@pytest.mark.parametrize("pause", [0, 0.1])
+async def test_idle_connections_that_were_cut(
+    database: PostgresqlDatabase, postgres_url: str, pause: float
+) -> None:
+    """A read after all idle connections were cut succeeds all the same, and none of the dead ones stays."""
+    await both(database)
+    await terminate(postgres_url)
+    await asyncio.sleep(pause)
+    assert await count(database) == 0
+    await both(database)
+    assert (database.pool.checked_out, database.pool.waiting) == (0, 0)
+    assert database.pool.size <= 2
+
+
+async def test_a_transaction_that_was_cut(database: PostgresqlDatabase, postgres_url: str) -> None:
+    """A transaction whose connection is cut fails as unavailable, leaves nothing, and frees its place."""
+
+    async def work(transaction: Transaction) -> None:
+        await transaction.fetch_one(INSERT, row())
+        await terminate(postgres_url)
+        await transaction.fetch_one(INSERT, row())
+
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailableError):
+            await database.transact(work)
+    assert await count(database) == 0
+
+
+async def test_a_server_that_is_gone(postgres_url: str) -> None:
+    """Where nothing listens each call fails at once as unavailable, and no place is lost."""
+    database = opened(postgres_url.replace(":5432", ":1"), connect_seconds=0.5)
+    for _ in range(5):
+        with pytest.raises(DatabaseUnavailableError):
+            await database.ping()
+        with pytest.raises(DatabaseUnavailableError):
+            await database.write_one(INSERT, row())
+    assert database.pool.size == 0
+    await database.close()
+
+
+async def test_a_statement_that_takes_too_long(postgres_url: str) -> None:
+    """The server ends a statement at the limit, and its connection serves on."""
+    database = opened(postgres_url, statement_seconds=0.3)
+    connection = await asyncpg.connect(postgres_url)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE projkit_projects")
+        with pytest.raises(DatabaseUnavailableError):
+            await count(database)
+    assert await count(database) == 0
+    await connection.close()
+    await database.close()
+
+
+async def test_serialization_failures_are_tried_again(database: PostgresqlDatabase) -> None:
+    """A transaction that the server refuses as unserializable is tried three times, then it is unavailable."""
+    tries = 0
+
+    async def work(transaction: Transaction) -> int:
+        nonlocal tries
+        tries += 1
+        await transaction.fetch_one(INSERT, row())
+        if tries < good_after:
+            raise asyncpg.SerializationError("could not serialize access")
+        return tries
+
+    good_after = 3
+    assert await database.transact(work) == 3
+    assert await count(database) == 1
+    tries, good_after = 0, 10
+    with pytest.raises(DatabaseUnavailableError):
+        await database.transact(work)
+    assert (tries, await count(database)) == (3, 1)
+
+
+async def test_callers_that_give_up_while_waiting(database: PostgresqlDatabase) -> None:
+    """Callers cancelled while they wait, also in the very moment of being served, take nothing with them."""
+    release = asyncio.Event()
+
+    async def hold(transaction: Transaction) -> None:
+        await transaction.fetch_one(COUNT, {})
+        await release.wait()
+
+    holders = [asyncio.create_task(database.transact(hold)) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    waiting = [asyncio.create_task(count(database)) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    assert database.pool.waiting == 4
+    waiting[0].cancel()
+    release.set()
+    await asyncio.gather(*holders)
+    waiting[1].cancel()
+    await asyncio.gather(*waiting[:2], return_exceptions=True)
+    assert await asyncio.gather(*waiting[2:]) == [0, 0]
+    await both(database)
+    assert (database.pool.checked_out, database.pool.waiting) == (0, 0)
+
+
+async def test_a_closed_pool_refuses(postgres_url: str) -> None:
+    """Closing ends what runs, refuses who waits and who comes later."""
+    database = opened(postgres_url, pool_size=1, pool_wait_seconds=5.0)
+    started = asyncio.Event()
+
+    async def hold(transaction: Transaction) -> None:
+        started.set()
+        await transaction.fetch_one(Statement(SLEEP), {})
+
+    holder = asyncio.create_task(database.transact(hold))
+    await started.wait()
+    waiting = asyncio.create_task(count(database))
+    await asyncio.sleep(0.05)
+    await database.close()
+    for task in (holder, waiting):
+        with pytest.raises(DatabaseUnavailableError):
+            await task
+    with pytest.raises(DatabaseUnavailableError, match="shut down"):
+        await count(database)
+    assert database.pool.checked_out == 0

@@ -1,0 +1,89 @@
+"""Migrations: whole, safe, and the same schema as the tables say."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from projkit import ProjKit
+from projkit.db import migrate
+from projkit.db.connect import open_database
+from projkit.db.tables import build_tables
+from projkit.errors import SchemaOutOfDateError
+from tests.conftest import Client, settings_for
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database of each kind, with its driver."""
+    url: str = request.getfixturevalue(
+        "empty_sqlite_url" if request.param == "sqlite" else "empty_postgres_url"
+    )
+    return settings_for(url).database_url
+
+
+@pytest.mark.parametrize("prefix", ["projkit_", "other_"])
+async def test_the_migrations_make_the_tables(empty_url: str, prefix: str) -> None:
+    """After all migrations there is no difference between the database and the tables, whatever the prefix."""
+    assert await migrate.upgrade(empty_url, table_prefix=prefix) == migrate.head()
+    tables = build_tables(prefix)
+
+    def compare(connection: sa.Connection) -> list[Any]:
+        options = {
+            "compare_type": False,
+            "include_name": lambda name, kind, _: kind != "table" or name in tables.metadata.tables,
+        }
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), tables.metadata))
+
+    engine = create_async_engine(empty_url)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(compare) == []
+    await engine.dispose()
+
+
+async def test_several_may_start_at_once(empty_url: str) -> None:
+    """Of several migrations at once each ends well and the schema is there once."""
+    assert set(await asyncio.gather(*(migrate.upgrade(empty_url) for _ in range(4)))) == {migrate.head()}
+    assert await migrate.current(empty_url) == migrate.head()
+
+
+async def test_two_prefixes_share_a_database(empty_url: str) -> None:
+    """Two kits with different prefixes live side by side."""
+    for prefix in ("a_", "b_"):
+        await migrate.upgrade(empty_url, table_prefix=prefix)
+        kit = ProjKit(settings_for(empty_url, table_prefix=prefix))
+        async with kit.lifespan(), Client(kit, kit.settings) as client:
+            await client.project(name=prefix)
+            assert len((await client.get("/api/v1/projects")).json()["items"]) == 1
+
+
+async def test_data_survives_the_next_migration(empty_url: str) -> None:
+    """A database one migration behind is refused by name, and goes on with its data after migrating."""
+    await migrate.upgrade(empty_url, revision="0001")
+    settings = settings_for(empty_url)
+    if not settings.embedded:
+        with pytest.raises(SchemaOutOfDateError, match=r"0001.*projkit migrate"):
+            await open_database(settings, build_tables(settings.table_prefix))
+        await migrate.upgrade(empty_url)
+    database = await open_database(settings, build_tables(settings.table_prefix))
+    await database.close()
+    assert await migrate.current(empty_url) == migrate.head()
+
+
+async def test_a_newer_schema_is_refused(empty_url: str) -> None:
+    """A database that a newer version has migrated is refused, and is not touched."""
+    await migrate.upgrade(empty_url)
+    engine = create_async_engine(empty_url)
+    async with engine.begin() as connection:
+        tables = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
+        (version,) = [name for name in tables if "version" in name]
+        await connection.exec_driver_sql(f"UPDATE {version} SET version_num = '9999'")
+    await engine.dispose()
+    with pytest.raises(SchemaOutOfDateError, match="9999"):
+        await open_database(settings_for(empty_url), build_tables("projkit_"))

@@ -1,0 +1,176 @@
+"""The database port: one contract, held by each implementation."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from projkit import Principal
+from projkit.clock import utc_now
+from projkit.db.connect import open_database
+from projkit.db.engine import EngineDatabase
+from projkit.db.port import USAGE, Database, Transaction, Usage
+from projkit.db.statement import Statement
+from projkit.db.tables import build_tables
+from projkit.errors import DatabaseConstraintError, DatabaseUnavailableError
+from projkit.http.cursor import CursorCodec
+from projkit.projects.schemas import ProjectInput
+from projkit.projects.service import ProjectService
+from projkit.projects.statements import project_statements
+from tests.conftest import settings_for
+
+pytestmark = pytest.mark.anyio
+TABLES = build_tables("projkit_")
+COUNT = Statement(sa.select(sa.func.count()).select_from(TABLES.projects))
+INSERT = project_statements(TABLES).insert
+ALICE = Principal("alice")
+
+
+@pytest.fixture(params=["fast", "transactional"])
+async def database(request: pytest.FixtureRequest, any_database_url: str) -> AsyncIterator[Database]:
+    """An open database of each implementation."""
+    settings = settings_for(
+        any_database_url, database_mode=request.param, database_pool_size=3,
+        database_pool_wait_seconds=0.3, database_statement_seconds=2.0,
+    )  # fmt: skip
+    opened = await open_database(settings, TABLES)
+    yield opened
+    await opened.close()
+
+
+def row(name: str = "A", **fields: Any) -> dict[str, Any]:
+    """The parameters of an insert."""
+    service = ProjectService(None, TABLES, cursors=CursorCodec(bytes(32)), clock=utc_now)  # type: ignore[arg-type]
+    return service.new_row(ALICE, ProjectInput(name=name, **fields))
+
+
+async def count(database: Database) -> int:
+    """How many projects there are."""
+    found = await database.fetch_one(COUNT, {})
+    assert found is not None
+    return int(found[0])
+
+
+async def test_writes_are_read_back(database: Database) -> None:
+    """What was written is there for the next read, with the same types from every implementation."""
+    written = await database.write_one(
+        INSERT, row(tags=["x"], metadata={"b": 1, "a": 2}, due_date="2026-01-31")
+    )
+    assert written is not None
+    statements = project_statements(TABLES)
+    params = {"tenant_id": "", "owner_id": "alice", "id": written[0]}
+    read = await database.fetch_one(statements.get, params)
+    assert read is not None
+    assert list(read) == list(written)
+    assert [type(value).__name__ for value in read] == [type(value).__name__ for value in written]
+    assert await database.fetch_one(statements.get, {**params, "owner_id": "bob"}) is None
+    await database.ping()
+
+
+async def test_a_transaction_is_whole_or_not_at_all(database: Database) -> None:
+    """An error inside a transaction takes back all of it, and reaches the caller as it was."""
+
+    async def work(transaction: Transaction) -> None:
+        await transaction.fetch_one(INSERT, row())
+        await transaction.execute_many(INSERT, [row("B"), row("C")])
+        assert len(await transaction.fetch_all(COUNT, {})) == 1
+        raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        await database.transact(work)
+    assert await count(database) == 0
+
+
+async def test_a_committed_transaction_stays(database: Database) -> None:
+    """What a transaction returns comes back, and its writes stay."""
+
+    async def work(transaction: Transaction) -> str:
+        await transaction.execute_many(INSERT, [row("B"), row("C")])
+        return "done"
+
+    assert await database.transact(work) == "done"
+    assert await count(database) == 2
+
+
+async def test_constraints_are_named(database: Database) -> None:
+    """A violated unique index is told by its name, in autocommit and in a transaction alike."""
+    await database.write_one(INSERT, row(external_id="E"))
+    with pytest.raises(DatabaseConstraintError) as caught:
+        await database.write_one(INSERT, row(external_id="E"))
+    assert caught.value.constraint == TABLES.external_id_constraint
+    with pytest.raises(DatabaseConstraintError) as caught:
+        await database.transact(lambda transaction: transaction.fetch_one(INSERT, row(external_id="E")))
+    assert caught.value.constraint == TABLES.external_id_constraint
+    same = row()
+    await database.write_one(INSERT, same)
+    with pytest.raises(DatabaseConstraintError, match="projects"):
+        await database.write_one(INSERT, same)
+    assert await count(database) == 2
+
+
+async def test_a_cancelled_transaction_leaves_nothing(database: Database) -> None:
+    """Cancellation anywhere in a transaction rolls back, and every connection comes back."""
+    for _ in range(5):
+        reached = asyncio.Event()
+
+        async def work(transaction: Transaction, reached: asyncio.Event = reached) -> None:
+            await transaction.fetch_one(INSERT, row())
+            reached.set()
+            await asyncio.sleep(30)
+
+        task = asyncio.create_task(database.transact(work))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await count(database) == 0
+    await asyncio.gather(*(database.write_one(INSERT, row()) for _ in range(6)))
+    assert await count(database) == 6
+
+
+async def test_cancelled_reads_leave_the_pool_whole(database: Database) -> None:
+    """Reads cancelled at any moment leave every connection usable."""
+    if isinstance(database, EngineDatabase):  # SQLAlchemy lets asyncpg complain of a cancelled connect
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    for delay in (0, 0, 0.0005, 0.001, 0.002):
+        tasks = [asyncio.create_task(database.fetch_all(COUNT, {})) for _ in range(6)]
+        await asyncio.sleep(delay)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert await asyncio.gather(*(count(database) for _ in range(6))) == [0] * 6
+
+
+async def test_waiting_for_a_connection_is_bounded(database: Database) -> None:
+    """With every connection in use the next caller is refused within the wait limit, and served after it."""
+    release = asyncio.Event()
+
+    async def work(transaction: Transaction) -> None:
+        await transaction.fetch_one(INSERT, row())
+        await release.wait()
+
+    async with asyncio.timeout(10):
+        holders = [asyncio.create_task(database.transact(work)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        if database.dialect == "sqlite":  # one writer; readers go on
+            assert await count(database) == 0
+        with pytest.raises(DatabaseUnavailableError):
+            await database.write_one(INSERT, row())
+        release.set()
+        await asyncio.gather(*holders, return_exceptions=True)
+    assert await database.write_one(INSERT, row()) is not None
+
+
+async def test_usage_is_accounted(database: Database) -> None:
+    """Each statement adds its time to the request's account."""
+    usage = Usage()
+    mark = USAGE.set(usage)
+    try:
+        await count(database)
+        await database.write_one(INSERT, row())
+    finally:
+        USAGE.reset(mark)
+    assert usage.statements == 2
+    assert usage.seconds > 0

@@ -1,0 +1,48 @@
+"""Every statement on projects is scoped to its owner."""
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from projkit.db.statement import Statement
+from projkit.db.tables import build_tables
+from projkit.projects.listing import Shape, _count_statement, _page_statement
+from projkit.projects.query import SORT_KEYS
+from projkit.projects.statements import idempotency_statements, project_statements
+from projkit.projects.transfer import _known_statement
+
+TABLES = build_tables("projkit_")
+
+
+def statements() -> list[tuple[str, Statement]]:
+    """All statements that requests run, by name."""
+    found: list[tuple[str, Statement]] = []
+    for holder in (project_statements(TABLES), idempotency_statements(TABLES)):
+        found += [(name, value) for name, value in vars(holder).items() if isinstance(value, Statement)]
+    for key in SORT_KEYS:
+        for after in ("", "key", "null"):
+            if after != "null" or key == "due_date":
+                shape = Shape(sort_key=key, after=after, search=True, tags=1)
+                found.append((f"page by {key} after {after!r}", _page_statement(TABLES, shape)))
+    found.append(("count", _count_statement(TABLES, Shape(statuses=2))))
+    found.append(("import", _known_statement(TABLES)))
+    return found
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "sqlite"])
+@pytest.mark.parametrize(("name", "statement"), statements())
+def test_each_statement_names_tenant_and_owner(name: str, statement: Statement, dialect: str) -> None:
+    """Each SELECT from, UPDATE and DELETE of the tables compares tenant and owner; each INSERT sets them."""
+    if name == "lock":
+        assert "FROM" not in str(statement.clause)
+        return
+    compiled: Any = statement.for_postgresql() if dialect == "postgresql" else statement.for_sqlite()
+    sql: str = compiled.sql
+    assert {"tenant_id", "owner_id"} <= set(compiled._names)
+    if isinstance(statement.clause, sa.Insert):
+        return
+    scans = sql.count("FROM projkit_") + sql.count("UPDATE projkit_")
+    assert scans >= 1
+    for column in ("tenant_id =", "owner_id ="):
+        assert sql.count(column) >= scans, sql

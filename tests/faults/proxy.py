@@ -1,0 +1,56 @@
+"""A TCP proxy that loses, delays and cuts what goes through it."""
+
+import asyncio
+from contextlib import suppress
+from typing import Self
+
+
+class Proxy:
+    """Stands before a server; ``delay`` is in seconds for each piece of data, ``silent`` lets nothing through."""
+
+    def __init__(self, port: int) -> None:
+        self._upstream = port
+        self.delay = 0.0
+        self.silent = False
+        self.connections = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.reset()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def reset(self) -> None:
+        """Cuts every connection, on both sides, without a word."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            there, onward = await asyncio.open_connection("127.0.0.1", self._upstream)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, onward}
+        for source, sink in ((reader, onward), (there, writer)):
+            task = asyncio.create_task(self._pump(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65_536):
+                await asyncio.sleep(self.delay)
+                while self.silent and not sink.is_closing():
+                    await asyncio.sleep(0.01)
+                sink.write(data)
+                await sink.drain()
+        sink.transport.abort()
+        self._writers.discard(sink)

@@ -1,0 +1,1 @@
+"""Every host on every server."""

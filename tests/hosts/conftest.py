@@ -1,0 +1,128 @@
+"""Servers with a host in them, over real HTTP."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+from projkit import Settings
+from tests.conftest import SCOPES, SECRET, token_for
+
+ROOT = Path(__file__).parents[2]
+SERVERS = ("uvicorn", "granian", "hypercorn")
+
+
+class Served:
+    """A server that runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+        self.url = url
+        self._process = process
+        self._log = log
+
+    @property
+    def said(self) -> str:
+        """What it has logged."""
+        return self._log.read_text()
+
+    def client(self, subject: str = "alice", scopes: tuple[str, ...] = SCOPES) -> httpx2.Client:
+        """A client with a token."""
+        token = token_for(Settings(secret=SECRET), subject, scopes)
+        return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+
+    def ask(self, target: str, token: str = "") -> bytes:
+        """The whole answer to a GET whose target goes into the request line as it is."""
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        lines = [f"GET {target} HTTP/1.1", f"Host: {host}", "Connection: close"]
+        if token:
+            lines.append(f"Authorization: Bearer {token}")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall("\r\n".join([*lines, "", ""]).encode())
+            received = b""
+            while chunk := connection.recv(65_536):
+                received += chunk
+        return received
+
+    def stop(self) -> int:
+        """Asks it to stop; gives its exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(20)
+
+
+def command(server: str, app: str, port: int, root_path: str) -> list[str]:
+    """How a server is started."""
+    python = [sys.executable, "-m"]
+    if server == "uvicorn":
+        flags = ["--root-path", root_path] if root_path else []
+        return [*python, "uvicorn", app, "--port", str(port), "--log-level", "warning", *flags]
+    if server == "granian":
+        flags = ["--url-path-prefix", root_path] if root_path else []
+        return [
+            *python,
+            "granian",
+            app,
+            "--interface",
+            "asgi",
+            "--port",
+            str(port),
+            "--no-access-log",
+            *flags,
+        ]
+    flags = ["--root-path", root_path] if root_path else []
+    return [*python, "hypercorn", app, "--bind", f"127.0.0.1:{port}", *flags]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def started(
+    server: str, app: str, directory: Path, probe: str, variables: Mapping[str, str], *, root_path: str = ""
+) -> Iterator[Served]:
+    """A host on a server; it answers at ``probe`` before it is handed out, and is ended afterwards."""
+    port = _free_port()
+    log = directory / "server.log"
+    environment = {
+        **os.environ,
+        "PROJKIT_SECRET": SECRET,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")]),
+        **variables,
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(server, app, port, root_path),
+            stdout=output,
+            stderr=output,
+            cwd=directory,
+            env=environment,
+        )
+    served = Served(process, f"http://127.0.0.1:{port}", log)
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            assert process.poll() is None, served.said
+            assert time.monotonic() < deadline, served.said
+            try:
+                httpx2.get(served.url + probe, timeout=5)
+                break
+            except httpx2.TransportError:
+                time.sleep(0.05)
+        yield served
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

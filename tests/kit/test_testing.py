@@ -1,0 +1,41 @@
+"""The helpers for users' own tests."""
+
+import httpx2
+import pytest
+
+from projkit.testing import FakeClock, bearer, open_kit
+
+pytestmark = pytest.mark.anyio
+URL = "/api/v1/projects"
+
+
+async def test_a_kit_for_tests() -> None:
+    """A kit of one's own, tokens for anybody, and a clock that goes on when it is told to."""
+    clock = FakeClock()
+    async with open_kit(clock=clock, require_if_match=True) as kit:
+        transport = httpx2.ASGITransport(app=kit)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            made = await client.post(URL, json={"name": "A"}, headers=bearer(kit, "alice"))
+            assert made.json()["created_at"].startswith("2026-01-01T00:00:00")
+            clock.advance(minutes=5)
+            later = await client.post(URL, json={"name": "B"}, headers=bearer(kit, "alice"))
+            assert later.json()["created_at"].startswith("2026-01-01T00:05:00")
+            reader = bearer(kit, "bob", ["projects:read"])
+            assert (await client.get(URL, headers=reader)).json()["items"] == []
+            assert (await client.post(URL, json={"name": "C"}, headers=reader)).status_code == 403
+            unconditional = await client.put(
+                made.headers["location"], json={"name": "C"}, headers=bearer(kit, "alice")
+            )
+            assert unconditional.status_code == 428
+
+
+async def test_two_kits_know_nothing_of_each_other() -> None:
+    """Each kit has a database of its own."""
+    async with open_kit() as first, open_kit() as second:
+        for kit, expected in ((first, 1), (second, 0)):
+            transport = httpx2.ASGITransport(app=kit)
+            async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+                if expected:
+                    await client.post(URL, json={"name": "A"}, headers=bearer(kit, "alice"))
+                page = await client.get(URL, headers=bearer(kit, "alice"))
+                assert len(page.json()["items"]) == expected

@@ -1,0 +1,46 @@
+"""What Python callers may hand in, where no JSON has been read before."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from projkit.projects.query import ProjectQuery
+from projkit.projects.schemas import ProjectInput
+
+NAIVE = datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"name": "a\0b"}, "string_contains_nul"), ({"description": "\0"}, "string_contains_nul"),
+        ({"metadata": {"a": {1, 2}}}, "metadata_not_json"), ({"metadata": {"a": 2**70}}, "metadata_not_json"),
+        ({"metadata": {"a": ["\0"]}}, "string_contains_nul"), ({"metadata": {"a": {"\0": 1}}}, "string_contains_nul"),
+        ({"metadata": {"a": "x" * 20_000}}, "metadata_too_large"),
+        ({"due_date": datetime(2026, 1, 1, tzinfo=UTC)}, "date_format"),
+        ({"due_date": "2026-02-30"}, "date_format"), ({"due_date": 1}, "date_format"),
+        ({"due_date": "20260101"}, "date_format"),
+    ],
+)  # fmt: skip
+def test_refused(fields: dict[str, Any], kind: str) -> None:
+    """A wrong value is refused with the same kind of error, however it came in."""
+    with pytest.raises(ValidationError) as caught:
+        ProjectInput(**{"name": "A", **fields})
+    assert kind in {error["type"] for error in caught.value.errors()}
+
+
+def test_python_values_are_taken() -> None:
+    """Dates may be given as dates, times as aware datetimes, and an escaped backslash-u0000 is only text."""
+    assert ProjectInput(name="A", due_date=date(2026, 1, 31)).due_date == date(2026, 1, 31)
+    assert ProjectInput(name="A", metadata={"a": "\\u0000", "b": [1, None]}).metadata["a"] == "\\u0000"
+    after = datetime(2026, 1, 1, tzinfo=UTC)
+    assert ProjectQuery(created_after=after).created_after == after
+
+
+@pytest.mark.parametrize("value", [NAIVE, "2026-02-30T00:00:00Z", "0001-01-01T00:00:00+14:00", 5])
+def test_refused_times(value: object) -> None:
+    """A time without a zone, or none at all, is refused."""
+    with pytest.raises(ValidationError, match="RFC 3339"):
+        ProjectQuery(created_after=value)  # type: ignore[arg-type]

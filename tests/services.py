@@ -1,0 +1,131 @@
+"""The real services that tests talk to, and throw-away databases on them."""
+
+import asyncio
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from projkit.db import migrate
+
+POSTGRES_URL = os.environ.get("PROJKIT_TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+_REQUIRED = os.environ.get("PROJKIT_REQUIRE_SERVICES") == "1"
+
+
+def missing(reason: str) -> None:
+    """Skips the test, or fails it where services are required."""
+    if _REQUIRED:
+        pytest.fail(f"PROJKIT_REQUIRE_SERVICES=1, but {reason}")
+    pytest.skip(reason)
+
+
+def database_url(name: str) -> str:
+    """The URL of another database on the same server."""
+    return urlunsplit(urlsplit(POSTGRES_URL)._replace(path=f"/{name}"))
+
+
+async def administer(*statements: str) -> None:
+    """Runs statements on the server's maintenance database."""
+    connection = await asyncpg.connect(POSTGRES_URL, timeout=5)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+class Postgres:
+    """Databases cloned from a migrated template."""
+
+    def __init__(self, worker: str) -> None:
+        self._prefix = f"projkit_test_{os.getpid()}_{worker}"
+        self._template = f"{self._prefix}_template"
+        self._numbers = itertools.count()
+        self._made = [self._template]
+        asyncio.run(self._prepare())
+
+    async def _prepare(self) -> None:
+        await administer(f'CREATE DATABASE "{self._template}"')
+        await migrate.upgrade(database_url(self._template).replace("postgresql://", "postgresql+asyncpg://"))
+
+    def create(self, *, migrated: bool, template: str | None = None) -> str:
+        """A new database's name; it is a copy of ``template`` where one is named."""
+        name = f"{self._prefix}_{next(self._numbers)}"
+        template = template or (self._template if migrated else "template0")
+        asyncio.run(administer(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+        self._made.append(name)
+        return name
+
+    def drop(self, name: str) -> None:
+        """Removes a database, whoever is still connected."""
+        asyncio.run(administer(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+        self._made.remove(name)
+
+    def close(self) -> None:
+        """Removes what is left."""
+        for name in list(self._made):
+            self.drop(name)
+
+
+@pytest.fixture(scope="session")
+def postgres(worker_id: str) -> Iterator[Postgres]:
+    """The PostgreSQL server."""
+    try:
+        asyncio.run(administer("SELECT 1"))
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        parts = urlsplit(POSTGRES_URL)
+        missing(
+            f"PostgreSQL does not answer at {parts.hostname}:{parts.port} ({error}); see scripts/services"
+        )
+    server = Postgres(worker_id)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """A fresh, migrated PostgreSQL database."""
+    name = postgres.create(migrated=True)
+    yield database_url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def empty_postgres_url(postgres: Postgres) -> Iterator[str]:
+    """A fresh PostgreSQL database without tables."""
+    name = postgres.create(migrated=False)
+    yield database_url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    asyncio.run(migrate.upgrade(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A fresh, migrated SQLite database."""
+    path = tmp_path / "projkit.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def empty_sqlite_url(tmp_path: Path) -> str:
+    """The URL of an SQLite database that is not there yet."""
+    return f"sqlite:///{tmp_path / 'empty.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh, migrated database of each kind."""
+    return str(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url"))

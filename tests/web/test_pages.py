@@ -1,0 +1,94 @@
+"""The pages for people: what browsers are told about them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from projkit import ProjKit
+from tests.conftest import settings_for
+
+pytestmark = pytest.mark.anyio
+
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+POLICY = (
+    "default-src 'none'",
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+    "script-src 'self'",
+    "form-action 'none'",
+)
+
+
+@asynccontextmanager
+async def pages(url: str, scheme: str, **settings: Any) -> AsyncIterator[dict[str, httpx2.Response]]:
+    """What every public path without parameters answers to a browser, by path."""
+    kit = ProjKit(settings_for(url, **settings))
+    transport = httpx2.ASGITransport(app=kit, client=("192.0.2.1", 1234))
+    async with kit.lifespan(), httpx2.AsyncClient(transport=transport, base_url=f"{scheme}://host") as client:
+        paths = {
+            route.path for route in kit.routes if "GET" in (route.methods or ()) and "{" not in route.path
+        }
+        headers = {"X-Forwarded-Proto": "https", "Accept": "text/html"}
+        answers = {path: await client.get(path, headers=headers) for path in sorted(paths)}
+    yield {path: answer for path, answer in answers.items() if answer.status_code == 200}
+
+
+def is_page(answer: httpx2.Response) -> bool:
+    """Whether a browser shows it as a page."""
+    return answer.headers["content-type"].startswith("text/html")
+
+
+async def test_every_public_page(sqlite_url: str) -> None:
+    """Each page that needs no log-in has the whole set of security headers, and runs no script that stands in it."""
+    async with pages(sqlite_url, "http") as found:
+        html = {path: answer for path, answer in found.items() if is_page(answer)}
+        assert "/api/v1/docs" in html
+        for answer in html.values():
+            for name, value in HEADERS.items():
+                assert answer.headers[name] == value
+            policy = answer.headers["content-security-policy"].split("; ")
+            assert set(POLICY) <= set(policy)
+            assert not any("unsafe-eval" in each for each in policy)
+            (scripts,) = [each for each in policy if each.startswith("script-src")]
+            assert scripts == "script-src 'self'"
+            assert "camera=()" in answer.headers["permissions-policy"]
+            assert "<script>" not in answer.text
+
+
+async def test_what_pages_load(sqlite_url: str) -> None:
+    """Whatever the kit serves says that its type is to be believed; scripts and styles are for its own pages alone."""
+    async with pages(sqlite_url, "http") as found:
+        assert all(answer.headers["x-content-type-options"] == "nosniff" for answer in found.values())
+        loaded = [answer for path, answer in found.items() if "/docs/" in path]
+        assert len(loaded) == 4
+        assert {answer.headers["cross-origin-resource-policy"] for answer in loaded} == {"same-origin"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "settings", "strict"),
+    [
+        ("https", {"env": "production"}, True),
+        ("http", {"env": "production"}, False),  # X-Forwarded-Proto from nobody that is trusted
+        ("http", {"env": "production", "trusted_proxies": ("192.0.2.0/24",)}, True),
+        ("https", {"env": "development"}, False),
+        ("http", {"env": "development", "trusted_proxies": ("192.0.2.0/24",)}, False),
+    ],
+)
+async def test_https_alone_from_now_on(
+    sqlite_url: str, scheme: str, settings: dict[str, Any], strict: bool
+) -> None:
+    """Only in production, and only where the request came by https, the browser is told to stay with it (RFC 6797)."""
+    async with pages(sqlite_url, scheme, **settings) as found:
+        for path, answer in found.items():
+            if is_page(answer) or "/docs/" in path:
+                value = answer.headers.get("strict-transport-security")
+                assert value == ("max-age=31536000" if strict else None)
