@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     session_max_seconds: int = Field(default=2_592_000, ge=1, le=31_536_000)
     session_cache_seconds: float = Field(default=0.5, ge=0, le=1)
 
+    celery_broker_url: SecretStr | None = None
+
     legacy_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     legacy_max_age_seconds: int = Field(default=2_592_000, ge=1, le=315_360_000)
     legacy_deprecated_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
@@ -122,6 +124,13 @@ class Settings(BaseSettings):
     require_if_match: bool = False
     put_mode: Literal["replace", "merge"] = "replace"
 
+    health_details: Literal["always", "authorized", "never"] | None = None
+    health_critical: Names | None = None
+    health_root_paths: bool = False
+    slow_request_seconds: Seconds = 2.0
+    metrics_token: SecretStr | None = None
+    metrics_directory: Path | None = None
+
     allowed_origins: Names = ()
     drain_seconds: float = Field(default=2.0, ge=0, le=3600)
     access_log: bool = True
@@ -137,7 +146,7 @@ class Settings(BaseSettings):
             hint = f"; did you mean {nearest}?" if nearest else ""
             warnings.warn(f"{name} is not a setting of projkit{hint}", UnknownSettingWarning, stacklevel=2)
 
-    @field_validator("allowed_origins", "trusted_proxies", mode="before")
+    @field_validator("allowed_origins", "trusted_proxies", "health_critical", mode="before")
     @classmethod
     def _read_list(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -219,6 +228,17 @@ class Settings(BaseSettings):
             raise ValueError(
                 "must start with redis://, rediss://, redis+sentinel:// or redis+cluster://, as in "
                 "redis://127.0.0.1:6379/0"
+            )
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _check_metrics_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        if len(value.get_secret_value()) < MINIMUM_SECRET_BYTES:
+            raise ValueError(
+                f"must have at least {MINIMUM_SECRET_BYTES} characters; make one with: {_NEW_SECRET}"
             )
         return value
 
@@ -347,6 +367,11 @@ class Settings(BaseSettings):
     def session_backend(self) -> Literal["redis", "database"]:
         """Where sessions are kept: in Redis where there is one, unless SESSION_STORE says otherwise."""
         return self.session_store or ("redis" if self.redis_url is not None else "database")
+
+    @property
+    def shows_health_details(self) -> Literal["always", "authorized", "never"]:
+        """To whom health says more than its state: in production only to those who may read it."""
+        return self.health_details or ("authorized" if self.env == "production" else "always")
 
     @property
     def dialect(self) -> Literal["postgresql", "sqlite"]:

@@ -77,7 +77,7 @@ class Application:
             return _options(match, request)
         if not endpoint.standalone:
             await self._start()
-        if not endpoint.public:
+        if not (endpoint.public or (endpoint.admits is not None and endpoint.admits(request))):
             request.principal = await self._authenticate(request)
             if endpoint.scope is not None and not request.principal.allows(endpoint.scope):
                 raise errors.InsufficientScopeError(endpoint.scope)

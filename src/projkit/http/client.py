@@ -41,6 +41,15 @@ class ClientAddresses:
         parsed = _parse(str(client[0])) if client else None
         return parsed is not None and parsed.is_loopback
 
+    def is_local(self, scope: Scope) -> bool:
+        """Whether the request was made on this machine and nobody passed it on.
+
+        A proxy beside us speaks from loopback for the whole world, and says so in headers (RFC 7239).
+        """
+        return self.is_loopback(scope) and not any(
+            name == b"forwarded" or name.startswith(b"x-forwarded-") for name, _ in scope["headers"]
+        )
+
     def is_secure(self, scope: Scope) -> bool:
         """Whether the client spoke https, to us or to a trusted proxy."""
         if scope.get("scheme") in {"https", "wss"}:

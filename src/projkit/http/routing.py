@@ -19,6 +19,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 BodyHandler = Callable[[Request, Any], Awaitable[Response]]
 # Looks at a request before anything of its body is read, and raises where it is to be refused.
 Check = Callable[[Request], None]
+# Lets a request in without credentials, beside those that have them.
+Admits = Callable[[Request], bool]
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -89,6 +91,7 @@ class Endpoint:
     security: tuple[str, ...] = ("bearer", "cookie")
     standalone: bool = False  # answers before the kit has started, and while it cannot
     check: Check | None = None
+    admits: Admits | None = None
 
 
 class _Node:
