@@ -1,5 +1,6 @@
 """The kit: the one place where everything is put together."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from starlette.routing import Route
 
 from projkit import __version__
+from projkit.auth.admission import Admission
 from projkit.auth.authenticator import GetPrincipal, HostAuthenticator
 from projkit.auth.connection import leave_answer_headers, request_of
 from projkit.auth.cookies import Cookies
@@ -32,6 +34,7 @@ from projkit.http.application import Application, Authenticate
 from projkit.http.client import ClientAddresses
 from projkit.http.cursor import CursorCodec
 from projkit.http.entry import EntryShim
+from projkit.http.host_timing import HostTimingMiddleware, RouteOf, take_over
 from projkit.http.openapi import document
 from projkit.http.refusal import refuse
 from projkit.http.request import ASGIApp, Receive, Request, Scope, Send
@@ -40,6 +43,10 @@ from projkit.http.routing import Endpoint
 from projkit.http.timing import TimingMiddleware
 from projkit.identity import Principal
 from projkit.lifecycle import Lifecycle
+from projkit.monitoring import routes as monitoring
+from projkit.monitoring.database import DatabaseReport
+from projkit.monitoring.performance import PerformanceReport
+from projkit.monitoring.system import SystemInfo, framework_of, system_info
 from projkit.projects.facade import Projects
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.routes import ProjectRoutes, Services
@@ -49,6 +56,9 @@ from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
 from projkit.telemetry.credentials import CredentialCounter
 from projkit.telemetry.csrf import CsrfCounter
+from projkit.telemetry.history import History, Sampler
+from projkit.telemetry.host_routes import host_route
+from projkit.telemetry.recorder import Recorder
 from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp
@@ -62,7 +72,7 @@ _CURSOR_KEY: Final = "cursor"
 class Running:
     """What runs on one event loop."""
 
-    __slots__ = ("_redis", "auth", "authenticate", "database", "services")
+    __slots__ = ("_redis", "_sampler", "auth", "authenticate", "database", "services")
 
     def __init__(
         self,
@@ -71,7 +81,9 @@ class Running:
         auth: AuthParts,
         authenticate: Authenticate,
         redis: RedisClient | None,
+        sampler: Sampler,
     ) -> None:
+        self._sampler = sampler
         self.database = database
         self.services = services
         self.auth = auth
@@ -80,6 +92,7 @@ class Running:
 
     async def close(self) -> None:
         """Closes what was opened; what the host handed in stays open."""
+        await self._sampler.close()
         await self.auth.close()
         if self._redis is not None:
             await close_redis(self._redis)
@@ -124,6 +137,11 @@ class ProjKit:
     ) -> None:
         self.settings = settings or Settings()
         self.registry = CollectorRegistry()
+        self._recorder = Recorder(
+            self.settings.metrics_directory, slow_seconds=self.settings.slow_request_seconds
+        )
+        self._history = History(self._recorder)
+        self._host_framework: str | None = None
         self._engine = engine
         self._redis = redis
         self._host_login = authenticate
@@ -143,11 +161,12 @@ class ProjKit:
             request_timeout_seconds=self.settings.request_timeout_seconds,
         )
         self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
-        self._app = EntryShim(TimingMiddleware(self._application), self._owns)
+        self._app = EntryShim(TimingMiddleware(self._application, self._recorder), self._owns)
         self.projects = Projects(self._started_projects)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            take_over(scope)
             await self._app(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self.wrap(_no_host)(scope, receive, send)
@@ -193,20 +212,35 @@ class ProjKit:
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # what hosts pass
         """The kit's lifespan, to be given to the host or entered in the host's own; may be entered more than once."""
+        self._host_framework = framework_of(app) or self._host_framework
         await self._lifecycle.enter()
         try:
             yield
         finally:
             await self._lifecycle.leave()
 
-    def wrap(self, host_app: HostApp, *, prefix: str = "", auth: PathRules | None = None) -> ASGIApp:
+    def wrap(
+        self,
+        host_app: HostApp,
+        *,
+        prefix: str = "",
+        auth: PathRules | None = None,
+        performance: bool = True,
+        route_of: RouteOf = host_route,
+    ) -> ASGIApp:
         """One ASGI app of both: the kit's paths below ``prefix`` go to the kit, everything else to the host.
 
-        With ``auth`` the host's own paths are guarded by these rules, as :class:`AuthMiddleware` takes them.
+        With ``auth`` the host's own paths are guarded by these rules, as :class:`AuthMiddleware` takes them. With
+        ``performance`` the host's answers are timed and counted as the kit's are, each under the template that
+        ``route_of`` reads from the scope.
         """
+        self._host_framework = framework_of(host_app) or self._host_framework
+        host = host_app if auth is None else AuthMiddleware(host_app, self, rules=auth)
+        if performance:
+            host = HostTimingMiddleware(host, self._recorder, route_of)
         return WrappedApp(
             self,
-            host_app if auth is None else AuthMiddleware(host_app, self, rules=auth),
+            host,
             prefix=prefix.rstrip("/"),
             owns=self._owns,
             startup=self.startup,
@@ -243,6 +277,7 @@ class ProjKit:
             put_merges=self.settings.put_mode == "merge",
         )
         addresses = ClientAddresses(self.settings.trusted_proxies)
+        admission = Admission(self.settings, addresses)
         cookies = Cookies(self.settings, cookie_names(self.settings), addresses, f"{prefix}/auth")
         auth = AuthRoutes(lambda: self._lifecycle.get().auth.services, self.settings, cookies, addresses)
         oidc = OidcRoutes(
@@ -253,11 +288,50 @@ class ProjKit:
             *auth.endpoints(),
             *oidc.endpoints(),
             *health.endpoints(prefix, self._is_ready),
-            *telemetry.endpoints(self.settings.metrics_path, self.registry),
+            *monitoring.endpoints(
+                prefix,
+                admission.monitoring,
+                PerformanceReport(self._recorder, self._history, prefix),
+                DatabaseReport(self._recorder, self._running_database),
+                self._system_info,
+            ),
+            *telemetry.endpoints(self.settings.metrics_path, self.registry, admission.metrics),
         ]
         in_production = self.settings.env == "production"
         shown = pages.endpoints(prefix, lambda scope: in_production and addresses.is_secure(scope))
         return [*api, *web.endpoints(prefix, api, __version__), *shown]
+
+    def _running_database(self) -> Database | None:
+        running = self._lifecycle.running
+        return None if running is None else running.database
+
+    def _system_info(self, request: Request) -> SystemInfo:
+        host = framework_of(request.scope.get("app")) or self._host_framework
+        settings = self.settings
+        enabled: dict[str, bool | str] = {
+            "database": settings.dialect if self._engine is None else "engine of the host",
+            "database_mode": settings.database_mode,
+            "redis": settings.redis_url is not None or self._redis is not None,
+            "sessions": settings.session_backend,
+            "celery": settings.celery_broker_url is not None,
+            "oidc": bool(settings.oidc_providers),
+            "resource_server": bool(settings.oidc_resource_issuer),
+            "legacy_tokens": bool(settings.legacy_secret),
+            "row_level_security": settings.row_level_security,
+            "registration": settings.registration == "open",
+            "host_users": self._host_login is not None,
+            "host_principals": self._get_principal is not None,
+            "multiple_workers": self._recorder.directory is not None,
+        }
+        loop = type(asyncio.get_running_loop())
+        return system_info(
+            settings,
+            self._recorder,
+            version=__version__,
+            host_framework=host,
+            event_loop=f"{loop.__module__}.{loop.__qualname__}",
+            enabled=enabled,
+        )
 
     def _is_ready(self) -> bool:
         # Nobody sends requests to what is not ready, so that the probe itself must begin a lazy start.
@@ -275,7 +349,9 @@ class ProjKit:
 
     async def _open(self) -> Running:
         keys = KeyRing(self.settings)
-        database = await open_database(self.settings, self._tables, _resolve(self._engine))
+        database = await open_database(
+            self.settings, self._tables, _resolve(self._engine), observer=self._recorder
+        )
         service = ProjectService(
             database, self._tables, cursors=CursorCodec(partial(keys.secrets, _CURSOR_KEY)), clock=self._clock
         )
@@ -296,7 +372,8 @@ class ProjKit:
         authenticate: Authenticate = auth.services.authenticator
         if self._get_principal is not None:
             authenticate = HostAuthenticator(self._get_principal)
-        return Running(database, Services(service, creation), auth, authenticate, own_redis)
+        sampler = Sampler(self._history, lambda: self._recorder.pool(database.connections()))
+        return Running(database, Services(service, creation), auth, authenticate, own_redis, sampler)
 
     def _open_redis(self) -> tuple[RedisClient | None, RedisClient | None]:
         """The client to use, and the one to close."""

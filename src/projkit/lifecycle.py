@@ -56,6 +56,11 @@ class Lifecycle(Generic[R]):
         """Whether requests are welcome on this event loop."""
         return not self.draining and self._slot().running is not None
 
+    @property
+    def running(self) -> R | None:
+        """What runs on this event loop, if anything does."""
+        return self._slot().running
+
     def get(self) -> R:
         """What runs on this event loop.
 

@@ -6,6 +6,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Annotated, Final
 
@@ -63,13 +66,25 @@ def serve(
     listener = _listen(config, host, port)
     _greet(settings, host, listener.getsockname()[1], demo_user=demo_user)
     if workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        with _shared_metrics(settings):
+            Multiprocess(config, sockets=[listener]).run()
         return
     server = uvicorn.Server(config)
     _exit_cleanly_after(server)
     server.run(sockets=[listener])
     if not server.started:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _shared_metrics(settings: Settings) -> Iterator[None]:
+    """Where the workers keep what they count, so that each of them answers for all."""
+    if settings.metrics_directory is not None:
+        yield
+        return
+    with TemporaryDirectory(prefix="projkit-metrics-") as directory:
+        os.environ["PROJKIT_METRICS_DIRECTORY"] = directory  # read by each worker
+        yield
 
 
 def _exit_cleanly_after(server: uvicorn.Server) -> None:

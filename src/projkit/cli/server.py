@@ -45,7 +45,7 @@ _EXPOSED_HEADERS: Final = (
     "X-Process-Time",
     "Server-Timing",
 )
-_EXTRA: Final = ("request_id", "method", "route", "status", "duration_ms", "db_ms")
+_EXTRA: Final = ("request_id", "trace_id", "method", "route", "status", "duration_ms", "db_ms")
 
 
 def create_app() -> ASGIApp:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projkit.db import migrate, row_security
 from projkit.db.engine import EngineDatabase, create_engine
+from projkit.db.observer import NOBODY, Observer
 from projkit.db.port import Database
 from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.sqlite import SqliteDatabase
@@ -19,7 +20,9 @@ from projkit.settings import Settings
 _HINT: Final = "look closer with: projkit check"
 
 
-async def open_database(settings: Settings, tables: Tables, engine: AsyncEngine | None = None) -> Database:
+async def open_database(
+    settings: Settings, tables: Tables, engine: AsyncEngine | None = None, observer: Observer = NOBODY
+) -> Database:
     """The database, checked to have the schema of this version.
 
     The embedded database is migrated on the way; any other is migrated by ``projkit migrate`` alone.
@@ -56,6 +59,7 @@ async def open_database(settings: Settings, tables: Tables, engine: AsyncEngine 
             statement_seconds=seconds,
             owned=False,
             row_level_security=settings.row_level_security,
+            observer=observer,
         )
     if settings.database_mode == "transactional":
         own = create_engine(
@@ -70,6 +74,7 @@ async def open_database(settings: Settings, tables: Tables, engine: AsyncEngine 
             statement_seconds=seconds,
             owned=True,
             row_level_security=settings.row_level_security,
+            observer=observer,
         )
     if settings.dialect == "sqlite":
         return SqliteDatabase.open(
@@ -78,6 +83,7 @@ async def open_database(settings: Settings, tables: Tables, engine: AsyncEngine 
             pool_size=settings.database_pool_size,
             wait_seconds=settings.database_pool_wait_seconds,
             statement_seconds=seconds,
+            observer=observer,
         )
     return PostgresqlDatabase.open(
         settings.database_url,
@@ -86,6 +92,7 @@ async def open_database(settings: Settings, tables: Tables, engine: AsyncEngine 
         pool_wait_seconds=settings.database_pool_wait_seconds,
         statement_seconds=seconds,
         row_level_security=settings.row_level_security,
+        observer=observer,
     )
 
 

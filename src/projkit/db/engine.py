@@ -13,10 +13,11 @@ from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from projkit.db.errors import is_retriable, translate_engine, unavailable
-from projkit.db.port import USAGE, Queries, T, Transaction
+from projkit.db.observer import NOBODY, Observed, Observer
+from projkit.db.port import Queries, T, Transaction, account, observed
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Params, Row, Statement, engine_params
 
@@ -36,7 +37,9 @@ class EngineDatabase:
         statement_seconds: float,
         owned: bool,
         row_level_security: bool = False,
+        observer: Observer = NOBODY,
     ) -> None:
+        self._observer = observer
         self.dialect = engine.dialect.name
         self.engine = engine
         self._metadata = metadata
@@ -80,6 +83,17 @@ class EngineDatabase:
     async def ping(self) -> None:
         await self.fetch_one(_PING, {})
 
+    def connections(self) -> dict[str, int]:
+        pool = self.engine.pool
+        if not isinstance(pool, QueuePool):  # a pool that keeps none, or a single one, counts nothing
+            return {}
+        return {
+            "maximum": pool.size() + max(pool._max_overflow, 0),
+            "open": pool.checkedin() + pool.checkedout(),
+            "checked_out": pool.checkedout(),
+            "overflow": max(pool.overflow(), 0),
+        }
+
     async def close(self) -> None:
         if self._owned:
             await self.engine.dispose()
@@ -91,14 +105,16 @@ class EngineDatabase:
 
     async def _transact_once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         started = perf_counter()
+        committed = False
         try:
             async with asyncio.timeout(self._statement_seconds), self.engine.begin() as connection:
-                return await work(_EngineTransaction(connection))
+                self._observer.waited(perf_counter() - started)
+                result = await work(_EngineTransaction(connection, self.dialect, self._observer))
+            committed = True
+            return result
         finally:
-            usage = USAGE.get()
-            if usage is not None:
-                usage.seconds += perf_counter() - started
-                usage.statements += 1
+            account(perf_counter() - started)
+            self._observer.transaction(committed=committed)
 
 
 _PING: Final = Statement(sa.select(sa.literal(1, sa.Integer)))
@@ -143,21 +159,31 @@ def asyncpg_dsn(url: str) -> str:
 
 
 class _EngineTransaction:
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_observer", "_postgresql")
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, dialect: str, observer: Observer) -> None:
         self._connection = connection
+        self._postgresql = dialect == "postgresql"
+        self._observer = observer
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
-        result = await self._connection.execute(statement.for_engine(), engine_params(params))
-        if not result.returns_rows:
-            return None
-        return result.first()
+        with observed(self._observer, self._shown(statement)):
+            result = await self._connection.execute(statement.for_engine(), engine_params(params))
+            if not result.returns_rows:
+                return None
+            return result.first()
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
-        result = await self._connection.execute(statement.for_engine(), engine_params(params))
-        return result.all()
+        with observed(self._observer, self._shown(statement)):
+            result = await self._connection.execute(statement.for_engine(), engine_params(params))
+            return result.all()
 
     async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:
         if params:
-            await self._connection.execute(statement.for_engine(), [engine_params(each) for each in params])
+            with observed(self._observer, self._shown(statement)):
+                await self._connection.execute(
+                    statement.for_engine(), [engine_params(each) for each in params]
+                )
+
+    def _shown(self, statement: Statement) -> Observed:
+        return statement.for_postgresql() if self._postgresql else statement.for_sqlite()

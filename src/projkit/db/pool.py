@@ -43,7 +43,7 @@ class ConnectionPool:
         statement_seconds: float,
     ) -> None:
         self._connect = connect
-        self._maximum = size
+        self.maximum = size
         self._connect_seconds = connect_seconds
         self._wait_seconds = wait_seconds
         self._statement_seconds = statement_seconds
@@ -86,7 +86,7 @@ class ConnectionPool:
             # The server closed it; the place is free again.
         if self._closed:
             raise DatabaseUnavailableError("The kit has been shut down")
-        if self.size < self._maximum:
+        if self.size < self.maximum:
             self._connecting += 1
             return await self._open()
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()

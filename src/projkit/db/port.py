@@ -13,10 +13,13 @@ error or cancellation; a connection whose command was cancelled is discarded; ev
 :class:`~projkit.errors.DatabaseConstraintError` that names it.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
+from time import perf_counter
 from typing import Protocol, TypeVar
 
+from projkit.db.observer import Observed, Observer
 from projkit.db.statement import Params, Row, Statement
 
 T = TypeVar("T")
@@ -33,6 +36,28 @@ class Usage:
 
 
 USAGE: ContextVar[Usage | None] = ContextVar("projkit_database_usage", default=None)
+
+
+def account(seconds: float) -> None:
+    """Puts the seconds down to the request that is under way, if there is one."""
+    usage = USAGE.get()
+    if usage is not None:
+        usage.seconds += seconds
+        usage.statements += 1
+
+
+@contextmanager
+def observed(observer: Observer, statement: Observed) -> Iterator[None]:
+    """Tells the observer how the statement within goes."""
+    started = perf_counter()
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        observer.statement(statement, perf_counter() - started, failure)
 
 
 class Transaction(Protocol):
@@ -77,6 +102,9 @@ class Database(Queries, Protocol):
 
     async def ping(self) -> None:
         """Asks the database for a sign of life."""
+
+    def connections(self) -> dict[str, int]:
+        """How many connections are ``open``, ``checked_out``, ``overflow`` and ``waiting`` for, and the ``maximum``."""
 
     async def close(self) -> None:
         """Closes every connection that was opened here."""

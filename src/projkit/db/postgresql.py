@@ -6,11 +6,13 @@ from time import perf_counter
 from typing import Any, Final, NoReturn, Self
 
 import asyncpg
+import sqlalchemy as sa
 
 from projkit.db.engine import asyncpg_dsn
 from projkit.db.errors import RETRIABLE, translate_postgresql, unavailable
+from projkit.db.observer import NOBODY, Observer
 from projkit.db.pool import Connection, ConnectionPool
-from projkit.db.port import USAGE, Queries, T, Transaction
+from projkit.db.port import Queries, T, Transaction, account, observed
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Compiled, Params, Row, Statement
 
@@ -31,9 +33,12 @@ class PostgresqlDatabase:
 
     dialect = "postgresql"
 
-    def __init__(self, pool: ConnectionPool, *, row_level_security: bool = False) -> None:
+    def __init__(
+        self, pool: ConnectionPool, *, row_level_security: bool = False, observer: Observer = NOBODY
+    ) -> None:
         self.pool = pool
         self._row_level_security = row_level_security
+        self._observer = observer
 
     @classmethod
     def open(
@@ -45,6 +50,7 @@ class PostgresqlDatabase:
         pool_wait_seconds: float,
         statement_seconds: float,
         row_level_security: bool = False,
+        observer: Observer = NOBODY,
     ) -> Self:
         """A database whose connections are opened as they are needed."""
         dsn = asyncpg_dsn(url)
@@ -74,6 +80,7 @@ class PostgresqlDatabase:
                 statement_seconds=statement_seconds + 0.5,
             ),
             row_level_security=row_level_security,
+            observer=observer,
         )
 
     def scoped(self, tenant_id: str, owner_id: str) -> Queries:
@@ -91,7 +98,7 @@ class PostgresqlDatabase:
     async def write_one(self, statement: Statement, params: Params) -> Row | None:
         compiled = statement.for_postgresql()
         try:
-            record = await self._run("fetchrow", compiled.sql, compiled.arguments(params))
+            record = await self._run("fetchrow", compiled, compiled.arguments(params))
         except Exception as error:
             raise_translated(error)
         return None if record is None else compiled.row(record)
@@ -109,9 +116,19 @@ class PostgresqlDatabase:
 
     async def ping(self) -> None:
         try:
-            await self._run("fetchval", "SELECT 1", ())
+            compiled = _PING.for_postgresql()
+            await self._run("fetchval", compiled, compiled.arguments({}))
         except Exception as error:
             raise_translated(error)
+
+    def connections(self) -> dict[str, int]:
+        return {
+            "maximum": self.pool.maximum,
+            "open": self.pool.size,
+            "checked_out": self.pool.checked_out,
+            "overflow": 0,
+            "waiting": self.pool.waiting,
+        }
 
     async def close(self) -> None:
         await self.pool.close()
@@ -123,7 +140,7 @@ class PostgresqlDatabase:
         arguments = compiled.arguments(params)
         started = perf_counter()
         try:
-            return await self._run(method, compiled.sql, arguments)
+            return await self._run(method, compiled, arguments)
         except _LOST as error:
             # A connection that was lost while idle says so only when used: a read may simply ask again.
             if perf_counter() - started > _RETRY_WITHIN_SECONDS:
@@ -131,40 +148,56 @@ class PostgresqlDatabase:
         except Exception as error:
             raise_translated(error)
         try:
-            return await self._run(method, compiled.sql, arguments)
+            return await self._run(method, compiled, arguments)
         except Exception as error:
             raise_translated(error)
 
-    async def _run(self, method: str, sql: str, arguments: Sequence[Any]) -> Any:
+    async def _run(self, method: str, compiled: Compiled, arguments: Sequence[Any]) -> Any:
         started = perf_counter()
-        connection = await self.pool.acquire()
+        failure: BaseException | None = None
+        acquired = started
         try:
-            result = await getattr(connection, method)(sql, *arguments)
-        except BaseException as error:
-            if _leaves_connection_whole(error):
-                self.pool.release(connection)
+            connection = await self.pool.acquire()
+            acquired = perf_counter()
+            self._observer.waited(acquired - started)
+            try:
+                result = await getattr(connection, method)(compiled.sql, *arguments)
+            except BaseException as error:
+                if _leaves_connection_whole(error):
+                    self.pool.release(connection)
+                    raise
+                self.pool.discard(connection)
                 raise
-            self.pool.discard(connection)
+        except BaseException as error:
+            failure = error
             raise
         finally:
-            _account(started)
+            ended = perf_counter()
+            account(ended - started)
+            self._observer.statement(compiled, ended - acquired, failure)
         self.pool.release(connection)
         return result
 
     async def _transact_once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         started = perf_counter()
+        committed = False
         try:
-            return await self._in_transaction(work)
+            result = await self._in_transaction(work)
+            committed = True
+            return result
         finally:
-            _account(started)
+            account(perf_counter() - started)
+            self._observer.transaction(committed=committed)
 
     async def _in_transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        started = perf_counter()
         connection = await self.pool.acquire()
+        self._observer.waited(perf_counter() - started)
         rolled_back = False
         try:
             await connection.execute("BEGIN")
             try:
-                result = await work(_PostgresqlTransaction(connection, self.pool))
+                result = await work(_PostgresqlTransaction(connection, self.pool, self._observer))
             except Exception:
                 self.pool.touch(connection)
                 await connection.execute("ROLLBACK")
@@ -208,33 +241,32 @@ def _leaves_connection_whole(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresError) and getattr(error, "severity_en", "") == "ERROR"
 
 
-def _account(started: float) -> None:
-    usage = USAGE.get()
-    if usage is not None:
-        usage.seconds += perf_counter() - started
-        usage.statements += 1
+_PING: Final = Statement(sa.select(sa.literal(1, sa.Integer)))
 
 
 class _PostgresqlTransaction:
-    __slots__ = ("_connection", "_pool")
+    __slots__ = ("_connection", "_observer", "_pool")
 
-    def __init__(self, connection: Connection, pool: ConnectionPool) -> None:
+    def __init__(self, connection: Connection, pool: ConnectionPool, observer: Observer) -> None:
         self._connection = connection
         self._pool = pool
+        self._observer = observer
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
         compiled = statement.for_postgresql()
-        self._pool.touch(self._connection)
-        record = await self._connection.fetchrow(compiled.sql, *compiled.arguments(params))
+        record = await self._run("fetchrow", compiled, *compiled.arguments(params))
         return None if record is None else compiled.row(record)
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
         compiled = statement.for_postgresql()
-        self._pool.touch(self._connection)
-        records = await self._connection.fetch(compiled.sql, *compiled.arguments(params))
+        records = await self._run("fetch", compiled, *compiled.arguments(params))
         return [compiled.row(record) for record in records]
 
     async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:
         compiled = statement.for_postgresql()
+        await self._run("executemany", compiled, [compiled.arguments(each) for each in params])
+
+    async def _run(self, method: str, compiled: Compiled, *arguments: Any) -> Any:
         self._pool.touch(self._connection)
-        await self._connection.executemany(compiled.sql, [compiled.arguments(each) for each in params])
+        with observed(self._observer, compiled):
+            return await getattr(self._connection, method)(compiled.sql, *arguments)

@@ -7,18 +7,19 @@ runs a lifespan, which aiosqlite's does not.
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 import sqlalchemy as sa
 
 from projkit.db.errors import translate_sqlite, unavailable
-from projkit.db.port import USAGE, Queries, T, Transaction
-from projkit.db.statement import Params, Row, Statement
+from projkit.db.observer import NOBODY, Observer
+from projkit.db.port import Queries, T, Transaction, account, observed
+from projkit.db.statement import Compiled, Params, Row, Statement
 from projkit.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ class SqliteConnection:
             raise
         return connection
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was used and not closed."""
+        return self._connection is not None
+
     async def close(self) -> None:
         """Closes the connection in its own thread and ends the thread."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
@@ -107,8 +113,10 @@ class SqliteDatabase:
         readers: int,
         wait_seconds: float,
         statement_seconds: float,
+        observer: Observer = NOBODY,
     ) -> None:
         self._metadata = metadata
+        self._observer = observer
         self._wait_seconds = wait_seconds
         self._statement_seconds = statement_seconds
         self._connections = [
@@ -119,6 +127,7 @@ class SqliteDatabase:
             self._readers.put_nowait(connection)
         self._writer = self._connections[0]
         self._writing = asyncio.Lock()
+        self._waiting = 0
 
     @classmethod
     def open(
@@ -129,6 +138,7 @@ class SqliteDatabase:
         pool_size: int,
         wait_seconds: float,
         statement_seconds: float,
+        observer: Observer = NOBODY,
     ) -> Self:
         """A database whose connections are opened as they are needed.
 
@@ -140,6 +150,7 @@ class SqliteDatabase:
             readers=min(pool_size, 4),
             wait_seconds=wait_seconds,
             statement_seconds=statement_seconds,
+            observer=observer,
         )
 
     def scoped(self, tenant_id: str, owner_id: str) -> Queries:
@@ -148,13 +159,17 @@ class SqliteDatabase:
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
         compiled = statement.for_sqlite()
         arguments = compiled.arguments(params)
-        row = await self._read(lambda connection: connection.execute(compiled.sql, arguments).fetchone())
+        row = await self._read(
+            compiled, lambda connection: connection.execute(compiled.sql, arguments).fetchone()
+        )
         return None if row is None else compiled.row(row)
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
         compiled = statement.for_sqlite()
         arguments = compiled.arguments(params)
-        rows = await self._read(lambda connection: connection.execute(compiled.sql, arguments).fetchall())
+        rows = await self._read(
+            compiled, lambda connection: connection.execute(compiled.sql, arguments).fetchall()
+        )
         return [compiled.row(row) for row in rows]
 
     async def write_one(self, statement: Statement, params: Params) -> Row | None:
@@ -162,22 +177,41 @@ class SqliteDatabase:
         arguments = compiled.arguments(params)
         async with self._writer_turn() as writer:
             # Autocommit ends the statement's transaction with its last row, so all of them are read.
-            rows = await writer.run(lambda connection: connection.execute(compiled.sql, arguments).fetchall())
+            with observed(self._observer, compiled):
+                rows = await writer.run(
+                    lambda connection: connection.execute(compiled.sql, arguments).fetchall()
+                )
         return compiled.row(rows[0]) if rows else None
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        async with self._writer_turn() as writer:
-            try:
-                await writer.run(lambda connection: connection.execute("BEGIN IMMEDIATE"))
-                result = await work(_SqliteTransaction(writer))
-                await writer.run(lambda connection: connection.commit())
-            except BaseException:
-                await asyncio.shield(writer.run(lambda connection: connection.rollback()))
-                raise
+        committed = False
+        try:
+            async with self._writer_turn() as writer:
+                try:
+                    await writer.run(lambda connection: connection.execute("BEGIN IMMEDIATE"))
+                    result = await work(_SqliteTransaction(writer, self._observer))
+                    await writer.run(lambda connection: connection.commit())
+                    committed = True
+                except BaseException:
+                    await asyncio.shield(writer.run(lambda connection: connection.rollback()))
+                    raise
+        finally:
+            self._observer.transaction(committed=committed)
         return result
 
     async def ping(self) -> None:
-        await self._read(lambda connection: connection.execute("SELECT 1").fetchone())
+        await self.fetch_one(_PING, {})
+
+    def connections(self) -> dict[str, int]:
+        opened = sum(connection.is_open for connection in self._connections)
+        busy = len(self._connections) - 1 - self._readers.qsize() + self._writing.locked()
+        return {
+            "maximum": len(self._connections),
+            "open": opened,
+            "checked_out": busy,
+            "overflow": 0,
+            "waiting": self._waiting,
+        }
 
     async def close(self) -> None:
         for connection in self._connections:
@@ -187,38 +221,44 @@ class SqliteDatabase:
         for connection in self._connections:
             connection.abandon()
 
-    async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
+    async def _read(self, compiled: Compiled, work: Callable[[sqlite3.Connection], R]) -> R:
         started = perf_counter()
+        reader = await self._turn(self._readers.get(), "All database connections are in use")
         try:
-            async with asyncio.timeout(self._wait_seconds):
-                reader = await self._readers.get()
-        except TimeoutError:
-            raise DatabaseUnavailableError("All database connections are in use") from None
-        try:
-            async with asyncio.timeout(self._statement_seconds):
-                result = await reader.run(work)
+            with observed(self._observer, compiled):
+                async with asyncio.timeout(self._statement_seconds):
+                    result = await reader.run(work)
         except Exception as error:
             self._raise_translated(error)
         finally:
             self._readers.put_nowait(reader)
-            _account(started)
+            account(perf_counter() - started)
         return result
+
+    async def _turn(self, turn: Coroutine[Any, Any, R], refusal: str) -> R:
+        """What a bounded wait for a connection gives."""
+        started = perf_counter()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                return await turn
+        except TimeoutError:
+            raise DatabaseUnavailableError(refusal) from None
+        finally:
+            self._waiting -= 1
+            self._observer.waited(perf_counter() - started)
 
     @asynccontextmanager
     async def _writer_turn(self) -> "AsyncIterator[SqliteConnection]":
         started = perf_counter()
-        try:
-            async with asyncio.timeout(self._wait_seconds):
-                await self._writing.acquire()
-        except TimeoutError:
-            raise DatabaseUnavailableError("The database is busy writing") from None
+        await self._turn(self._writing.acquire(), "The database is busy writing")
         try:
             yield self._writer
         except Exception as error:
             self._raise_translated(error)
         finally:
             self._writing.release()
-            _account(started)
+            account(perf_counter() - started)
 
     def _raise_translated(self, error: Exception) -> NoReturn:
         translated = (
@@ -229,32 +269,29 @@ class SqliteDatabase:
         raise translated from error
 
 
-def _account(started: float) -> None:
-    usage = USAGE.get()
-    if usage is not None:
-        usage.seconds += perf_counter() - started
-        usage.statements += 1
+_PING: Final = Statement(sa.select(sa.literal(1, sa.Integer)))
 
 
 class _SqliteTransaction:
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_observer")
 
-    def __init__(self, connection: SqliteConnection) -> None:
+    def __init__(self, connection: SqliteConnection, observer: Observer) -> None:
         self._connection = connection
+        self._observer = observer
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
         compiled = statement.for_sqlite()
         arguments = compiled.arguments(params)
-        row = await self._connection.run(
-            lambda connection: connection.execute(compiled.sql, arguments).fetchone()
+        row = await self._run(
+            compiled, lambda connection: connection.execute(compiled.sql, arguments).fetchone()
         )
         return None if row is None else compiled.row(row)
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
         compiled = statement.for_sqlite()
         arguments = compiled.arguments(params)
-        rows = await self._connection.run(
-            lambda connection: connection.execute(compiled.sql, arguments).fetchall()
+        rows = await self._run(
+            compiled, lambda connection: connection.execute(compiled.sql, arguments).fetchall()
         )
         return [compiled.row(row) for row in rows]
 
@@ -265,4 +302,8 @@ class _SqliteTransaction:
         def run(connection: sqlite3.Connection) -> Any:
             return connection.executemany(compiled.sql, arguments)
 
-        await self._connection.run(run)
+        await self._run(compiled, run)
+
+    async def _run(self, compiled: Compiled, work: Callable[[sqlite3.Connection], R]) -> R:
+        with observed(self._observer, compiled):
+            return await self._connection.run(work)

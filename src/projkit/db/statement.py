@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect as aiosqlite_dialect
-from sqlalchemy.sql.visitors import cloned_traverse
+from sqlalchemy.sql.visitors import cloned_traverse, iterate
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -21,9 +21,10 @@ _PREFIX: Final = "given_"
 class Compiled:
     """One statement for one dialect: its SQL, the order of its parameters, and the values' conversions."""
 
-    __slots__ = ("_binds", "_constants", "_names", "_results", "sql")
+    __slots__ = ("_binds", "_constants", "_names", "_results", "collection", "operation", "sql")
 
     def __init__(self, clause: sa.Executable, dialect: sa.Dialect) -> None:
+        self.operation, self.collection = _what(clause)
         compiled = cast("SQLCompiler", cast("sa.ClauseElement", clause).compile(dialect=dialect))
         self.sql = str(compiled)
         self._names = tuple(compiled.positiontup or ())
@@ -97,6 +98,20 @@ class Statement:
         if self._engine is None:
             self._engine = cast("Any", cloned_traverse)(self.clause, {}, {"bindparam": _prefix})
         return self._engine
+
+
+def _what(clause: sa.Executable) -> tuple[str, str]:
+    """The operation and the table, as OTel's ``db.operation.name`` and ``db.collection.name``.
+
+    Of a statement that stands within another, as under row-level security, it is the inner one that counts.
+    """
+    table = ""
+    for element in iterate(cast("sa.ClauseElement", clause)):
+        if isinstance(element, sa.Insert | sa.Update | sa.Delete):
+            return type(element).__name__.upper(), str(element.table)
+        if isinstance(element, sa.Table) and not table:
+            table = element.name
+    return "SELECT", table
 
 
 def engine_params(params: Params) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefuncti
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
+from django.urls import Resolver404, resolve
 from django.utils.module_loading import import_string
 
 from projkit.auth.connection import (
@@ -28,11 +29,21 @@ from projkit.errors import ProjkitError
 from projkit.http.problem import problem_response
 from projkit.http.request import Scope
 from projkit.http.response import NO_SNIFF
-from projkit.http.timing import RequestIds
+from projkit.http.timing import UNKNOWN_ROUTE, RequestIds
 
 _IDS: Final = RequestIds()
+_LONGEST_ROUTE: Final = 200
 _SETTING: Final = "PROJKIT_KIT"
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the URL pattern that answers, as ``kit.wrap(app, route_of=route_of)`` takes it."""
+    try:
+        route = resolve(scope["path"].removeprefix(scope.get("root_path", ""))).route
+    except Resolver404:
+        return UNKNOWN_ROUTE
+    return "/" + str(route).lstrip("^/").rstrip("$")[:_LONGEST_ROUTE]
 
 
 class PrincipalMiddleware:

@@ -1,18 +1,49 @@
-"""Times every response and gives every request its id."""
+"""Times every response, gives every request its id, and tells the recorder how it went.
+
+A request's duration goes until its response is complete, or, where the response is streamed, until that begins: how
+long a client listens says nothing of the server. ``X-Process-Time`` goes until the headers.
+"""
 
 import logging
 import re
 import secrets
+from collections.abc import Iterable
 from itertools import count
 from time import perf_counter
-from typing import Final
+from typing import Any, Final, Protocol
 
 from projkit.db.port import USAGE, Usage
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
+from projkit.http.response import Header
 
 access_logger: Final = logging.getLogger("projkit.access")
+slow_logger: Final = logging.getLogger("projkit.slow")
 
+UNKNOWN_ROUTE: Final = "__unknown__"
+REQUEST_ID: Final = "projkit.request_id"
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_TRACE: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context §3.2
+
+
+class Requests(Protocol):
+    """Who is told of requests."""
+
+    slow_seconds: float
+
+    def begin(self) -> None:
+        """One has come."""
+
+    def end(self) -> None:
+        """One is over, however it went."""
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One was answered."""
+
+    def disconnect(self, method: str, route: str) -> None:
+        """A client went away before it had its answer."""
+
+    def websocket(self, route: str, outcome: str, seconds: float) -> None:
+        """A WebSocket has ended."""
 
 
 class RequestIds:
@@ -27,70 +58,127 @@ class RequestIds:
         self._counter = count(secrets.randbelow(1 << 24))
 
     def of(self, scope: Scope) -> bytes:
-        """The id of the request, or of the WebSocket's handshake."""
+        """The id of the request, or of the WebSocket's handshake; the one that it has, if it has one already."""
+        given = scope.get(REQUEST_ID)
+        if given is not None:
+            return str(given).encode()
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _SANE_ID.fullmatch(value):
                 return bytes(value)
         return b"%s-%08x" % (self._prefix.encode(), next(self._counter))
 
 
-class TimingMiddleware:
-    """Adds ``X-Process-Time``, ``Server-Timing`` and ``X-Request-ID``; logs one line a request if asked to."""
+class Exchange:
+    """One request and its response, as far as time goes."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    __slots__ = ("request_id", "seconds", "send", "started", "status", "usage")
+
+    def __init__(self, request_id: bytes, send: Send) -> None:
+        self.started = perf_counter()
+        self.request_id = request_id
+        self.send = send
+        self.status = 0
+        self.seconds = -1.0  # until the response is complete or begins to be streamed
+        self.usage = Usage()
+
+    async def timed_send(self, message: Message) -> None:
+        """Passes a message on; adds what is known to the headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = self.told(message.get("headers", ()))
+            await self.send(message)
+        elif self.seconds >= 0:
+            await self.send(message)
+        elif message.get("more_body", False):
+            self.seconds = perf_counter() - self.started
+            await self.send(message)
+        else:
+            await self.send(message)
+            self.seconds = perf_counter() - self.started
+
+    def told(self, headers: Iterable[Header]) -> list[Header]:
+        """The headers, and what is known of the time."""
+        elapsed, usage = perf_counter() - self.started, self.usage
+        if usage.statements:
+            timing = b"app;dur=%.1f, db;dur=%.1f" % (elapsed * 1000, usage.seconds * 1000)
+        else:
+            timing = b"app;dur=%.1f" % (elapsed * 1000)
+        return [
+            *headers,
+            (b"x-process-time", b"%.6f" % elapsed),
+            (b"server-timing", timing),
+            (b"x-request-id", self.request_id),
+        ]
+
+    @property
+    def duration(self) -> float:
+        """Seconds until the response was complete or began to be streamed; where there is none yet, until now."""
+        return self.seconds if self.seconds >= 0 else perf_counter() - self.started
+
+
+class TimingMiddleware:
+    """Adds ``X-Process-Time``, ``Server-Timing`` and ``X-Request-ID`` to what the kit answers, and records it.
+
+    One log line for each request if asked to, and one for each slow request.
+    """
+
+    def __init__(self, app: ASGIApp, requests: Requests) -> None:
         self._app = app
+        self._requests = requests
         self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = perf_counter()
-        request_id = self._ids.of(scope)
-        scope["projkit.request_id"] = request_id.decode()
-        usage = Usage()
-        status = 0
-
-        async def timed_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                elapsed = perf_counter() - started
-                status = message["status"]
-                if usage.statements:
-                    timing = b"app;dur=%.1f, db;dur=%.1f" % (elapsed * 1000, usage.seconds * 1000)
-                else:
-                    timing = b"app;dur=%.1f" % (elapsed * 1000)
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-process-time", b"%.6f" % elapsed),
-                    (b"server-timing", timing),
-                    (b"x-request-id", request_id),
-                ]
-            await send(message)
-
-        token = USAGE.set(usage)
+        exchange = Exchange(self._ids.of(scope), send)
+        scope[REQUEST_ID] = exchange.request_id.decode()
+        token = USAGE.set(exchange.usage)
+        self._requests.begin()
         try:
-            await self._app(scope, receive, timed_send)
+            await self._app(scope, receive, exchange.timed_send)
         finally:
+            # A client that went away has had no answer: the kit then sends none, or was cancelled.
             USAGE.reset(token)
+            self._requests.end()
+            route = scope.get("projkit.route") or UNKNOWN_ROUTE
+            record(self._requests, scope, route, exchange)
             if access_logger.isEnabledFor(logging.INFO):
-                self._log(scope, status, perf_counter() - started, usage.seconds)
+                line = fields(scope, route, exchange)
+                access_logger.info(
+                    "%(method)s %(route)s %(status)d %(duration_ms).1f ms %(request_id)s", line, extra=line
+                )
 
-    def _log(self, scope: Scope, status: int, seconds: float, database_seconds: float) -> None:
-        route = scope.get("projkit.route") or "__unknown__"
-        access_logger.info(
-            "%s %s %d %.1f ms %s",
-            scope["method"],
-            route,
-            status,
-            seconds * 1000,
-            scope["projkit.request_id"],
-            extra={
-                "request_id": scope["projkit.request_id"],
-                "method": scope["method"],
-                "route": route,
-                "status": status,
-                "duration_ms": round(seconds * 1000, 1),
-                "db_ms": round(database_seconds * 1000, 1),
-            },
+
+def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> None:
+    """Tells the recorder how an exchange went, and the log if it was slow."""
+    seconds = exchange.duration
+    if exchange.status == 0 or exchange.seconds < 0:
+        requests.disconnect(scope["method"], route)
+    else:
+        requests.request(scope["method"], route, exchange.status, seconds)
+    if seconds > requests.slow_seconds:
+        line = fields(scope, route, exchange)
+        slow_logger.warning(
+            "slow request: %(method)s %(route)s %(status)d %(duration_ms).1f ms, database %(db_ms).1f ms, "
+            "request %(request_id)s, trace %(trace_id)s",
+            line,
+            extra=line,
         )
+
+
+def fields(scope: Scope, route: str, exchange: Exchange) -> dict[str, Any]:
+    """What a log line says of an exchange: never the query, never a raw path."""
+    return {
+        "request_id": scope[REQUEST_ID],
+        "trace_id": _trace_id(scope),
+        "method": scope["method"] if scope["method"].isalpha() else "_OTHER",
+        "route": route,
+        "status": exchange.status,
+        "duration_ms": round(exchange.duration * 1000, 1),
+        "db_ms": round(exchange.usage.seconds * 1000, 1),
+    }
+
+
+def _trace_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"traceparent" and (found := _TRACE.fullmatch(value)):
+            return str(found[1].decode())
+    return "-"

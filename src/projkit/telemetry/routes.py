@@ -5,11 +5,11 @@ from prometheus_client.exposition import choose_encoder
 
 from projkit.http.request import Request
 from projkit.http.response import NO_STORE, Response
-from projkit.http.routing import Answer, Endpoint
+from projkit.http.routing import Admits, Answer, Endpoint
 
 
-def endpoints(path: str, registry: CollectorRegistry) -> list[Endpoint]:
-    """The scrape endpoint, for the scope ``metrics:read``."""
+def endpoints(path: str, registry: CollectorRegistry, admits: Admits) -> list[Endpoint]:
+    """The scrape endpoint, for the scope ``metrics:read`` or whom ``admits`` lets in."""
 
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.header(b"accept") or "")
@@ -19,5 +19,6 @@ def endpoints(path: str, registry: CollectorRegistry) -> list[Endpoint]:
         Endpoint(
             "GET", path, metrics, "getMetrics", "Metrics for Prometheus", "telemetry",
             {200: Answer("The series.", {"type": "string"}, "text/plain")}, scope="metrics:read",
+            admits=admits, standalone=True,
         )
     ]  # fmt: skip

@@ -1,0 +1,38 @@
+"""Who wants to know what is asked of the database; the kit's recorder does."""
+
+from typing import Final, Protocol
+
+
+class Observed(Protocol):
+    """A statement as observers see it: never a value."""
+
+    operation: str  # SELECT, INSERT, …
+    collection: str  # the table, "" of none
+    sql: str
+
+
+class Observer(Protocol):
+    """Is told of each statement, transaction and wait; must never raise and never wait."""
+
+    def statement(self, statement: Observed, seconds: float, error: BaseException | None) -> None:
+        """A statement has ended, with an error or without."""
+
+    def transaction(self, *, committed: bool) -> None:
+        """A transaction has ended."""
+
+    def waited(self, seconds: float) -> None:
+        """A connection was had after so long."""
+
+
+class _Nobody:
+    def statement(self, statement: Observed, seconds: float, error: BaseException | None) -> None:
+        pass
+
+    def transaction(self, *, committed: bool) -> None:
+        pass
+
+    def waited(self, seconds: float) -> None:
+        pass
+
+
+NOBODY: Final[Observer] = _Nobody()

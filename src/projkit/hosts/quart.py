@@ -1,0 +1,25 @@
+"""In Quart: the template of the route that answers, for the figures of ``kit.wrap(app, route_of=route_of(app))``."""
+
+from collections.abc import Callable
+
+from quart import Quart
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
+
+from projkit.http.request import Scope
+from projkit.http.timing import UNKNOWN_ROUTE
+
+
+def route_of(app: Quart) -> Callable[[Scope], str]:
+    """A function that reads the template from the ASGI scope; never raises."""
+
+    def read(scope: Scope) -> str:
+        urls = app.url_map.bind("localhost")
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        try:
+            rule, _ = urls.match(path, method=scope.get("method", "GET"), return_rule=True)
+        except (HTTPException, RequestRedirect):
+            return UNKNOWN_ROUTE
+        return str(rule.rule)
+
+    return read

@@ -1,0 +1,272 @@
+"""``metrics/database``: what was asked of the database, how it went, and how the database itself is."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Final, Literal
+
+import sqlalchemy as sa
+from pydantic import BaseModel, Field
+from sqlalchemy.dialects.postgresql import INTERVAL
+
+from projkit.db.port import Database
+from projkit.db.statement import Statement
+from projkit.errors import ProjkitError
+from projkit.telemetry.buckets import SIZE, percentile
+from projkit.telemetry.cells import Table
+from projkit.telemetry.families import (
+    DATABASE_ERRORS,
+    MAX,
+    POOL,
+    POOL_WAIT,
+    SLOW_STATEMENTS,
+    STATEMENTS,
+    SUM,
+    TRANSACTIONS,
+)
+from projkit.telemetry.recorder import Recorder
+
+_SECONDS: Final = 2.0
+
+
+class Pool(BaseModel):
+    """Connections of all workers, as of their last sample; this worker's as they are now."""
+
+    size: int = Field(description="Connections that are open.")
+    maximum: int
+    checked_out: int
+    overflow: int
+    waiting: int = Field(description="Callers that wait for a connection.")
+    wait_p95_ms: float | None
+    wait_max_ms: float | None
+
+
+class StatementFigures(BaseModel):
+    """Statements of one kind: an operation on a table."""
+
+    operation: str
+    table: str
+    count: int
+    mean_ms: float
+    p50_ms: float | None
+    p95_ms: float | None
+    max_ms: float
+
+
+class SlowStatement(BaseModel):
+    """A statement that has taken longer than 0.2 s; its text has placeholders, never values."""
+
+    statement: str
+    count: int
+    mean_ms: float
+    max_ms: float
+
+
+class ServerFigures(BaseModel):
+    """What PostgreSQL says of itself."""
+
+    connections: dict[str, int] = Field(description="Connections to this database by state.")
+    connections_total: int = Field(description="Connections to the whole server.")
+    max_connections: int
+    cache_hit_ratio: float | None
+    database_bytes: int
+    dead_tuples: int
+    live_tuples: int
+    longest_transaction_seconds: float | None
+
+
+class DatabaseMetrics(BaseModel):
+    """The database, as this kit sees it."""
+
+    scope: Literal["process", "all_workers"]
+    dialect: str | None
+    reachable: bool
+    detail: str | None = Field(default=None, description="Why it is not reachable.")
+    server_version: str | None
+    round_trip_ms: float | None = Field(description="A statement that asks for nothing, just now.")
+    database_bytes: int | None
+    pool: Pool
+    statements: list[StatementFigures]
+    slow_statements: list[SlowStatement]
+    errors: dict[str, int] = Field(description="Statements that failed, by the class of their error.")
+    transactions: dict[str, int] = Field(description="`committed` and `rolled_back`.")
+    postgresql: ServerFigures | None
+
+
+class DatabaseReport:
+    """Asks recorder and database; ``database`` gives the one of this event loop, None where it has not started."""
+
+    def __init__(self, recorder: Recorder, database: Callable[[], Database | None]) -> None:
+        self._recorder = recorder
+        self._database = database
+
+    async def full(self) -> DatabaseMetrics:
+        """Everything; where the database does not answer in time, what is known without it."""
+        database = self._database()
+        seen: dict[str, Any] = {"reachable": False, "detail": "The service has not started"}
+        if database is not None:
+            seen = await _ask(database)
+            self._recorder.pool(database.connections())
+        table = await asyncio.to_thread(self._recorder.read)
+        return DatabaseMetrics(
+            **{
+                "server_version": None,
+                "round_trip_ms": None,
+                "database_bytes": None,
+                "postgresql": None,
+                **seen,
+            },
+            scope="process" if self._recorder.directory is None else "all_workers",
+            dialect=None if database is None else database.dialect,
+            pool=_pool(table),
+            statements=_statements(table),
+            slow_statements=_slow_statements(table),
+            errors={labels[0]: int(cells[0]) for labels, cells in _rows(table, DATABASE_ERRORS.name)},
+            transactions={
+                outcome: int(table.get((TRANSACTIONS.name, (outcome,)), [0.0])[0])
+                for outcome in ("committed", "rolled_back")
+            },
+        )
+
+
+async def _ask(database: Database) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            started = perf_counter()
+            await database.ping()
+            round_trip = perf_counter() - started
+            more = await (_postgresql(database) if database.dialect == "postgresql" else _sqlite(database))
+    except ProjkitError as error:
+        return {"reachable": False, "detail": error.detail}
+    except TimeoutError:
+        return {"reachable": False, "detail": f"The database does not answer within {_SECONDS:g} s"}
+    return {"reachable": True, "round_trip_ms": round(round_trip * 1000, 3), **more}
+
+
+def _scalar(name: str, column: Any, table: sa.FromClause, *where: Any) -> Any:
+    return sa.select(column).select_from(table).where(*where).scalar_subquery().label(name)
+
+
+def _postgresql_statement() -> Statement:
+    activity = sa.table("pg_stat_activity", sa.column("state"), sa.column("datname"), sa.column("xact_start"))
+    database = sa.table(
+        "pg_stat_database", sa.column("blks_hit"), sa.column("blks_read"), sa.column("datname")
+    )
+    tables = sa.table("pg_stat_user_tables", sa.column("n_dead_tup"), sa.column("n_live_tup"))
+    here = sa.func.current_database()
+    state = sa.func.coalesce(activity.c.state, "background")
+    by_state = sa.select(state.label("state"), sa.func.count().label("number")).where(
+        activity.c.datname == here
+    )
+    states = by_state.group_by(state).subquery()
+    hits, reads = sa.func.sum(database.c.blks_hit), sa.func.sum(database.c.blks_read)
+    age = sa.func.max(sa.func.clock_timestamp() - activity.c.xact_start, type_=INTERVAL())
+    return Statement(
+        sa.select(
+            sa.func.current_setting("server_version").label("version"),
+            sa.func.current_setting("max_connections").label("max_connections"),
+            _scalar("connections", sa.func.json_object_agg(states.c.state, states.c.number), states),
+            _scalar("total", sa.func.count(), activity),
+            _scalar("ratio", hits / sa.func.nullif(hits + reads, 0), database, database.c.datname == here),
+            sa.func.pg_database_size(here).label("bytes"),
+            _scalar("dead", sa.func.coalesce(sa.func.sum(tables.c.n_dead_tup), 0), tables),
+            _scalar("live", sa.func.coalesce(sa.func.sum(tables.c.n_live_tup), 0), tables),
+            _scalar("longest", sa.extract("epoch", age), activity, activity.c.datname == here),
+        )
+    )
+
+
+_POSTGRESQL: Final = _postgresql_statement()
+_SQLITE: Final = Statement(
+    sa.select(
+        sa.func.sqlite_version().label("version"),
+        sa.text("(SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size)"),
+    )
+)
+
+
+async def _postgresql(database: Database) -> dict[str, Any]:
+    row = await database.fetch_one(_POSTGRESQL, {})
+    assert row is not None  # noqa: S101  # a SELECT without FROM has one row
+    version, maximum, connections, total, ratio, size, dead, live, longest = row
+    return {
+        "server_version": version.split()[0],
+        "database_bytes": size,
+        "postgresql": ServerFigures(
+            connections=_json(connections),
+            connections_total=total,
+            max_connections=int(maximum),
+            cache_hit_ratio=None if ratio is None else round(float(ratio), 4),
+            database_bytes=size,
+            dead_tuples=int(dead),
+            live_tuples=int(live),
+            longest_transaction_seconds=None if longest is None else round(float(longest), 3),
+        ),
+    }
+
+
+async def _sqlite(database: Database) -> dict[str, Any]:
+    row = await database.fetch_one(_SQLITE, {})
+    assert row is not None  # noqa: S101  # a SELECT without FROM has one row
+    return {"server_version": row[0], "database_bytes": row[1]}
+
+
+def _rows(table: Table, family: str) -> list[tuple[tuple[str, ...], list[float]]]:
+    return sorted((labels, cells) for (name, labels), cells in table.items() if name == family)
+
+
+def _pool(table: Table) -> Pool:
+    states = {labels[0]: int(cells[0]) for labels, cells in _rows(table, POOL.name)}
+    waits = table.get((POOL_WAIT.name, ()), [0.0] * POOL_WAIT.width)
+    counted = any(waits[:SIZE])
+    return Pool(
+        size=states.get("open", 0),
+        maximum=states.get("maximum", 0),
+        checked_out=states.get("checked_out", 0),
+        overflow=states.get("overflow", 0),
+        waiting=states.get("waiting", 0),
+        wait_p95_ms=_ms(percentile(waits, 0.95, waits[MAX])) if counted else None,
+        wait_max_ms=_ms(waits[MAX]) if counted else None,
+    )
+
+
+def _statements(table: Table) -> list[StatementFigures]:
+    found = []
+    for (operation, collection), cells in _rows(table, STATEMENTS.name):
+        count = int(sum(cells[:SIZE]))
+        if count:
+            found.append(
+                StatementFigures(
+                    operation=operation,
+                    table=collection,
+                    count=count,
+                    mean_ms=round(cells[SUM] / count * 1000, 3),
+                    p50_ms=_ms(percentile(cells, 0.5, cells[MAX])),
+                    p95_ms=_ms(percentile(cells, 0.95, cells[MAX])),
+                    max_ms=round(cells[MAX] * 1000, 3),
+                )
+            )
+    return found
+
+
+def _slow_statements(table: Table) -> list[SlowStatement]:
+    found = [
+        SlowStatement(
+            statement=text,
+            count=int(count),
+            mean_ms=round(seconds / count * 1000, 3),
+            max_ms=round(longest * 1000, 3),
+        )
+        for (text,), (count, seconds, longest) in _rows(table, SLOW_STATEMENTS.name)
+    ]
+    return sorted(found, key=lambda each: -each.max_ms)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _json(value: Any) -> dict[str, int]:
+    # asyncpg gives JSON as text, an engine as objects.
+    return dict(json.loads(value) if isinstance(value, str) else value or {})

@@ -1,0 +1,229 @@
+"""``metrics/performance``: what the recorder has counted, as figures for people and scripts."""
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, Field
+
+from projkit.telemetry.figures import Endpoints, Figures, endpoints_of, since, total_of
+from projkit.telemetry.history import History, Sample
+from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.workers import now_ms
+
+TARGET_MS: Final = 40.0
+HEALTH_TARGET_MS: Final = 10.0
+_TRAFFIC_SECONDS: Final = 5.0
+
+
+class EndpointFigures(BaseModel):
+    """One endpoint's requests; durations in milliseconds, until the response was complete or began to be streamed."""
+
+    method: str
+    route: str = Field(description="The route's template; `__unknown__` for paths that none has.")
+    count: int
+    errors: int
+    error_rate: float
+    slow_requests: int
+    client_disconnects: int
+    target_ms: float
+    mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+    last_error_at: datetime | None
+
+
+class WindowFigures(BaseModel):
+    """All requests of a window, and each endpoint's. An error is an answer with 5xx."""
+
+    seconds: float = Field(description="How long the window really is: shorter where the server is younger.")
+    requests: int
+    errors: int
+    error_rate: float
+    slow_requests: int
+    client_disconnects: int
+    requests_per_second: float
+    mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None = Field(
+        description="Exact since the start; over a window the upper bound of the highest bucket that was hit."
+    )
+    endpoints: list[EndpointFigures]
+
+
+class Moment(BaseModel):
+    """What came between two samples."""
+
+    at: datetime
+    seconds: float
+    requests: int
+    errors: int
+    slow_requests: int
+    p95_ms: float | None
+
+
+class WorkerShown(BaseModel):
+    """A living worker whose counts are among the figures."""
+
+    pid: int
+    started_at: datetime
+
+
+class Performance(WindowFigures):
+    """Requests since the server started, and over its last minutes."""
+
+    scope: Literal["process", "all_workers"]
+    workers: list[WorkerShown]
+    pid: int = Field(description="The worker that answers.")
+    started_at: datetime
+    slow_request_seconds: float
+    active_requests: int
+    last_1_minute: WindowFigures
+    last_5_minutes: WindowFigures
+    last_15_minutes: WindowFigures
+    history: list[Moment]
+
+
+class PerformanceReport:
+    """Reads the recorder for ``metrics/performance``, and for health's ``traffic``."""
+
+    def __init__(self, recorder: Recorder, history: History, api_prefix: str) -> None:
+        self._recorder = recorder
+        self._history = history
+        self._health = f"{api_prefix}/health"
+        self._traffic: dict[str, Any] = {}
+        self._traffic_at = float("-inf")
+
+    async def full(self) -> Performance:
+        """Everything; in a thread, since the files of many workers take a few milliseconds to read."""
+        return await asyncio.to_thread(self._full)
+
+    def traffic(self) -> dict[str, Any]:
+        """The last five minutes in short, at most a few seconds old."""
+        if time.monotonic() - self._traffic_at > _TRAFFIC_SECONDS:
+            self._traffic = self._look()
+            self._traffic_at = time.monotonic()
+        return self._traffic
+
+    def _look(self) -> dict[str, Any]:
+        now = endpoints_of(self._recorder.read())
+        total, seconds = self._window(total_of(now.values()), 300)
+        return {
+            "seconds": round(seconds, 1),
+            "requests": total.requests,
+            "errors": int(total.errors),
+            "error_rate": round(total.error_rate, 6),
+            "p50_ms": _ms(total.percentile(0.5)),
+            "p95_ms": _ms(total.percentile(0.95)),
+            "p99_ms": _ms(total.percentile(0.99)),
+        }
+
+    def _window(self, now: Figures, seconds: int) -> tuple[Figures, float]:
+        sample = _at(self._history.samples(), seconds)
+        return now.since(sample.total()), max((now_ms() - sample.at_ms) / 1000, 0.001)
+
+    def _full(self) -> Performance:
+        table = self._recorder.read()
+        now = endpoints_of(table)
+        samples = self._history.samples()
+        moment = now_ms()
+        workers = self._recorder.workers()
+        started_at = self._recorder.server_started_at
+        age = max(datetime.now(UTC).timestamp() - started_at, 0.001)
+        return Performance(
+            **dict(self._figures(now, age)),
+            last_1_minute=self._since(_at(samples, 60), now, moment),
+            last_5_minutes=self._since(_at(samples, 300), now, moment),
+            last_15_minutes=self._since(_at(samples, 900), now, moment),
+            scope="process" if self._recorder.directory is None else "all_workers",
+            workers=[WorkerShown(pid=each.pid, started_at=_time(each.started_at)) for each in workers],
+            pid=os.getpid(),
+            started_at=_time(started_at),
+            slow_request_seconds=self._recorder.slow_seconds,
+            active_requests=int(table[("http_active", ())][0]),
+            history=_moments(samples, total_of(now.values()), moment),
+        )
+
+    def _since(self, sample: Sample, now: Endpoints, now_at_ms: int) -> WindowFigures:
+        seconds = max((now_at_ms - sample.at_ms) / 1000, 0.001)
+        return self._figures(since(now, sample.endpoints()), seconds)
+
+    def _figures(self, endpoints: Endpoints, seconds: float) -> WindowFigures:
+        total = total_of(endpoints.values())
+        return WindowFigures(
+            seconds=round(seconds, 1),
+            requests=total.requests,
+            requests_per_second=round(total.requests / seconds, 3),
+            endpoints=[
+                EndpointFigures(
+                    method=method,
+                    route=route,
+                    count=each.requests,
+                    target_ms=HEALTH_TARGET_MS if route.startswith(self._health) else TARGET_MS,
+                    last_error_at=_time(each.last_error_at) if each.last_error_at else None,
+                    **_shared(each),
+                )
+                for (method, route), each in sorted(
+                    endpoints.items(), key=lambda item: (-item[1].requests, item[0])
+                )
+            ],
+            **_shared(total),
+        )
+
+
+def _shared(figures: Figures) -> dict[str, Any]:
+    requests = figures.requests
+    return {
+        "errors": int(figures.errors),
+        "error_rate": round(figures.error_rate, 6),
+        "slow_requests": int(figures.slow),
+        "client_disconnects": int(figures.disconnects),
+        "mean_ms": _ms(figures.seconds / requests if requests else None),
+        "p50_ms": _ms(figures.percentile(0.5)),
+        "p95_ms": _ms(figures.percentile(0.95)),
+        "p99_ms": _ms(figures.percentile(0.99)),
+        "max_ms": _ms(figures.longest if requests else None),
+    }
+
+
+def _at(samples: Sequence[Sample], seconds: int) -> Sample:
+    """The youngest sample that is at least so old, else the oldest of all."""
+    until = now_ms() - seconds * 1000
+    older = [sample for sample in samples if sample.at_ms <= until]
+    return older[-1] if older else samples[0]
+
+
+def _moments(samples: Sequence[Sample], now: Figures, now_at_ms: int) -> list[Moment]:
+    """What came between each two samples, and since the last."""
+    points = [*((sample.at_ms, sample.total()) for sample in samples), (now_at_ms, now)]
+    clock = datetime.now(UTC).timestamp()
+    moments = []
+    for (then_ms, then), (at_ms, total) in pairwise(points):
+        came = total.since(then)
+        moments.append(
+            Moment(
+                at=_time(clock - (now_at_ms - at_ms) / 1000),
+                seconds=round((at_ms - then_ms) / 1000, 1),
+                requests=came.requests,
+                errors=int(came.errors),
+                slow_requests=int(came.slow),
+                p95_ms=_ms(came.percentile(0.95)),
+            )
+        )
+    return moments
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,146 @@
+"""``system/info``: what runs here, and how it was set up; secrets are never shown."""
+
+import json
+import os
+import platform
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, Field, SecretStr
+
+from projkit.monitoring.performance import WorkerShown
+from projkit.settings import Settings
+from projkit.telemetry.recorder import Recorder
+
+_REDACTED: Final = "**********"
+_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]*@")
+_SECRET_QUERY: Final = re.compile(r"(?i)((?:password|secret|token|key)[a-z_]*=)[^&\s]+")
+_PACKAGES: Final = (
+    "starlette", "sqlalchemy", "asyncpg", "aiosqlite", "alembic", "pydantic", "pydantic-settings", "joserfc",
+    "authlib", "httpx2", "argon2-cffi", "limits", "redis", "hiredis", "prometheus-client", "opentelemetry-api",
+    "psutil", "orjson", "uvicorn", "uvloop", "httptools", "celery", "fastapi", "litestar", "quart", "django",
+    "blacksheep", "granian", "hypercorn",
+)  # fmt: skip
+
+
+class SystemInfo(BaseModel):
+    """What runs here."""
+
+    version: str
+    build: str = Field(description="The commit it was installed from, else a digest of what is installed.")
+    python: str
+    implementation: str
+    platform: str
+    machine: str
+    hostname: str
+    cpu_count: int | None
+    packages: dict[str, str]
+    pid: int
+    workers: list[WorkerShown]
+    started_at: datetime
+    uptime_seconds: float
+    time: datetime
+    time_zone: str
+    host_framework: str | None = Field(
+        description="Of the application that the kit is mounted in, if it is known."
+    )
+    event_loop: str
+    enabled: dict[str, bool | str]
+    settings: dict[str, Any]
+
+
+def system_info(
+    settings: Settings, recorder: Recorder, *, version: str, host_framework: str | None, event_loop: str,
+    enabled: dict[str, bool | str],
+) -> SystemInfo:  # fmt: skip
+    """The whole of it; reads no more than this process knows."""
+    now = time.time()
+    return SystemInfo(
+        version=version,
+        build=_build(),
+        python=platform.python_version(),
+        implementation=platform.python_implementation(),
+        platform=platform.platform(),
+        machine=platform.machine(),
+        hostname=platform.node(),
+        cpu_count=os.cpu_count(),
+        packages=_packages(),
+        pid=os.getpid(),
+        workers=[
+            WorkerShown(pid=each.pid, started_at=datetime.fromtimestamp(each.started_at, UTC))
+            for each in recorder.workers()
+        ],
+        started_at=datetime.fromtimestamp(recorder.server_started_at, UTC),
+        uptime_seconds=round(now - recorder.server_started_at, 3),
+        time=datetime.fromtimestamp(now, UTC),
+        time_zone=time.tzname[time.localtime().tm_isdst > 0],
+        host_framework=host_framework,
+        event_loop=event_loop,
+        enabled=enabled,
+        settings=shown(settings),
+    )
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """Every setting by its environment name, as JSON; whatever is secret is not there."""
+    return {name.upper(): _redacted(getattr(settings, name)) for name in type(settings).model_fields}
+
+
+def framework_of(app: object) -> str | None:
+    """The package that a host application's class comes from, and its version: ``fastapi 0.165.0``."""
+    # A subclass of the host's own is asked for what it descends from.
+    for each in type(app).__mro__:
+        name = each.__module__.partition(".")[0]
+        if name in _PACKAGES:
+            return f"{name} {_version(name)}"
+    return None
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return _REDACTED
+    if isinstance(value, BaseModel):
+        return {name: _redacted(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, dict):
+        return {str(name): _redacted(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redacted(each) for each in value]
+    if isinstance(value, str):
+        return _SECRET_QUERY.sub(rf"\1{_REDACTED}", _PASSWORD.sub(f"{_REDACTED}@", value))
+    if isinstance(value, Path | datetime):
+        return str(value)
+    return value
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return {name: version for name in _PACKAGES if (version := _version(name))}
+
+
+@cache
+def _build() -> str:
+    try:
+        installed = metadata.distribution("projkit")
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return f"source {sys.implementation.cache_tag}"
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    commit = origin.get("vcs_info", {}).get("commit_id")
+    return (
+        str(commit)
+        if commit
+        else f"record {sha256((installed.read_text('RECORD') or '').encode()).hexdigest()[:12]}"
+    )

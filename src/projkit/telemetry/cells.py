@@ -1,0 +1,165 @@
+"""Where a kit counts: rows of numbers by family and labels, of one process or of all workers of a server.
+
+Prometheus' own multi-process mode must be switched on before it is imported and merges files by the metrics' names,
+so that two kits, or a kit and its host, would count into each other. Here each kit has a directory of its own.
+
+With a directory every worker has one file in it, mapped into memory, and holds a lock on it for as long as it lives.
+Whoever reads adds all files up. What a worker that has ended leaves behind is added once to the file ``retired`` and
+then removed, so that its counts neither vanish nor double (``telemetry/workers.py``).
+
+Layout of a file: ``used`` (8 bytes), then rows of: length of the key and number of cells (4 bytes each), the key (JSON,
+padded to 8 bytes), the cells (doubles). ``used`` grows only when a row is whole; cells are aligned, so that another
+process never sees half of one.
+"""
+
+import json
+import struct
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, cast
+
+Labels = tuple[str, ...]
+Key = tuple[str, Labels]
+Table = dict[Key, list[float]]
+Row = MutableSequence[float]
+
+_HEADER: Final = struct.Struct("=Q")
+_ROW: Final = struct.Struct("=II")
+_CELL: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Rows that mean the same for different labels.
+
+    ``width`` is the number of cells of a row. Over several workers a cell is the sum of theirs, or for those in
+    ``maxima`` the largest. A ``gauge`` says how things are now, so that ended workers have no part in it. Past
+    ``limit`` rows the last label set stands for all further ones.
+    """
+
+    name: str
+    width: int = 1
+    maxima: frozenset[int] = field(default_factory=frozenset)
+    gauge: bool = False
+    limit: int = 1000
+
+
+class CellFile:
+    """One process' rows, in any buffer: plain memory, or a file that is mapped into it."""
+
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
+        self._cells = buffer.cast("d")
+        self._used = _HEADER.size
+        _HEADER.pack_into(buffer, 0, self._used)
+
+    def add(self, key: Key, width: int) -> Row | None:
+        """The cells of a new row, all zero; None where there is no room left."""
+        name = _encode(key)
+        size = _ROW.size + len(name) + width * _CELL
+        if self._used + size > len(self._buffer):
+            return None
+        _ROW.pack_into(self._buffer, self._used, len(name), width)
+        start = self._used + _ROW.size
+        self._buffer[start : start + len(name)] = name
+        cells = self._cells[(start + len(name)) // _CELL : (start + len(name)) // _CELL + width]
+        self._used += size
+        _HEADER.pack_into(self._buffer, 0, self._used)
+        return cast("Row", cells)
+
+    def read(self) -> Table:
+        """All rows as they are now."""
+        return decode(self._buffer)
+
+
+def decode(buffer: memoryview | bytes) -> Table:
+    """The rows of a file; of one that is cut short, those that are whole."""
+    if len(buffer) < _HEADER.size:
+        return {}
+    used = min(_HEADER.unpack_from(buffer)[0], len(buffer))
+    return dict(_rows(bytes(buffer[:used]), used))
+
+
+def _rows(data: bytes, used: int) -> Iterator[tuple[Key, list[float]]]:
+    at = _HEADER.size
+    while at + _ROW.size <= used:
+        length, width = _ROW.unpack_from(data, at)
+        at += _ROW.size
+        end = at + length + width * _CELL
+        if end > used:
+            return
+        name, *labels = json.loads(data[at : at + length])
+        yield (name, tuple(labels)), list(struct.unpack_from(f"={width}d", data, at + length))
+        at = end
+
+
+def encode(table: Mapping[Key, list[float]]) -> bytes:
+    """A file with these rows."""
+    parts = [b""]
+    for key, values in table.items():
+        name = _encode(key)
+        parts += (_ROW.pack(len(name), len(values)), name, struct.pack(f"={len(values)}d", *values))
+    parts[0] = _HEADER.pack(_HEADER.size + sum(map(len, parts)))
+    return b"".join(parts)
+
+
+def _encode(key: Key) -> bytes:
+    name = json.dumps([key[0], *key[1]]).encode()
+    return name + b" " * (-len(name) % _CELL)
+
+
+class Others(Protocol):
+    """The other workers of the same server."""
+
+    def tables(self) -> Iterator[tuple[Table, bool]]:
+        """The rows of each, and whether it is alive."""
+
+
+class Cells:
+    """Hands out the rows of a process; reading gives those of all workers, as far as ``others`` knows any."""
+
+    def __init__(self, families: Iterable[Family], buffer: memoryview, others: Others | None = None) -> None:
+        self._families = {family.name: family for family in families}
+        self._file = CellFile(buffer)
+        self._others = others
+        self._rows: dict[Key, Row] = {}
+        self._counts: dict[str, int] = {}
+
+    def row(self, family: Family, labels: Labels, overflow: Labels) -> Row:
+        """The cells for these labels; past the family's limit those for ``overflow``, so that rows are bounded."""
+        key = (family.name, labels)
+        found = self._rows.get(key)
+        if found is not None:
+            return found
+        count = self._counts.get(family.name, 0)
+        if count >= family.limit and labels != overflow:
+            return self.row(family, overflow, overflow)
+        cells = self._file.add(key, family.width)
+        if cells is None:
+            # A file has room for all that the limits allow; should it not, no request fails for it.
+            return [0.0] * family.width
+        self._counts[family.name] = count + 1
+        self._rows[key] = cells
+        return cells
+
+    def read(self) -> Table:
+        """Every row, over all workers."""
+        merged = self._file.read()
+        if self._others is not None:
+            for table, alive in self._others.tables():
+                merge(merged, table, self._families, alive=alive)
+        return merged
+
+
+def merge(into: Table, table: Table, families: Mapping[str, Family], *, alive: bool) -> None:
+    """Adds one worker's rows to those of the others; rows of another version of the code are left out."""
+    for key, values in table.items():
+        family = families.get(key[0])
+        if family is None or family.width != len(values) or (family.gauge and not alive):
+            continue
+        present = into.get(key)
+        if present is None:
+            into[key] = values
+            continue
+        for index, value in enumerate(values):
+            present[index] = max(present[index], value) if index in family.maxima else present[index] + value

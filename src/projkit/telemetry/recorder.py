@@ -1,0 +1,184 @@
+"""Counts requests and statements, once; Prometheus and the monitoring endpoints both read it."""
+
+import os
+import time
+from bisect import bisect_left
+from pathlib import Path
+from typing import Final
+
+from projkit.db.observer import Observed
+from projkit.telemetry.buckets import BOUNDS
+from projkit.telemetry.cells import Cells, Row, Table
+from projkit.telemetry.families import (
+    ACTIVE,
+    DATABASE_ERRORS,
+    DISCONNECTS,
+    FAMILIES,
+    FILE_BYTES,
+    HTTP,
+    LAST_ERROR,
+    MAX,
+    METHODS,
+    OTHER,
+    OTHER_METHOD,
+    POOL,
+    POOL_WAIT,
+    SLOW,
+    SLOW_STATEMENTS,
+    STATEMENTS,
+    SUM,
+    TRANSACTIONS,
+    WEBSOCKETS,
+)
+from projkit.telemetry.workers import Worker, WorkerDirectory
+
+_SLOW_STATEMENT_SECONDS: Final = 0.2
+_LONGEST_TEXT: Final = 1000
+
+
+class Recorder:
+    """What one kit counts, on all its event loops; with a ``directory``, together with the server's other workers.
+
+    It opens at the first use, and so in the process that counts, not before a fork.
+
+    Args:
+        directory: where the workers of one server keep their counts; None for a single process.
+        slow_seconds: what takes longer is counted as slow.
+    """
+
+    def __init__(self, directory: Path | None = None, *, slow_seconds: float = 2.0) -> None:
+        self.slow_seconds = slow_seconds
+        self.started_at = time.time()
+        self._path = directory
+        self._directory: WorkerDirectory | None = None
+        self._cells: Cells | None = None
+        self._http: dict[tuple[str, str, int], Row] = {}
+        self._statements: dict[Observed, Row] = {}
+        self._active: Row | None = None
+        self._wait: Row | None = None
+
+    def open(self) -> Cells:
+        """The cells of this process.
+
+        Raises:
+            ConfigurationError: METRICS_DIRECTORY cannot be used.
+        """
+        if self._cells is None:
+            if self._path is None:
+                self._cells = Cells(FAMILIES, memoryview(bytearray(FILE_BYTES)))
+            else:
+                families = {family.name: family for family in FAMILIES}
+                self._directory = WorkerDirectory(self._path, families, FILE_BYTES)
+                self._cells = Cells(FAMILIES, self._directory.buffer, self._directory)
+            self._active = self._cells.row(ACTIVE, (), ())
+            self._wait = self._cells.row(POOL_WAIT, (), ())
+        return self._cells
+
+    @property
+    def directory(self) -> WorkerDirectory | None:
+        """What the server's workers share, if there are several."""
+        self.open()
+        return self._directory
+
+    @property
+    def server_started_at(self) -> float:
+        """When the counts began, in seconds since 1970: with the first of the server's workers."""
+        directory = self.directory
+        return self.started_at if directory is None else directory.started_at
+
+    def workers(self) -> list[Worker]:
+        """Whose counts they are: every living worker's, or this process' alone."""
+        directory = self.directory
+        return [Worker(os.getpid(), self.started_at)] if directory is None else directory.living()
+
+    def read(self) -> Table:
+        """All that was counted, by all workers."""
+        return self.open().read()
+
+    # --- requests
+
+    def begin(self) -> None:
+        """A request has come."""
+        (self._active or self._opened_active())[0] += 1
+
+    def end(self) -> None:
+        """A request is over, however it went."""
+        (self._active or self._opened_active())[0] -= 1
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        cells = self._http.get((method, route, status))
+        if cells is None:
+            cells = self._new_http(method, route, status)
+        cells[bisect_left(BOUNDS, seconds)] += 1
+        cells[SUM] += seconds
+        cells[MAX] = max(cells[MAX], seconds)
+        if status >= 500:
+            cells[LAST_ERROR] = time.time()
+        if seconds > self.slow_seconds:
+            cells[SLOW] += 1
+
+    def disconnect(self, method: str, route: str) -> None:
+        """A client went away before it had its answer."""
+        method = method if method in METHODS else OTHER_METHOD
+        self.open().row(DISCONNECTS, (method, route), (OTHER_METHOD, OTHER))[0] += 1
+
+    def websocket(self, route: str, outcome: str, seconds: float) -> None:
+        """A WebSocket has ended: ``accepted`` ones were open for so long."""
+        cells = self.open().row(WEBSOCKETS, (route, outcome), (OTHER, outcome))
+        cells[0] += 1
+        cells[1] += seconds
+
+    # --- the database (projkit.db.observer.Observer)
+
+    def statement(self, statement: Observed, seconds: float, error: BaseException | None) -> None:
+        """A statement was run."""
+        cells = self._statements.get(statement)
+        if cells is None:
+            labels = (statement.operation, statement.collection)
+            cells = self.open().row(STATEMENTS, labels, (OTHER, OTHER))
+            self._statements[statement] = cells
+        cells[bisect_left(BOUNDS, seconds)] += 1
+        cells[SUM] += seconds
+        cells[MAX] = max(cells[MAX], seconds)
+        if seconds > _SLOW_STATEMENT_SECONDS:
+            text = " ".join(statement.sql.split())[:_LONGEST_TEXT]
+            slow = self.open().row(SLOW_STATEMENTS, (text,), (OTHER,))
+            slow[0] += 1
+            slow[1] += seconds
+            slow[2] = max(slow[2], seconds)
+        if error is not None:
+            self.open().row(DATABASE_ERRORS, (type(error).__name__,), (OTHER,))[0] += 1
+
+    def transaction(self, *, committed: bool) -> None:
+        """A transaction has ended."""
+        self.open().row(TRANSACTIONS, ("committed" if committed else "rolled_back",), ())[0] += 1
+
+    def waited(self, seconds: float) -> None:
+        """A statement or transaction has waited so long for its connection."""
+        cells = self._wait
+        if cells is None:
+            self.open()
+            cells = self._wait
+            assert cells is not None  # noqa: S101  # open() has made it
+        cells[bisect_left(BOUNDS, seconds)] += 1
+        cells[SUM] += seconds
+        cells[MAX] = max(cells[MAX], seconds)
+
+    def pool(self, states: dict[str, int]) -> None:
+        """How many connections of this worker are in each state."""
+        for state, connections in states.items():
+            self.open().row(POOL, (state,), (OTHER,))[0] = connections
+
+    def _opened_active(self) -> Row:
+        self.open()
+        assert self._active is not None  # noqa: S101  # open() has made it
+        return self._active
+
+    def _new_http(self, method: str, route: str, status: int) -> Row:
+        known = method if method in METHODS else OTHER_METHOD
+        code = str(status) if 100 <= status <= 599 else "_OTHER"
+        cells = self.open().row(HTTP, (known, route, code), (OTHER_METHOD, OTHER, code))
+        if len(self._http) < HTTP.limit:
+            self._http[(method, route, status)] = cells
+        return cells
