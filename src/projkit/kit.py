@@ -57,7 +57,7 @@ from projkit.telemetry import routes as telemetry
 from projkit.telemetry.credentials import CredentialCounter
 from projkit.telemetry.csrf import CsrfCounter
 from projkit.telemetry.history import History, Sampler
-from projkit.telemetry.host_routes import host_route
+from projkit.telemetry.host_routes import HostRoutes
 from projkit.telemetry.recorder import Recorder
 from projkit.web import pages
 from projkit.web import routes as web
@@ -226,18 +226,18 @@ class ProjKit:
         prefix: str = "",
         auth: PathRules | None = None,
         performance: bool = True,
-        route_of: RouteOf = host_route,
+        route_of: RouteOf | None = None,
     ) -> ASGIApp:
         """One ASGI app of both: the kit's paths below ``prefix`` go to the kit, everything else to the host.
 
         With ``auth`` the host's own paths are guarded by these rules, as :class:`AuthMiddleware` takes them. With
         ``performance`` the host's answers are timed and counted as the kit's are, each under the template that
-        ``route_of`` reads from the scope.
+        ``route_of`` reads from the scope; Starlette's, FastAPI's and Litestar's are known without.
         """
         self._host_framework = framework_of(host_app) or self._host_framework
         host = host_app if auth is None else AuthMiddleware(host_app, self, rules=auth)
         if performance:
-            host = HostTimingMiddleware(host, self._recorder, route_of)
+            host = HostTimingMiddleware(host, self._recorder, route_of or HostRoutes(host_app))
         return WrappedApp(
             self,
             host,
