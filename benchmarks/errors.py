@@ -1,8 +1,9 @@
 """What error handling adds to a request: 401, 404, 422 and an unhandled exception against their successful twins.
 
-In process, one request at a time, each beside its twin, in five rounds. The table has the medians over the rounds: of
-the median and of the 99th percentile of both, and of what the error adds; that must be under 5 ms, or the exit code is 1. The traceback of an unhandled exception is formatted and
-written as ``projkit serve`` does it.
+In process, one request at a time, each beside its twin, in five rounds; the table has medians over the rounds. What an
+error adds must be under 5 ms, in the median and at the 99th percentile, or the exit code is 1. The percentile is one of
+processor time, of all threads: by the clock it would be the scheduler's, on a machine that does other things as well.
+The traceback of an unhandled exception is formatted and written as ``projkit serve`` does it.
 """
 
 from __future__ import annotations
@@ -37,14 +38,15 @@ console = Console(width=110)
 
 @dataclass
 class Case:
-    """A request that fails, beside one that does not; durations in ms."""
+    """A request that fails, beside one that does not; durations in ms, by the clock and of the processor."""
 
     name: str
     good: Callable[[], Awaitable[int]]
     good_status: int
     bad: Callable[[], Awaitable[int]]
     bad_status: int
-    figures: dict[str, list[float]] = field(default_factory=lambda: {"good": [], "bad": []})
+    clock: dict[str, list[float]] = field(default_factory=lambda: {"good": [], "bad": []})
+    processor: dict[str, list[float]] = field(default_factory=lambda: {"good": [], "bad": []})
 
     async def measure(self) -> None:
         """Once each, the one right after the other."""
@@ -52,9 +54,10 @@ class Case:
             ("good", self.good, self.good_status),
             ("bad", self.bad, self.bad_status),
         ):
-            started = time.perf_counter()
+            started, spent = time.perf_counter(), time.process_time()
             status = await ask()
-            self.figures[kind].append((time.perf_counter() - started) * 1000)
+            self.processor[kind].append((time.process_time() - spent) * 1000)
+            self.clock[kind].append((time.perf_counter() - started) * 1000)
             if status != expected:
                 raise SystemExit(f"{self.name}: {status} instead of {expected}")
 
@@ -142,6 +145,10 @@ async def _ask(app: ProjKit, method: str, path: str, token: str, body: bytes) ->
     return status, answer
 
 
+def _p99(figures: list[float]) -> float:
+    return quantiles(figures, n=100)[98]
+
+
 def _rounds(figures: list[float], of: Callable[[list[float]], float]) -> list[float]:
     """What a figure was in each round."""
     size = len(figures) // ROUNDS
@@ -150,14 +157,14 @@ def _rounds(figures: list[float], of: Callable[[list[float]], float]) -> list[fl
 
 def _show(cases: list[Case]) -> None:
     table = Table(
-        "error", "median ms", "its twin's", "added", "p99 ms", "its twin's", "added",
+        "error", "median ms", "its twin's", "added", "p99 CPU ms", "its twin's", "added",
         title=f"what error handling adds (must be < {LIMIT_MS:g} ms)",
     )  # fmt: skip
     missed = False
     for case in cases:
         cells = []
-        for of in (median, lambda values: quantiles(values, n=100)[98]):
-            good, bad = (_rounds(case.figures[kind], of) for kind in ("good", "bad"))
+        for figures, of in ((case.clock, median), (case.processor, _p99)):
+            good, bad = (_rounds(figures[kind], of) for kind in ("good", "bad"))
             added = median(mine - twin for mine, twin in zip(bad, good, strict=True))
             cells += [f"{median(bad):.3f}", f"{median(good):.3f}", f"{added:+.3f}"]
             missed = missed or added >= LIMIT_MS
