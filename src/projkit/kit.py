@@ -54,8 +54,7 @@ from projkit.projects.service import ProjectService
 from projkit.redis.connect import RedisClient, close_redis, open_redis
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
-from projkit.telemetry.credentials import CredentialCounter
-from projkit.telemetry.csrf import CsrfCounter
+from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.history import History, Sampler
 from projkit.telemetry.host_routes import HostRoutes
 from projkit.telemetry.recorder import Recorder
@@ -147,8 +146,7 @@ class ProjKit:
         self._host_login = authenticate
         self._get_principal = get_principal
         self._csrf_check = csrf_check
-        self._count_credential = CredentialCounter(self.registry)
-        self._count_csrf = CsrfCounter(self.registry)
+        self.registry.register(RecorderCollector(self._recorder))
         self._clock = clock
         self._tables = build_tables(self.settings.table_prefix)
         self._lifecycle: Lifecycle[Running] = Lifecycle(self._open)
@@ -364,8 +362,8 @@ class ProjKit:
             self._tables,
             redis,
             clock=utc_now,  # tokens go by the real time, whatever rows are dated by
-            count=self._count_credential,
-            count_csrf=self._count_csrf,
+            count=self._recorder.credential,
+            count_csrf=self._recorder.csrf_check,
             authenticate=self._host_login,
             csrf_check=self._csrf_check,
         )
