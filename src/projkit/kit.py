@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from starlette.routing import Route
 
 from projkit import __version__
+from projkit.auth.admission import Admission
 from projkit.auth.authenticator import GetPrincipal, HostAuthenticator
 from projkit.auth.connection import leave_answer_headers, request_of
 from projkit.auth.cookies import Cookies
@@ -24,10 +24,15 @@ from projkit.auth.session_service import SessionService
 from projkit.auth.wiring import AuthParts, build_auth, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.db.connect import open_database
+from projkit.db.given import GivenEngine, resolve_engine
 from projkit.db.port import Database
 from projkit.db.tables import build_tables
-from projkit.errors import ConfigurationError
-from projkit.health import routes as health
+from projkit.errors import ProjkitError
+from projkit.health.celery import CeleryApp
+from projkit.health.checks import HealthCheck
+from projkit.health.refresher import Refresher
+from projkit.health.routes import HealthRoutes
+from projkit.health.service import Health
 from projkit.http.application import Application, Authenticate
 from projkit.http.client import ClientAddresses
 from projkit.http.cursor import CursorCodec
@@ -53,7 +58,6 @@ from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp
 
-Engine = AsyncEngine | async_sessionmaker[Any] | Callable[[], AsyncEngine | async_sessionmaker[Any]]
 # Frameworks type scopes and messages each in their own way, so theirs are taken as they come.
 HostApp = Callable[[Any, Any, Any], Awaitable[Any]]
 _CURSOR_KEY: Final = "cursor"
@@ -62,7 +66,7 @@ _CURSOR_KEY: Final = "cursor"
 class Running:
     """What runs on one event loop."""
 
-    __slots__ = ("_redis", "auth", "authenticate", "database", "services")
+    __slots__ = ("_redis", "auth", "authenticate", "database", "health", "services")
 
     def __init__(
         self,
@@ -71,15 +75,18 @@ class Running:
         auth: AuthParts,
         authenticate: Authenticate,
         redis: RedisClient | None,
+        health: Refresher,
     ) -> None:
         self.database = database
         self.services = services
         self.auth = auth
         self.authenticate = authenticate
         self._redis = redis
+        self.health = health
 
     async def close(self) -> None:
         """Closes what was opened; what the host handed in stays open."""
+        await self.health.close()
         await self.auth.close()
         if self._redis is not None:
             await close_redis(self._redis)
@@ -88,6 +95,7 @@ class Running:
     def abandon(self) -> None:
         """Lets go of what was opened on an event loop that has been closed."""
         self.auth.passwords.close()
+        self.health.abandon()
         self.database.abandon()
 
 
@@ -105,6 +113,7 @@ class ProjKit:
         get_principal: asks the host who is calling, from the ASGI scope, instead of reading tokens; may be a
             coroutine function; None means nobody.
         csrf_check: the host's own check of a request's CSRF token, in place of the kit's.
+        celery_app: the host's ``celery.Celery``, or a function that gives it, for the health check of its workers.
         clock: the time that rows are dated by.
 
     Raises:
@@ -115,11 +124,12 @@ class ProjKit:
         self,
         settings: Settings | None = None,
         *,
-        engine: Engine | None = None,
+        engine: GivenEngine | None = None,
         redis: RedisClient | Callable[[], RedisClient] | None = None,
         authenticate: HostLogin | None = None,
         get_principal: GetPrincipal | None = None,
         csrf_check: CsrfCheck | None = None,
+        celery_app: CeleryApp | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self.settings = settings or Settings()
@@ -132,6 +142,7 @@ class ProjKit:
         self._count_credential = CredentialCounter(self.registry)
         self._count_csrf = CsrfCounter(self.registry)
         self._clock = clock
+        self._health = Health(self.settings, has_redis=redis is not None, celery_app=celery_app)
         self._tables = build_tables(self.settings.table_prefix)
         self._lifecycle: Lifecycle[Running] = Lifecycle(self._open)
         self._application = Application(
@@ -189,6 +200,22 @@ class ProjKit:
     def drain(self) -> None:
         """Turns readiness to 503, so that no new requests are sent here; those that come are still answered."""
         self._lifecycle.draining = True
+
+    def add_health_check(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        *,
+        critical: bool = False,
+        timeout: float = 1.0,
+        period: float = 5.0,
+    ) -> None:
+        """Adds a health check of the host's: see :class:`~projkit.health.HealthCheck`. Also while the kit runs.
+
+        Raises:
+            ConfigurationError: the name is taken, or a value is wrong.
+        """
+        self._health.add(HealthCheck(name, function, critical, timeout, period))
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # what hosts pass
@@ -248,21 +275,30 @@ class ProjKit:
         oidc = OidcRoutes(
             lambda: self._lifecycle.get().auth.oidc, self.settings, cookies, addresses, auth.cookies_of
         )
+        health = HealthRoutes(
+            self._health,
+            self.settings.shows_health_details,
+            version=__version__,
+            running=self._refresher,
+            draining=lambda: self._lifecycle.draining,
+            admits=Admission(self.settings, addresses).monitoring,
+            authenticate=self._authenticate,
+        )
         api = [
             *routes.endpoints(),
             *auth.endpoints(),
             *oidc.endpoints(),
-            *health.endpoints(prefix, self._is_ready),
+            *health.endpoints(prefix, root_paths=self.settings.health_root_paths),
             *telemetry.endpoints(self.settings.metrics_path, self.registry),
         ]
         in_production = self.settings.env == "production"
         shown = pages.endpoints(prefix, lambda scope: in_production and addresses.is_secure(scope))
         return [*api, *web.endpoints(prefix, api, __version__), *shown]
 
-    def _is_ready(self) -> bool:
+    def _refresher(self) -> Refresher | None:
         # Nobody sends requests to what is not ready, so that the probe itself must begin a lazy start.
-        self._lifecycle.begin()
-        return self.ready
+        running = self._lifecycle.begin()
+        return None if running is None else running.health
 
     def _owns(self, path: str) -> bool:
         """Whether the path is among the kit's; beside them a host may have routes below the same prefix."""
@@ -275,12 +311,18 @@ class ProjKit:
 
     async def _open(self) -> Running:
         keys = KeyRing(self.settings)
-        database = await open_database(self.settings, self._tables, _resolve(self._engine))
+        engine = resolve_engine(self._engine)
+        redis, own_redis = self._open_redis()
+        try:
+            watched = self._health.prepare(engine, redis if own_redis is None else None)
+            database = await open_database(self.settings, self._tables, engine)
+        except ProjkitError as error:
+            self._health.cannot_start(error)
+            raise
         service = ProjectService(
             database, self._tables, cursors=CursorCodec(partial(keys.secrets, _CURSOR_KEY)), clock=self._clock
         )
         creation = IdempotentCreation(database, self._tables, service, clock=self._clock)
-        redis, own_redis = self._open_redis()
         auth = build_auth(
             self.settings,
             keys,
@@ -296,7 +338,8 @@ class ProjKit:
         authenticate: Authenticate = auth.services.authenticator
         if self._get_principal is not None:
             authenticate = HostAuthenticator(self._get_principal)
-        return Running(database, Services(service, creation), auth, authenticate, own_redis)
+        services = Services(service, creation)
+        return Running(database, services, auth, authenticate, own_redis, await watched.start())
 
     def _open_redis(self) -> tuple[RedisClient | None, RedisClient | None]:
         """The client to use, and the one to close."""
@@ -312,22 +355,6 @@ class ProjKit:
 
     async def _started_projects(self) -> ProjectService:
         return (await self._lifecycle.start()).services.projects
-
-
-def _resolve(engine: Engine | None) -> AsyncEngine | None:
-    if engine is None:
-        return None
-    given: object = engine
-    if callable(given) and not isinstance(given, async_sessionmaker):
-        given = given()
-    if isinstance(given, async_sessionmaker):
-        given = given.kw["bind"]
-    if not isinstance(given, AsyncEngine):
-        raise ConfigurationError(
-            "engine must be an AsyncEngine, an async_sessionmaker that is bound to one, or a function that gives one "
-            f"of them, not {type(given).__name__}; make one with: sqlalchemy.ext.asyncio.create_async_engine(url)"
-        )
-    return given
 
 
 async def _no_host(scope: Scope, receive: Receive, send: Send) -> None:
