@@ -158,12 +158,15 @@ class PostgresqlProbe:
             self._connecting = asyncio.get_running_loop().create_task(asyncpg.connect(**self._options))
             self._connecting.add_done_callback(_retrieve)
         # Given up by its first caller it goes on, within its own time-out, and serves the next one.
+        connecting = self._connecting
         try:
-            self._connection = await asyncio.shield(self._connecting)
-        finally:
-            if self._connecting.done():
+            connection = await asyncio.shield(connecting)
+        except BaseException:
+            if connecting.done() and (connecting.cancelled() or connecting.exception() is not None):
                 self._connecting = None
-        return self._connection
+            raise
+        self._connecting, self._connection = None, connection
+        return connection
 
 
 class SqliteProbe:

@@ -38,9 +38,7 @@ class RedisProbe:
         except AuthenticationError as error:
             raise CheckFailedError("refuses the credentials") from error
         except ResponseError as error:
-            # A refusal begins with its kind, such as OOM, READONLY or NOPERM.
-            kind = str(error).partition(" ")[0]
-            raise CheckFailedError(f"refuses {self._command[0]} ({kind[:32]})") from error
+            raise CheckFailedError(f"refuses {self._command[0]} ({type(error).__name__})") from error
         except (RedisTimeoutError, TimeoutError) as error:
             raise CheckFailedError("does not answer in time") from error
         except (RedisError, RedisClusterException, OSError, AttributeError) as error:
