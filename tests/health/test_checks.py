@@ -33,7 +33,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
     return function
 
 
-class Callable_:
+class Called:
     """An object whose call is a coroutine."""
 
     async def __call__(self) -> str:
@@ -50,7 +50,7 @@ class Callable_:
         (lambda: well(), {}),  # noqa: PLW0108  # a function that gives an awaitable
         (lambda: asyncio.sleep(0, "slept"), {"detail": "slept"}),
         (partial(asyncio.sleep, 0, "partial"), {"detail": "partial"}),
-        (Callable_(), {"detail": "called"}),
+        (Called(), {"detail": "called"}),
     ],
 )
 async def test_whatever_returns_is_well(

@@ -1,11 +1,11 @@
-"""The check ``celery``: the broker can be reached, a worker answers, each queue has a consumer.
+"""The check ``celery``: the broker can be reached, a worker answers, each queue is consumed by one that does.
 
 Everything here runs in a thread, since Celery and its brokers' clients block. Celery is imported there, and only where
 it is configured.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
@@ -75,13 +75,16 @@ class CeleryProbe:
         data = {"workers": len(replies), "queues": queues}
         if not replies:
             raise CheckFailedError(f"no worker answers within {_REPLY_SECONDS:g} s", data)
-        if unread := [name for name, queue in queues.items() if not queue["consumers"]]:
-            raise CheckFailedError(f"nobody consumes {_listed(unread)}", data)
+        if unread := [name for name, queue in queues.items() if not queue["answering"]]:
+            raise CheckFailedError(f"no worker that answers consumes {', '.join(unread)}", data)
         return data
 
 
 def _queue(connection: Any, name: str, answering: int) -> dict[str, Any]:
-    """How much waits in a queue and who consumes it; only AMQP brokers know the consumers that do not answer."""
+    """How much waits in a queue, and how many consume it: by the broker's count, and of the workers that answer.
+
+    A worker that hangs is still a consumer to an AMQP broker; other brokers count none.
+    """
     counts = connection.transport.driver_type == "amqp"
     channel = connection.channel()
     try:
@@ -90,11 +93,12 @@ def _queue(connection: Any, name: str, answering: int) -> dict[str, Any]:
         # A Redis list that is empty is not there either.
         if getattr(error, "reply_code", getattr(error, "code", None)) not in {_MISSING, str(_MISSING)}:
             raise
-        return {"depth": 0, "consumers": 0 if counts else answering}
+        depth, consumers = 0, 0
     else:
-        return {"depth": found.message_count, "consumers": found.consumer_count if counts else answering}
+        depth, consumers = found.message_count, found.consumer_count
     finally:
         channel.close()
+    return {"depth": depth, "consumers": consumers if counts else answering, "answering": answering}
 
 
 def _maker(given: CeleryApp | None, broker_url: str) -> Callable[[], Any]:
@@ -105,7 +109,3 @@ def _maker(given: CeleryApp | None, broker_url: str) -> Callable[[], Any]:
 
 def _is_app(given: object) -> bool:
     return hasattr(given, "connection_for_read")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
