@@ -39,9 +39,9 @@ async def turned(server: Server, status: int) -> float:
 
 
 def require_quick(figures: Figures, well: Figures) -> None:
-    """Within the bound, or within twice of what it is on this machine while all is well."""
-    assert figures.mean < max(BOUND, 2 * well.mean)
-    assert figures.p99 < max(BOUND, 2 * well.p99)
+    """Within the bound, or where the machine is busy within three times of what it is while all is well."""
+    assert figures.mean < max(BOUND, 3 * well.mean)
+    assert figures.p99 < max(BOUND, 3 * well.p99)
 
 
 async def test_a_server_that_is_stopped(cluster: Cluster, redis_server: Redises) -> None:

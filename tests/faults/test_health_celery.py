@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import celery
 import pytest
-from kombu import Exchange, Queue
 
 from projkit.health.celery import celery_check
 from tests.health.conftest import watching
@@ -38,11 +37,10 @@ class Broker:
         self.queues = [f"{self.namespace}-{name}" for name in ("first", "second")]
         self.url = url
         self.app = celery.Celery(broker=url, set_as_current=False)
-        exchange = Exchange(self.queues[0], type="direct")
         self.app.conf.update(
             control_exchange=self.namespace,
             task_default_queue=self.queues[0],
-            task_queues=[Queue(name, exchange, routing_key=name) for name in self.queues],
+            task_queues={name: {"exchange": name, "routing_key": name} for name in self.queues},
         )
         self.workers: list[subprocess.Popen[bytes]] = []
 

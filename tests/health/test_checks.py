@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -312,3 +313,24 @@ async def test_a_check_that_comes_later(open_health: OpenHealth) -> None:
         await asyncio.to_thread(patient.kit.add_health_check, "second", well, period=0.02)
         assert (await patient.until("first", "ok"))["critical"] is True
         await patient.until("second", "ok")
+
+
+def test_an_event_loop_that_just_ends(sqlite_url: str) -> None:
+    """A loop that closes under the kit is kept waiting by no check, whatever that does with its cancellation."""
+
+    async def ignores() -> None:
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+
+    kit = ProjKit(settings_for(sqlite_url))
+    kit.add_health_check("ignores", ignores, timeout=3600)
+    kit.add_health_check("hangs", lambda: time.sleep(0.5), timeout=3600)
+
+    async def use() -> None:
+        await kit.startup()
+
+    for _ in range(2):
+        began = time.monotonic()
+        asyncio.run(use())
+        assert time.monotonic() - began < PATIENCE / 3

@@ -19,7 +19,9 @@ from projkit.health.system import SystemSampler
 from projkit.health.watch import Watch
 
 # What is given up ends at once, unless it ignores that; then nobody waits for it.
-_CLOSE_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 0.5
+# In so many rounds of the event loop a cancellation has arrived.
+_STEPS: Final = 3
 
 
 class Resource(Protocol):
@@ -102,9 +104,8 @@ class Refresher:
 
     async def close(self) -> None:
         """Ends all watches and closes what they used; what does not end is left."""
-        ending = [self._sampling, *(task for watch in self._watches.values() for task in watch.drop())]
         self._sampling.cancel()
-        await asyncio.wait(ending, timeout=_CLOSE_SECONDS)
+        await asyncio.wait([self._sampling, *self._drop()], timeout=_CLOSE_SECONDS)
         self._guard.cancel()
         await asyncio.wait([self._guard], timeout=_CLOSE_SECONDS)
 
@@ -142,8 +143,15 @@ class Refresher:
         try:
             await asyncio.get_running_loop().create_future()
         finally:
+            # A loop that ends cancels all at once and waits for all: once more for those who do not listen.
+            for _ in range(_STEPS):
+                await asyncio.sleep(0)
+            self._drop()
             closing: list[Awaitable[None]] = [resource.close() for resource in self._resources]
             await asyncio.gather(*closing, return_exceptions=True)
+
+    def _drop(self) -> "list[asyncio.Task[Any]]":
+        return [task for watch in self._watches.values() for task in watch.drop()]
 
     def _spawn(self, work: Any) -> "asyncio.Task[None]":
         # Not in the context of whatever request began the kit's start.

@@ -42,7 +42,7 @@ class SystemSampler:
         psutil.cpu_percent(interval=None)
         self._process.cpu_percent(interval=None)
         self._sample()
-        sampled = loop.time()
+        sampled = loop.time() - PERIOD_SECONDS + _TICK_SECONDS  # that share is to be had soon
         while True:
             due = loop.time() + _TICK_SECONDS
             await asyncio.sleep(_TICK_SECONDS)
