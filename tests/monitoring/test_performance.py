@@ -69,13 +69,13 @@ async def test_windows(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("projkit.monitoring.performance.now_ms", lambda: now)
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
-        kit._history.sample()
+        kit._monitoring._history.sample()
         for minute in range(20):
             for _ in range(minute + 1):
                 await ask(kit, "GET", "/api/v1/health/live")
             for _ in range(6):
                 now += 10_000
-                kit._history.sample()
+                kit._monitoring._history.sample()
         found = await performance(kit)
     live = "/api/v1/health/live"
     assert of(found, live)["count"] == 210
