@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from starlette.routing import Route
 
 from projkit import __version__
+from projkit.auth.admission import Admission
 from projkit.auth.authenticator import GetPrincipal, HostAuthenticator
 from projkit.auth.connection import leave_answer_headers, request_of
 from projkit.auth.cookies import Cookies
@@ -26,7 +27,7 @@ from projkit.clock import Clock, utc_now
 from projkit.db.connect import open_database
 from projkit.db.port import Database
 from projkit.db.tables import build_tables
-from projkit.errors import ConfigurationError
+from projkit.errors import ConfigurationError, UnavailableError
 from projkit.health import routes as health
 from projkit.http.application import Application, Authenticate
 from projkit.http.client import ClientAddresses
@@ -40,6 +41,8 @@ from projkit.http.routing import Endpoint
 from projkit.http.timing import TimingMiddleware
 from projkit.identity import Principal
 from projkit.lifecycle import Lifecycle
+from projkit.monitoring import validation_routes as validation
+from projkit.monitoring.validation_routes import Validations
 from projkit.projects.facade import Projects
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.routes import ProjectRoutes, Services
@@ -49,6 +52,7 @@ from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
 from projkit.telemetry.credentials import CredentialCounter
 from projkit.telemetry.csrf import CsrfCounter
+from projkit.validating import Validating
 from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp
@@ -62,7 +66,7 @@ _CURSOR_KEY: Final = "cursor"
 class Running:
     """What runs on one event loop."""
 
-    __slots__ = ("_redis", "auth", "authenticate", "database", "services")
+    __slots__ = ("_redis", "auth", "authenticate", "database", "services", "validations")
 
     def __init__(
         self,
@@ -70,16 +74,19 @@ class Running:
         services: Services,
         auth: AuthParts,
         authenticate: Authenticate,
+        validations: Validations,
         redis: RedisClient | None,
     ) -> None:
         self.database = database
         self.services = services
         self.auth = auth
         self.authenticate = authenticate
+        self.validations = validations
         self._redis = redis
 
     async def close(self) -> None:
         """Closes what was opened; what the host handed in stays open."""
+        await self.validations.close()
         await self.auth.close()
         if self._redis is not None:
             await close_redis(self._redis)
@@ -142,6 +149,10 @@ class ProjKit:
             max_body_bytes=self.settings.max_body_bytes,
             request_timeout_seconds=self.settings.request_timeout_seconds,
         )
+        self._validating = Validating(
+            self._application, self.settings, self._tables, clock,
+            host_decides=get_principal is not None, host_checks_csrf=csrf_check is not None,
+        )  # fmt: skip
         self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
         self._app = EntryShim(TimingMiddleware(self._application), self._owns)
         self.projects = Projects(self._started_projects)
@@ -243,6 +254,7 @@ class ProjKit:
             put_merges=self.settings.put_mode == "merge",
         )
         addresses = ClientAddresses(self.settings.trusted_proxies)
+        admission = Admission(self.settings, addresses)
         cookies = Cookies(self.settings, cookie_names(self.settings), addresses, f"{prefix}/auth")
         auth = AuthRoutes(lambda: self._lifecycle.get().auth.services, self.settings, cookies, addresses)
         oidc = OidcRoutes(
@@ -254,6 +266,7 @@ class ProjKit:
             *oidc.endpoints(),
             *health.endpoints(prefix, self._is_ready),
             *telemetry.endpoints(self.settings.metrics_path, self.registry),
+            *validation.endpoints(prefix, self._validations, admission.monitoring),
         ]
         in_production = self.settings.env == "production"
         shown = pages.endpoints(prefix, lambda scope: in_production and addresses.is_secure(scope))
@@ -296,7 +309,14 @@ class ProjKit:
         authenticate: Authenticate = auth.services.authenticator
         if self._get_principal is not None:
             authenticate = HostAuthenticator(self._get_principal)
-        return Running(database, Services(service, creation), auth, authenticate, own_redis)
+        validations = self._validating(database, auth)
+        return Running(database, Services(service, creation), auth, authenticate, validations, own_redis)
+
+    def _validations(self) -> Validations:
+        try:
+            return self._lifecycle.get().validations
+        except UnavailableError:
+            return self._validating()
 
     def _open_redis(self) -> tuple[RedisClient | None, RedisClient | None]:
         """The client to use, and the one to close."""

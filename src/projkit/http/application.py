@@ -36,6 +36,7 @@ class Application:
         request_timeout_seconds: float,
     ) -> None:
         self.table = RouteTable(endpoints)
+        self._entry = entry
         self._start = start
         self._authenticate = authenticate
         self._max_body_bytes = max_body_bytes
@@ -46,6 +47,17 @@ class Application:
             for endpoint in self.table.endpoints
         ]
         self._route_by_template = {route.path: route for route in reversed(self.routes)}
+
+    def for_callers(self, authenticate: Authenticate) -> "Application":
+        """The same endpoints for other callers, who come from inside and so start nothing."""
+        return Application(
+            self.table.endpoints,
+            entry=self._entry,
+            start=_is_started,
+            authenticate=authenticate,
+            max_body_bytes=self._max_body_bytes,
+            request_timeout_seconds=self._request_timeout_seconds,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -95,6 +107,10 @@ class Application:
             request, endpoint.body.content_types, self._max_body_bytes, self._request_timeout_seconds
         )
         return await cast("BodyHandler", endpoint.handler)(request, content)
+
+
+async def _is_started() -> None:
+    """Nothing is to be done."""
 
 
 def _is_well_formed(endpoint: Endpoint, name: str, value: str) -> bool:

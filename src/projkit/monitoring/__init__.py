@@ -1,0 +1,1 @@
+"""What a kit knows of itself: figures, validations, and where it runs."""
