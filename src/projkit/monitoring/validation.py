@@ -158,10 +158,10 @@ class EndpointValidation:
         try:
             async with asyncio.timeout(_CLEAR_SECONDS):
                 await self._clear(mark)
-        except (ProjkitError, TimeoutError) as error:
-            logger.warning(
-                "a validation could not remove its rows; the next one does: %s", type(error).__name__
-            )
+        except Exception as error:  # whatever it is, what the steps have shown is worth telling
+            known = isinstance(error, (ProjkitError, TimeoutError))
+            text = "a validation could not remove its rows; a later one does: %s"
+            logger.warning(text, type(error).__name__, exc_info=None if known else error)
             return "its rows could not be removed; a run ten minutes from now or later does it"
         return None
 
