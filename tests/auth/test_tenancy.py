@@ -53,6 +53,8 @@ RULES: Final[dict[str, Rule]] = {
     "DELETE /api/v1/auth/sessions/{session_id}": Rule("session", 204),
     "GET /api/v1/auth/csrf": Rule("own", 200),
     "GET /metrics": Rule("operator", 200),
+    "GET /api/v1/monitoring/validate/endpoints": Rule("operator", 200),
+    "GET /api/v1/monitoring/validate/authentication": Rule("operator", 200),
     "POST /api/v1/auth/login": Rule("public", "invalid_credentials", {"username": "nobody", "password": "x"}),
     "POST /api/v1/auth/refresh": Rule("public", "invalid_refresh_token", {"refresh_token": "x"}),
     "POST /api/v1/auth/logout": Rule("public", "missing_credentials"),

@@ -10,13 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from projkit import Principal, ProjKit
+from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.statement import Statement
 from projkit.errors import DatabaseUnavailableError
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, Response
 from projkit.identity import VALIDATION_SUBJECT
 from projkit.monitoring import validation
-from projkit.monitoring.steps import HEALTH_TARGET_MS, TARGET_MS, Step
+from projkit.monitoring.steps import HEALTH_TARGET_MS, TARGET_MS, Step, all_steps
 from projkit.monitoring.validation import EndpointValidation
 from projkit.monitoring.validation_routes import EndpointReport
 from projkit.projects.idempotency import IdempotentCreation
@@ -270,7 +271,7 @@ async def test_a_kit_that_stops_meanwhile(
 
 def only(names: list[str], **changes: Any) -> Callable[..., list[Step]]:
     """The steps of these names, changed."""
-    original = validation.all_steps
+    original = all_steps
 
     def some(*given: Any) -> list[Step]:
         return [dataclasses.replace(each, **changes) for each in original(*given) if each.does in names]
@@ -336,6 +337,40 @@ async def test_what_a_killed_run_left_goes_and_nothing_else(any_database_url: st
         now = await count_rows(any_database_url)
         assert now == {**empty, "projkit_projects": 3 + 2, "projkit_idempotency_keys": 2}
         assert (await kit.projects.list(other)).items[0].name == "somebody else's"
+
+
+async def test_a_creation_that_is_being_committed(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled, a creation may still be committed by the server: the cleaning up waits for it, and takes it too."""
+    kit = ProjKit(settings_for(postgres_url))
+    stored, commits = asyncio.Event(), asyncio.Event()
+    remembering = PostgresqlDatabase._in_transaction
+
+    async def slow_to_commit(self: PostgresqlDatabase, work: Any) -> Any:
+        async def slowly(transaction: Any) -> Any:
+            done = await work(transaction)
+            stored.set()
+            await commits.wait()
+            return done
+
+        monkeypatch.undo()
+        return await remembering(self, slowly)
+
+    async with kit.lifespan():
+        running = kit._lifecycle.get()
+        before = await count_rows(postgres_url)
+        monkeypatch.setattr(PostgresqlDatabase, "_in_transaction", slow_to_commit)
+        content = ProjectInput(name="A", external_id=MARK)
+        creating = asyncio.create_task(
+            running.services.creation.create(Principal(VALIDATION_SUBJECT), MARK, content, "A")
+        )
+        await stored.wait()
+        clearing = asyncio.create_task(ProbeRows(running.database, kit._tables, clock=kit._clock).clear(MARK))
+        done, _ = await asyncio.wait({clearing}, timeout=0.2)
+        assert not done
+        commits.set()
+        await creating
+        await clearing
+        assert await count_rows(postgres_url) == before
 
 
 async def test_nothing_is_counted(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,10 @@ mark must be right before a row goes.
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
+from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction
@@ -23,12 +25,15 @@ _AFTER: Final = f"{VALIDATION_SUBJECT};"  # the first text after all that begin 
 # A run takes seconds: what is older belongs to one that was killed.
 _LEFT_BEHIND: Final = timedelta(minutes=10)
 _OWNER: Final = Principal(VALIDATION_SUBJECT)
+_NO_PROJECT: Final = UUID(int=0)
+_CLAIMED: Final = ("tenant_id", "owner_id", "key", "project_id", "created_at")
 
 
 class ProbeRows:
     """The rows that validations make."""
 
     def __init__(self, database: Database, tables: Tables, *, clock: Clock) -> None:
+        self._dialect = database.dialect
         self._database = rows_of(database, _OWNER)
         self._statements = probe_statements(tables)
         self._clock = clock
@@ -39,13 +44,14 @@ class ProbeRows:
         Raises:
             UnavailableError: the database does not answer.
         """
-        params: dict[str, Any] = {
-            **scope_params(_OWNER),
-            "mark": mark,
-            "before": self._clock() - _LEFT_BEHIND,
-        }
+        now = self._clock()
+        params = {**scope_params(_OWNER), "mark": mark, "before": now - _LEFT_BEHIND}
+        claim = {**scope_params(_OWNER), "key": mark, "project_id": _NO_PROJECT, "created_at": now}
 
         async def work(transaction: Transaction) -> None:
+            if self._dialect == "postgresql":
+                # A creation that was cancelled may be committing still: who wants its key waits until it has.
+                await transaction.fetch_one(self._statements.claim, claim)
             # A project and its key are stored together, so that the keys name every project, deleted ones too.
             made = await transaction.fetch_all(self._statements.made, params)
             for project_id, key in made:
@@ -63,24 +69,36 @@ class ProbeStatements:
 
     def __init__(self, tables: Tables) -> None:
         projects, keys = tables.projects, tables.idempotency_keys
+        self.claim = Statement(
+            insert(keys)
+            .values(
+                {
+                    **{keys.c[name]: _bind(keys.c[name]) for name in _CLAIMED},
+                    **{keys.c[name]: sa.literal_column("''") for name in ("fingerprint", "etag", "body")},
+                }
+            )
+            .on_conflict_do_nothing()
+        )
         self.made = Statement(
             sa.select(keys.c.project_id, keys.c.key).where(owned(keys), _ours(keys, keys.c.key))
         )
         self.remove = Statement(
             sa.delete(projects).where(
                 owned(projects),
-                projects.c.id == sa.bindparam("id", type_=projects.c.id.type),
+                projects.c.id == _bind(projects.c.id),
                 projects.c.external_id == sa.bindparam("key", type_=projects.c.external_id.type),
             )
         )
-        self.forget = Statement(
-            sa.delete(keys).where(owned(keys), keys.c.key == sa.bindparam("key", type_=keys.c.key.type))
-        )
+        self.forget = Statement(sa.delete(keys).where(owned(keys), keys.c.key == _bind(keys.c.key)))
         self.remove_left = Statement(
             sa.delete(projects).where(
                 owned(projects), projects.c.deleted_at.is_(None), _ours(projects, projects.c.external_id)
             )
         )
+
+
+def _bind(column: sa.Column[Any]) -> sa.BindParameter[Any]:
+    return sa.bindparam(column.name, type_=column.type)
 
 
 def _ours(table: sa.Table, mark: sa.Column[Any]) -> sa.ColumnElement[bool]:
