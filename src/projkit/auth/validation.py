@@ -31,7 +31,7 @@ logger: Final = logging.getLogger("projkit")
 # Gives what there is to say, if anything.
 Check = Callable[[], Awaitable[str | None]]
 _CHECK_SECONDS: Final = 6.0
-_CLEAR_SECONDS: Final = 2.0
+_CLEAR_SECONDS: Final = 1.5  # for each of two things
 _LIFETIME: Final = timedelta(minutes=1)
 _SAME_ORIGIN: Final[Headers] = ((b"sec-fetch-site", b"same-origin"),)
 _NOT_STARTED: Final = "the kit has not started; its log says why"
@@ -187,9 +187,10 @@ class CredentialChecks:
         session_id = secrets.token_urlsafe(32)
         session, rotation = self._new_session(session_id)
         token = self._scratch.bearer(self._scratch.token(session_id=session_id))
+        await refused(self._scratch.admits(token, standing=standing), "a session that is not there")
+        creating = asyncio.create_task(store.create(session))
         try:
-            await refused(self._scratch.admits(token, standing=standing), "a session that is not there")
-            await store.create(session)
+            await asyncio.shield(creating)
             await self._is_admitted(token, standing)
             agree(await store.rotate(session.key, rotation), "its refresh token could not be exchanged")
             agree(not await store.rotate(session.key, rotation), "its refresh token could be exchanged twice")
@@ -197,6 +198,9 @@ class CredentialChecks:
             await refused(self._scratch.admits(token, standing=standing), "a session that has ended")
             agree(await store.get_fresh(session.key, self._clock()) is None, "it is still stored")
         finally:
+            # Cancelled, it could be stored after all, and after it has been taken away.
+            await asyncio.wait({creating}, timeout=_CLEAR_SECONDS)
+            creating.cancel()
             # Where the store does not answer now, the session ends by itself.
             with suppress(UnavailableError, TimeoutError):
                 async with asyncio.timeout(_CLEAR_SECONDS):

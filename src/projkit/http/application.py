@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from copy import copy
 from typing import Any, Final, cast
 
 from starlette.routing import Route
@@ -36,7 +37,6 @@ class Application:
         request_timeout_seconds: float,
     ) -> None:
         self.table = RouteTable(endpoints)
-        self._entry = entry
         self._start = start
         self._authenticate = authenticate
         self._max_body_bytes = max_body_bytes
@@ -50,14 +50,10 @@ class Application:
 
     def for_callers(self, authenticate: Authenticate) -> "Application":
         """The same endpoints for other callers, who come from inside and so start nothing."""
-        return Application(
-            self.table.endpoints,
-            entry=self._entry,
-            start=_is_started,
-            authenticate=authenticate,
-            max_body_bytes=self._max_body_bytes,
-            request_timeout_seconds=self._request_timeout_seconds,
-        )
+        inside = copy(self)
+        inside._start = _is_started
+        inside._authenticate = authenticate
+        return inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)

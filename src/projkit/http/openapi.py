@@ -207,7 +207,7 @@ def _operation(endpoint: Endpoint, refs: Mapping[type[BaseModel], dict[str, Any]
         answer = operation["responses"].setdefault(str(status), problem)
         # A status that has an answer of its own may still be a failure of the request.
         for part in ("headers", "content"):
-            answer[part] = {**answer[part], **problem[part]}
+            answer[part] = {**answer.get(part, {}), **problem[part]}
     return operation
 
 
