@@ -2,13 +2,12 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from projkit.auth.credentials import AUTH_COOKIE, BEARER, Credential, CredentialReader
 from projkit.auth.csrf import SAFE_METHODS, CsrfGuard, binding_of
 from projkit.auth.legacy import LEGACY, LegacyProfile
 from projkit.auth.oidc.resource import EXTERNAL, ExternalTokens
-from projkit.auth.standing import StandingCheck
 from projkit.auth.tokens import TokenVerifier
 from projkit.errors import AmbiguousCredentialsError, CsrfFailedError, InvalidTokenError, UnauthenticatedError
 from projkit.http.request import Request, Scope
@@ -21,6 +20,18 @@ _UNKNOWN: Final = "unknown"
 _NONE: Final = "none"
 
 
+class ChecksStanding(Protocol):
+    """Tells whether what a token says still holds."""
+
+    async def check(self, principal: Principal, token: str) -> None:
+        """Returns where it does.
+
+        Raises:
+            InvalidTokenError: it was called back.
+            UnavailableError: nobody can tell.
+        """
+
+
 class Authenticator:
     """Reads the one credential that decides, verifies it, asks whether it still holds, and guards against CSRF."""
 
@@ -28,7 +39,7 @@ class Authenticator:
         self,
         reader: CredentialReader,
         verifier: TokenVerifier,
-        standing: StandingCheck,
+        standing: ChecksStanding,
         csrf: CsrfGuard,
         legacy: LegacyProfile,
         count: CountCredential,
