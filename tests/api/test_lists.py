@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import Client, OpenClient
+from tests.conftest import Client
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def database_mode(any_database_mode: str) -> str:
     """These promises hold in both modes."""
     return any_database_mode
@@ -188,7 +188,7 @@ async def test_a_cursor_belongs_to_its_list(client: Client, other: str) -> None:
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_cursor")
     assert refused.json()["errors"][0]["parameter"] == "cursor"
     assert (await client.get(f"{URL}?limit=5&total=true&cursor={cursor}")).status_code == 200
-    async with Client(client._transport.app, client.kit_settings, "bob") as bob:  # type: ignore[attr-defined]
+    async with client.of("bob") as bob:
         assert (await bob.get(f"{URL}?cursor={cursor}")).status_code == 422
 
 
@@ -305,7 +305,7 @@ FIELDS = st.fixed_dictionaries({
     after=st.sampled_from(["", "2025-12-31", "2026-01-01"]),
 )
 async def test_any_filter_agrees_with_a_plain_reading(  # what Hypothesis draws
-    open_client: OpenClient,
+    client: Client,
     projects: list[dict[str, Any]],
     status: list[str],
     tags: list[str],
@@ -317,8 +317,8 @@ async def test_any_filter_agrees_with_a_plain_reading(  # what Hypothesis draws
         [*(f"status={each}" for each in status), *(f"tag={each}" for each in tags), f"q={text}", "limit=2"]
         + ([f"due_after={after}"] if after else [])
     )
-    async with open_client(f"owner {uuid4()}") as client:
-        made = [await client.project(**each) for each in projects]
+    async with client.of(f"owner {uuid4()}") as owner:
+        made = [await owner.project(**each) for each in projects]
         expected = {
             project["id"]
             for project in made
@@ -328,6 +328,6 @@ async def test_any_filter_agrees_with_a_plain_reading(  # what Hypothesis draws
             and (not after or (project["due_date"] or "") > after)
         }
         for sort in ("name", "-priority", "due_date", "-updated_at"):
-            found = [item["id"] for item in await walk(client, f"{query}&sort={sort}")]
+            found = [item["id"] for item in await walk(owner, f"{query}&sort={sort}")]
             assert len(found) == len(expected)
             assert set(found) == expected

@@ -63,6 +63,13 @@ def open_client(request: pytest.FixtureRequest, walled: Walled, clock: Clock) ->
     return start
 
 
+@pytest.fixture
+async def client(open_client: OpenClient) -> AsyncIterator[Client]:
+    """Alice's client of one of them."""
+    async with open_client() as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("key", ["due_date", "name"])
 async def test_orders(client: Client, key: str) -> None:
     """Pages keep their order, also in the list of two segments."""
