@@ -7,12 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 
 from projkit import ProjKit
+from projkit.auth import passwords
 from tests.auth import forge
 from tests.conftest import settings_for, without_settings
 
 OpenKit = Callable[..., AbstractAsyncContextManager[ProjKit]]
+_QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+_NOBODY = _QUICK.hash("nobody has this password")
+
+
+@pytest.fixture
+def costly_passwords() -> None:
+    """Leaves the hashing of passwords as it is, for tests that are about it."""
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes passwords in a hundredth of the time: what is refused, limited or kept does not depend on it."""
+    if "costly_passwords" not in request.fixturenames:
+        monkeypatch.setattr(passwords, "_HASHER", _QUICK)
+        monkeypatch.setattr(passwords, "_NOBODY", _NOBODY)
 
 
 @asynccontextmanager
