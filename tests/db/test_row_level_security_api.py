@@ -42,6 +42,12 @@ from tests.db.conftest import Walled
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def walled(emptied_walled: Walled) -> Walled:
+    """A database behind the wall."""
+    return emptied_walled
+
+
 @pytest.fixture(params=["fast", "transactional", "host's engine"])
 def open_client(request: pytest.FixtureRequest, walled: Walled, clock: Clock) -> OpenClient:
     """Starts a kit behind the wall, in each mode."""
