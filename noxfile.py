@@ -45,6 +45,20 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def properties(session: nox.Session) -> None:
+    """What Hypothesis drives, with thirty times the examples of every day."""
+    install(session, "tests")
+    chosen = (
+        "-m",
+        "hypothesis",
+        "--hypothesis-profile=thorough",
+        "--ignore=tests/hosts",
+        "--ignore=tests/faults",
+    )
+    session.run("pytest", *chosen, *PARALLEL, *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, formatting, and the direction of imports."""
     install(session, "lint")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import hypothesis
 import pytest
 import uvicorn
 
@@ -18,6 +19,8 @@ from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenIssuer
 
 pytest_plugins = ["tests.services", "tests.redis_servers"]
+# What `nox -s properties` asks for; every day it is Hypothesis' own hundred examples of each property.
+hypothesis.settings.register_profile("thorough", max_examples=3000, derandomize=False, deadline=None)
 
 SECRET = "a secret of the tests, long enough to be taken"
 SCOPES = ("projects:read", "projects:write")
