@@ -1,5 +1,6 @@
 """What all tests share: services, kits and clients."""
 
+import functools
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpcore2
 import httpx2
 import hypothesis
 import pytest
@@ -42,6 +44,14 @@ def anyio_backend() -> str:
 def worker_id(request: pytest.FixtureRequest) -> str:
     """The name of the xdist worker, also where there is none."""
     return str(getattr(request.config, "workerinput", {}).get("workerid", "main"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_tls_context() -> Iterator[None]:
+    """Every HTTP client would read the certificates of the world, which takes longer than most tests; one does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield
 
 
 @contextmanager
