@@ -201,6 +201,7 @@ VALUES: Final = st.recursive(
 )
 
 
+@pytest.mark.usefixtures("unmeasured")
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["iss", "aud", "exp", "iat", "nbf", "jti", "client_id", "scope", "ver", "sid"]), VALUES
@@ -215,6 +216,7 @@ async def test_any_value(shared_kit: ProjKit, name: str, value: Any) -> None:
         refuses(answer)
 
 
+@pytest.mark.usefixtures("unmeasured")
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=6), VALUES, max_size=4))
 async def test_any_claims(shared_kit: ProjKit, payload: dict[str, Any]) -> None:

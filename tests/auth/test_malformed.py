@@ -259,6 +259,7 @@ def mutations(draw: st.DrawFn) -> tuple[str, bytes]:
 FIXED: Final = json.dumps(forge.claims(exp=4_000_000_000, iat=1_700_000_000))
 
 
+@pytest.mark.usefixtures("unmeasured")
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutations())
 async def test_mutations(shared_kit: ProjKit, mutation: tuple[str, bytes]) -> None:
@@ -271,6 +272,7 @@ async def test_mutations(shared_kit: ProjKit, mutation: tuple[str, bytes]) -> No
         refuses(answer)
 
 
+@pytest.mark.usefixtures("unmeasured")
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200) | st.from_regex(re.compile(rb"[A-Za-z0-9_.=-]{0,80}"), fullmatch=True))
 @example(b"a.b.c")
@@ -282,6 +284,7 @@ async def test_any_bytes(shared_kit: ProjKit, sent: bytes) -> None:
         refuses(await ask(shared_kit, "GET", URL, [("cookie", name + b"=" + sent.replace(b";", b":"))]))
 
 
+@pytest.mark.usefixtures("unmeasured")
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(

@@ -647,6 +647,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("shape", LARGE)
 def test_the_largest_bodies_take_bounded_time(shape: str) -> None:
     """A body of 1 MiB, whatever its shape, is read or refused in bounded time and in no other way."""
@@ -782,6 +783,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
             assert exactly(loads(orjson.dumps(value))) == exactly(value)
 
 
+@pytest.mark.usefixtures("unmeasured")
 @settings(deadline=None)
 @given(st.binary(max_size=32) | soups | nearly_json())
 def test_validity_agrees_with_the_standard_library(body: bytes) -> None:
@@ -794,6 +796,7 @@ def test_validity_agrees_with_the_standard_library(body: bytes) -> None:
         assert not isinstance(outcome(body), InvalidJson)
 
 
+@pytest.mark.usefixtures("unmeasured")
 @settings(deadline=None)
 @given(soups | nearly_json())
 def test_what_is_read_means_the_same_to_another_reader(body: bytes) -> None:
