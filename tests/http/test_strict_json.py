@@ -16,7 +16,7 @@ from projkit.http.strict_json import JSON, MAX_DEPTH, InvalidJson, Unrepresentab
 CORPUS = Path(__file__).parents[2].parent / "shared/corpora/jsontestsuite/test_parsing"
 MEBIBYTE = 1024 * 1024
 # Linear work on 1 MiB takes a few tenths of a second; a quadratic slip takes minutes.
-BOUND_SECONDS = 5.0
+BOUND_SECONDS = 5.0  # of the processor, which others may be using as well
 
 REFUSED_THOUGH_VALID: dict[str, type[InvalidJson | UnrepresentableValue]] = {
     "y_object_duplicated_key.json": InvalidJson,
@@ -545,9 +545,9 @@ def test_brackets_without_end_are_refused_soon(opening: bytes) -> None:
     """Half a million brackets that never close are refused as invalid, in bounded time."""
     brackets = opening.count(b"[") + opening.count(b"{")
     body = (opening * (500_000 // brackets))[:MEBIBYTE]
-    started = time.perf_counter()
+    started = time.thread_time()
     invalid(body)
-    assert time.perf_counter() - started < BOUND_SECONDS
+    assert time.thread_time() - started < BOUND_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -653,9 +653,9 @@ def test_the_largest_bodies_take_bounded_time(shape: str) -> None:
     """A body of 1 MiB, whatever its shape, is read or refused in bounded time and in no other way."""
     body = LARGE[shape]()
     assert len(body) <= MEBIBYTE + 1
-    started = time.perf_counter()
+    started = time.thread_time()
     outcome(body)
-    assert time.perf_counter() - started < BOUND_SECONDS
+    assert time.thread_time() - started < BOUND_SECONDS
 
 
 def test_python_own_limit_on_digits_does_not_show() -> None:
