@@ -60,6 +60,27 @@ async def empty(url: str) -> None:
         await connection.close()
 
 
+async def shape(url: str) -> list[str]:
+    """Every table, index and column that there is, with what is set for it."""
+    connection = await asyncpg.connect(url, timeout=60)
+    try:
+        return [row["part"] for row in await connection.fetch(_SHAPE)]
+    finally:
+        await connection.close()
+
+
+_SHAPE = """
+    SELECT concat_ws(' ', relname, relkind, relrowsecurity, relforcerowsecurity, attname, atttypid, attnotnull) AS part
+    FROM pg_class LEFT JOIN pg_attribute ON attrelid = pg_class.oid
+    WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT concat_ws(' ', conname, pg_get_constraintdef(oid)) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT concat_ws(' ', tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT concat_ws(' ', polname, polcmd) FROM pg_policy
+    ORDER BY part
+"""
+
+
 class Postgres:
     """Databases cloned from a migrated template.
 
@@ -78,6 +99,7 @@ class Postgres:
     async def _prepare(self) -> None:
         await administer(f'CREATE DATABASE "{self._template}"')
         await migrate.upgrade(database_url(self._template).replace("postgresql://", "postgresql+asyncpg://"))
+        self._shape = await shape(database_url(self._template))
 
     def create(self, *, migrated: bool, template: str | None = None) -> str:
         """A new database's name; it is a copy of ``template`` where one is named."""
@@ -96,9 +118,12 @@ class Postgres:
         return name
 
     def give_back(self, name: str) -> None:
-        """Keeps a database for the next who borrows, and ends whatever is still connected."""
+        """Keeps a database for the next who borrows, unless its shape was changed; ends whatever is connected."""
         asyncio.run(administer(_DISCONNECT.format(name)))
-        self._idle.append(name)
+        if asyncio.run(shape(database_url(name))) == self._shape:
+            self._idle.append(name)
+        else:
+            self.drop(name)
 
     def drop(self, name: str) -> None:
         """Removes a database, whoever is still connected."""

@@ -64,7 +64,7 @@ async def test_the_details(open_health: OpenHealth) -> None:
         }  # fmt: skip
         assert system["process"]["rss_bytes"] > 1 << 20
         assert system["disk"]["total_bytes"] > system["disk"]["free_bytes"] > 0
-        assert "traffic" not in content
+        assert content["traffic"]["error_rate"] == 0
 
 
 async def test_health_json(open_health: OpenHealth) -> None:
