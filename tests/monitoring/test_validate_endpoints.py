@@ -269,6 +269,28 @@ async def test_a_kit_that_stops_meanwhile(
     assert (answer.status, answer.code) == (503, "service_unavailable")
 
 
+async def test_a_kit_that_stops_while_a_run_cleans_up(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the very moment in which a run removes its rows, the kit waits until they are gone."""
+    cleaning, clear = asyncio.Event(), ProbeRows.clear
+
+    async def slowly(self: ProbeRows, mark: str) -> None:
+        cleaning.set()
+        await asyncio.sleep(0.05)
+        await clear(self, mark)
+
+    monkeypatch.setattr(ProbeRows, "clear", slowly)
+    kit = ProjKit(settings_for(sqlite_url))
+    await kit.startup()
+    before = await count_rows(sqlite_url)
+    asking = asyncio.create_task(validate(kit, "endpoints"))
+    await asyncio.wait_for(cleaning.wait(), 10)
+    await kit.shutdown()
+    assert await count_rows(sqlite_url) == before
+    assert (await asking).status == 503
+
+
 def only(names: list[str], **changes: Any) -> Callable[..., list[Step]]:
     """The steps of these names, changed."""
     original = all_steps

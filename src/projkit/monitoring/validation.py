@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
 from projkit.errors import ProjkitError, UnavailableError
+from projkit.finishing import to_its_end
 from projkit.http.application import Application
 from projkit.http.problem import PROBLEM_TYPE
 from projkit.http.routing import Answer as Declared
@@ -89,7 +90,7 @@ class EndpointValidation:
             steps = all_steps(self._app.table.endpoints, self._settings, mark)
             await self._take(steps, results)
         finally:
-            results.detail = await self._clear_away(mark)
+            results.detail = await to_its_end(self._clear_away(mark))
         return results
 
     async def _take(self, steps: Iterable[Step], results: EndpointResults) -> None:
