@@ -14,11 +14,11 @@ from uuid_utils.compat import uuid7
 from projkit.errors import ProjkitError, UnavailableError
 from projkit.finishing import to_its_end
 from projkit.http.application import Application
+from projkit.http.in_process import Answer, ask
 from projkit.http.problem import PROBLEM_TYPE
 from projkit.http.routing import Answer as Declared
 from projkit.http.routing import Endpoint
 from projkit.identity import VALIDATION_SUBJECT
-from projkit.monitoring.in_process import Answer, ask
 from projkit.monitoring.steps import Step, WrongAnswerError, all_steps
 from projkit.settings import Settings
 
