@@ -8,7 +8,7 @@ from projkit.clock import Clock
 from projkit.db.port import Database
 from projkit.db.tables import Tables
 from projkit.http.application import Application
-from projkit.monitoring.in_process import named_caller
+from projkit.http.in_process import named_caller
 from projkit.monitoring.validation import EndpointValidation
 from projkit.monitoring.validation_routes import Validations
 from projkit.projects.probe import ProbeRows

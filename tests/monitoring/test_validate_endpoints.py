@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import pytest
@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from projkit import Principal, ProjKit
 from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.statement import Statement
-from projkit.errors import DatabaseUnavailableError
+from projkit.errors import DatabaseUnavailableError, UnauthenticatedError
+from projkit.http.in_process import ask as ask_inside
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, Response
 from projkit.identity import VALIDATION_SUBJECT
@@ -122,6 +123,15 @@ async def test_behind_row_level_security(walled: Walled) -> None:  # noqa: F811
     await engine.dispose()
 
 
+def _calling(handler: Callable[[Request], Awaitable[Response]]) -> Any:
+    """An ASGI app that is a handler and nothing else."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await (await handler(Request(scope, receive))).send(send, head=False)
+
+    return app
+
+
 async def test_with_the_hosts_own_callers(sqlite_url: str) -> None:
     """Where the host says who is calling, it is not asked about calls from inside."""
     asked = []
@@ -130,9 +140,17 @@ async def test_with_the_hosts_own_callers(sqlite_url: str) -> None:
         asked.append(scope["path"])
         return Principal("olga", frozenset({"monitoring:read"}))
 
-    kit = ProjKit(settings_for(sqlite_url), get_principal=get_principal)
+    # Who may see what health shows is a question to the host as well.
+    kit = ProjKit(settings_for(sqlite_url, health_details="authorized"), get_principal=get_principal)
     async with kit.lifespan():
         await all_is_well(kit, sqlite_url)
+        running = kit._lifecycle.get()
+
+        async def whoami(request: Request) -> Response:
+            return Response(200, (await running.authenticate(request)).subject.encode())
+
+        with pytest.raises(UnauthenticatedError):
+            await ask_inside(_calling(whoami), "GET", "/", caller=None)
     assert asked == [URL]
 
 
@@ -229,13 +247,14 @@ async def test_writes_that_are_lost_are_seen(sqlite_url: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("table", ["projkit_projects", "projkit_idempotency_keys"])
-async def test_a_dropped_table(any_database_url: str, table: str) -> None:
+async def test_a_table_that_is_gone(any_database_url: str, table: str) -> None:
     """Without a table the validation says what does not work, and that its rows may still be there."""
     kit = ProjKit(settings_for(any_database_url))
     async with kit.lifespan():
         database = kit._lifecycle.get().database
-        await database.write_one(Statement(sa.text(f"DROP TABLE {table}")), {})
+        await database.write_one(Statement(sa.text(f"ALTER TABLE {table} RENAME TO gone")), {})
         answer = await validate(kit, "endpoints")
+        await database.write_one(Statement(sa.text(f"ALTER TABLE gone RENAME TO {table}")), {})
     assert answer.status == 503
     assert "create" in failed(answer)
     assert not failed(answer) & {"ask getLiveness", "read the public keys", "ask who is asking"}
@@ -267,6 +286,28 @@ async def test_a_kit_that_stops_meanwhile(
     assert await count_rows(any_database_url) == before
     answer = await asking
     assert (answer.status, answer.code) == (503, "service_unavailable")
+
+
+async def test_a_kit_that_stops_while_a_run_cleans_up(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the very moment in which a run removes its rows, the kit waits until they are gone."""
+    cleaning, clear = asyncio.Event(), ProbeRows.clear
+
+    async def slowly(self: ProbeRows, mark: str) -> None:
+        cleaning.set()
+        await asyncio.sleep(0.05)
+        await clear(self, mark)
+
+    monkeypatch.setattr(ProbeRows, "clear", slowly)
+    kit = ProjKit(settings_for(sqlite_url))
+    await kit.startup()
+    before = await count_rows(sqlite_url)
+    asking = asyncio.create_task(validate(kit, "endpoints"))
+    await asyncio.wait_for(cleaning.wait(), 10)
+    await kit.shutdown()
+    assert await count_rows(sqlite_url) == before
+    assert (await asking).status == 503
 
 
 def only(names: list[str], **changes: Any) -> Callable[..., list[Step]]:

@@ -10,6 +10,7 @@ from projkit.auth.legacy import LEGACY, LegacyProfile
 from projkit.auth.oidc.resource import EXTERNAL, ExternalTokens
 from projkit.auth.tokens import TokenVerifier
 from projkit.errors import AmbiguousCredentialsError, CsrfFailedError, InvalidTokenError, UnauthenticatedError
+from projkit.http.in_process import is_from_inside
 from projkit.http.request import Request, Scope
 from projkit.identity import Principal
 
@@ -135,6 +136,8 @@ class HostAuthenticator:
         Raises:
             UnauthenticatedError: the host says that nobody is signed in.
         """
+        if is_from_inside(request.scope):
+            raise UnauthenticatedError  # the host knows nothing of what the kit asks itself
         found = self._get_principal(request.scope)
         principal = await found if inspect.isawaitable(found) else found
         if principal is None or not principal.is_authenticated:

@@ -23,6 +23,7 @@ from projkit.auth.verdicts import CheckFailedError, NotConfiguredError, agree, r
 from projkit.auth.wiring import AuthParts, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.errors import ProjkitError, UnavailableError
+from projkit.finishing import to_its_end
 from projkit.identity import DEFAULT_SCOPES, VALIDATION_SUBJECT
 from projkit.settings import Settings
 
@@ -198,14 +199,18 @@ class CredentialChecks:
             await refused(self._scratch.admits(token, standing=standing), "a session that has ended")
             agree(await store.get_fresh(session.key, self._clock()) is None, "it is still stored")
         finally:
-            # Cancelled, it could be stored after all, and after it has been taken away.
-            await asyncio.wait({creating}, timeout=_CLEAR_SECONDS)
-            creating.cancel()
-            # Where the store does not answer now, the session ends by itself.
-            with suppress(UnavailableError, TimeoutError):
-                async with asyncio.timeout(_CLEAR_SECONDS):
-                    await store.revoke(session.key)
+            await to_its_end(self._end(session, creating))
         return f"kept in {'Redis' if self._settings.session_backend == 'redis' else 'the database'}"
+
+    async def _end(self, session: Session, creating: asyncio.Task[None]) -> None:
+        """Takes the session away, also where it is still being stored, and could be after that."""
+        assert self._parts is not None  # noqa: S101  # there is a session
+        await asyncio.wait({creating}, timeout=_CLEAR_SECONDS)
+        creating.cancel()
+        # Where the store does not answer now, the session ends by itself.
+        with suppress(UnavailableError, TimeoutError):
+            async with asyncio.timeout(_CLEAR_SECONDS):
+                await self._parts.store.revoke(session.key)
 
     def _new_session(self, session_id: str) -> tuple[Session, Rotation]:
         """A session, and an exchange of its refresh token, whose text nobody has."""

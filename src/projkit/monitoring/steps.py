@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import orjson
 
+from projkit.http.in_process import Answer, RawHeaders
 from projkit.http.routing import JSON, MERGE_PATCH, Endpoint
 from projkit.identity import VALIDATION_SUBJECT, Principal
-from projkit.monitoring.in_process import Answer, RawHeaders
 from projkit.settings import Settings
 
 TARGET_MS: Final = 40.0

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from projkit.errors import UnauthenticatedError
-from projkit.http.request import ASGIApp, Message, Request
+from projkit.http.request import ASGIApp, Message, Request, Scope
 from projkit.identity import Principal
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
@@ -33,6 +33,11 @@ class Answer:
             ValueError: it is none.
         """
         return orjson.loads(self.body)
+
+
+def is_from_inside(scope: Scope) -> bool:
+    """Whether the kit asks itself, so that nobody's credentials are to be looked for."""
+    return _CALLER in scope
 
 
 async def named_caller(request: Request) -> Principal:
