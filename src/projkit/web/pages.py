@@ -25,7 +25,8 @@ _TYPES: Final = {
 _GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.IGNORECASE)
 _DOCS: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png", "docs.js")
 _STATUS: Final = (
-    "status.js", "access.js", "verdict.js", "panels.js", "endpoints.js", "chart.js", "dom.js", "status.css", "status.svg",
+    "status.js", "access.js", "verdict.js", "panels.js", "endpoints.js", "chart.js", "dom.js",
+    "status.css", "status.svg",
 )  # fmt: skip
 # Only what is beside the page may be loaded; Swagger UI sets styles of its own on elements.
 _DOCS_POLICY: Final = (

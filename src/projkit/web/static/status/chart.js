@@ -42,7 +42,7 @@ function draw(node, points, target, width) {
   const middle = (start + end) / 2;
   const picture = svg("svg", { width, height: bottom[1] + 22, focusable: "false" },
     svg("text", { x: LEFT, y: 12, class: "name" }, "Requests a second"),
-    svg("rect", { x: width - RIGHT - 58, y: 3, width: 10, height: 10, class: "errors" }),
+    svg("rect", { x: width - RIGHT - 52, y: 3, width: 10, height: 10, class: "errors" }),
     svg("text", { x: width - RIGHT, y: 12, "text-anchor": "end", class: "name" }, "errors"),
     ...axis(rate, mostRate, number, width),
     svg("path", { d: `M${x(start)} ${bottom[0]}${area}L${x(end)} ${bottom[0]}Z`, class: "requests" }),

@@ -36,6 +36,7 @@ export const plural = (count, one, many = `${one}s`) => `${number(count)} ${coun
 
 export function ms(value) {
   if (value === null || value === undefined) return "–";
+  if (value > 0 && value < 0.05) return "< 0.1 ms";
   if (value >= 1000) return `${round(value / 1000, 2)} s`;
   return `${round(value, value < 10 ? 1 : 0)} ms`;
 }

@@ -1,30 +1,19 @@
 // Components, totals and database, each drawn from what its endpoint answers.
 
 import { ago, byId, bytes, clock, duration, el, facts, ms, number, plural, render, share, svg } from "./dom.js";
-import { icon } from "./verdict.js";
+import { failing, icon } from "./verdict.js";
 
 const WORDS = { ok: "ok", error: "failing", unknown: "unknown" };
-const failing = new Map();
-
-// Since when a check fails, as far as this page has seen it.
-function since(name, check) {
-  if (check.status === "ok") return failing.set(name, "ok") && null;
-  const before = failing.get(name);
-  if (before?.at) return before;
-  const at = check.observed_at ?? new Date().toISOString();
-  failing.set(name, { at, seen: before === "ok" });
-  return failing.get(name);
-}
 
 function light(name, check, received) {
   const level = check.status === "error" && !check.critical ? "degraded" : check.status;
-  const bad = since(name, check);
+  const bad = failing.get(name);
   const seen = check.age_seconds === null ? null : ago(received - check.age_seconds * 1000);
   return el("li", { class: `light ${level}` }, icon(level), el("div", {},
     el("p", {}, el("b", {}, name), " ", el("span", { class: "word" }, WORDS[check.status]),
       check.critical ? el("span", { class: "tag" }, "critical") : null),
     check.detail ? el("p", { class: "detail" }, check.detail) : null,
-    bad ? el("p", { class: "quiet" }, `${bad.seen ? "since" : "since before"} ${clock(bad.at)}`) : null,
+    bad ? el("p", { class: "quiet" }, `since ${bad.seen ? "" : "before "}${clock(bad.at)}`) : null,
     el("p", { class: "quiet" }, seen ? `${ms(check.latency_ms)} · ` : "", seen)));
 }
 

@@ -3,9 +3,9 @@
 import { Problem, Unreachable, logIn, logOut, mayHaveSession, read, usesToken, useToken, wantsTenant } from "./access.js";
 import { prepareChart, showChart } from "./chart.js";
 import { ago, byId, clock, duration, plural, render, tick } from "./dom.js";
-import { prepareEndpoints, showEndpoints } from "./endpoints.js";
+import { misses, prepareEndpoints, showEndpoints } from "./endpoints.js";
 import { showAbout, showComponents, showDatabase, showTotals } from "./panels.js";
-import { icon, verdict } from "./verdict.js";
+import { icon, note, verdict } from "./verdict.js";
 
 const PERIOD_MS = 5000;
 const LONGEST_MS = 60_000;
@@ -74,8 +74,10 @@ async function tellWho() {
 
 function refused(error) {
   if (!(error instanceof Problem) || ![401, 403].includes(error.status)) {
-    // Where the session store is down a token helps: it needs none.
-    if (error instanceof Problem && access !== "open") needLogin(`The figures cannot be read: ${error.message}.`);
+    // Where the session store is down a token helps, since it needs none; the session may be good again in a moment.
+    if (access === "open" || !(error instanceof Problem)) return;
+    needLogin(`The figures cannot be read: ${error.message}.`);
+    access = "unknown";
     return;
   }
   const lacks = error.status === 403;
@@ -99,12 +101,13 @@ function needLogin(problem) {
 
 function complain(problem) {
   byId("access-problem").hidden = !problem;
-  byId("access-problem").textContent = problem;
+  if (byId("access-problem").textContent !== problem) byId("access-problem").textContent = problem;
 }
 
 function show(gone, error) {
+  note(seen.health?.checks);
   const [level, sentence] = verdict(seen.health, gone);
-  document.title = `${sentence} – status`;
+  document.title = `${sentence} · status`;
   document.body.toggleAttribute("data-stale", gone);
   byId("headline").dataset.level = level;
   render(byId("headline-icon"), level, () => [icon(level)]);
@@ -127,9 +130,9 @@ function more(gone, error) {
   }
   if (!seen.figures) return "";
   const { errors, endpoints, requests } = seen.figures.last_5_minutes;
-  const missed = endpoints.filter((each) => each.p95_ms > each.target_ms).length;
+  const missed = endpoints.filter(misses).length;
   return `In the last 5 minutes ${plural(requests, "request")}, ${errors ? plural(errors, "error") : "no errors"}, `
-    + (missed ? `${plural(missed, "endpoint")} over target` : "no endpoint over target");
+    + (missed ? `${plural(missed, "endpoint")} over target` : "every endpoint within its target");
 }
 
 function showFigures() {
@@ -208,10 +211,13 @@ function pause() {
   paused = !paused;
   byId("pause").setAttribute("aria-pressed", String(paused));
   byId("pause").textContent = paused ? "Paused" : "Pause";
-  if (!paused) ask();
+  if (paused) clearTimeout(timer);
+  else ask();
 }
 
 byId("host").textContent = location.host;
+byId("tools").hidden = false;
+byId("headline").hidden = false;
 byId("tenant-field").hidden = !wantsTenant;
 byId("tenant").required = wantsTenant;
 byId("login").addEventListener("submit", enter);

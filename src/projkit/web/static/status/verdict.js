@@ -1,6 +1,6 @@
 // What is said of it all in one sentence, and by which shape: never by colour alone.
 
-import { svg } from "./dom.js";
+import { clock, svg } from "./dom.js";
 
 const SHAPES = {
   ok: ["M12 2a10 10 0 1 0 0 20a10 10 0 1 0 0-20z", "M7.5 12.5l3 3l6-6.5"],
@@ -15,10 +15,27 @@ export function icon(level) {
     svg("path", { d: outline, class: "outline" }), svg("path", { d: mark, class: "mark" }));
 }
 
+// The checks that fail: since when, and whether this page has seen them begin to.
+export const failing = new Map();
+const well = new Set();
+
+export function note(checks) {
+  for (const [name, check] of Object.entries(checks ?? {})) {
+    if (check.status === "ok") {
+      well.add(name);
+      failing.delete(name);
+    } else if (!failing.has(name)) {
+      failing.set(name, { at: check.observed_at ?? new Date().toISOString(), seen: well.has(name) });
+    }
+  }
+}
+
 function said([name, check]) {
-  const detail = check.detail ?? (check.status === "unknown" ? "not seen yet" : "fails");
+  const since = failing.get(name)?.seen ? ` since ${clock(failing.get(name).at)}` : "";
+  // The class of an error is for the component's own light.
+  const detail = (check.detail ?? (check.status === "unknown" ? "not seen yet" : "fails")).replace(/ \(\w+\)$/, "");
   if (detail.startsWith("not seen")) return `${name} was ${detail}`;
-  return /^[a-z]/.test(detail) ? `${name} ${detail}` : `${name}: ${detail}`;
+  return (/^[a-z]/.test(detail) ? `${name} ${detail}` : `${name}: ${detail}`) + since;
 }
 
 function matters(checks) {
