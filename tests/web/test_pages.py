@@ -98,3 +98,14 @@ async def test_https_alone_from_now_on(
             if is_page(answer) or is_loaded(path):
                 value = answer.headers.get("strict-transport-security")
                 assert value == ("max-age=31536000" if strict else None)
+
+
+async def test_what_the_status_page_is_told(sqlite_url: str) -> None:
+    """What logging in and out needs is written into it: CSRF header and cookie, and whether there are tenants."""
+    async with pages(sqlite_url, "http") as found:
+        plain = found["/api/v1/monitoring"].text
+    assert 'data-csrf-header="X-CSRF-Token" data-csrf-cookie="csrf_token" data-tenants="no"' in plain
+    other = {"csrf_header_name": "X-Proof", "csrf_cookie_name": "proof", "cookie_host_prefix": True}
+    async with pages(sqlite_url, "https", tenant_claim="org", **other) as found:
+        changed = found["/api/v1/monitoring"]
+    assert 'data-csrf-header="X-Proof" data-csrf-cookie="__Host-proof" data-tenants="yes"' in changed.text

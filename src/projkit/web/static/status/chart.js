@@ -18,7 +18,7 @@ function moments(history, seconds) {
     .filter((each, index) => each.seconds >= 3 || index < history.length - 1 || index === 0)
     .map((each) => ({ ...each, to: Date.parse(each.at), from: Date.parse(each.at) - each.seconds * 1000,
       rate: each.requests / Math.max(each.seconds, 1), failed: each.errors / Math.max(each.seconds, 1) }))
-    .filter((each) => end - each.from <= (seconds + 10) * 1000);
+    .filter((each) => end - each.to <= seconds * 1000);
 }
 
 function axis(y, most, unit, width) {
