@@ -56,7 +56,7 @@ def types(session: nox.Session) -> None:
     """mypy --strict over everything."""
     install(session, "types")
     session.run("mypy", "src", "tests", "examples", "noxfile.py")
-    scripts = ("run", "authentication", "session_check", "row_level_security")
+    scripts = ("run", "errors", "authentication", "session_check", "row_level_security")
     paths = [f"benchmarks/{name}.py" for name in scripts]
     session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})
 
@@ -67,7 +67,7 @@ def bench(session: nox.Session) -> None:
     install(session, "bench")
     session.run("python", "benchmarks/run.py", *session.posargs)
     quick = ["--quick"] if "--quick" in session.posargs else []
-    for script in ("authentication", "row_level_security"):
+    for script in ("errors", "authentication", "row_level_security"):
         session.run("python", f"benchmarks/{script}.py", *quick)
 
 

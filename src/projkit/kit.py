@@ -1,13 +1,11 @@
 """The kit: the one place where everything is put together."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from starlette.routing import Route
 
 from projkit import __version__
@@ -26,10 +24,15 @@ from projkit.auth.session_service import SessionService
 from projkit.auth.wiring import AuthParts, build_auth, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.db.connect import open_database
+from projkit.db.given import GivenEngine, resolve_engine
 from projkit.db.port import Database
 from projkit.db.tables import build_tables
-from projkit.errors import ConfigurationError
-from projkit.health import routes as health
+from projkit.errors import ProjkitError
+from projkit.health.celery import CeleryApp
+from projkit.health.checks import HealthCheck
+from projkit.health.refresher import Refresher
+from projkit.health.routes import HealthRoutes
+from projkit.health.service import Health
 from projkit.http.application import Application, Authenticate
 from projkit.http.client import ClientAddresses
 from projkit.http.cursor import CursorCodec
@@ -43,10 +46,7 @@ from projkit.http.routing import Endpoint
 from projkit.http.timing import TimingMiddleware
 from projkit.identity import Principal
 from projkit.lifecycle import Lifecycle
-from projkit.monitoring import routes as monitoring
-from projkit.monitoring.database import DatabaseReport
-from projkit.monitoring.performance import PerformanceReport
-from projkit.monitoring.system import SystemInfo, framework_of, system_info
+from projkit.monitoring.service import Monitoring
 from projkit.projects.facade import Projects
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.routes import ProjectRoutes, Services
@@ -54,16 +54,14 @@ from projkit.projects.service import ProjectService
 from projkit.redis.connect import RedisClient, close_redis, open_redis
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
-from projkit.telemetry.credentials import CredentialCounter
-from projkit.telemetry.csrf import CsrfCounter
-from projkit.telemetry.history import History, Sampler
-from projkit.telemetry.host_routes import host_route
+from projkit.telemetry.collector import RecorderCollector
+from projkit.telemetry.history import Sampler
+from projkit.telemetry.host_routes import HostRoutes
 from projkit.telemetry.recorder import Recorder
 from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp
 
-Engine = AsyncEngine | async_sessionmaker[Any] | Callable[[], AsyncEngine | async_sessionmaker[Any]]
 # Frameworks type scopes and messages each in their own way, so theirs are taken as they come.
 HostApp = Callable[[Any, Any, Any], Awaitable[Any]]
 _CURSOR_KEY: Final = "cursor"
@@ -72,7 +70,7 @@ _CURSOR_KEY: Final = "cursor"
 class Running:
     """What runs on one event loop."""
 
-    __slots__ = ("_redis", "_sampler", "auth", "authenticate", "database", "services")
+    __slots__ = ("_redis", "_sampler", "auth", "authenticate", "database", "health", "services")
 
     def __init__(
         self,
@@ -81,6 +79,7 @@ class Running:
         auth: AuthParts,
         authenticate: Authenticate,
         redis: RedisClient | None,
+        health: Refresher,
         sampler: Sampler,
     ) -> None:
         self._sampler = sampler
@@ -89,10 +88,12 @@ class Running:
         self.auth = auth
         self.authenticate = authenticate
         self._redis = redis
+        self.health = health
 
     async def close(self) -> None:
         """Closes what was opened; what the host handed in stays open."""
         await self._sampler.close()
+        await self.health.close()
         await self.auth.close()
         if self._redis is not None:
             await close_redis(self._redis)
@@ -101,6 +102,7 @@ class Running:
     def abandon(self) -> None:
         """Lets go of what was opened on an event loop that has been closed."""
         self.auth.passwords.close()
+        self.health.abandon()
         self.database.abandon()
 
 
@@ -118,6 +120,7 @@ class ProjKit:
         get_principal: asks the host who is calling, from the ASGI scope, instead of reading tokens; may be a
             coroutine function; None means nobody.
         csrf_check: the host's own check of a request's CSRF token, in place of the kit's.
+        celery_app: the host's ``celery.Celery``, or a function that gives it, for the health check of its workers.
         clock: the time that rows are dated by.
 
     Raises:
@@ -128,11 +131,12 @@ class ProjKit:
         self,
         settings: Settings | None = None,
         *,
-        engine: Engine | None = None,
+        engine: GivenEngine | None = None,
         redis: RedisClient | Callable[[], RedisClient] | None = None,
         authenticate: HostLogin | None = None,
         get_principal: GetPrincipal | None = None,
         csrf_check: CsrfCheck | None = None,
+        celery_app: CeleryApp | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self.settings = settings or Settings()
@@ -140,16 +144,28 @@ class ProjKit:
         self._recorder = Recorder(
             self.settings.metrics_directory, slow_seconds=self.settings.slow_request_seconds
         )
-        self._history = History(self._recorder)
-        self._host_framework: str | None = None
         self._engine = engine
         self._redis = redis
         self._host_login = authenticate
         self._get_principal = get_principal
         self._csrf_check = csrf_check
-        self._count_credential = CredentialCounter(self.registry)
-        self._count_csrf = CsrfCounter(self.registry)
+        self.registry.register(RecorderCollector(self._recorder))
         self._clock = clock
+        self._health = Health(self.settings, has_redis=redis is not None, celery_app=celery_app)
+        brought = {
+            "engine": engine,
+            "redis": redis,
+            "authenticate": authenticate,
+            "get_principal": get_principal,
+            "celery_app": celery_app,
+        }
+        self._monitoring = Monitoring(
+            self.settings,
+            self._recorder,
+            version=__version__,
+            database=self._running_database,
+            given=frozenset(name for name, value in brought.items() if value is not None),
+        )
         self._tables = build_tables(self.settings.table_prefix)
         self._lifecycle: Lifecycle[Running] = Lifecycle(self._open)
         self._application = Application(
@@ -209,10 +225,26 @@ class ProjKit:
         """Turns readiness to 503, so that no new requests are sent here; those that come are still answered."""
         self._lifecycle.draining = True
 
+    def add_health_check(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        *,
+        critical: bool = False,
+        timeout: float = 1.0,
+        period: float = 5.0,
+    ) -> None:
+        """Adds a health check of the host's: see :class:`~projkit.health.HealthCheck`. Also while the kit runs.
+
+        Raises:
+            ConfigurationError: the name is taken, or a value is wrong.
+        """
+        self._health.add(HealthCheck(name, function, critical, timeout, period))
+
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # what hosts pass
         """The kit's lifespan, to be given to the host or entered in the host's own; may be entered more than once."""
-        self._host_framework = framework_of(app) or self._host_framework
+        self._monitoring.host_is(app)
         await self._lifecycle.enter()
         try:
             yield
@@ -226,18 +258,18 @@ class ProjKit:
         prefix: str = "",
         auth: PathRules | None = None,
         performance: bool = True,
-        route_of: RouteOf = host_route,
+        route_of: RouteOf | None = None,
     ) -> ASGIApp:
         """One ASGI app of both: the kit's paths below ``prefix`` go to the kit, everything else to the host.
 
         With ``auth`` the host's own paths are guarded by these rules, as :class:`AuthMiddleware` takes them. With
         ``performance`` the host's answers are timed and counted as the kit's are, each under the template that
-        ``route_of`` reads from the scope.
+        ``route_of`` reads from the scope; Starlette's, FastAPI's and Litestar's are known without.
         """
-        self._host_framework = framework_of(host_app) or self._host_framework
+        self._monitoring.host_is(host_app)
         host = host_app if auth is None else AuthMiddleware(host_app, self, rules=auth)
         if performance:
-            host = HostTimingMiddleware(host, self._recorder, route_of)
+            host = HostTimingMiddleware(host, self._recorder, route_of or HostRoutes(host_app))
         return WrappedApp(
             self,
             host,
@@ -283,18 +315,22 @@ class ProjKit:
         oidc = OidcRoutes(
             lambda: self._lifecycle.get().auth.oidc, self.settings, cookies, addresses, auth.cookies_of
         )
+        health = HealthRoutes(
+            self._health,
+            self.settings.shows_health_details,
+            version=__version__,
+            running=self._refresher,
+            draining=lambda: self._lifecycle.draining,
+            admits=admission.monitoring,
+            authenticate=self._authenticate,
+            traffic=self._monitoring.traffic,
+        )
         api = [
             *routes.endpoints(),
             *auth.endpoints(),
             *oidc.endpoints(),
-            *health.endpoints(prefix, self._is_ready),
-            *monitoring.endpoints(
-                prefix,
-                admission.monitoring,
-                PerformanceReport(self._recorder, self._history, prefix),
-                DatabaseReport(self._recorder, self._running_database),
-                self._system_info,
-            ),
+            *health.endpoints(prefix, root_paths=self.settings.health_root_paths),
+            *self._monitoring.endpoints(admission.monitoring),
             *telemetry.endpoints(self.settings.metrics_path, self.registry, admission.metrics),
         ]
         in_production = self.settings.env == "production"
@@ -311,38 +347,10 @@ class ProjKit:
         running = self._lifecycle.running
         return None if running is None else running.database
 
-    def _system_info(self, request: Request) -> SystemInfo:
-        host = framework_of(request.scope.get("app")) or self._host_framework
-        settings = self.settings
-        enabled: dict[str, bool | str] = {
-            "database": settings.dialect if self._engine is None else "engine of the host",
-            "database_mode": settings.database_mode,
-            "redis": settings.redis_url is not None or self._redis is not None,
-            "sessions": settings.session_backend,
-            "celery": settings.celery_broker_url is not None,
-            "oidc": bool(settings.oidc_providers),
-            "resource_server": bool(settings.oidc_resource_issuer),
-            "legacy_tokens": bool(settings.legacy_secret),
-            "row_level_security": settings.row_level_security,
-            "registration": settings.registration == "open",
-            "host_users": self._host_login is not None,
-            "host_principals": self._get_principal is not None,
-            "multiple_workers": self._recorder.directory is not None,
-        }
-        loop = type(asyncio.get_running_loop())
-        return system_info(
-            settings,
-            self._recorder,
-            version=__version__,
-            host_framework=host,
-            event_loop=f"{loop.__module__}.{loop.__qualname__}",
-            enabled=enabled,
-        )
-
-    def _is_ready(self) -> bool:
+    def _refresher(self) -> Refresher | None:
         # Nobody sends requests to what is not ready, so that the probe itself must begin a lazy start.
-        self._lifecycle.begin()
-        return self.ready
+        running = self._lifecycle.begin()
+        return None if running is None else running.health
 
     def _owns(self, path: str) -> bool:
         """Whether the path is among the kit's; beside them a host may have routes below the same prefix."""
@@ -355,14 +363,18 @@ class ProjKit:
 
     async def _open(self) -> Running:
         keys = KeyRing(self.settings)
-        database = await open_database(
-            self.settings, self._tables, _resolve(self._engine), observer=self._recorder
-        )
+        engine = resolve_engine(self._engine)
+        redis, own_redis = self._open_redis()
+        try:
+            watched = self._health.prepare(engine, redis if own_redis is None else None)
+            database = await open_database(self.settings, self._tables, engine, observer=self._recorder)
+        except ProjkitError as error:
+            self._health.cannot_start(error)
+            raise
         service = ProjectService(
             database, self._tables, cursors=CursorCodec(partial(keys.secrets, _CURSOR_KEY)), clock=self._clock
         )
         creation = IdempotentCreation(database, self._tables, service, clock=self._clock)
-        redis, own_redis = self._open_redis()
         auth = build_auth(
             self.settings,
             keys,
@@ -370,16 +382,17 @@ class ProjKit:
             self._tables,
             redis,
             clock=utc_now,  # tokens go by the real time, whatever rows are dated by
-            count=self._count_credential,
-            count_csrf=self._count_csrf,
+            count=self._recorder.credential,
+            count_csrf=self._recorder.csrf_check,
             authenticate=self._host_login,
             csrf_check=self._csrf_check,
         )
         authenticate: Authenticate = auth.services.authenticator
         if self._get_principal is not None:
             authenticate = HostAuthenticator(self._get_principal)
-        sampler = Sampler(self._history, lambda: self._recorder.pool(database.connections()))
-        return Running(database, Services(service, creation), auth, authenticate, own_redis, sampler)
+        sampler = self._monitoring.sample(database)
+        services = Services(service, creation)
+        return Running(database, services, auth, authenticate, own_redis, await watched.start(), sampler)
 
     def _open_redis(self) -> tuple[RedisClient | None, RedisClient | None]:
         """The client to use, and the one to close."""
@@ -395,22 +408,6 @@ class ProjKit:
 
     async def _started_projects(self) -> ProjectService:
         return (await self._lifecycle.start()).services.projects
-
-
-def _resolve(engine: Engine | None) -> AsyncEngine | None:
-    if engine is None:
-        return None
-    given: object = engine
-    if callable(given) and not isinstance(given, async_sessionmaker):
-        given = given()
-    if isinstance(given, async_sessionmaker):
-        given = given.kw["bind"]
-    if not isinstance(given, AsyncEngine):
-        raise ConfigurationError(
-            "engine must be an AsyncEngine, an async_sessionmaker that is bound to one, or a function that gives one "
-            f"of them, not {type(given).__name__}; make one with: sqlalchemy.ext.asyncio.create_async_engine(url)"
-        )
-    return given
 
 
 async def _no_host(scope: Scope, receive: Receive, send: Send) -> None:

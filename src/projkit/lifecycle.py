@@ -97,13 +97,16 @@ class Lifecycle(Generic[R]):
         if slot.holders <= 0:
             await self.stop()
 
-    def begin(self) -> None:
-        """Starts in the background where no lifespan did, for who may not wait."""
+    def begin(self) -> R | None:
+        """What runs on this event loop; where no lifespan did, starts in the background, for who may not wait."""
+        if self._loop is asyncio.get_running_loop() and self._running is not None:
+            return self._running
         slot = self._slot()
         if slot.running is None and slot.starting is None and self._may_try(slot):
             self._warn()
             slot.starting = asyncio.get_running_loop().create_task(self._start(slot))
             slot.starting.add_done_callback(_log_failure)
+        return slot.running
 
     async def ensure(self) -> None:
         """Starts at the first request where no lifespan did, and says so once.

@@ -64,8 +64,12 @@ RULES: Final[dict[str, Rule]] = {
     "GET /api/v1/auth/oidc/{provider}/callback": Rule("public", "login_failed"),
     "GET /api/v1/auth/jwks": Rule("public", 200),
     "GET /.well-known/jwks.json": Rule("public", 200),
+    "GET /api/v1/health": Rule("public", 200),
     "GET /api/v1/health/live": Rule("public", 200),
     "GET /api/v1/health/ready": Rule("public", 200),
+    "GET /api/v1/health/detailed": Rule("public", 200),
+    "GET /livez": Rule("public", 200),
+    "GET /readyz": Rule("public", 200),
     "GET /api/v1/openapi.json": Rule("public", 200),
     "GET /api/v1/docs": Rule("public", 200),
     "GET /api/v1/docs/swagger-ui-bundle.js": Rule("public", 200),
@@ -87,7 +91,7 @@ RULES: Final[dict[str, Rule]] = {
 PROVIDER: Final = {"issuer": "http://127.0.0.1:9", "client_id": "projkit"}
 EVERYTHING_ON: Final[dict[str, Any]] = {
     "registration": "open", "legacy_secret": forge.LEGACY_SECRET, "public_url": "http://127.0.0.1",
-    "oidc_providers": {"acme": PROVIDER},
+    "oidc_providers": {"acme": PROVIDER}, "health_root_paths": True,
 }  # fmt: skip
 BOTH: Final = ("projects:read", "projects:write")
 CALLERS: Final = ("nobody", "owner", "other", "read-only", "admin", "expired", "legacy")

@@ -132,6 +132,16 @@ def test_redis_that_does_not_answer(run: Run) -> None:
     assert "hidden" not in detail
 
 
+def test_celery(run: Run, tmp_path: Path) -> None:
+    """A broker without workers is a warning, one that does not answer a failure that tells no password."""
+    with redis_server(tmp_path) as url:
+        line = found(run, expect=0, PROJKIT_CELERY_BROKER_URL=url)["celery"]
+        assert (line["ok"], line["warning"], "start a worker" in line["detail"]) == (True, True, True)
+    said = wrong(run, PROJKIT_CELERY_BROKER_URL="amqp://u:hidden@127.0.0.1:1//")["celery"]
+    assert "PROJKIT_CELERY_BROKER_URL" in said
+    assert "hidden" not in said
+
+
 def test_the_demo_user_in_production(run: Run) -> None:
     """A database in which the demo's user still has the password that everybody knows is not for production."""
     variables = {"PROJKIT_SECRET": SECRET, "PROJKIT_ENV": "production"}

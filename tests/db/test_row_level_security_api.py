@@ -67,3 +67,15 @@ def open_client(request: pytest.FixtureRequest, walled: Walled, clock: Clock) ->
 async def test_orders(client: Client, key: str) -> None:
     """Pages keep their order, also in the list of two segments."""
     await lists.test_orders(client, key, descending=True, limit=3)
+
+
+async def test_what_statements_are_about(walled: Walled) -> None:
+    """Figures name the table that a statement within the security's own asks."""
+    settings = walled.settings()
+    kit = ProjKit(settings)
+    async with kit.lifespan(), Client(kit, settings) as client:
+        await client.project()
+        await client.get("/api/v1/projects")
+        found = (await client.get("/api/v1/monitoring/metrics/database")).json()
+    kinds = {(each["operation"], each["table"]) for each in found["statements"]}
+    assert {("INSERT", "projkit_projects"), ("SELECT", "projkit_projects")} <= kinds

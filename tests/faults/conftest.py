@@ -60,7 +60,12 @@ def headers(subject: str = "alice") -> dict[str, str]:
 
 @contextmanager
 def serve(
-    database_url: str, *, prefix: Sequence[str] = (), file_bytes: int | None = None, **variables: str
+    database_url: str,
+    *,
+    prefix: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+    file_bytes: int | None = None,
+    **variables: str,
 ) -> Iterator[Server]:
     """A server on a free port, ready; whatever has become of it, it is gone afterwards."""
     log = Path(tempfile.mkstemp(suffix=".log")[1])
@@ -70,11 +75,14 @@ def serve(
     }  # fmt: skip
     limit = [] if file_bytes is None else ["prlimit", f"--fsize={file_bytes}"]
     with log.open("wb") as output:
-        process = subprocess.Popen([*prefix, *limit, *SERVE], stderr=output, env=environment)
+        process = subprocess.Popen(
+            [*prefix, *limit, *SERVE, *arguments], stderr=output, env=environment, start_new_session=True
+        )
     try:
         yield Server(_address(process, log), process, log)
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too: they outlive it
         process.wait()
         log.unlink()
 

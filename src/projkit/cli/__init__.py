@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from projkit import __version__
-from projkit.cli import check, database, keys, purge, serve, token, transfer, user
+from projkit.cli import assets, check, database, keys, purge, serve, token, transfer, user
 from projkit.cli.console import app, failed
 from projkit.errors import ProjkitError
 from projkit.settings import UnknownSettingWarning
 
-__all__ = ["check", "database", "keys", "main", "purge", "serve", "token", "transfer", "user"]
+__all__ = ["assets", "check", "database", "keys", "main", "purge", "serve", "token", "transfer", "user"]
 
 
 def _show_version(wanted: bool) -> None:

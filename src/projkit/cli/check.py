@@ -23,6 +23,8 @@ from projkit.db.port import Database
 from projkit.db.statement import Statement
 from projkit.db.tables import Tables, build_tables
 from projkit.errors import ConfigurationError, ProjkitError, UnavailableError
+from projkit.health.celery import celery_check
+from projkit.health.checks import CheckFailedError
 from projkit.redis.connect import open_redis
 from projkit.redis.memory import eviction_policies
 from projkit.settings import Settings, unknown_variables
@@ -43,7 +45,7 @@ class Finding(NamedTuple):
 def check(
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """Look at settings, secrets, Redis, database, migrations, clock and users: a line each, with the mend."""
+    """Look at settings, secrets, Redis, Celery, database, migrations, clock and users: a line each, with the mend."""
     findings = asyncio.run(_findings())
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings]))
@@ -64,6 +66,8 @@ async def _findings() -> list[Finding]:
     found = [_settings(settings), _secrets(settings)]
     if settings.redis_url is not None:
         found.append(await _redis(settings))
+    if settings.celery_broker_url is not None:
+        found.append(await asyncio.to_thread(_celery, settings.celery_broker_url.get_secret_value()))
     if settings.embedded and not settings.sqlite_path.exists() and settings.sqlite_path.parent.is_dir():
         detail = f"{settings.sqlite_path} is made at the first start"
         return [*found, Finding("database", ok=True, detail=detail)]
@@ -151,6 +155,21 @@ async def _redis(settings: Settings) -> Finding:
         )
         return Finding("redis", ok=True, detail=detail, warning=True)
     return Finding("redis", ok=True, detail=f"answers and {holds}")
+
+
+def _celery(broker_url: str) -> Finding:
+    """What the health check sees; without a worker at this moment nothing is configured wrongly."""
+    mend = "start it, or correct PROJKIT_CELERY_BROKER_URL"
+    try:
+        data = celery_check(None, broker_url).function()
+    except ConfigurationError as error:
+        return Finding("celery", ok=False, detail=error.detail)
+    except CheckFailedError as error:
+        if error.data is None:
+            return Finding("celery", ok=False, detail=f"{error.detail}; {mend}")
+        detail = f"the broker answers, but {error.detail}; start a worker"
+        return Finding("celery", ok=True, detail=detail, warning=True)
+    return Finding("celery", ok=True, detail=f"the broker and {data['workers']} worker(s) answer")
 
 
 async def _clock(settings: Settings, database: Database, _: Tables) -> Finding:

@@ -27,6 +27,8 @@ from projkit.errors import ConfigurationError
 from projkit.identity import DEFAULT_SCOPES
 from projkit.settings import Settings
 
+# How long a worker may take to start, or to answer its parent, on a machine that is busy.
+_WORKER_SECONDS: Final = 30
 _LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -61,6 +63,7 @@ def serve(
         server_header=False,
         proxy_headers=False,  # whom to believe says PROJKIT_TRUSTED_PROXIES, and uvicorn would believe this machine
         lifespan="on",
+        timeout_worker_healthcheck=_WORKER_SECONDS,
         timeout_graceful_shutdown=int(settings.request_timeout_seconds) + 1,
     )
     listener = _listen(config, host, port)

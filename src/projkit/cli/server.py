@@ -105,7 +105,7 @@ class Served:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _closing(send) if self._draining else send)
             return
 
         async def started(message: Message) -> None:
@@ -139,6 +139,20 @@ class Served:
             loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, None)
 
         return handle
+
+
+def _closing(send: Send) -> Send:
+    """Asks the client to come back on another connection (RFC 9112 §9.6).
+
+    A request that is sent on an idle connection in the moment in which the server closes it would be lost.
+    """
+
+    async def closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return closing
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,41 +1,185 @@
-"""Probes: is the process alive, and should it be sent requests."""
+"""Probes: is the process alive, should it be sent requests, and what is the matter.
 
-from collections.abc import Callable
-from typing import Final
+Nothing here waits for a dependency: all answers come from what a background task has seen.
+"""
 
-from pydantic import BaseModel
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Literal
 
+import orjson
+
+from projkit.errors import ProjkitError
+from projkit.health import report
+from projkit.health.checks import CheckStatus, Status
+from projkit.health.refresher import Refresher, View
+from projkit.health.schemas import HEALTH_JSON, DetailedHealth, HealthJson, HealthSummary, Probe
+from projkit.health.service import Health
+from projkit.http.negotiation import quality
 from projkit.http.request import Request
-from projkit.http.response import JSON_TYPE, NO_STORE, Response
-from projkit.http.routing import Answer, Endpoint
+from projkit.http.response import JSON_TYPE, NO_STORE, Header, Response
+from projkit.http.routing import JSON, Admits, Answer, Endpoint
+from projkit.identity import Principal
 
-_OK: Final = Response(200, b'{"status":"ok"}', (JSON_TYPE, NO_STORE))
-_ERROR: Final = Response(503, b'{"status":"error"}', (JSON_TYPE, NO_STORE, (b"retry-after", b"1")))
+Shown = Literal["always", "authorized", "never"]
+# Requests, errors, error_rate, p50_ms, p95_ms, p99_ms.
+Traffic = Callable[[], dict[str, Any]]
+
+# Whoever shows credentials that need a store which does not answer is told as little as anybody.
+_PERMISSION_SECONDS: Final = 0.5
+_SCOPE: Final = "monitoring:read"
+_RETRY: Final[Header] = (b"retry-after", b"1")
+_VARY: Final[Header] = (b"vary", b"Accept, Authorization, Cookie")
+_CODES: Final[Mapping[Status, int]] = {"ok": 200, "degraded": 200, "error": 503}
 
 
-class Probe(BaseModel):
-    """The state of one probe."""
+def _response(status: Status, body: object, *more: Header) -> Response:
+    failing: tuple[Header, ...] = (_RETRY,) if status == "error" else ()
+    return Response(_CODES[status], orjson.dumps(body), (*(more or (JSON_TYPE,)), NO_STORE, *failing))
 
-    status: str
+
+_PROBES: Final[Mapping[Status, Response]] = {
+    "ok": _response("ok", {"status": "ok"}),
+    "degraded": _response("degraded", {"status": "degraded"}),
+    "error": _response("error", {"status": "error"}),
+}
 
 
-def endpoints(prefix: str, is_ready: Callable[[], bool]) -> list[Endpoint]:
-    """``/health/live`` and ``/health/ready``; neither waits for anything."""
+class HealthRoutes:
+    """The handlers.
 
-    async def live(_: Request) -> Response:
-        return _OK
+    Args:
+        running: the refresher of this event loop; None where the kit has not started.
+        draining: whether the kit turns requests away.
+        shown: who gets more than the status.
+        admits: lets in without credentials, where they are asked for.
+        authenticate: who asks.
+        traffic: what was answered of late, if anybody counts it.
+    """
 
-    async def ready(_: Request) -> Response:
-        return _OK if is_ready() else _ERROR
+    def __init__(
+        self,
+        health: Health,
+        shown: Shown,
+        *,
+        version: str,
+        running: Callable[[], Refresher | None],
+        draining: Callable[[], bool],
+        admits: Admits,
+        authenticate: Callable[[Request], Awaitable[Principal]],
+        traffic: Traffic | None = None,
+    ) -> None:
+        self._health = health
+        self._shown = shown
+        self._version = version
+        self._running = running
+        self._draining = draining
+        self._admits = admits
+        self._authenticate = authenticate
+        self._traffic = traffic
 
-    return [
-        Endpoint(
-            "GET", f"{prefix}/health/live", live, "getLiveness", "Is the process alive?", "health",
-            {200: Answer("It is.", Probe)}, public=True, standalone=True,
-        ),
-        Endpoint(
-            "GET", f"{prefix}/health/ready", ready, "getReadiness", "Should it be sent requests?", "health",
-            {200: Answer("It should.", Probe),
-             503: Answer("It starts or drains.", Probe, headers=("Retry-After",))}, public=True, standalone=True,
-        ),
-    ]  # fmt: skip
+    def endpoints(self, prefix: str, *, root_paths: bool) -> list[Endpoint]:
+        """The four endpoints; with ``root_paths`` the probes also where Kubernetes' own programs have them."""
+        found = [
+            Endpoint(
+                "GET", f"{prefix}/health", self.summary, "getHealth", "How does it stand?", "health",
+                {200: Answer("It can be used.", HealthSummary),
+                 503: Answer("A critical check fails, or it starts or drains.", HealthSummary,
+                             headers=("Retry-After",))},
+                public=True, standalone=True,
+            ),
+            *self._probes(f"{prefix}/health/live", f"{prefix}/health/ready", "Liveness", "Readiness"),
+            Endpoint(
+                "GET", f"{prefix}/health/detailed", self.detailed, "getDetailedHealth", "What is the matter?", "health",
+                {200: _both("It can be used."),
+                 503: _both("A critical check fails, or it starts or drains.", "Retry-After")},
+                public=True, standalone=True,
+                description="Who may not see the details (setting `HEALTH_DETAILS`) gets `status` alone.",
+            ),
+        ]  # fmt: skip
+        if root_paths:
+            found += self._probes("/livez", "/readyz", "Livez", "Readyz")
+        return found
+
+    async def summary(self, _: Request) -> Response:
+        """``/health``."""
+        refresher, status = self._now()
+        database = None if refresher is None else refresher.check_status("database")
+        redis = None if refresher is None else refresher.check_status("redis")
+        body = {
+            "status": status,
+            "redis_connection": _connection(redis) if self._health.uses_redis else "not_configured",
+            "database_connection": _connection(database),
+        }
+        return _response(status, body)
+
+    async def live(self, _: Request) -> Response:
+        """``/health/live``: looks at nothing."""
+        return _PROBES["ok"]
+
+    async def ready(self, _: Request) -> Response:
+        """``/health/ready``."""
+        return _PROBES[self._now()[1]]
+
+    async def detailed(self, request: Request) -> Response:
+        """``/health/detailed``."""
+        refresher, status = self._now()
+        accept = request.header(b"accept") or ""
+        wanted = quality(accept, HEALTH_JSON)
+        as_health_json = HEALTH_JSON in accept.lower() and wanted > 0 and wanted >= quality(accept, JSON)
+        content_type = (b"content-type", HEALTH_JSON.encode()) if as_health_json else JSON_TYPE
+        if not await self._shows(request):
+            body = report.health_json_status(status) if as_health_json else {"status": status}
+            return _response(status, body, content_type, _VARY)
+        views: list[View]
+        if refresher is None:
+            views, system = self._health.views_without_refresher(), {}
+        else:
+            views = refresher.views()
+            system = report.system_of(views, refresher.sampler.latest, refresher.sampler.lag_seconds)
+        known: dict[str, Any] = {
+            "version": self._version, "uptime_seconds": self._health.uptime_seconds, "system": system,
+        }  # fmt: skip
+        if as_health_json:
+            return _response(status, report.health_json(status, views, **known), content_type, _VARY)
+        state = "starting" if refresher is None else "draining" if self._draining() else "ready"
+        traffic = None if self._traffic is None else self._traffic()
+        body = report.detailed(status, state, views, traffic=traffic, **known)
+        return _response(status, body, content_type, _VARY)
+
+    def _now(self) -> tuple[Refresher | None, Status]:
+        refresher = self._running()
+        if refresher is None or self._draining():
+            return refresher, "error"
+        return refresher, refresher.status()
+
+    async def _shows(self, request: Request) -> bool:
+        if self._shown != "authorized" or self._admits(request):
+            return self._shown != "never"
+        try:
+            async with asyncio.timeout(_PERMISSION_SECONDS):
+                return (await self._authenticate(request)).allows(_SCOPE)
+        except (ProjkitError, TimeoutError):
+            return False
+
+    def _probes(self, live: str, ready: str, live_name: str, ready_name: str) -> list[Endpoint]:
+        return [
+            Endpoint(
+                "GET", live, self.live, f"get{live_name}", "Is the process alive?", "health",
+                {200: Answer("It is.", Probe)}, public=True, standalone=True,
+            ),
+            Endpoint(
+                "GET", ready, self.ready, f"get{ready_name}", "Should it be sent requests?", "health",
+                {200: Answer("It should.", Probe),
+                 503: Answer("A critical check fails, or it starts or drains.", Probe, headers=("Retry-After",))},
+                public=True, standalone=True,
+            ),
+        ]  # fmt: skip
+
+
+def _connection(status: CheckStatus | None) -> str:
+    return "ok" if status == "ok" else "error"
+
+
+def _both(description: str, *headers: str) -> Answer:
+    return Answer(description, DetailedHealth, headers=("Vary", *headers), others={HEALTH_JSON: HealthJson})

@@ -8,7 +8,7 @@ from typing import Final
 from projkit.db.port import USAGE
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.http.response import Header
-from projkit.http.timing import REQUEST_ID, Exchange, RequestIds, Requests, record
+from projkit.http.timing import ERROR_TYPE, REQUEST_ID, Exchange, RequestIds, Requests, record
 
 TRACKING: Final = "projkit.tracking"
 _OURS: Final = frozenset({b"x-process-time", b"server-timing", b"x-request-id"})
@@ -74,7 +74,8 @@ class HostTimingMiddleware:
                 _fail(exchange)  # the server says 500 for an app that does not answer
         except CancelledError:
             raise
-        except Exception:
+        except Exception as error:
+            scope[ERROR_TYPE] = type(error).__name__
             _fail(exchange)
             raise
         finally:

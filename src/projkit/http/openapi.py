@@ -171,8 +171,9 @@ def _schemas(endpoints: list[Endpoint]) -> tuple[dict[type[BaseModel], dict[str,
         if endpoint.body is not None:
             wanted[(endpoint.body.schema, "validation")] = None
         for answer in endpoint.answers.values():
-            if isinstance(answer.schema, type):
-                wanted[(answer.schema, "serialization")] = None
+            for schema in (answer.schema, *answer.others.values()):
+                if isinstance(schema, type):
+                    wanted[(schema, "serialization")] = None
     refs, top = models_json_schema(list(wanted), ref_template=_REF, schema_generator=_Generator)
     return {model: ref for (model, _), ref in refs.items() if issubclass(model, BaseModel)}, top["$defs"]
 
@@ -256,6 +257,7 @@ def _answer(
     if answer.schema is not None:
         schema = refs[answer.schema] if isinstance(answer.schema, type) else dict(answer.schema)
         found["content"] = {answer.content_type: {"schema": schema}}
+        found["content"].update({name: {"schema": refs[each]} for name, each in answer.others.items()})
     if answer.links:
         found["links"] = dict(answer.links)
     return found

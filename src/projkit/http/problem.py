@@ -67,6 +67,7 @@ def problem_response(error: errors.ProjkitError, request: Request) -> Response:
 
 def unhandled(error: Exception, request: Request) -> Response:
     """The answer to what nobody expected; the traceback goes to the log, once."""
+    request.scope["projkit.error_type"] = type(error).__name__
     logger.error(
         "unhandled %s in %s %s, request %s",
         type(error).__name__,

@@ -34,6 +34,7 @@ class Answer:
     content_type: str = JSON
     headers: tuple[str, ...] = ()
     links: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, type[BaseModel]] = field(default_factory=dict)  # of other media types, by Accept
 
 
 @dataclass(frozen=True, slots=True)

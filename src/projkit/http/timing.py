@@ -21,6 +21,7 @@ slow_logger: Final = logging.getLogger("projkit.slow")
 
 UNKNOWN_ROUTE: Final = "__unknown__"
 REQUEST_ID: Final = "projkit.request_id"
+ERROR_TYPE: Final = "projkit.error_type"
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACE: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context §3.2
 
@@ -41,6 +42,9 @@ class Requests(Protocol):
 
     def disconnect(self, method: str, route: str) -> None:
         """A client went away before it had its answer."""
+
+    def exception(self, route: str, error_type: str) -> None:
+        """One has failed in a way that nobody expected."""
 
     def websocket(self, route: str, outcome: str, seconds: float) -> None:
         """A WebSocket has ended."""
@@ -154,6 +158,8 @@ def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> 
         requests.disconnect(scope["method"], route)
     else:
         requests.request(scope["method"], route, exchange.status, seconds)
+        if exchange.status >= 500 and (error_type := scope.get(ERROR_TYPE)) is not None:
+            requests.exception(route, error_type)
     if seconds > requests.slow_seconds:
         line = fields(scope, route, exchange)
         slow_logger.warning(

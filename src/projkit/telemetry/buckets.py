@@ -46,11 +46,10 @@ def percentile(buckets: Sequence[float], share: float, longest: float = float("i
         count = buckets[index]
         if count and passed + count >= wanted:
             lower = BOUNDS[index - 1] if index else 0.0
-            upper = BOUNDS[index] if index < len(BOUNDS) else max(longest, lower)
-            upper = min(upper, longest) if longest > lower else upper
+            upper = max(min(BOUNDS[index] if index < len(BOUNDS) else longest, longest), lower)
             if upper == float("inf"):
                 return lower
-            return lower + (upper - lower) * (wanted - passed) / count
+            return min(lower + (upper - lower) * (wanted - passed) / count, upper)
         passed += count
     return BOUNDS[-1]  # pragma: no cover - the loop ends in the bucket of the last
 

@@ -8,13 +8,15 @@ import asyncio
 import fcntl
 import json
 import logging
+import os
+import weakref
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
-from typing import IO, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from projkit.telemetry.buckets import SIZE
 from projkit.telemetry.figures import Endpoints, Figures, endpoints_of, total_of
@@ -94,17 +96,18 @@ class _Memory:
 class _Files:
     def __init__(self, directory: WorkerDirectory) -> None:
         self._path = directory.path
-        self._lock: IO[str] | None = None
+        self._sampling = False
 
     def may_add(self) -> bool:
-        if self._lock is None:
-            lock = (self._path / "sampler").open("w")
+        if not self._sampling:
+            lock = os.open(self._path / "sampler", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                lock.close()
+                os.close(lock)
                 return False
-            self._lock = lock
+            weakref.finalize(self, os.close, lock)
+            self._sampling = True
         return True
 
     def add(self, sample: Sample) -> None:

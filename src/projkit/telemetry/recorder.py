@@ -8,21 +8,26 @@ from typing import Final
 
 from projkit.db.observer import Observed
 from projkit.telemetry.buckets import BOUNDS
-from projkit.telemetry.cells import Cells, Row, Table
+from projkit.telemetry.cells import Cells, Family, Labels, Row, Table
 from projkit.telemetry.families import (
     ACTIVE,
+    CREDENTIALS,
+    CSRF_CHECKS,
     DATABASE_ERRORS,
     DISCONNECTS,
+    EXCEPTIONS,
     FAMILIES,
     FILE_BYTES,
     HTTP,
     LAST_ERROR,
+    LOGINS,
     MAX,
     METHODS,
     OTHER,
     OTHER_METHOD,
     POOL,
     POOL_WAIT,
+    REDIS,
     SLOW,
     SLOW_STATEMENTS,
     STATEMENTS,
@@ -121,13 +126,35 @@ class Recorder:
     def disconnect(self, method: str, route: str) -> None:
         """A client went away before it had its answer."""
         method = method if method in METHODS else OTHER_METHOD
-        self.open().row(DISCONNECTS, (method, route), (OTHER_METHOD, OTHER))[0] += 1
+        self._count(DISCONNECTS, (method, route), (OTHER_METHOD, OTHER))
 
     def websocket(self, route: str, outcome: str, seconds: float) -> None:
         """A WebSocket has ended: ``accepted`` ones were open for so long."""
         cells = self.open().row(WEBSOCKETS, (route, outcome), (OTHER, outcome))
         cells[0] += 1
         cells[1] += seconds
+
+    def exception(self, route: str, error_type: str) -> None:
+        """A request has failed in a way that nobody expected."""
+        self._count(EXCEPTIONS, (route, error_type), (OTHER, OTHER))
+
+    # --- authentication and Redis
+
+    def credential(self, transport: str, format_: str, outcome: str) -> None:
+        """A request brought a credential, or one of several."""
+        self._count(CREDENTIALS, (transport, format_, outcome), (OTHER, OTHER, outcome))
+
+    def csrf_check(self, mode: str, outcome: str) -> None:
+        """An unsafe request with cookies was held against the rules of CSRF."""
+        self._count(CSRF_CHECKS, (mode, outcome), (OTHER, outcome))
+
+    def login(self, outcome: str) -> None:
+        """Somebody has tried to log in."""
+        self._count(LOGINS, (outcome,), (OTHER,))
+
+    def redis_command(self, command: str, seconds: float) -> None:
+        """A Redis command has ended."""
+        _observe(self._row(REDIS, (command,), (OTHER,)), seconds)
 
     # --- the database (projkit.db.observer.Observer)
 
@@ -148,11 +175,11 @@ class Recorder:
             slow[1] += seconds
             slow[2] = max(slow[2], seconds)
         if error is not None:
-            self.open().row(DATABASE_ERRORS, (type(error).__name__,), (OTHER,))[0] += 1
+            self._count(DATABASE_ERRORS, (type(error).__name__,), (OTHER,))
 
     def transaction(self, *, committed: bool) -> None:
         """A transaction has ended."""
-        self.open().row(TRANSACTIONS, ("committed" if committed else "rolled_back",), ())[0] += 1
+        self._count(TRANSACTIONS, ("committed" if committed else "rolled_back",), (OTHER,))
 
     def waited(self, seconds: float) -> None:
         """A statement or transaction has waited so long for its connection."""
@@ -168,7 +195,13 @@ class Recorder:
     def pool(self, states: dict[str, int]) -> None:
         """How many connections of this worker are in each state."""
         for state, connections in states.items():
-            self.open().row(POOL, (state,), (OTHER,))[0] = connections
+            self._row(POOL, (state,), (OTHER,))[0] = connections
+
+    def _count(self, family: Family, labels: Labels, overflow: Labels) -> None:
+        self._row(family, labels, overflow)[0] += 1
+
+    def _row(self, family: Family, labels: Labels, overflow: Labels) -> Row:
+        return self.open().row(family, labels, overflow)
 
     def _opened_active(self) -> Row:
         self.open()
@@ -182,3 +215,9 @@ class Recorder:
         if len(self._http) < HTTP.limit:
             self._http[(method, route, status)] = cells
         return cells
+
+
+def _observe(cells: Row, seconds: float) -> None:
+    cells[bisect_left(BOUNDS, seconds)] += 1
+    cells[SUM] += seconds
+    cells[MAX] = max(cells[MAX], seconds)

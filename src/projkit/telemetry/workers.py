@@ -15,6 +15,7 @@ import mmap
 import os
 import secrets
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,6 +39,8 @@ class Worker(NamedTuple):
 class WorkerDirectory:
     """One process' part in the directory; open it in the process that counts, not before a fork.
 
+    ``close()`` ends the part, as the end of the process does; what was counted stays.
+
     Raises:
         ConfigurationError: the directory cannot be used; the message names the setting.
     """
@@ -53,13 +56,14 @@ class WorkerDirectory:
                     self._empty()
                     (path / _STARTED).write_text(repr(time.time()))
                 self.started_at = float((path / _STARTED).read_text())
-                self._file = self._create(size)
+                descriptor = self._create(size)
         except OSError as error:
             raise ConfigurationError(
                 f"PROJKIT_METRICS_DIRECTORY: {path} cannot be used ({error.strerror}); name a directory that every "
                 "worker may write to"
             ) from error
-        self.buffer = memoryview(mmap.mmap(self._file.fileno(), size))
+        self.close: Final = weakref.finalize(self, os.close, descriptor)
+        self.buffer = memoryview(mmap.mmap(descriptor, size))
 
     def tables(self) -> Iterator[tuple[Table, bool]]:
         """What the other workers have counted, and whether each is alive."""
@@ -81,10 +85,6 @@ class WorkerDirectory:
                     found.append(Worker(int(pid), int(started_ms) / 1000))
         return sorted(found, key=lambda worker: worker.started_at)
 
-    def close(self) -> None:
-        """Ends this worker's part; what it has counted stays."""
-        self._file.close()
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Alone in the directory."""
@@ -92,11 +92,11 @@ class WorkerDirectory:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _create(self, size: int) -> IO[bytes]:
-        file = (self.path / self._name).open("x+b")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(size)  # sparse: what is not used takes no room
-        return file
+    def _create(self, size: int) -> int:
+        descriptor = os.open(self.path / self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.ftruncate(descriptor, size)  # sparse: what is not used takes no room
+        return descriptor
 
     def _workers(self) -> Iterator[tuple[Path, bool]]:
         """The workers' files, and whether the process of each is alive."""

@@ -1,0 +1,1 @@
+"""Files that `projkit assets` writes out."""

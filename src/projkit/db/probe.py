@@ -1,0 +1,247 @@
+"""Asking the database for a sign of life, beside all pools: a full pool is no dead database.
+
+A connection of the probe's own, so that one that hangs is never handed to a request. What is asked is over at once,
+and a connection that did not answer in time is dropped before anything else is said on it.
+"""
+
+import asyncio
+import socket
+import sqlite3
+from collections.abc import Awaitable
+from contextlib import closing, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import StaticPool
+
+from projkit.db import migrate
+from projkit.db.engine import asyncpg_dsn
+from projkit.settings import Settings
+
+# What asking may raise where the database, or the way to it, is at fault.
+FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    sqlite3.Error,
+    sa.exc.SQLAlchemyError,
+)
+_CLOSE_SECONDS: Final = 0.5
+_PING: Final = "SELECT 1"
+_EPOCH: Final = "SELECT extract(epoch FROM clock_timestamp())"
+
+
+class DatabaseProbe(Protocol):
+    """Asks one question at a time. What the functions return is awaited only where it is an awaitable."""
+
+    dialect: str
+
+    def ping(self) -> Awaitable[None] | None:
+        """A sign of life."""
+
+    def revision(self) -> Awaitable[str | None] | str | None:
+        """The revision of the schema; None where there is none."""
+
+    def now(self) -> Awaitable[float] | float:
+        """The database's clock, in seconds since 1970."""
+
+    async def close(self) -> None:
+        """Closes the connection, in bounded time."""
+
+    def abandon(self) -> None:
+        """Hangs up where the event loop is closed."""
+
+
+def open_probe(settings: Settings, engine: AsyncEngine | None, *, seconds: float) -> DatabaseProbe:
+    """A probe of the database that the settings or the host name; connects when it is first asked.
+
+    ``seconds`` bounds what PostgreSQL is given for an answer, beside the patience of whoever asks.
+    """
+    table = f"{settings.table_prefix}alembic_version"
+    if engine is not None:
+        return EngineProbe(engine, table)
+    if settings.embedded:
+        return SqliteProbe(settings.sqlite_path, table)
+    bounded = settings.database_mode == "fast"  # PgBouncer takes no such settings
+    return PostgresqlProbe(settings.database_url, table, seconds=seconds, bounded=bounded)
+
+
+def require_revision(found: str | None) -> None:
+    """Holds a revision against the one that is needed.
+
+    Raises:
+        SchemaOutOfDateError: it is another one; the message names the command that mends it.
+    """
+    if found != _head():
+        migrate.require(found)
+
+
+_head: Final = cache(migrate.head)
+
+
+class PostgresqlProbe:
+    """One asyncpg connection."""
+
+    dialect = "postgresql"
+
+    def __init__(self, url: str, table: str, *, seconds: float, bounded: bool) -> None:
+        milliseconds = str(int(seconds * 1000))
+        self._options: dict[str, Any] = {
+            "dsn": asyncpg_dsn(url),
+            "timeout": seconds,
+            "statement_cache_size": 0,
+            "server_settings": {
+                "application_name": "projkit-health",
+                **({"statement_timeout": milliseconds, "lock_timeout": milliseconds} if bounded else {}),
+            },
+        }
+        self._revision = f"SELECT max(version_num) FROM {table}"  # noqa: S608  # the prefix is checked by the settings
+        self._connection: Any = None
+        self._connecting: asyncio.Task[Any] | None = None
+        self._turn = asyncio.Lock()
+
+    async def ping(self) -> None:
+        await self._ask(_PING)
+
+    async def revision(self) -> str | None:
+        found: str | None = await self._ask(self._revision)
+        return found
+
+    async def now(self) -> float:
+        return float(await self._ask(_EPOCH))
+
+    async def close(self) -> None:
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            await asyncio.wait({connecting}, timeout=_CLOSE_SECONDS)
+            if connecting.cancel() or connecting.cancelled() or connecting.exception() is not None:
+                return
+            self._connection = connecting.result()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*FAILURES):
+                await connection.close(timeout=_CLOSE_SECONDS)
+
+    def abandon(self) -> None:
+        transport = getattr(self._connection, "_transport", None)
+        line = None if transport is None else transport.get_extra_info("socket")
+        if line is not None:
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+        self._connection = None
+
+    async def _ask(self, sql: str) -> Any:
+        async with self._turn:
+            connection = await self._connected()
+            # Cancelled in the middle of a command, asyncpg would open another connection to say so, and to a server
+            # that does not answer that one hangs as well. So whoever gives up hangs up instead.
+            asking = asyncio.get_running_loop().create_task(connection.fetchval(sql))
+            asking.add_done_callback(_retrieve)
+            try:
+                return await asyncio.shield(asking)
+            except BaseException:
+                self._connection = None
+                connection.terminate()
+                raise
+
+    async def _connected(self) -> Any:
+        if self._connection is not None and not self._connection.is_closed():
+            return self._connection
+        if self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(asyncpg.connect(**self._options))
+            self._connecting.add_done_callback(_retrieve)
+        # Given up by its first caller it goes on, within its own time-out, and serves the next one.
+        connecting = self._connecting
+        try:
+            connection = await asyncio.shield(connecting)
+        except BaseException:
+            if connecting.done() and (connecting.cancelled() or connecting.exception() is not None):
+                self._connecting = None
+            raise
+        self._connecting, self._connection = None, connection
+        return connection
+
+
+class SqliteProbe:
+    """A connection for each question, in whatever thread asks: opening one takes a fifth of a millisecond.
+
+    The file must be there: one that was removed is not made anew.
+    """
+
+    dialect = "sqlite"
+
+    def __init__(self, path: Path, table: str) -> None:
+        self._uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+        self._revision = f"SELECT max(version_num) FROM {table}"  # noqa: S608  # the prefix is checked by the settings
+
+    def ping(self) -> None:
+        self._ask("PRAGMA schema_version")  # SELECT 1 would not look into the file
+
+    def revision(self) -> str | None:
+        found: str | None = self._ask(self._revision)
+        return found
+
+    def now(self) -> float:
+        return float(self._ask("SELECT strftime('%s', 'now')"))
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def abandon(self) -> None:
+        """Nothing is open."""
+
+    def _ask(self, sql: str) -> Any:
+        with closing(sqlite3.connect(self._uri, uri=True, timeout=0.5)) as connection:
+            return connection.execute(sql).fetchone()[0]
+
+
+class EngineProbe:
+    """A connection made as the host's engine makes its own, in a pool of the probe's own."""
+
+    def __init__(self, engine: AsyncEngine, table: str) -> None:
+        self.dialect = engine.dialect.name
+        own = engine.sync_engine
+        # A StaticPool's single connection may be all there is of the database: in memory.
+        self._own = not isinstance(own.pool, StaticPool)
+        if self._own:
+            own = sa.Engine(own.pool.recreate(), own.dialect, own.url)
+        self._engine = AsyncEngine(own)
+        self._revision = f"SELECT max(version_num) FROM {table}"  # noqa: S608  # the prefix is checked by the settings
+        self._turn = asyncio.Lock()
+
+    async def ping(self) -> None:
+        await self._ask(_PING)
+
+    async def revision(self) -> str | None:
+        found: str | None = await self._ask(self._revision)
+        return found
+
+    async def now(self) -> float:
+        return float(
+            await self._ask(_EPOCH if self.dialect == "postgresql" else "SELECT strftime('%s', 'now')")
+        )
+
+    async def close(self) -> None:
+        if self._own:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._engine.dispose()
+
+    def abandon(self) -> None:
+        if self._own:
+            self._engine.sync_engine.dispose(close=False)
+
+    async def _ask(self, sql: str) -> Any:
+        async with self._turn, self._engine.connect() as connection:
+            return (await connection.exec_driver_sql(sql)).scalar()
+
+
+def _retrieve(task: "asyncio.Task[Any]") -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,116 @@
+"""What is known, as the two media types write it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from projkit.clock import utc_now
+from projkit.health.checks import Status
+from projkit.health.refresher import View
+
+_PASS: Final = {"ok": "pass", "degraded": "warn", "error": "fail"}
+_COMPONENT_TYPES: Final = {
+    "database": "datastore",
+    "redis": "datastore",
+    "celery": "component",
+    "migrations": "datastore",
+    "disk": "system",
+    "event_loop": "system",
+    "clock": "system",
+}
+# Of the API; what a client may rely on under this number stays (draft-inadarei-api-health-check-06 §3.2).
+_API_VERSION: Final = "1"
+
+
+def detailed(
+    status: Status,
+    state: str,
+    views: Sequence[View],
+    *,
+    version: str,
+    uptime_seconds: float,
+    system: Mapping[str, Any],
+    traffic: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The body of ``/health/detailed``."""
+    body: dict[str, Any] = {
+        "status": status,
+        "state": state,
+        "version": version,
+        "uptime_seconds": round(uptime_seconds, 3),
+        "checks": {view.name: _check(view) for view in views},
+        "system": system,
+    }
+    if traffic is not None:
+        body["traffic"] = traffic
+    return body
+
+
+def system_of(views: Sequence[View], sampled: Mapping[str, Any], lag_seconds: float) -> dict[str, Any]:
+    """The machine and the process, with the disk that the check of it looked at."""
+    disk = next((view.latest.data for view in views if view.name == "disk" and view.latest), None)
+    return {**sampled, "disk": disk or {}, "event_loop_lag_ms": round(lag_seconds * 1000, 1)}
+
+
+def health_json(
+    status: Status, views: Sequence[View], *, version: str, uptime_seconds: float, system: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The same as ``application/health+json``."""
+    checks = {f"{view.name}:responseTime": [_measurement(view)] for view in views}
+    now = _written(utc_now())
+    for key, value, unit in (
+        ("cpu:utilization", system.get("cpu_percent"), "percent"),
+        ("memory:utilization", system.get("memory", {}).get("used_percent"), "percent"),
+        ("disk:utilization", system.get("disk", {}).get("used_percent"), "percent"),
+        ("uptime", round(uptime_seconds, 3), "s"),
+    ):
+        if value is not None:
+            measured = {"componentType": "system", "observedValue": value, "observedUnit": unit}
+            checks[key] = [{**measured, "status": "pass", "time": now}]
+    return {**health_json_status(status), "version": _API_VERSION, "releaseId": version, "checks": checks}
+
+
+def health_json_status(status: Status) -> dict[str, Any]:
+    """As little as there can be of it."""
+    return {"status": _PASS[status]}
+
+
+def _check(view: View) -> dict[str, Any]:
+    seen = view.latest
+    found: dict[str, Any] = {
+        "status": view.status,
+        "critical": view.critical,
+        "latency_ms": None if seen is None else round(seen.latency_ms, 3),
+        "observed_at": None if seen is None else _written(seen.observed_at),
+        "age_seconds": None if view.age_seconds is None else round(view.age_seconds, 3),
+    }
+    if detail := _detail(view):
+        found["detail"] = detail
+    if seen is not None and seen.data is not None:
+        found["data"] = seen.data
+    return found
+
+
+def _measurement(view: View) -> dict[str, Any]:
+    status: Status = "ok" if view.status == "ok" else ("error" if view.critical else "degraded")
+    found: dict[str, Any] = {
+        "componentType": _COMPONENT_TYPES.get(view.name, "component"),
+        **health_json_status(status),
+    }
+    if view.latest is not None:
+        found["observedValue"] = round(view.latest.latency_ms, 3)
+        found["observedUnit"] = "ms"
+        found["time"] = _written(view.latest.observed_at)
+    if status != "ok" and (detail := _detail(view)):  # §4.8: left out where it passes
+        found["output"] = detail
+    return found
+
+
+def _detail(view: View) -> str:
+    if view.status == "unknown":
+        return "not seen yet" if view.latest is None else "not seen for more than three periods"
+    return "" if view.latest is None else view.latest.detail
+
+
+def _written(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

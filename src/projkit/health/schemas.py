@@ -1,0 +1,72 @@
+"""What health answers, as the OpenAPI document has it."""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+HEALTH_JSON: Final = "application/health+json"
+
+_Status = Literal["ok", "degraded", "error"]
+_Connection = Literal["ok", "error", "not_configured"]
+
+
+class Probe(BaseModel):
+    """How all of it stands. `degraded`: a check fails that is not critical."""
+
+    status: _Status
+
+
+class HealthSummary(BaseModel):
+    """How all of it stands, and the two connections."""
+
+    status: _Status
+    redis_connection: _Connection
+    database_connection: _Connection
+
+
+class CheckReport(BaseModel):
+    """One check. `unknown`: not seen yet, or seen longer ago than three of its periods."""
+
+    status: Literal["ok", "error", "unknown"]
+    critical: bool
+    latency_ms: float | None
+    observed_at: str | None
+    age_seconds: float | None
+    detail: str | None = Field(default=None, description="Why it fails, or what it has to say.")
+    data: dict[str, Any] | None = Field(default=None, description="What it has measured.")
+
+
+class DetailedHealth(BaseModel):
+    """Everything that is known; those who may not see it get `status` alone."""
+
+    status: _Status
+    state: Literal["starting", "ready", "draining"] | None = None
+    version: str | None = None
+    uptime_seconds: float | None = None
+    checks: dict[str, CheckReport] | None = None
+    system: dict[str, Any] | None = Field(default=None, description="The machine and this process.")
+    traffic: dict[str, Any] | None = Field(default=None, description="What was answered of late.")
+
+
+class Measurement(BaseModel):
+    """One measurement of a component (draft-inadarei-api-health-check-06 §4)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    component_type: str = Field(alias="componentType")
+    observed_value: float | None = Field(default=None, alias="observedValue")
+    observed_unit: str | None = Field(default=None, alias="observedUnit")
+    status: Literal["pass", "warn", "fail"]
+    time: str | None = None
+    output: str | None = None
+
+
+class HealthJson(BaseModel):
+    """Health as draft-inadarei-api-health-check-06 has it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["pass", "warn", "fail"]
+    version: str | None = None
+    release_id: str | None = Field(default=None, alias="releaseId")
+    checks: dict[str, list[Measurement]] | None = None

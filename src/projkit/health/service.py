@@ -1,0 +1,164 @@
+"""All of a kit's health: which checks there are, and a refresher for each event loop."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Final
+from weakref import WeakSet
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from projkit.clock import utc_now
+from projkit.db.probe import open_probe
+from projkit.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    ProjkitError,
+    SchemaOutOfDateError,
+)
+from projkit.health import database
+from projkit.health.celery import CeleryApp, celery_check
+from projkit.health.checks import HealthCheck, Observation, shortened
+from projkit.health.redis import RedisProbe, redis_check
+from projkit.health.refresher import Refresher, Resource, View
+from projkit.health.system import SystemSampler, disk_check, loop_check
+from projkit.redis.connect import RedisClient, open_redis
+from projkit.settings import Settings
+
+# Names that a host cannot take, whether or not they are in use.
+BUILT_IN: Final = ("database", "migrations", "clock", "redis", "celery", "disk", "event_loop")
+_FAILURES: Final = ((DatabaseUnavailableError, "database"), (SchemaOutOfDateError, "migrations"))
+
+
+class Health:
+    """The checks of a kit: the built-in ones that its settings ask for, and the host's own."""
+
+    def __init__(
+        self, settings: Settings, *, has_redis: bool = False, celery_app: CeleryApp | None = None
+    ) -> None:
+        self._settings = settings
+        self._has_redis = has_redis  # the host's own
+        self._celery_app = celery_app
+        self._own: dict[str, HealthCheck] = {}
+        self._refreshers: WeakSet[Refresher] = WeakSet()
+        self._made = monotonic()
+        self._failure: tuple[str, Observation] | None = None
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Since the kit was made."""
+        return monotonic() - self._made
+
+    @property
+    def uses_redis(self) -> bool:
+        """Whether there is a Redis to look at."""
+        return self._has_redis or self._settings.redis_url is not None
+
+    def add(self, check: HealthCheck) -> None:
+        """Adds one of the host's, also where refreshers run already.
+
+        Raises:
+            ConfigurationError: its name is taken.
+        """
+        if check.name in BUILT_IN or check.name in self._own:
+            raise ConfigurationError(
+                f"there is a health check {check.name} already; choose another name than "
+                f"{', '.join([*BUILT_IN, *self._own])}"
+            )
+        check = self._rated(check)
+        self._own[check.name] = check
+        for refresher in list(self._refreshers):
+            refresher.add(check)
+
+    def prepare(self, engine: AsyncEngine | None, redis: RedisClient | None) -> "Plan":
+        """What a refresher on the running event loop is to do; opens nothing yet.
+
+        ``engine`` and ``redis`` are the host's own, where it has handed them in.
+
+        Raises:
+            ConfigurationError: HEALTH_CRITICAL names a check that there is not, or Celery is not installed.
+        """
+        settings = self._settings
+        probe = open_probe(settings, engine, seconds=database.TIMEOUT_SECONDS)
+        checks, resources = database.database_checks(probe), list[Resource]([probe])
+        if redis is not None or settings.redis_url is not None:
+            holds_sessions = settings.session_store != "database"
+            url = "" if settings.redis_url is None else settings.redis_url.get_secret_value()
+            asked = RedisProbe(
+                open_redis(url) if redis is None else redis,
+                prefix=settings.redis_prefix,
+                writes=holds_sessions,
+                owned=redis is None,
+            )
+            checks.append(redis_check(asked, critical=holds_sessions))
+            resources.append(asked)
+        broker = settings.celery_broker_url
+        broker_url = "" if broker is None else broker.get_secret_value()
+        if self._celery_app is not None or broker_url:
+            checks.append(celery_check(self._celery_app, broker_url))
+        embedded = engine is None and settings.embedded
+        checks.append(disk_check(settings.sqlite_path.absolute().parent if embedded else Path.cwd()))
+        sampler = SystemSampler()
+        checks.append(loop_check(sampler))
+        self._require_known([*(check.name for check in checks), *self._own])
+        return Plan(self._watched, [self._rated(check) for check in checks], sampler, resources)
+
+    def cannot_start(self, error: ProjkitError) -> None:
+        """Notes why the kit could not start, so that health has something to say of it."""
+        name = next((name for kind, name in _FAILURES if isinstance(error, kind)), "start")
+        self._failure = name, Observation("error", monotonic(), utc_now(), 0.0, shortened(error.detail))
+
+    def views_without_refresher(self) -> list[View]:
+        """What is known where the kit has not started."""
+        if self._failure is None:
+            return [View("database", True, "unknown", None, None)]
+        name, seen = self._failure
+        views = [View(name, True, "error", seen, monotonic() - seen.seen)]
+        # A schema can only be out of date in a database that answers.
+        if name == "start":
+            views.insert(0, View("database", True, "unknown", None, None))
+        return views
+
+    def _watched(self, refresher: Refresher) -> None:
+        self._failure = None
+        self._refreshers.add(refresher)
+        for check in self._own.values():
+            refresher.add(check)
+
+    def _rated(self, check: HealthCheck) -> HealthCheck:
+        wanted = self._settings.health_critical
+        if wanted is None or (check.name in wanted) == check.critical:
+            return check
+        return HealthCheck(check.name, check.function, not check.critical, check.timeout, check.period)
+
+    def _require_known(self, known: Iterable[str]) -> None:
+        names = list(known)
+        for each in self._settings.health_critical or ():
+            if each not in names:
+                raise ConfigurationError(
+                    f"PROJKIT_HEALTH_CRITICAL names {each}, and there is no such health check here; "
+                    f"there are {', '.join(names)}"
+                )
+
+
+class Plan:
+    """Checks that are ready to be watched on the running event loop."""
+
+    def __init__(
+        self,
+        watched: Callable[[Refresher], None],
+        checks: Sequence[HealthCheck],
+        sampler: SystemSampler,
+        resources: Sequence[Resource],
+    ) -> None:
+        self._watched = watched
+        self._checks = checks
+        self._sampler = sampler
+        self._resources = resources
+
+    async def start(self) -> Refresher:
+        """Starts watching; gives the refresher when each critical check has been looked at once."""
+        refresher = Refresher(self._checks, self._sampler, self._resources)
+        self._watched(refresher)
+        await refresher.first_round()
+        return refresher

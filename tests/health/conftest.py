@@ -1,0 +1,133 @@
+"""Kits whose health is looked at, and waiting for it to turn."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from projkit import ProjKit
+from projkit.health import HealthCheck
+from projkit.health.checks import Observation
+from projkit.health.refresher import Refresher, Resource, View
+from projkit.health.system import SystemSampler
+from tests.conftest import Client, settings_for
+
+HEALTH = "/api/v1/health"
+PATIENCE = 30.0  # seconds, of a busy machine
+Report = dict[str, Any]
+
+
+class Patient:
+    """A client of a kit, with the patience to wait until its health turns."""
+
+    def __init__(self, kit: ProjKit, client: Client) -> None:
+        self.kit = kit
+        self.client = client
+
+    async def get(self, path: str = "", **headers: str) -> tuple[int, Any]:
+        """Status and content of an endpoint of health."""
+        answer = await self.client.get(HEALTH + path, headers=headers)
+        return answer.status_code, answer.json()
+
+    async def check(self, name: str) -> Report:
+        """A check, as the details have it."""
+        content = (await self.get("/detailed"))[1]
+        found: Report = content["checks"][name]
+        return found
+
+    async def until(self, name: str, status: str, detail: str = "") -> Report:
+        """Waits until a check has a status, and a detail with this in it."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = await self.check(name)
+                if found["status"] == status and detail in found.get("detail", ""):
+                    return found
+                await asyncio.sleep(0.01)
+
+
+OpenHealth = Callable[..., AbstractAsyncContextManager[Patient]]
+
+
+@pytest.fixture
+def open_health(sqlite_url: str) -> OpenHealth:
+    """Starts a kit with checks of the host's; ``given`` goes to the kit, the rest to its settings."""
+
+    @asynccontextmanager
+    async def start(
+        *checks: HealthCheck, url: str = sqlite_url, given: dict[str, Any] | None = None, **changes: Any
+    ) -> AsyncIterator[Patient]:
+        settings = settings_for(url, **changes)
+        kit = ProjKit(settings, **(given or {}))
+        for each in checks:
+            kit.add_health_check(
+                each.name, each.function, critical=each.critical, timeout=each.timeout, period=each.period
+            )
+        async with kit.lifespan(), Client(kit, settings, None) as client:
+            yield Patient(kit, client)
+
+    return start
+
+
+class Watching:
+    """Checks that are looked at in quick succession, without a kit around them."""
+
+    def __init__(self, refresher: Refresher) -> None:
+        self.refresher = refresher
+
+    def view(self, name: str) -> View:
+        """A check as it stands."""
+        (found,) = [view for view in self.refresher.views() if view.name == name]
+        return found
+
+    async def until(self, name: str, status: str, detail: str = "") -> Observation:
+        """Waits until a check has a status, and a detail with this in it."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                view = self.view(name)
+                if view.latest is not None and view.status == status and detail in view.latest.detail:
+                    return view.latest
+                await asyncio.sleep(0.01)
+
+    async def looked_at_again(self, name: str) -> Observation:
+        """What the next whole look at a check sees."""
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(2):
+                before = self.view(name).latest
+                while self.view(name).latest is before:
+                    await asyncio.sleep(0.01)
+        latest = self.view(name).latest
+        assert latest is not None
+        return latest
+
+
+@asynccontextmanager
+async def watching(
+    checks: Iterable[HealthCheck], *resources: Resource, period: float = 0.05, **changes: Any
+) -> AsyncIterator[Watching]:
+    """Looks at checks each twentieth of a second; ``changes`` are of their other values."""
+    quick = [replace(check, period=period, **changes) for check in checks]
+    refresher = Refresher(quick, SystemSampler(), resources)
+    try:
+        yield Watching(refresher)
+    finally:
+        await refresher.close()
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[int]:
+    """The port of a server that accepts and never answers."""
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        with suppress(OSError):
+            await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        for writer in writers:
+            writer.close()

@@ -1,0 +1,93 @@
+"""The check of Celery where no worker is needed for it: what it is given, and brokers that do not answer."""
+
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+from typing import Any
+
+import celery
+import pytest
+
+from projkit import ConfigurationError, ProjKit
+from projkit.health import celery as check
+from projkit.health.celery import celery_check
+from tests.conftest import settings_for
+from tests.health.conftest import OpenHealth, silent_server, watching
+from tests.redis_servers import Redises
+
+pytestmark = pytest.mark.anyio
+NOBODY = {"depth": 0, "consumers": 0, "answering": 0}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for a broker or a worker."""
+    monkeypatch.setattr(check, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(check, "_REPLY_SECONDS", 0.2)
+
+
+async def test_a_broker_that_refuses() -> None:
+    """A broker that nobody listens at is an error, and its password is nowhere in it."""
+    async with watching([celery_check(None, "amqp://guest:hidden@127.0.0.1:1//")]) as checks:
+        seen = await checks.until("celery", "error", "the broker does not answer")
+        assert "hidden" not in seen.detail
+        assert not checks.view("celery").critical
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "redis"])
+async def test_a_broker_that_hangs(scheme: str) -> None:
+    """One that accepts and never answers is an error in bounded time, and no probe waits for it."""
+    async with silent_server() as port:
+        given = celery_check(None, f"{scheme}://guest:hidden@127.0.0.1:{port}//0")
+        async with watching([given], timeout=0.5) as checks:
+            seen = await checks.until("celery", "error")
+            assert "hidden" not in seen.detail
+            assert seen.latency_ms < 5000
+
+
+@pytest.mark.parametrize("form", ["app", "function", "url"])
+async def test_whatever_names_the_broker(open_health: OpenHealth, redis_alone: Redises, form: str) -> None:
+    """An app, a function that gives one and a URL alone are looked at alike; without workers it is an error."""
+    url = redis_alone.url.replace("/0", "/5")
+    app = celery.Celery(broker=url, set_as_current=False)
+    app.conf.task_default_queue = "mine"
+    given: dict[str, Any] = {"app": {"celery_app": app}, "function": {"celery_app": lambda: app}, "url": {}}[
+        form
+    ]
+    changes: dict[str, Any] = {"celery_broker_url": url} if form == "url" else {}
+    async with open_health(given=given, **changes) as patient:
+        found = await patient.until("celery", "error", "no worker answers")
+        queue = "celery" if form == "url" else "mine"
+        assert found["data"] == {"workers": 0, "queues": {queue: NOBODY}}
+        assert (await patient.get("/ready")) == (200, {"status": "degraded"})
+    assert redis_alone.masters[0].ask("DBSIZE") == 0
+    app.close()
+
+
+def test_celery_that_is_not_installed(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package a configured broker is a mistake that start-up tells, with the mend."""
+
+    def find(name: str) -> ModuleSpec | None:
+        return None
+
+    monkeypatch.setattr(check, "find_spec", find)
+    kit = ProjKit(settings_for(sqlite_url, celery_broker_url="amqp://127.0.0.1"))
+    with pytest.raises(ConfigurationError, match=r'pip install "projkit\[celery\]"'):
+        kit._health.prepare(None, None)
+
+
+def test_something_that_is_no_app(sqlite_url: str) -> None:
+    """What is neither an app nor a function is refused."""
+    kit = ProjKit(settings_for(sqlite_url), celery_app=7)
+    with pytest.raises(ConfigurationError, match=r"celery\.Celery or a function"):
+        kit._health.prepare(None, None)
+
+
+def test_celery_is_not_imported_unasked() -> None:
+    """A kit without a broker imports neither Celery nor kombu."""
+    code = (
+        "import asyncio, sys\nfrom projkit.testing import open_kit\n"
+        "async def main():\n    async with open_kit():\n        await asyncio.sleep(0.2)\n"
+        "asyncio.run(main())\nassert not {'celery', 'kombu'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

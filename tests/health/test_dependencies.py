@@ -1,0 +1,315 @@
+"""The checks of what the kit needs: database, schema, clock, Redis, disk, event loop."""
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from projkit.db import migrate
+from projkit.db.probe import open_probe
+from projkit.health import system
+from projkit.health.database import database_checks
+from projkit.health.redis import RedisProbe, redis_check
+from projkit.health.system import SystemSampler, disk_check, loop_check
+from projkit.redis.connect import open_redis
+from tests.conftest import settings_for
+from tests.faults.proxy import Proxy
+from tests.health.conftest import OpenHealth, Watching, silent_server, watching
+from tests.redis_servers import Redises, alone, running
+
+pytestmark = pytest.mark.anyio
+NAMES = {"sqlite": ["database", "migrations"], "postgresql": ["database", "migrations", "clock"]}
+
+
+@asynccontextmanager
+async def watched_database(url: str, engine: Any = None, **changes: Any) -> AsyncIterator[Watching]:
+    """The checks of a database."""
+    probe = open_probe(settings_for(url, **changes), engine, seconds=1.0)
+    async with watching(database_checks(probe), probe, timeout=5.0 if engine is None else 1.0) as opened:
+        yield opened
+
+
+def driver_url(url: str) -> str:
+    """The URL as SQLAlchemy wants it."""
+    return url.replace("postgresql:", "postgresql+asyncpg:").replace("sqlite:", "sqlite+aiosqlite:")
+
+
+async def ask(url: str, statement: str) -> Any:
+    """Runs a statement on a connection of its own; gives its first value."""
+    if url.startswith("sqlite"):
+        with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+            connection.execute(statement)
+        connection.close()
+        return None
+    opened = await asyncpg.connect(url)
+    try:
+        return await opened.fetchval(statement)
+    finally:
+        await opened.close()
+
+
+@pytest.mark.parametrize("whose", ["ours", "PgBouncer's", "host's"])
+async def test_a_database_that_is_well(any_database_url: str, whose: str) -> None:
+    """Of each kind of database, however it is reached, all checks are well."""
+    engine = create_async_engine(driver_url(any_database_url)) if whose == "host's" else None
+    mode = {"database_mode": "transactional"} if whose == "PgBouncer's" else {}
+    async with watched_database(any_database_url, engine, **mode) as checks:
+        names = NAMES[urlsplit(any_database_url).scheme]
+        assert [view.name for view in checks.refresher.views()] == names
+        for name in names:
+            await checks.until(name, "ok")
+        assert checks.refresher.status() == "ok"
+        latest = checks.view("migrations").latest
+        assert latest is not None
+        assert latest.data == {"revision": migrate.head()}
+    if engine is not None:
+        async with engine.connect():  # nobody has disposed of it
+            pass
+        await engine.dispose()
+
+
+async def test_a_full_pool_is_no_dead_database(any_database_url: str, open_health: OpenHealth) -> None:
+    """While every connection of the pool is in use the database is well all the same."""
+    async with open_health(url=any_database_url, database_pool_size=1) as patient:
+        database = patient.kit._lifecycle.get().database
+        held, release = asyncio.Event(), asyncio.Event()
+
+        async def hold(_: object) -> None:
+            held.set()
+            await release.wait()
+
+        holding = asyncio.create_task(database.transact(hold))
+        await held.wait()
+        probe = open_probe(patient.kit.settings, None, seconds=1.0)
+        async with watching(database_checks(probe), probe) as checks:
+            assert (await checks.looked_at_again("database")).status == "ok"
+        release.set()
+        await holding
+
+
+async def test_a_full_pool_of_the_hosts(postgres_url: str) -> None:
+    """The same where the pool is the host's: the probe's connection is made as the host makes its own, beside it."""
+    engine = create_async_engine(driver_url(postgres_url), pool_size=1, max_overflow=0)
+    async with engine.connect(), watched_database(postgres_url, engine) as checks:
+        assert (await checks.looked_at_again("database")).status == "ok"
+    await engine.dispose()
+
+
+async def connections(url: str) -> int:
+    """How many the probes have open."""
+    asked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'projkit-health' "
+        "AND datname = current_database()"
+    )
+    found: int = await ask(url, asked)
+    return found
+
+
+@pytest.mark.parametrize("whose", ["ours", "host's"])
+async def test_a_database_that_falls_silent(postgres_url: str, whose: str) -> None:
+    """It is an error in bounded time, well again by itself, and no connection is left of it."""
+    parts = urlsplit(postgres_url)
+    async with Proxy(parts.port or 5432) as proxy:
+        url = f"postgresql://{parts.username}@127.0.0.1:{proxy.port}{parts.path}"
+        engine = create_async_engine(driver_url(url)) if whose == "host's" else None
+        probe = open_probe(settings_for(url), engine, seconds=0.3)
+        async with watching(database_checks(probe)[:1], probe, timeout=0.3) as checks:
+            await checks.until("database", "ok")
+            proxy.silent = True
+            seen = await checks.until("database", "error")
+            assert "answer" in seen.detail or "hangs since" in seen.detail
+            assert checks.refresher.status() == "error"
+            await asyncio.sleep(1)
+            proxy.silent = False
+            await checks.until("database", "ok")
+            if whose == "ours":
+                assert await connections(postgres_url) == 1
+        if engine is not None:
+            await engine.dispose()
+    async with asyncio.timeout(20):
+        while await connections(postgres_url):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_database_whose_connections_are_cut(postgres_url: str) -> None:
+    """A lost connection is made anew at the next look."""
+    async with watched_database(postgres_url) as checks:
+        await checks.until("database", "ok")
+        await ask(
+            postgres_url,
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE application_name = 'projkit-health' AND datname = current_database()",
+        )
+        await checks.looked_at_again("database")
+        assert (await checks.until("database", "ok")).status == "ok"
+
+
+async def test_a_database_that_never_answered() -> None:
+    """A server that accepts and says nothing is an error; its port and no password is nowhere in it."""
+    async with silent_server() as port:
+        url = f"postgresql://u:hidden@127.0.0.1:{port}/n"
+        probe = open_probe(settings_for(url), None, seconds=0.2)
+        async with watching(database_checks(probe)[:1], probe, timeout=0.2) as checks:
+            assert "hidden" not in (await checks.until("database", "error")).detail
+            await checks.looked_at_again("database")
+
+
+async def test_an_sqlite_file_that_is_gone(sqlite_url: str, tmp_path: Path) -> None:
+    """It is an error, is not made anew, and is well when it is back."""
+    path, away = tmp_path / "projkit.db", tmp_path / "away.db"
+    async with watched_database(sqlite_url) as checks:
+        await checks.until("database", "ok")
+        path.rename(away)
+        await checks.until("database", "error", "does not answer (OperationalError)")
+        assert not path.exists()
+        away.rename(path)
+        await checks.until("database", "ok")
+
+
+OTHER_VERSIONS = {
+    "UPDATE projkit_alembic_version SET version_num = '0003'": "projkit migrate",
+    "UPDATE projkit_alembic_version SET version_num = '9999'": "migrated by a newer one",
+    "DROP TABLE projkit_alembic_version": "does not answer",
+}
+
+
+async def test_a_schema_of_another_version(any_database_url: str) -> None:
+    """Migrations that are missing, or are too many, are told of with the mend, and are no reason to turn away."""
+    async with watched_database(any_database_url) as checks:
+        await checks.until("migrations", "ok")
+        for statement, detail in OTHER_VERSIONS.items():
+            await ask(any_database_url, statement)
+            await checks.until("migrations", "error", detail)
+        await checks.until("database", "ok")
+        assert checks.refresher.status() == "degraded"
+
+
+async def test_clocks_that_disagree(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is more than two seconds apart from the database's is told of."""
+    async with watched_database(postgres_url) as checks:
+        for ahead, detail in ((10, "ahead of"), (-10, "behind")):
+            monkeypatch.setattr("projkit.health.database.time", lambda ahead=ahead: time.time() + ahead)
+            seen = await checks.until("clock", "error", f"{detail} the database's")
+            assert seen.data is not None
+            assert abs(seen.data["seconds_apart"] + ahead) < 2
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Redises]:
+    """A Redis of one test's own."""
+    with running(alone) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def watched_redis(url: str, *, writes: bool = True) -> AsyncIterator[Watching]:
+    """The check of a Redis."""
+    probe = RedisProbe(open_redis(url), prefix="h:", writes=writes, owned=True)
+    async with watching([redis_check(probe, critical=writes)], probe) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("kind", ["redis_alone", "redis_with_sentinels", "redis_in_cluster"])
+def test_a_redis_that_is_well(request: pytest.FixtureRequest, kind: str) -> None:
+    """Alone, behind Sentinels and as a Cluster it is well, and nothing is left there for long."""
+    servers: Redises = request.getfixturevalue(kind)
+
+    async def look() -> None:
+        async with watched_redis(servers.url) as checks:
+            await checks.until("redis", "ok")
+
+    asyncio.run(look())
+    (master,) = [each for each in servers.masters if "h:health" in each.everything("h:")]
+    assert 0 < master.ask("PTTL", "h:health") <= 60_000
+
+
+async def test_a_redis_that_takes_nothing(own_redis: Redises) -> None:
+    """Full, read-only or dead it is an error where it holds the sessions; full is none where it holds nothing."""
+    server = own_redis.masters[0]
+    async with (
+        watched_redis(own_redis.url) as checks,
+        watched_redis(own_redis.url, writes=False) as counts,
+    ):
+        await checks.until("redis", "ok")
+        server.ask("CONFIG SET", "maxmemory", 1)
+        await checks.until("redis", "error", "refuses SET (OutOfMemoryError)")
+        assert (await counts.looked_at_again("redis")).status == "ok"
+        server.ask("CONFIG SET", "maxmemory", 0)
+        await checks.until("redis", "ok")
+        server.ask("REPLICAOF", "127.0.0.1", server.port)
+        await checks.until("redis", "error", "refuses SET (ReadOnlyError)")
+        server.ask("REPLICAOF", "NO", "ONE")
+        await checks.until("redis", "ok")
+        server.kill()
+        for each in (checks, counts):
+            await each.until("redis", "error", "does not answer (ConnectionError)")
+        await asyncio.to_thread(server.start)
+        await checks.until("redis", "ok")
+
+
+async def test_a_redis_with_a_password(own_redis: Redises) -> None:
+    """Refused credentials are told of, and are nowhere in what is told."""
+    own_redis.masters[0].ask("CONFIG SET", "requirepass", "right")
+    async with watched_redis(own_redis.url.replace("//", "//:hidden@")) as checks:
+        seen = await checks.until("redis", "error", "refuses")
+        assert "hidden" not in seen.detail
+    async with watched_redis(own_redis.url.replace("//", "//:right@")) as checks:
+        await checks.until("redis", "ok")
+
+
+async def test_a_redis_that_never_answers() -> None:
+    """A server that accepts and says nothing is an error in bounded time."""
+    async with silent_server() as port, watched_redis(f"redis://127.0.0.1:{port}/0") as checks:
+        await checks.until("redis", "error", "answer")
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "wrong"),
+    [
+        (1 << 40, 2 << 40, False),
+        (2 << 30, 100 << 30, False),
+        (100 << 20, 1 << 30, False),
+        (100 << 20, 20 << 30, True),
+    ],
+)
+async def test_a_disk_that_is_full(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, size: int, wrong: bool
+) -> None:
+    """A disk is an error where less than 5 %, and less than a gibibyte, is free."""
+    found = SimpleNamespace(f_blocks=size >> 12, f_frsize=1 << 12, f_bavail=free >> 12)
+    monkeypatch.setattr(system, "os", SimpleNamespace(statvfs=lambda _: found))
+    async with watching([disk_check(tmp_path)]) as checks:
+        seen = await checks.until("disk", "error" if wrong else "ok", "100 MiB" if wrong else "")
+        assert seen.data is not None
+        assert seen.data["free_bytes"] == free
+
+
+async def test_a_disk_that_is_gone(tmp_path: Path) -> None:
+    """A directory that is not there is an error."""
+    async with watching([disk_check(tmp_path / "none")]) as checks:
+        await checks.until("disk", "error", os.strerror(2))
+
+
+async def test_an_event_loop_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What blocks the event loop is told of with how long it did."""
+    monkeypatch.setattr(system, "_LATE_SECONDS", 0.2)
+    monkeypatch.setattr(system, "_TICK_SECONDS", 0.05)
+    sampler = SystemSampler()
+    async with watching([loop_check(sampler)]) as checks:
+        sampling = asyncio.create_task(sampler.run())
+        await asyncio.sleep(0.01)
+        time.sleep(0.5)
+        seen = await checks.until("event_loop", "error", "s late")
+        assert seen.data is not None
+        assert seen.data["lag_ms"] > 200
+        sampling.cancel()

@@ -1,0 +1,123 @@
+"""``metrics/database``: what was asked, how it went, and how the database is."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from projkit import ProjKit
+from tests.conftest import Client, OpenClient, settings_for
+
+pytestmark = pytest.mark.anyio
+DATABASE = "/api/v1/monitoring/metrics/database"
+
+
+@pytest.fixture
+def database_mode(any_database_mode: str) -> str:
+    """All of it holds in both modes."""
+    return any_database_mode
+
+
+async def metrics(client: Client) -> dict[str, Any]:
+    """The figures; the tests' client is on this machine."""
+    answer = await client.get(DATABASE)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_statements_and_transactions(open_client: OpenClient) -> None:
+    """Statements are counted by operation and table, transactions by their end."""
+    async with open_client() as client:
+        project = await client.project()
+        for _ in range(3):
+            assert (await client.get(f"/api/v1/projects/{project['id']}")).status_code == 200
+        found = await metrics(client)
+    by_kind = {(each["operation"], each["table"]): each for each in found["statements"]}
+    assert by_kind[("SELECT", "projkit_projects")]["count"] >= 3
+    assert by_kind[("INSERT", "projkit_projects")]["count"] == 1
+    for each in found["statements"]:
+        assert 0 < each["mean_ms"] <= each["max_ms"]
+        assert each["p50_ms"] <= each["p95_ms"] <= each["max_ms"]
+    assert found["reachable"]
+    assert found["round_trip_ms"] > 0
+    assert found["server_version"]
+    assert found["database_bytes"] > 0
+    assert found["errors"] == {}
+    assert found["dialect"] in {"postgresql", "sqlite"}
+    if found["dialect"] == "postgresql":
+        server = found["postgresql"]
+        assert sum(server["connections"].values()) >= 1
+        assert server["connections_total"] <= server["max_connections"]
+        assert 0 <= server["cache_hit_ratio"] <= 1
+        assert server["database_bytes"] == found["database_bytes"]
+        assert server["longest_transaction_seconds"] >= 0
+
+
+async def test_rolled_back(open_client: OpenClient) -> None:
+    """A transaction that fails counts as rolled back, and its statement under the class of its error."""
+    async with open_client() as client:
+        await client.project(external_id="one")
+        before = await metrics(client)
+        answer = await client.post(
+            "/api/v1/projects", json={"name": "B", "external_id": "one"}, headers={"Idempotency-Key": "k"}
+        )
+        assert answer.status_code == 409
+        found = await metrics(client)
+    assert found["transactions"]["rolled_back"] == before["transactions"]["rolled_back"] + 1
+    assert sum(found["errors"].values()) == 1
+
+
+async def test_slow_statements(
+    postgres_url: str, any_database_mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow statement is shown by its text with placeholders, never with a value."""
+    settings = settings_for(postgres_url, database_mode=any_database_mode)
+    kit = ProjKit(settings)
+    async with kit.lifespan(), Client(kit, settings) as client:
+        project = await client.project(name="canary")
+        other = await asyncpg.connect(postgres_url)
+        try:
+            async with other.transaction():
+                await other.execute("LOCK TABLE projkit_projects IN ACCESS EXCLUSIVE MODE")
+                asked = asyncio.create_task(client.get(f"/api/v1/projects/{project['id']}?"))
+                await asyncio.sleep(0.3)
+            assert (await asked).status_code == 200
+        finally:
+            await other.close()
+        found = await metrics(client)
+    (slow,) = [each for each in found["slow_statements"] if "projkit_projects" in each["statement"]]
+    assert slow["max_ms"] >= 250
+    assert slow["count"] == 1
+    assert "canary" not in slow["statement"]
+    assert project["id"] not in slow["statement"]
+
+
+async def test_the_pool(postgres_url: str) -> None:
+    """The pool's figures are those of the pool: what is open, in use, waited for, and how long."""
+    settings = settings_for(postgres_url, database_pool_size=2)
+    kit = ProjKit(settings)
+    async with kit.lifespan(), Client(kit, settings) as client:
+        await asyncio.gather(*(client.get("/api/v1/projects") for _ in range(20)))
+        pool = (await metrics(client))["pool"]
+    assert (pool["size"], pool["maximum"], pool["overflow"], pool["waiting"]) == (2, 2, 0, 0)
+    assert pool["wait_max_ms"] >= pool["wait_p95_ms"] > 0
+
+
+async def test_a_database_that_hangs(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that does not answer is said to be unreachable, in bounded time, beside what is known."""
+    settings = settings_for(postgres_url)
+    kit = ProjKit(settings)
+    async with kit.lifespan(), Client(kit, settings) as client:
+        await client.get("/api/v1/projects")
+
+        async def hang(_: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr("projkit.monitoring.database._SECONDS", 0.1)
+        monkeypatch.setattr("projkit.db.postgresql.PostgresqlDatabase.ping", hang)
+        found = await metrics(client)
+    assert not found["reachable"]
+    assert found["detail"] == "The database does not answer within 0.1 s"
+    assert found["statements"]

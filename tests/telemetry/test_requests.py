@@ -1,0 +1,300 @@
+"""How requests are timed and counted: the kit's, and those of a host that it wraps."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from projkit import ProjKit
+from projkit.telemetry.figures import Figures, endpoints_of
+from tests.auth.asking import ask
+from tests.conftest import settings_for
+
+pytestmark = pytest.mark.anyio
+Message = dict[str, Any]
+
+
+async def hello(request: Request) -> PlainTextResponse:
+    """Greets."""
+    return PlainTextResponse("hello", headers={"X-Request-ID": "the host's own"})
+
+
+async def stream(request: Request) -> StreamingResponse:
+    """Goes on for as long as somebody listens."""
+
+    async def chunks() -> Any:
+        yield b"first"
+        await asyncio.sleep(0.3)
+        yield b"last"
+
+    return StreamingResponse(chunks())
+
+
+async def fail(request: Request) -> PlainTextResponse:
+    """Breaks."""
+    raise RuntimeError("broken")
+
+
+async def fail_late(request: Request) -> StreamingResponse:
+    """Breaks while it streams."""
+
+    async def chunks() -> Any:
+        yield b"first"
+        raise RuntimeError("broken")
+
+    return StreamingResponse(chunks())
+
+
+async def hang(request: Request) -> PlainTextResponse:
+    """Never answers."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def upload(request: Request) -> PlainTextResponse:
+    """Reads all that is sent."""
+    await request.body()
+    return PlainTextResponse("read")
+
+
+async def chat(socket: WebSocket) -> None:
+    """Says one thing."""
+    if "refuse" in socket.path_params["room"]:
+        await socket.close()
+        return
+    await socket.accept()
+    if "fail" in socket.path_params["room"]:
+        raise RuntimeError("broken")
+    await socket.close()
+
+
+def host() -> Starlette:
+    """A host with routes of every kind."""
+    inner = Starlette(routes=[Route("/things/{thing}", hello)])
+    return Starlette(
+        routes=[
+            Route("/hello/{name}", hello),
+            Route("/stream", stream),
+            Route("/fail", fail),
+            Route("/fail-late", fail_late),
+            Route("/hang", hang),
+            Route("/upload", upload, methods=["POST"]),
+            WebSocketRoute("/chat/{room}", chat),
+            Mount("/inner", app=inner),
+            Mount("/tenants/{tenant}", app=inner),
+        ]
+    )
+
+
+@pytest.fixture
+def kit(sqlite_url: str) -> ProjKit:
+    """A kit whose recorder is looked into."""
+    return ProjKit(settings_for(sqlite_url, slow_request_seconds=0.2))
+
+
+def figures(kit: ProjKit) -> dict[tuple[str, str], Figures]:
+    """What was counted."""
+    return endpoints_of(kit._recorder.read())
+
+
+async def drive(app: Any, scope: Message, *received: Message) -> list[Message]:
+    """Calls an app as a server does, and gives what it sent."""
+    waiting = iter(received)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(waiting, {"type": "http.disconnect"})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+def scope(path: str, method: str = "GET", kind: str = "http") -> Message:
+    """A request's scope."""
+    return {
+        "type": kind, "method": method, "path": path, "raw_path": path.encode(), "query_string": b"secret=1",
+        "headers": [(b"host", b"testserver")], "root_path": "", "scheme": "http", "http_version": "1.1",
+        "client": ("203.0.113.5", 1), "server": ("testserver", 80), "asgi": {"version": "3.0"}, "subprotocols": [],
+    }  # fmt: skip
+
+
+async def test_kit_routes(kit: ProjKit) -> None:
+    """Each answer is counted once under method, template and status; unknown paths under one name."""
+    async with kit.lifespan():
+        for path in ("/api/v1/health/live", "/api/v1/health/live", "/nowhere/1", "/nowhere/2"):
+            await ask(kit, "GET", path)
+        await ask(kit, "GET", "/api/v1/projects/0197a0a0-0000-7000-8000-000000000000")
+    found = figures(kit)
+    assert found[("GET", "/api/v1/health/live")].requests == 2
+    assert found[("GET", "__unknown__")].requests == 2
+    assert found[("GET", "/api/v1/projects/{project_id}")].requests == 1
+    assert all(not each.errors and not each.disconnects for each in found.values())
+
+
+async def test_wrapped_host(kit: ProjKit) -> None:
+    """A wrapped host's answers have the times, and count under their templates; headers of its own stay."""
+    app = kit.wrap(host())
+    for path in ("/hello/a", "/hello/b", "/inner/things/1", "/tenants/acme/things/1", "/inner/none", "/none"):
+        await ask(app, "GET", path)
+    answer = await ask(app, "GET", "/hello/c")
+    assert float(answer.header("x-process-time") or "") >= 0
+    assert answer.header("server-timing")
+    assert answer.header("x-request-id") == "the host's own"
+    assert (await ask(app, "GET", "/none")).header("x-request-id")
+    assert {route: each.requests for (_, route), each in figures(kit).items()} == {
+        "/hello/{name}": 3, "/inner/things/{thing}": 1, "/tenants/{tenant}/things/{thing}": 1, "/inner/{path}": 1,
+        "__unknown__": 2,
+    }  # fmt: skip
+
+
+async def test_wrapped_host_untouched(kit: ProjKit) -> None:
+    """With performance=False the host's answers are as before, and not counted."""
+    answer = await ask(kit.wrap(host(), performance=False), "GET", "/none")
+    assert answer.header("x-process-time") is None
+    assert figures(kit) == {}
+
+
+async def test_kit_in_a_wrapped_host(kit: ProjKit) -> None:
+    """A kit that is mounted in the host that it wraps counts its own answers, and they are timed once."""
+    app = FastAPI()
+    app.mount("/inside", kit)
+    async with kit.lifespan():
+        answer = await ask(kit.wrap(app, prefix="/outside"), "GET", "/inside/api/v1/health/live")
+    assert answer.status == 200
+    assert answer.header("x-process-time")
+    assert answer.header("x-request-id")
+    assert list(figures(kit)) == [("GET", "/api/v1/health/live")]
+
+
+async def test_streams(kit: ProjKit) -> None:
+    """A stream's duration is that until it begins: how long a client listens is not the server's slowness."""
+    await ask(kit.wrap(host()), "GET", "/stream")
+    found = figures(kit)[("GET", "/stream")]
+    assert found.requests == 1
+    assert found.longest < 0.3
+    assert not found.slow
+
+
+@pytest.mark.parametrize("path", ["/fail", "/fail-late"])
+async def test_unhandled_exceptions(kit: ProjKit, path: str) -> None:
+    """An exception is the host's to handle, and counts as an error, also when the answer has begun."""
+    with pytest.raises((RuntimeError, ExceptionGroup)):
+        await ask(kit.wrap(host()), "GET", path)
+    found = figures(kit)[("GET", path)]
+    assert (found.requests, found.errors) == (1, 1)
+    assert found.last_error_at > 0
+
+
+async def silent(scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
+    """Says nothing at all."""
+
+
+async def test_an_app_that_does_not_answer(kit: ProjKit) -> None:
+    """A host that returns without an answer has failed: the server says 500."""
+    await drive(kit.wrap(silent, performance=True), scope("/x"), {"type": "http.request", "body": b""})
+    assert figures(kit)[("GET", "__unknown__")].errors == 1
+
+
+async def test_clients_that_go_away(kit: ProjKit) -> None:
+    """A client that leaves before its answer is counted apart: neither a request nor an error, in host and kit."""
+    app = kit.wrap(host())
+    announced = [(b"content-length", b"10"), (b"content-type", b"application/json")]
+    part = {"type": "http.request", "body": b"12345", "more_body": True}
+    with pytest.raises(ClientDisconnect):
+        await drive(app, scope("/upload", "POST") | {"headers": announced}, part)
+    async with kit.lifespan():
+        credentials = (b"authorization", _bearer(kit))
+        await drive(app, scope("/api/v1/projects", "POST") | {"headers": [*announced, credentials]}, part)
+    found = figures(kit)
+    for key in (("POST", "/upload"), ("POST", "/api/v1/projects")):
+        assert (found[key].disconnects, found[key].requests, found[key].errors) == (1, 0, 0)
+
+
+def _bearer(kit: ProjKit) -> bytes:
+    from tests.conftest import token_for
+
+    return f"Bearer {token_for(kit.settings, 'alice')}".encode()
+
+
+async def test_cancelled_requests(kit: ProjKit) -> None:
+    """A request that the server cancels counts as a client that went away, not as a 500, and is no longer active."""
+    task = asyncio.create_task(drive(kit.wrap(host()), scope("/hang")))
+    await asyncio.sleep(0.05)
+    assert kit._recorder.read()[("http_active", ())] == [1.0]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    found = figures(kit)[("GET", "/hang")]
+    assert (found.disconnects, found.requests) == (1, 0)
+    assert kit._recorder.read()[("http_active", ())] == [0.0]
+
+
+@pytest.mark.parametrize(("room", "outcome"), [("a", "accepted"), ("refuse", "refused"), ("fail", "failed")])
+async def test_web_sockets(kit: ProjKit, room: str, outcome: str) -> None:
+    """WebSockets are counted by how they went, and never among the latencies of requests."""
+    connect = {"type": "websocket.connect"}
+    try:
+        await drive(kit.wrap(host()), scope(f"/chat/{room}", kind="websocket"), connect)
+    except RuntimeError:
+        assert outcome == "failed"
+    assert kit._recorder.read()[("websockets", ("/chat/{room}", outcome))][0] == 1
+    assert figures(kit) == {}
+
+
+async def test_slow_requests(kit: ProjKit, caplog: pytest.LogCaptureFixture) -> None:
+    """A slow request has a line with route, method, status, both times and both ids, without its query or its path."""
+
+    async def slow(_: Request) -> PlainTextResponse:
+        await asyncio.sleep(0.25)
+        return PlainTextResponse("at last")
+
+    app = kit.wrap(Starlette(routes=[Route("/slow/{secret}", slow)]))
+    headers = [("x-request-id", "abc"), ("traceparent", f"00-{'a' * 32}-{'b' * 16}-01")]
+    with caplog.at_level(logging.WARNING, "projkit.slow"):
+        await ask(app, "GET", "/slow/canary", headers, query="token=canary")
+    (line,) = [record for record in caplog.records if record.name == "projkit.slow"]
+    said = line.getMessage()
+    assert "GET /slow/{secret} 200" in said
+    assert "request abc" in said
+    assert "a" * 32 in said
+    assert "canary" not in said + str(line.__dict__)
+    assert line.__dict__["duration_ms"] >= 250
+    assert line.__dict__["db_ms"] == 0
+    assert figures(kit)[("GET", "/slow/{secret}")].slow == 1
+
+
+async def test_random_paths_and_methods(kit: ProjKit) -> None:
+    """A thousand random paths and methods make no series of their own, in kit and host."""
+    app = kit.wrap(host())
+    async with kit.lifespan():
+        for number in range(1000):
+            method = "GET" if number % 2 else f"M{number}"
+            await ask(app, method, f"/api/v1/projects/x{number}")
+            await ask(app, method, f"/random/{number}")
+    assert len(figures(kit)) <= 4
+
+
+async def test_request_ids_agree(kit: ProjKit, caplog: pytest.LogCaptureFixture) -> None:
+    """The host's middleware and the kit inside it use one id for one request."""
+    app = FastAPI()
+    app.mount("/inside", kit)
+    transport = httpx2.ASGITransport(app=kit.wrap(app, prefix="/outside"))
+    async with (
+        kit.lifespan(),
+        httpx2.AsyncClient(transport=transport, base_url="http://testserver") as client,
+    ):
+        answer = await client.get("/inside/api/v1/projects")
+    assert answer.status_code == 401
+    assert answer.headers.get_list("x-request-id") == [answer.json()["request_id"]]

@@ -1,0 +1,226 @@
+"""Several workers count together: nothing is lost, nothing counted twice, whoever ends and however."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projkit.errors import ConfigurationError
+from projkit.telemetry.cells import Family, Table, decode, encode
+from projkit.telemetry.families import FAMILIES, FILE_BYTES, HTTP, MAX, OTHER, POOL
+from projkit.telemetry.figures import endpoints_of
+from projkit.telemetry.history import History
+from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.workers import WorkerDirectory
+
+GET = "GET"
+ROUTE = "/api/v1/projects"
+WORKER = """
+import sys, pathlib
+from projkit.telemetry.recorder import Recorder
+recorder = Recorder(pathlib.Path(sys.argv[1]))
+for line in sys.stdin:
+    for _ in range(int(line)):
+        recorder.request("GET", "/api/v1/projects", 200, 0.003)
+    recorder.pool({"open": 7})
+    print(recorder.read() and "counted", flush=True)
+"""
+
+
+class Worker:
+    """A process that counts as many requests as it is told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(directory)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def count(self, requests: int) -> None:
+        """Counts, and waits until that is done."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{requests}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "counted\n"
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+
+@contextmanager
+def workers(directory: Path, number: int) -> Iterator[list[Worker]]:
+    """Processes that share a directory, and are gone afterwards."""
+    started = [Worker(directory) for _ in range(number)]
+    try:
+        yield started
+    finally:
+        for each in started:
+            if each.process.poll() is None:
+                each.kill()
+
+
+def requests(recorder: Recorder) -> int:
+    """How many the recorder knows of, over all workers."""
+    return sum(figures.requests for figures in endpoints_of(recorder.read()).values())
+
+
+def pool(recorder: Recorder) -> float:
+    """The connections that all living workers have open."""
+    return recorder.read().get((POOL.name, ("open",)), [0.0])[0]
+
+
+def test_killed_workers(tmp_path: Path) -> None:
+    """Figures add up over all workers; those of a killed one neither vanish nor double, however often they are read."""
+    recorder = Recorder(tmp_path / "shared")
+    recorder.request(GET, ROUTE, 200, 0.001)
+    with workers(tmp_path / "shared", 2) as (first, second):
+        first.count(10)
+        second.count(100)
+        assert requests(recorder) == 111
+        assert pool(recorder) == 14
+        assert {each.pid for each in recorder.workers()} == {
+            os.getpid(),
+            first.process.pid,
+            second.process.pid,
+        }
+        first.kill()
+        assert [requests(recorder) for _ in range(3)] == [111, 111, 111]
+        assert pool(recorder) == 7, "an ended worker has no connections"
+        second.count(1000)
+        assert requests(recorder) == 1111
+    assert [requests(recorder) for _ in range(3)] == [1111, 1111, 1111]
+    assert [each.pid for each in recorder.workers()] == [os.getpid()]
+
+
+def test_a_crash_while_retiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is killed between adding an ended worker's counts and removing its file counts nothing twice."""
+    shared = tmp_path / "shared"
+    recorder = Recorder(shared)
+    recorder.open()
+    with workers(shared, 1) as (worker,):
+        worker.count(10)
+        worker.kill()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            requests(recorder)
+    assert list(shared.glob("worker-*-*")), "the file is still there"
+    assert [requests(recorder), requests(recorder)] == [10, 10]
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_new_server(tmp_path: Path) -> None:
+    """Counts begin with the server: the first worker that finds no other alive empties the directory."""
+    shared = tmp_path / "shared"
+    with workers(shared, 1) as (worker,):
+        worker.count(10)
+    recorder = Recorder(shared)
+    assert requests(recorder) == 0
+    assert recorder.server_started_at >= recorder.started_at
+
+
+def test_history_is_shared(tmp_path: Path) -> None:
+    """One worker samples for all; when it has ended, another goes on, and both know the same past."""
+    shared = tmp_path / "shared"
+    recorder = Recorder(shared)
+    history = History(recorder)
+    history.sample()
+    recorder.request(GET, ROUTE, 500, 0.2)
+    history.sample()
+    script = f"""
+import pathlib
+from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.history import History
+history = History(Recorder(pathlib.Path({str(shared)!r})))
+history.sample()
+print(len(history.samples()), [sample.total().errors for sample in history.samples()])
+"""
+    before = len(history.samples())
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{before} {[sample.total().errors for sample in history.samples()]}\n"
+    assert len(history.samples()) == before, "it is not the other's turn"
+    assert history.samples()[-1].total().errors == 1
+
+
+@pytest.mark.parametrize("kind", ["a file", "not allowed"])
+def test_a_directory_that_cannot_be_used(tmp_path: Path, kind: str) -> None:
+    """A wrong METRICS_DIRECTORY is a mistake at start-up that names the setting and the mend."""
+    path = tmp_path / "shared"
+    path.write_text("")
+    if kind == "not allowed":
+        path = Path("/proc/projkit")
+    with pytest.raises(
+        ConfigurationError, match=r"PROJKIT_METRICS_DIRECTORY: .* cannot be used .*name a directory"
+    ):
+        Recorder(path).open()
+
+
+def test_rows_are_bounded() -> None:
+    """Whatever clients send, the number of series is bounded; what is too much is counted as other."""
+    recorder = Recorder()
+    for number in range(3 * HTTP.limit):
+        recorder.request("GET", f"/{number}", 200, 0.001)
+        recorder.request(f"M{number}", "/", 200, 0.001)
+        recorder.disconnect(f"M{number}", f"/{number}")
+        recorder.websocket(f"/{number}", "accepted", 1.0)
+    table = recorder.read()
+    for family in FAMILIES:
+        assert sum(key[0] == family.name for key in table) <= family.limit + 1
+    assert requests(recorder) == 6 * HTTP.limit
+    assert sum(cells[0] for key, cells in table.items() if key[0] == "websockets") == 3 * HTTP.limit
+    assert any(OTHER in key[1] for key in table)
+    assert len(encode(table)) < FILE_BYTES / 2
+
+
+def test_a_full_file() -> None:
+    """Where a file has no room left, counting goes on without it, and fails nobody."""
+    recorder = Recorder()
+    cells = recorder.open()
+    big = Family("big", FILE_BYTES // 8)
+    row = cells.row(big, (), ())
+    row[0] += 1
+    assert ("big", ()) not in recorder.read()
+
+
+LABELS = st.tuples(st.text(max_size=30), st.text(max_size=30))
+TABLES = st.dictionaries(
+    st.tuples(st.sampled_from(["one", "two"]), LABELS),
+    st.lists(st.floats(allow_nan=False), min_size=1, max_size=5),
+    max_size=8,
+)
+
+
+@given(TABLES, st.integers(min_value=0, max_value=4000))
+def test_files_that_are_cut_short(table: Table, length: int) -> None:
+    """A file is read as it was written; of one that is cut short, every whole row."""
+    data = encode(table)
+    assert decode(data) == table
+    cut = decode(data[:length])
+    assert cut.items() <= table.items()
+
+
+def test_another_version(tmp_path: Path) -> None:
+    """During an upgrade, rows that another version of the code lays out differently are left out, not misread."""
+    families = {HTTP.name: Family(HTTP.name, 3)}
+    other = WorkerDirectory(tmp_path, families, 65536)
+    recorder = Recorder(tmp_path)
+    recorder.request(GET, ROUTE, 200, 0.5)
+    from projkit.telemetry.cells import Cells
+
+    Cells(families.values(), other.buffer).row(families[HTTP.name], (GET, ROUTE, "200"), ())[0] = 99
+    assert requests(recorder) == 1
+    assert recorder.read()[(HTTP.name, (GET, ROUTE, "200"))][MAX] == 0.5
+    other.close()
