@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,8 +136,9 @@ async def test_figures(browser: Browser, place: str) -> None:
         assert answer.url == f"{place}/api/v1/docs"
 
 
+NOT_CONFIGURED: Final = check("not_configured", latency_ms=None, observed_at=None, age_seconds=None)
 STATES: Final[list[tuple[dict[str, Any], str, str]]] = [
-    ({"status": "ok", "state": "ready", "checks": {"redis": check()}}, "ok", "All is well"),
+    ({"status": "ok", "checks": {"redis": check(), "celery": NOT_CONFIGURED}}, "ok", "All is well"),
     (
         {"status": "degraded", "checks": {"redis": check("error", detail="does not answer (ConnectionError)")}},
         "degraded",
@@ -172,10 +174,14 @@ async def test_states(browser: Browser, root: str) -> None:
             await expect(page).to_have_title(f"{sentence} · status")
             await expect(page.locator(f"#headline-icon svg.{level}")).to_have_count(1)
             for name, each in body.get("checks", {}).items():
-                word = {"ok": "ok", "error": "failing", "unknown": "unknown"}[each["status"]]
+                word = {"error": "failing", "not_configured": "not configured"}.get(
+                    each["status"], each["status"]
+                )
                 light = page.locator(".light", has_text=name)
                 await expect(light.locator(".word")).to_have_text(word)
-                await expect(light).to_contain_text(each.get("detail", "1.5 ms"))
+                await expect(light).to_contain_text(
+                    each.get("detail", name if word == "not configured" else "1.5 ms")
+                )
 
 
 async def test_logging_in_and_out(browser: Browser, root: str) -> None:
@@ -251,20 +257,27 @@ async def test_a_token(browser: Browser, root: str, settings: Settings) -> None:
         await expect(page.locator("#login")).to_be_visible()
 
 
-async def test_the_server_stops(browser: Browser, settings: Settings) -> None:
-    """When nothing answers any more that is the headline, and the last figures stay, marked as old."""
-    with serving(ProjKit(settings)) as url:
+async def test_until_it_stops(browser: Browser, settings: Settings) -> None:
+    """A real check that begins to fail is the headline; when nothing answers any more that is, and old figures stay."""
+    kit, working = ProjKit(settings), True
+    kit.add_health_check("mail", lambda: working, period=0.1)
+    with ExitStack() as server:
+        url = server.enter_context(serving(kit))
         await make_requests(url, settings)
-        opening = opened(browser, f"{url}{PAGE}", expected=GONE)
-        page = await opening.__aenter__()
-        await see_figures(page)
-    await ask_again(page)
-    await expect(page.locator("#sentence")).to_have_text("The server does not answer")
-    await expect(page.locator("#more")).to_contain_text("The last answer came at")
-    await expect(page.locator("body[data-stale]")).to_have_count(1)
-    assert await violations(page, "color-contrast") == []
-    await see_figures(page)
-    await opening.__aexit__(None, None, None)
+        async with opened(browser, f"{url}{PAGE}", expected=GONE) as page:
+            await see_figures(page)
+            await expect(page.locator("#sentence")).to_have_text("All is well")
+            working = False
+            await asyncio.sleep(0.5)  # until it has been looked at
+            await ask_again(page)
+            await expect(page.locator("#sentence")).to_contain_text("Degraded: mail returned False since ")
+            server.close()
+            await ask_again(page)
+            await expect(page.locator("#sentence")).to_have_text("The server does not answer")
+            await expect(page.locator("#more")).to_contain_text("The last answer came at")
+            await expect(page.locator("body[data-stale]")).to_have_count(1)
+            assert await violations(page, "color-contrast") == []
+            await see_figures(page)
 
 
 async def test_when_it_asks(browser: Browser, root: str) -> None:

@@ -3,18 +3,18 @@
 import { ago, byId, bytes, clock, duration, el, facts, ms, number, plural, render, share, svg } from "./dom.js";
 import { failing, icon } from "./verdict.js";
 
-const WORDS = { ok: "ok", error: "failing", unknown: "unknown" };
+const WORDS = { ok: "ok", error: "failing", unknown: "unknown", not_configured: "not configured" };
 
 function light(name, check, received) {
   const level = check.status === "error" && !check.critical ? "degraded" : check.status;
   const bad = failing.get(name);
   const seen = check.age_seconds === null ? null : ago(received - check.age_seconds * 1000);
   return el("li", { class: `light ${level}` }, icon(level), el("div", {},
-    el("p", {}, el("b", {}, name), " ", el("span", { class: "word" }, WORDS[check.status]),
+    el("p", {}, el("b", {}, name), " ", el("span", { class: "word" }, WORDS[check.status] ?? check.status),
       check.critical ? el("span", { class: "tag" }, "critical") : null),
     check.detail ? el("p", { class: "detail" }, check.detail) : null,
     bad ? el("p", { class: "quiet" }, `since ${bad.seen ? "" : "before "}${clock(bad.at)}`) : null,
-    el("p", { class: "quiet" }, seen ? `${ms(check.latency_ms)} · ` : "", seen)));
+    seen ? el("p", { class: "quiet" }, `${ms(check.latency_ms)} · `, seen) : null));
 }
 
 export function showComponents(health, received) {

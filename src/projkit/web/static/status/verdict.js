@@ -6,14 +6,17 @@ const SHAPES = {
   ok: ["M12 2a10 10 0 1 0 0 20a10 10 0 1 0 0-20z", "M7.5 12.5l3 3l6-6.5"],
   degraded: ["M12 2.5L22.5 21h-21z", "M12 9v5.5M12 17.4v.6"],
   error: ["M7.5 2h9L22 7.5v9L16.5 22h-9L2 16.5v-9z", "M8.5 8.5l7 7M15.5 8.5l-7 7"],
+  not_configured: ["M12 3a9 9 0 1 0 0 18a9 9 0 1 0 0-18z", "M8 12h8"],
   unknown: ["M3 3h18v18H3z", "M9.4 9.2a2.7 2.7 0 1 1 3.8 2.8c-.8.5-1.2 1-1.2 2M12 16.8v.6"],
 };
 
 export function icon(level) {
-  const [outline, mark] = SHAPES[level];
+  const [outline, mark] = SHAPES[level] ?? SHAPES.unknown;
   return svg("svg", { viewBox: "0 0 24 24", class: `shape ${level}`, "aria-hidden": "true", focusable: "false" },
     svg("path", { d: outline, class: "outline" }), svg("path", { d: mark, class: "mark" }));
 }
+
+const isWell = (check) => check.status === "ok" || check.status === "not_configured";
 
 // The checks that fail: since when, and whether this page has seen them begin to.
 export const failing = new Map();
@@ -21,7 +24,7 @@ const well = new Set();
 
 export function note(checks) {
   for (const [name, check] of Object.entries(checks ?? {})) {
-    if (check.status === "ok") {
+    if (isWell(check)) {
       well.add(name);
       failing.delete(name);
     } else if (!failing.has(name)) {
@@ -39,7 +42,7 @@ function said([name, check]) {
 }
 
 function matters(checks) {
-  const bad = Object.entries(checks ?? {}).filter(([, check]) => check.status !== "ok");
+  const bad = Object.entries(checks ?? {}).filter(([, check]) => !isWell(check));
   bad.sort(([, one], [, other]) => other.critical - one.critical);
   const more = bad.length > 2 ? `; ${bad.length - 2} more` : "";
   return bad.slice(0, 2).map(said).join("; ") + more;
