@@ -305,7 +305,13 @@ class ProjKit:
             *validation.endpoints(prefix, self._validations, admission.monitoring),
         ]
         in_production = self.settings.env == "production"
-        shown = pages.endpoints(prefix, lambda scope: in_production and addresses.is_secure(scope))
+        shown = pages.endpoints(
+            prefix,
+            lambda scope: in_production and addresses.is_secure(scope),
+            csrf_header=self.settings.csrf_header_name,
+            csrf_cookie=cookies.names.csrf,
+            tenants=bool(self.settings.tenant_claim),
+        )
         return [*api, *web.endpoints(prefix, api, __version__), *shown]
 
     def _running_database(self) -> Database | None:

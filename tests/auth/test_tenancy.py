@@ -78,6 +78,16 @@ RULES: Final[dict[str, Rule]] = {
     "GET /api/v1/docs/swagger-ui.css": Rule("public", 200),
     "GET /api/v1/docs/favicon-32x32.png": Rule("public", 200),
     "GET /api/v1/docs/docs.js": Rule("public", 200),
+    "GET /api/v1/monitoring": Rule("public", 200),
+    "GET /api/v1/monitoring/assets/status.js": Rule("public", 200),
+    "GET /api/v1/monitoring/assets/access.js": Rule("public", 200),
+    "GET /api/v1/monitoring/assets/verdict.js": Rule("public", 200),
+    "GET /api/v1/monitoring/assets/panels.js": Rule("public", 200),
+    "GET /api/v1/monitoring/assets/endpoints.js": Rule("public", 200),
+    "GET /api/v1/monitoring/assets/chart.js": Rule("public", 200),
+    "GET /api/v1/monitoring/assets/dom.js": Rule("public", 200),
+    "GET /api/v1/monitoring/assets/status.css": Rule("public", 200),
+    "GET /api/v1/monitoring/assets/status.svg": Rule("public", 200),
 }
 # Nothing listens there: the way to the provider ends at once.
 PROVIDER: Final = {"issuer": "http://127.0.0.1:9", "client_id": "projkit"}

@@ -52,7 +52,8 @@ def test_serve_demo() -> None:
                 f"{url}/api/v1/projects?limit=100&archived=any&total=true", headers=headers
             ).json()
             assert page["total"] == 12
-            assert httpx2.get(f"{url}/api/v1/docs").status_code == 200
+            for path in ("docs", "monitoring", "monitoring/metrics/performance"):
+                assert httpx2.get(f"{url}/api/v1/{path}").status_code == 200
             content = {"username": "demo", "password": DEMO_PASSWORD}
             own = httpx2.post(f"{url}/api/v1/auth/login", json=content).json()["access_token"]
             headers = {"Authorization": f"Bearer {own}"}

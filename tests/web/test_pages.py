@@ -47,11 +47,16 @@ def is_page(answer: httpx2.Response) -> bool:
     return answer.headers["content-type"].startswith("text/html")
 
 
+def is_loaded(path: str) -> bool:
+    """Whether a page loads it."""
+    return "/docs/" in path or "/assets/" in path
+
+
 async def test_every_public_page(sqlite_url: str) -> None:
     """Each page that needs no log-in has the whole set of security headers, and runs no script that stands in it."""
     async with pages(sqlite_url, "http") as found:
         html = {path: answer for path, answer in found.items() if is_page(answer)}
-        assert "/api/v1/docs" in html
+        assert html.keys() == {"/api/v1/docs", "/api/v1/monitoring"}
         for answer in html.values():
             for name, value in HEADERS.items():
                 assert answer.headers[name] == value
@@ -62,14 +67,15 @@ async def test_every_public_page(sqlite_url: str) -> None:
             assert scripts == "script-src 'self'"
             assert "camera=()" in answer.headers["permissions-policy"]
             assert "<script>" not in answer.text
+            assert "style=" not in answer.text
 
 
 async def test_what_pages_load(sqlite_url: str) -> None:
     """Whatever the kit serves says that its type is to be believed; scripts and styles are for its own pages alone."""
     async with pages(sqlite_url, "http") as found:
         assert all(answer.headers["x-content-type-options"] == "nosniff" for answer in found.values())
-        loaded = [answer for path, answer in found.items() if "/docs/" in path]
-        assert len(loaded) == 4
+        loaded = [answer for path, answer in found.items() if is_loaded(path)]
+        assert len(loaded) == 4 + 9
         assert {answer.headers["cross-origin-resource-policy"] for answer in loaded} == {"same-origin"}
 
 
@@ -89,6 +95,17 @@ async def test_https_alone_from_now_on(
     """Only in production, and only where the request came by https, the browser is told to stay with it (RFC 6797)."""
     async with pages(sqlite_url, scheme, **settings) as found:
         for path, answer in found.items():
-            if is_page(answer) or "/docs/" in path:
+            if is_page(answer) or is_loaded(path):
                 value = answer.headers.get("strict-transport-security")
                 assert value == ("max-age=31536000" if strict else None)
+
+
+async def test_what_the_status_page_is_told(sqlite_url: str) -> None:
+    """What logging in and out needs is written into it: CSRF header and cookie, and whether there are tenants."""
+    async with pages(sqlite_url, "http") as found:
+        plain = found["/api/v1/monitoring"].text
+    assert 'data-csrf-header="X-CSRF-Token" data-csrf-cookie="csrf_token" data-tenants="no"' in plain
+    other = {"csrf_header_name": "X-Proof", "csrf_cookie_name": "proof", "cookie_host_prefix": True}
+    async with pages(sqlite_url, "https", tenant_claim="org", **other) as found:
+        changed = found["/api/v1/monitoring"]
+    assert 'data-csrf-header="X-Proof" data-csrf-cookie="__Host-proof" data-tenants="yes"' in changed.text

@@ -155,8 +155,9 @@ def _greet(settings: Settings, host: str, port: int, *, demo_user: bool) -> None
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     api = address + settings.api_prefix
     err.print(f"projkit serves {settings.dialect} at {api}", highlight=False)
-    err.print(f"  API docs   {api}/docs", highlight=False)
-    err.print(f"  liveness   {api}/health/live", highlight=False)
+    err.print(f"  API docs     {api}/docs", highlight=False)
+    err.print(f"  Status page  {api}/monitoring", highlight=False)
+    err.print(f"  liveness     {api}/health/live", highlight=False)
     if settings.env == "development" and host not in _LOOPBACK:
         err.print("warning: in development others should not reach this server; set PROJKIT_ENV=production")
     if settings.env != "development" or settings.tenant_claim:

@@ -1,10 +1,11 @@
-"""The API docs page: Swagger UI, served from the package, so that it needs no other server."""
+"""The pages for people, API docs and status: served from the package, so that they need no other server."""
 
 import gzip
 import hashlib
 import re
 from collections.abc import Callable
 from functools import cache
+from html import escape
 from importlib.resources import files
 from typing import Final
 
@@ -18,21 +19,30 @@ _TYPES: Final = {
     "js": b"text/javascript; charset=utf-8",
     "css": b"text/css; charset=utf-8",
     "png": b"image/png",
+    "svg": b"image/svg+xml",
 }
 # gzip, not refused by ;q=0 (RFC 9110 §12.5.3).
 _GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.IGNORECASE)
-_ASSETS: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png", "docs.js")
+_DOCS: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png", "docs.js")
+_STATUS: Final = (
+    "status.js", "access.js", "verdict.js", "panels.js", "endpoints.js", "chart.js", "dom.js",
+    "status.css", "status.svg",
+)  # fmt: skip
 # Only what is beside the page may be loaded; Swagger UI sets styles of its own on elements.
-_POLICY: Final = (
+_DOCS_POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# Here also text can never become markup, whatever a script does with it.
+_STATUS_POLICY: Final = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    b"form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _PERMISSIONS: Final = (
     b"camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), publickey-credentials-get=(), "
     b"serial=(), usb=()"
 )
 _PAGE_HEADERS: Final[tuple[Header, ...]] = (
-    (b"content-security-policy", _POLICY),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -49,8 +59,10 @@ IsStrict = Callable[[Scope], bool]
 class _File:
     """A file of the package: its bytes, plain and packed, and its entity tag."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *values: tuple[str, str]) -> None:
         self.plain = files("projkit.web").joinpath("static", name).read_bytes()
+        for placeholder, value in values:
+            self.plain = self.plain.replace(placeholder.encode(), escape(value).encode())
         self.packed = gzip.compress(self.plain, mtime=0)
         self.type = _TYPES[name.rpartition(".")[2]]
         self.etag = f'"{hashlib.sha256(self.plain).hexdigest()[:16]}"'
@@ -59,20 +71,37 @@ class _File:
 _file: Final = cache(_File)
 
 
-def endpoints(prefix: str, is_strict: IsStrict) -> list[Endpoint]:
-    """``/docs`` and what it loads."""
-    page = _endpoint(f"{prefix}/docs", "docs.html", "getDocs", is_strict, _PAGE_HEADERS)
+def endpoints(
+    prefix: str, is_strict: IsStrict, *, csrf_header: str, csrf_cookie: str, tenants: bool
+) -> list[Endpoint]:
+    """``/docs`` and ``/monitoring``, and what they load.
+
+    The status page is for everybody, since it holds no figures: it asks for them as the one who reads it. What it
+    must know beforehand to log that person in and out is written into it.
+    """
+    docs, status = f"{prefix}/docs", f"{prefix}/monitoring"
+    values = (
+        ("{csrf_header}", csrf_header), ("{csrf_cookie}", csrf_cookie), ("{tenants}", "yes" if tenants else "no"),
+    )  # fmt: skip
+    docs_headers = (*_PAGE_HEADERS, (b"content-security-policy", _DOCS_POLICY))
+    status_headers = (*_PAGE_HEADERS, (b"content-security-policy", _STATUS_POLICY))
     return [
-        page,
-        *(_endpoint(f"{prefix}/docs/{name}", name, f"getDocs:{name}", is_strict) for name in _ASSETS),
-    ]
+        _endpoint(docs, "docs.html", "getDocs", "API docs", is_strict, docs_headers),
+        *(_endpoint(f"{docs}/{name}", name, f"getDocs:{name}", "API docs", is_strict) for name in _DOCS),
+        _endpoint(status, "status/status.html", "getStatusPage", "Status page", is_strict, status_headers, values),
+        *(
+            _endpoint(f"{status}/assets/{name}", f"status/{name}", f"getStatusPage:{name}", "Status page", is_strict)
+            for name in _STATUS
+        ),
+    ]  # fmt: skip
 
 
 def _endpoint(
-    path: str, name: str, operation_id: str, is_strict: IsStrict, more: tuple[Header, ...] = ()
-) -> Endpoint:
+    path: str, name: str, operation_id: str, summary: str, is_strict: IsStrict,
+    more: tuple[Header, ...] = (), values: tuple[tuple[str, str], ...] = (),
+) -> Endpoint:  # fmt: skip
     async def get(request: Request) -> Response:
-        file = _file(name)
+        file = _file(name, *values)
         headers: tuple[Header, ...] = (
             (b"etag", b"W/" + file.etag.encode()),  # weak: it stands for both encodings
             (b"cache-control", b"no-cache"),
@@ -89,6 +118,6 @@ def _endpoint(
         return Response(200, file.plain, headers)
 
     return Endpoint(
-        "GET", path, get, operation_id, "API docs", "health",
+        "GET", path, get, operation_id, summary, "health",
         {200: Answer("A page for people.")}, public=True, standalone=True, documented=False,
     )  # fmt: skip
