@@ -13,7 +13,7 @@ from projkit.health.schemas import DetailedHealth, HealthJson, HealthSummary
 from projkit.redis.connect import close_redis, open_redis
 from projkit.testing import bearer
 from tests.conftest import SECRET, Client, settings_for
-from tests.health.conftest import HEALTH, OpenHealth
+from tests.health.conftest import HEALTH, PATIENCE, OpenHealth
 from tests.redis_servers import Redises
 
 pytestmark = pytest.mark.anyio
@@ -150,6 +150,18 @@ async def test_to_whom_details_are_shown(sqlite_url: str, settings: dict[str, An
                         assert "mine" in answer.text
                         found.add(name)
     assert found == shown
+
+
+async def test_credentials_that_cannot_be_looked_at(open_health: OpenHealth) -> None:
+    """Who cannot be recognized in time, since a store does not answer, is told as much as anybody, and in time."""
+
+    async def hangs(_: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    settings: dict[str, Any] = {"env": "production", "health_details": "authorized"}
+    async with open_health(given={"get_principal": hangs}, **settings) as patient:
+        async with asyncio.timeout(PATIENCE):
+            assert await patient.get("/detailed") == (200, {"status": "ok"})
 
 
 async def test_before_the_start_and_while_draining(open_health: OpenHealth, sqlite_url: str) -> None:
