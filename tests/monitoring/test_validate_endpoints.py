@@ -14,7 +14,7 @@ from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.statement import Statement
 from projkit.errors import DatabaseUnavailableError, UnauthenticatedError
 from projkit.http.in_process import ask as ask_inside
-from projkit.http.request import Request
+from projkit.http.request import ClientDisconnectedError, Request
 from projkit.http.response import JSON_TYPE, Response
 from projkit.identity import VALIDATION_SUBJECT
 from projkit.monitoring import validation
@@ -201,10 +201,20 @@ async def nothing(*_: Any) -> Response:
     return Response(204)
 
 
+async def plain(*_: Any) -> Response:
+    return Response(200, b"{}", ((b"content-type", b"text/plain"), (b"etag", b'"1"')))
+
+
+async def gone(*_: Any) -> Response:
+    raise ClientDisconnectedError
+
+
 @pytest.mark.parametrize(
     ("handler", "how", "wanted"),
     [
         ("get", empty, "read"),
+        ("get", plain, "read"),
+        ("get", gone, "read"),
         ("list", empty, "list"),
         ("stats", empty, "summarize"),
         ("delete", nothing, "read when deleted"),
