@@ -367,6 +367,7 @@ async def test_a_session_ends_with_a_run_that_is_cancelled(
         await asyncio.sleep(60)
 
     monkeypatch.setattr(DatabaseSessions, "create", hanging)
+    monkeypatch.setattr("projkit.auth.validation._CLEAR_SECONDS", 0.3)
     kit = ProjKit(settings_for(any_database_url))
     await kit.startup()
     before = await count_rows(any_database_url)

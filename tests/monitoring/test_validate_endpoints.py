@@ -14,7 +14,7 @@ from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.statement import Statement
 from projkit.errors import DatabaseUnavailableError, UnauthenticatedError
 from projkit.http.in_process import ask as ask_inside
-from projkit.http.request import Request
+from projkit.http.request import ClientDisconnectedError, Request
 from projkit.http.response import JSON_TYPE, Response
 from projkit.identity import VALIDATION_SUBJECT
 from projkit.monitoring import validation
@@ -201,10 +201,20 @@ async def nothing(*_: Any) -> Response:
     return Response(204)
 
 
+async def plain(*_: Any) -> Response:
+    return Response(200, b"{}", ((b"content-type", b"text/plain"), (b"etag", b'"1"')))
+
+
+async def gone(*_: Any) -> Response:
+    raise ClientDisconnectedError
+
+
 @pytest.mark.parametrize(
     ("handler", "how", "wanted"),
     [
         ("get", empty, "read"),
+        ("get", plain, "read"),
+        ("get", gone, "read"),
         ("list", empty, "list"),
         ("stats", empty, "summarize"),
         ("delete", nothing, "read when deleted"),
@@ -473,18 +483,20 @@ async def test_it_ends_in_bounded_time(sqlite_url: str, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(ProjectRoutes, "list", endless)
     monkeypatch.setattr(ProjectRoutes, "stats", endless)
+    few = ["create", "list", "summarize", "archive", "unarchive"]
+    monkeypatch.setattr(validation, "all_steps", only(few))
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
         app = kit._validating._app
         clear = ProbeRows(kit._lifecycle.get().database, kit._tables, clock=kit._clock).clear
         before = await count_rows(sqlite_url)
-        run = EndpointValidation(app, kit.settings, clear, seconds=2.5, step_seconds=1.5)
+        run = EndpointValidation(app, kit.settings, clear, seconds=1.5, step_seconds=0.9)
         results = await asyncio.wait_for(run.run(), 10)
         assert await count_rows(sqlite_url) == before
     details = {each.step.does: each.detail or "" for each in results.steps if each.verdict == "failed"}
-    assert details["list"] == "timed out after 1.5 s"
+    assert details["list"] == "timed out after 0.9 s"
     assert details["summarize"].startswith("timed out after")
-    assert details["archive"] == "timed out: all of it may take 2.5 s"
+    assert details["archive"] == "timed out: all of it may take 1.5 s"
     assert details["unarchive"].startswith("not called")
     assert results.status == "error"
 
