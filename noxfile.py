@@ -11,6 +11,8 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_external_run = True
 nox.options.sessions = ["tests", "lint", "types"]
 
+# A worker that has nothing left to do takes over from one that has: the slow tests stand together in their files.
+PARALLEL = ("-n", "2", "--dist", "worksteal")
 LOCKS = ("nox", "tests", "hosts", "lint", "types", "bench", "load")
 
 
@@ -24,7 +26,7 @@ def install(session: nox.Session, lock: str) -> None:
 def tests(session: nox.Session) -> None:
     """The everyday suite, with branch coverage."""
     install(session, "tests")
-    arguments = session.posargs or ["-n", "2", "--cov", "--cov-report=term"]
+    arguments = session.posargs or [*PARALLEL, "--cov", "--cov-report=term"]
     session.run("pytest", "--ignore=tests/hosts", "--ignore=tests/faults", *arguments)
 
 
@@ -32,14 +34,28 @@ def tests(session: nox.Session) -> None:
 def hosts(session: nox.Session) -> None:
     """Every host on every server, over real HTTP."""
     install(session, "hosts")
-    session.run("pytest", "tests/hosts", "-n", "2", *session.posargs)
+    session.run("pytest", "tests/hosts", *PARALLEL, *session.posargs)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
     """Killed workers, stopped databases and Redises, cancelled requests, two workers at once."""
     install(session, "tests")
-    session.run("pytest", "tests/faults", "-n", "2", *session.posargs)
+    session.run("pytest", "tests/faults", *PARALLEL, *session.posargs)
+
+
+@nox.session
+def properties(session: nox.Session) -> None:
+    """What Hypothesis drives, with thirty times the examples of every day."""
+    install(session, "tests")
+    chosen = (
+        "-m",
+        "hypothesis",
+        "--hypothesis-profile=thorough",
+        "--ignore=tests/hosts",
+        "--ignore=tests/faults",
+    )
+    session.run("pytest", *chosen, *PARALLEL, *session.posargs)
 
 
 @nox.session

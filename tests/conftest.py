@@ -1,6 +1,8 @@
 """What all tests share: services, kits and clients."""
 
+import functools
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpcore2
 import httpx2
+import hypothesis
 import pytest
 import uvicorn
 
@@ -18,6 +22,8 @@ from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenIssuer
 
 pytest_plugins = ["tests.services", "tests.redis_servers"]
+# What `nox -s properties` asks for; every day it is Hypothesis' own hundred examples of each property.
+hypothesis.settings.register_profile("thorough", max_examples=3000, derandomize=False, deadline=None)
 
 SECRET = "a secret of the tests, long enough to be taken"
 SCOPES = ("projects:read", "projects:write")
@@ -29,9 +35,9 @@ PATIENT = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """Every asynchronous test runs on asyncio."""
+    """Every asynchronous test runs on asyncio, with one event loop for all that a module shares."""
     return "asyncio"
 
 
@@ -41,13 +47,39 @@ def worker_id(request: pytest.FixtureRequest) -> str:
     return str(getattr(request.config, "workerinput", {}).get("workerid", "main"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_tls_context() -> Iterator[None]:
+    """Every HTTP client would read the certificates of the world, which takes longer than most tests; one does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield
+
+
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    """Measures no coverage, which doubles the time, for a test that does thousands of times what others do as well."""
+    tracing = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracing)
+
+
+@contextmanager
+def without_settings() -> Iterator[None]:
+    """Hides the settings of whoever runs the tests; what tests share is made before the fixtures of any one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("PROJKIT_") and not name.startswith(("PROJKIT_REQUIRE", "PROJKIT_TEST")):
+                patch.delenv(name)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No test sees the settings or the working directory of whoever runs it."""
-    for name in os.environ:
-        if name.startswith("PROJKIT_") and not name.startswith(("PROJKIT_REQUIRE", "PROJKIT_TEST")):
-            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    with without_settings():
+        yield
 
 
 class Clock:
@@ -78,7 +110,12 @@ class Client(httpx2.AsyncClient):
         headers = {} if subject is None else {"Authorization": f"Bearer {token_for(settings, subject)}"}
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=True)
         super().__init__(transport=transport, base_url="http://testserver", headers=headers, **options)
+        self.app = app
         self.kit_settings = settings
+
+    def of(self, subject: str) -> "Client":
+        """Somebody else's client of the same kit."""
+        return Client(self.app, self.kit_settings, subject)
 
     async def project(self, **fields: Any) -> dict[str, Any]:
         """A new project."""
@@ -112,19 +149,26 @@ def serving(app: Any) -> Iterator[str]:
 OpenClient = Callable[..., AbstractAsyncContextManager[Client]]
 
 
-@pytest.fixture
-def clock() -> Clock:
-    """The clock of the kits that :func:`open_client` makes."""
+@pytest.fixture(scope="module")
+def module_clock() -> Clock:
+    """The clock of a module's kits."""
     return Clock()
 
 
 @pytest.fixture
+def clock(module_clock: Clock) -> Clock:
+    """The clock of the kits that are asked, as it was at the start."""
+    module_clock.now = Clock().now
+    return module_clock
+
+
+@pytest.fixture(scope="module")
 def database_mode() -> str:
     """How the kits talk to their database; modules whose tests are to hold in both modes have their own."""
     return "fast"
 
 
-@pytest.fixture(params=["fast", "transactional"])
+@pytest.fixture(scope="module", params=["fast", "transactional"])
 def any_database_mode(request: pytest.FixtureRequest) -> str:
     """Each mode."""
     return str(request.param)
@@ -144,8 +188,20 @@ def open_client(any_database_url: str, database_mode: str, clock: Clock) -> Open
     return start
 
 
+@pytest.fixture(scope="module")
+async def module_kit(
+    anyio_backend: str, module_database_url: str, database_mode: str, module_clock: Clock
+) -> AsyncIterator[ProjKit]:
+    """A kit on each database that all tests of a module ask, one after the other."""
+    with without_settings():
+        settings = settings_for(module_database_url, database_mode=database_mode, **PATIENT)
+    kit = ProjKit(settings, clock=module_clock)
+    async with kit.lifespan():
+        yield kit
+
+
 @pytest.fixture
-async def client(open_client: OpenClient) -> AsyncIterator[Client]:
-    """Alice's client of a kit on each database."""
-    async with open_client() as opened:
+async def client(module_kit: ProjKit, emptied_database_url: str, clock: Clock) -> AsyncIterator[Client]:
+    """Alice's client of a kit on each database, where there is no row yet."""
+    async with Client(module_kit, module_kit.settings) as opened:
         yield opened

@@ -8,6 +8,8 @@ from typing import Any, Final
 MAX_SUBJECT_LENGTH: Final = 255
 ADMIN: Final = "admin"
 DEFAULT_SCOPES: Final = ("projects:read", "projects:write")
+# In whose name a kit tries itself out; what it makes is marked with this and a colon, and gone when it has ended.
+VALIDATION_SUBJECT: Final = "urn:projkit:validation"
 KNOWN_SCOPES: Final = ("projects:read", "projects:write", "monitoring:read", "metrics:read", ADMIN)
 
 

@@ -21,13 +21,13 @@ from projkit.auth.oidc.routes import OidcRoutes
 from projkit.auth.routes import AuthRoutes
 from projkit.auth.rules import PathRules
 from projkit.auth.session_service import SessionService
-from projkit.auth.wiring import AuthParts, build_auth, cookie_names
+from projkit.auth.wiring import build_auth, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.db.connect import open_database
 from projkit.db.given import GivenEngine, resolve_engine
 from projkit.db.port import Database
 from projkit.db.tables import build_tables
-from projkit.errors import ProjkitError
+from projkit.errors import ProjkitError, UnavailableError
 from projkit.health.celery import CeleryApp
 from projkit.health.checks import HealthCheck
 from projkit.health.refresher import Refresher
@@ -46,18 +46,21 @@ from projkit.http.routing import Endpoint
 from projkit.http.timing import TimingMiddleware
 from projkit.identity import Principal
 from projkit.lifecycle import Lifecycle
+from projkit.monitoring import validation_routes as validation
 from projkit.monitoring.service import Monitoring
+from projkit.monitoring.validation_routes import Validations
 from projkit.projects.facade import Projects
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.routes import ProjectRoutes, Services
 from projkit.projects.service import ProjectService
-from projkit.redis.connect import RedisClient, close_redis, open_redis
+from projkit.redis.connect import RedisClient, open_redis
+from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
 from projkit.telemetry.collector import RecorderCollector
-from projkit.telemetry.history import Sampler
 from projkit.telemetry.host_routes import HostRoutes
 from projkit.telemetry.recorder import Recorder
+from projkit.validating import Validating
 from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp
@@ -65,45 +68,6 @@ from projkit.wrapping import WrappedApp
 # Frameworks type scopes and messages each in their own way, so theirs are taken as they come.
 HostApp = Callable[[Any, Any, Any], Awaitable[Any]]
 _CURSOR_KEY: Final = "cursor"
-
-
-class Running:
-    """What runs on one event loop."""
-
-    __slots__ = ("_redis", "_sampler", "auth", "authenticate", "database", "health", "services")
-
-    def __init__(
-        self,
-        database: Database,
-        services: Services,
-        auth: AuthParts,
-        authenticate: Authenticate,
-        redis: RedisClient | None,
-        health: Refresher,
-        sampler: Sampler,
-    ) -> None:
-        self._sampler = sampler
-        self.database = database
-        self.services = services
-        self.auth = auth
-        self.authenticate = authenticate
-        self._redis = redis
-        self.health = health
-
-    async def close(self) -> None:
-        """Closes what was opened; what the host handed in stays open."""
-        await self._sampler.close()
-        await self.health.close()
-        await self.auth.close()
-        if self._redis is not None:
-            await close_redis(self._redis)
-        await self.database.close()
-
-    def abandon(self) -> None:
-        """Lets go of what was opened on an event loop that has been closed."""
-        self.auth.passwords.close()
-        self.health.abandon()
-        self.database.abandon()
 
 
 class ProjKit:
@@ -142,7 +106,9 @@ class ProjKit:
         self.settings = settings or Settings()
         self.registry = CollectorRegistry()
         self._recorder = Recorder(
-            self.settings.metrics_directory, slow_seconds=self.settings.slow_request_seconds
+            self.settings.metrics_directory,
+            slow_seconds=self.settings.slow_request_seconds,
+            probes=tuple(self.settings.api_prefix + path for path in ("/health", "/monitoring/validate/")),
         )
         self._engine = engine
         self._redis = redis
@@ -176,6 +142,10 @@ class ProjKit:
             max_body_bytes=self.settings.max_body_bytes,
             request_timeout_seconds=self.settings.request_timeout_seconds,
         )
+        self._validating = Validating(
+            self._application, self.settings, self._tables, clock,
+            host_decides=get_principal is not None, host_checks_csrf=csrf_check is not None,
+        )  # fmt: skip
         self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
         self._app = EntryShim(TimingMiddleware(self._application, self._recorder), self._owns)
         self.projects = Projects(self._started_projects)
@@ -332,6 +302,7 @@ class ProjKit:
             *health.endpoints(prefix, root_paths=self.settings.health_root_paths),
             *self._monitoring.endpoints(admission.monitoring),
             *telemetry.endpoints(self.settings.metrics_path, self.registry, admission.metrics),
+            *validation.endpoints(prefix, self._validations, admission.monitoring),
         ]
         in_production = self.settings.env == "production"
         shown = pages.endpoints(
@@ -390,9 +361,22 @@ class ProjKit:
         authenticate: Authenticate = auth.services.authenticator
         if self._get_principal is not None:
             authenticate = HostAuthenticator(self._get_principal)
-        sampler = self._monitoring.sample(database)
-        services = Services(service, creation)
-        return Running(database, services, auth, authenticate, own_redis, await watched.start(), sampler)
+        return Running(
+            database,
+            Services(service, creation),
+            auth,
+            authenticate,
+            validations=self._validating(database, auth),
+            redis=own_redis,
+            health=await watched.start(),
+            sampler=self._monitoring.sample(database),
+        )
+
+    def _validations(self) -> Validations:
+        try:
+            return self._lifecycle.get().validations
+        except UnavailableError:
+            return self._validating()
 
     def _open_redis(self) -> tuple[RedisClient | None, RedisClient | None]:
         """The client to use, and the one to close."""

@@ -10,7 +10,7 @@ from tests.conftest import Client, Clock
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def database_mode(any_database_mode: str) -> str:
     """These promises hold in both modes."""
     return any_database_mode
@@ -48,7 +48,7 @@ async def test_keys_belong_to_their_owner_and_expire(client: Client, clock: Cloc
     """Another owner's same key is another key, and after 24 hours a key is free again."""
     headers = {"Idempotency-Key": "k"}
     first = await client.post(URL, json={"name": "A"}, headers=headers)
-    async with Client(client._transport.app, client.kit_settings, "bob") as bob:  # type: ignore[attr-defined]
+    async with client.of("bob") as bob:
         other = await bob.post(URL, json={"name": "B"}, headers=headers)
     assert other.status_code == 201
     clock.now += timedelta(hours=24, seconds=1)

@@ -11,7 +11,7 @@ from tests.conftest import Client, Clock, OpenClient
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def database_mode(any_database_mode: str) -> str:
     """These promises hold in both modes."""
     return any_database_mode
@@ -227,7 +227,7 @@ async def test_external_id_is_unique_among_the_undeleted(client: Client) -> None
     await client.project(external_id="E")
     back = await client.post(f"{URL}/{first['id']}/restore")
     assert (back.status_code, back.json()["code"]) == (409, "external_id_taken")
-    async with Client(client._transport.app, client.kit_settings, "bob") as bob:  # type: ignore[attr-defined]
+    async with client.of("bob") as bob:
         await bob.project(external_id="E")
 
 
@@ -277,7 +277,7 @@ async def test_options_asks_for_no_credentials(open_client: OpenClient) -> None:
 async def test_somebody_elses_project_is_absent(client: Client) -> None:
     """Foreign and absent projects answer alike on every route."""
     project = await client.project()
-    async with Client(client._transport.app, client.kit_settings, "mallory") as mallory:  # type: ignore[attr-defined]
+    async with client.of("mallory") as mallory:
         for method, path in (
             ("GET", ""), ("PUT", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/archive"), ("POST", "/unarchive"),
             ("POST", "/restore"),

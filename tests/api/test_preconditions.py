@@ -9,7 +9,7 @@ from tests.conftest import Client, OpenClient
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def database_mode(any_database_mode: str) -> str:
     """These promises hold in both modes."""
     return any_database_mode

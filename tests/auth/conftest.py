@@ -1,29 +1,35 @@
 """Kits for the tests of the authentication."""
 
-import asyncio
-import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
+from argon2 import PasswordHasher
 
 from projkit import ProjKit
-from projkit.db.tables import build_tables
+from projkit.auth import passwords
 from tests.auth import forge
-from tests.conftest import settings_for
-from tests.services import Postgres, database_url
+from tests.conftest import settings_for, without_settings
 
 OpenKit = Callable[..., AbstractAsyncContextManager[ProjKit]]
+_QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+_NOBODY = _QUICK.hash("nobody has this password")
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """Asyncio, with one event loop for all that a module shares."""
-    return "asyncio"
+@pytest.fixture
+def costly_passwords() -> None:
+    """Leaves the hashing of passwords as it is, for tests that are about it."""
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes passwords in a hundredth of the time: what is refused, limited or kept does not depend on it."""
+    if "costly_passwords" not in request.fixturenames:
+        monkeypatch.setattr(passwords, "_HASHER", _QUICK)
+        monkeypatch.setattr(passwords, "_NOBODY", _NOBODY)
 
 
 @asynccontextmanager
@@ -39,11 +45,7 @@ async def kit_with_keys(directory: Path, template: Path, **changes: Any) -> Asyn
     )
     options = changes.pop("options", {})
     given = {"secret": None, "keys_file": keys_file, "legacy_secret": forge.LEGACY_SECRET, **changes}
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # what a module shares is made before each test's own fixtures
-        for name in [name for name in os.environ if name.startswith("PROJKIT_")]:
-            patch.delenv(name)
+    with without_settings():
         kit = ProjKit(settings_for(f"sqlite:///{path}", **given), **options)
     async with kit.lifespan():
         yield kit
@@ -56,30 +58,6 @@ async def shared_kit(
     """A kit that all tests of a module ask."""
     async with kit_with_keys(tmp_path_factory.mktemp("shared"), sqlite_template) as kit:
         yield kit
-
-
-@pytest.fixture(scope="module")
-def module_postgres_url(postgres: Postgres) -> Iterator[str]:
-    """A migrated PostgreSQL database for all tests of a module."""
-    name = postgres.create(migrated=True)
-    yield database_url(name)
-    postgres.drop(name)
-
-
-@pytest.fixture
-def postgres_url(module_postgres_url: str) -> str:
-    """The module's database without a row: emptying one takes a hundredth of the time that making one takes."""
-    asyncio.run(_empty(module_postgres_url))
-    return module_postgres_url
-
-
-async def _empty(url: str) -> None:
-    connection = await asyncpg.connect(url, timeout=5)
-    try:
-        for table in build_tables("projkit_").metadata.sorted_tables:
-            await connection.execute(f'DELETE FROM "{table.name}"')
-    finally:
-        await connection.close()
 
 
 @pytest.fixture

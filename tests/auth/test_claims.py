@@ -201,7 +201,8 @@ VALUES: Final = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("unmeasured")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["iss", "aud", "exp", "iat", "nbf", "jti", "client_id", "scope", "ver", "sid"]), VALUES
 )
@@ -215,7 +216,8 @@ async def test_any_value(shared_kit: ProjKit, name: str, value: Any) -> None:
         refuses(answer)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("unmeasured")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=6), VALUES, max_size=4))
 async def test_any_claims(shared_kit: ProjKit, payload: dict[str, Any]) -> None:
     """Claims of one's own choice are refused, though the signature be good."""

@@ -108,6 +108,7 @@ def refuses(answer: Answer, rule: str) -> None:
     assert answer.header("cache-control") == "private, no-store"
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("origin", ORIGINS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_the_matrix(kit: ProjKit, way: str, origin: str | None) -> None:

@@ -11,7 +11,7 @@ from tests.auth.asking import Answer, ask
 from tests.auth.conftest import OpenKit
 from tests.auth.people import AUTH, PASSWORD, add_user, log_in, parts
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("costly_passwords")]
 
 VOLATILE: Final = {"x-request-id", "x-process-time", "server-timing"}
 

@@ -336,9 +336,9 @@ async def test_a_legacy_client_moves(open_kit: OpenKit) -> None:
         assert (await browser.whoami()).json()["token_format"] == "enhanced"
 
 
+@pytest.mark.usefixtures("costly_passwords")
 async def test_hashes_are_kept_up_to_date(open_kit: OpenKit) -> None:
     """A hash by other parameters is replaced at the next login, and the password stays the same."""
-
     async with open_kit() as kit:
         old = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
         await parts(kit).users.add("alice", old, subject="alice", scopes=())

@@ -259,7 +259,8 @@ def mutations(draw: st.DrawFn) -> tuple[str, bytes]:
 FIXED: Final = json.dumps(forge.claims(exp=4_000_000_000, iat=1_700_000_000))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("unmeasured")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutations())
 async def test_mutations(shared_kit: ProjKit, mutation: tuple[str, bytes]) -> None:
     """Any edit of a good token is refused, but one that leaves it as it was."""
@@ -271,7 +272,8 @@ async def test_mutations(shared_kit: ProjKit, mutation: tuple[str, bytes]) -> No
         refuses(answer)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("unmeasured")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200) | st.from_regex(re.compile(rb"[A-Za-z0-9_.=-]{0,80}"), fullmatch=True))
 @example(b"a.b.c")
 async def test_any_bytes(shared_kit: ProjKit, sent: bytes) -> None:
@@ -282,7 +284,8 @@ async def test_any_bytes(shared_kit: ProjKit, sent: bytes) -> None:
         refuses(await ask(shared_kit, "GET", URL, [("cookie", name + b"=" + sent.replace(b";", b":"))]))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("unmeasured")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.sampled_from(["alg", "typ", "kid", "jwk", "crit"]) | st.text(max_size=4),

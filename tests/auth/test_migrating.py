@@ -77,7 +77,16 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
 
     def run(block: str) -> None:
-        done = subprocess.run(["bash", "-c", block], capture_output=True, text=True, check=False, timeout=120)
+        # The commands have tests of their own, so measuring their coverage here would only make them slower.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+        done = subprocess.run(
+            ["bash", "-c", block],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env=environment,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run

@@ -7,19 +7,34 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from projkit import Settings
+from projkit import ProjKit, Settings
 from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenVerifier
 from projkit.cli.demo import DEMO_PASSWORD
 from tests.cli.conftest import Run
 from tests.cli.running import PROJKIT, projkit, serving
-from tests.conftest import SECRET
+from tests.conftest import SECRET, settings_for, token_for
+from tests.conftest import serving as serving_kit
+
+
+@contextmanager
+def api(database_url: str) -> Iterator[httpx2.Client]:
+    """The demo's client of a kit on a database, for which no process is started."""
+    settings = settings_for(database_url)
+    headers = {"Authorization": f"Bearer {token_for(settings, 'demo')}"}
+    with (
+        serving_kit(ProjKit(settings)) as url,
+        httpx2.Client(base_url=f"{url}/api/v1", headers=headers) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +43,9 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROJKIT_SECRET", SECRET)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_serve_demo(workers: str) -> None:
+def test_serve_demo() -> None:
     """serve --demo greets with a token with which the demo's projects can be read, has a user, and stops cleanly."""
-    for _ in range(2):
+    for workers in ("2", "1"):
         with serving("--demo", "--workers", workers) as (url, token):
             headers = {"Authorization": f"Bearer {token}"}
             page = httpx2.get(
@@ -155,19 +169,20 @@ def test_serve_believes_no_forwarded_address(proxies: str, last: int) -> None:
     assert statuses == [401, 401, last]
 
 
-def test_serve_says_what_is_wrong(empty_postgres_url: str) -> None:
+def test_serve_says_what_is_wrong(run: Run, empty_postgres_url: str) -> None:
     """A taken port, a schema that is missing and a bad setting end the start with one sentence and exit code 1."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
+        # The one that is started as a process.
         assert f"projkit serve --port {port + 1}" in projkit("serve", "--port", str(port), expect=1).stderr
-    behind = projkit("serve", "--port", "0", expect=1, PROJKIT_DATABASE_URL=empty_postgres_url)
+    behind = run("serve", "--port", "0", expect=1, PROJKIT_DATABASE_URL=empty_postgres_url)
     assert "projkit migrate" in behind.stderr
-    wrong = projkit("serve", expect=1, PROJKIT_SECRET="short")
+    wrong = run("serve", expect=1, PROJKIT_SECRET="short")
     assert "failed: PROJKIT_SECRET: must have at least 32 bytes" in wrong.stderr
-    projkit("serve", "--port", "many", expect=2)
-    projkit("unheard-of", expect=2)
+    run("serve", "--port", "many", expect=2)
+    run("unheard-of", expect=2)
 
 
 def test_token() -> None:
@@ -284,16 +299,14 @@ def test_bad_rows_are_named_by_line(run: Run, tmp_path: Path) -> None:
 def test_an_import_brings_back_what_was_deleted(run: Run, any_database_url: str, tmp_path: Path) -> None:
     """A row whose project has been deleted is imported anew, with an external_id or without."""
     source = write(tmp_path / "in.ndjson", [{"name": "A"}, {"name": "B", "external_id": "E"}])
-    variables: dict[str, Any] = {"PROJKIT_DATABASE_URL": any_database_url, "PROJKIT_SECRET": SECRET}
     for _ in range(2):
-        report = run("import", str(source), "--owner", "demo", "--json", **variables).stdout
-        assert json.loads(report)["created"] == 2
-        with serving(**variables) as (url, token):
-            headers = {"Authorization": f"Bearer {token}"}
-            items = httpx2.get(f"{url}/api/v1/projects", headers=headers).json()["items"]
+        arguments = ("import", str(source), "--owner", "demo", "--json")
+        assert json.loads(run(*arguments, PROJKIT_DATABASE_URL=any_database_url).stdout)["created"] == 2
+        with api(any_database_url) as client:
+            items = client.get("/projects").json()["items"]
             assert sorted(item["name"] for item in items) == ["A", "B"]
             for item in items:
-                httpx2.delete(f"{url}/api/v1/projects/{item['id']}", headers=headers)
+                client.delete(f"/projects/{item['id']}")
 
 
 def test_unreadable_files(run: Run, tmp_path: Path) -> None:
@@ -362,11 +375,9 @@ def test_csv_headers(run: Run, tmp_path: Path, header: str, said: str) -> None:
 
 def test_archived_projects_move_and_stay(run: Run, tmp_path: Path) -> None:
     """What was archived or completed is so after a move; an archived project is not edited by an import."""
-    with serving(PROJKIT_SECRET=SECRET) as (url, token):
-        headers = {"Authorization": f"Bearer {token}"}
-        body = {"name": "A", "status": "completed", "external_id": "E"}
-        made = httpx2.post(f"{url}/api/v1/projects", headers=headers, json=body).json()
-        made = httpx2.post(f"{url}/api/v1/projects/{made['id']}/archive", headers=headers).json()
+    with api("sqlite:///projkit.db") as client:
+        made = client.post("/projects", json={"name": "A", "status": "completed", "external_id": "E"}).json()
+        made = client.post(f"/projects/{made['id']}/archive").json()
     run("export", "out.ndjson", "--owner", "demo")
     run("import", "out.ndjson", "--owner", "other")
     (moved,) = [json.loads(line) for line in run("export", "-", "--owner", "other").stdout.splitlines()]

@@ -13,7 +13,7 @@ import pytest
 from projkit import Settings
 from projkit.db import migrate
 from tests.conftest import settings_for
-from tests.services import Postgres, administer, database_url
+from tests.services import Postgres, administer, database_url, empty
 
 _PASSWORD = "wall"
 OWN_TABLES = (
@@ -99,3 +99,18 @@ def walled(postgres: Postgres, role: str, walled_template: str) -> Iterator[Wall
     name = postgres.create(migrated=True, template=walled_template)
     yield Walled(name, role)
     postgres.drop(name)
+
+
+@pytest.fixture(scope="module")
+def module_walled(postgres: Postgres, role: str, walled_template: str) -> Iterator[Walled]:
+    """A database with the policies up for all tests of a module."""
+    name = postgres.create(migrated=True, template=walled_template)
+    yield Walled(name, role)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def emptied_walled(module_walled: Walled) -> Walled:
+    """The module's database without a row, for tests that change nothing but rows."""
+    asyncio.run(empty(module_walled.admin_url))
+    return module_walled

@@ -59,6 +59,12 @@ STRANGE = [
 REFUSED = (asyncpg.InsufficientPrivilegeError, sa.exc.ProgrammingError)
 
 
+@pytest.fixture
+def walled(emptied_walled: Walled) -> Walled:
+    """A database behind the wall."""
+    return emptied_walled
+
+
 @pytest.fixture(params=["fast", "transactional", "host's engine"])
 async def database(request: pytest.FixtureRequest, walled: Walled) -> AsyncIterator[Database]:
     """An open database behind the wall, in each mode."""

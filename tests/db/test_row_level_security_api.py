@@ -42,6 +42,12 @@ from tests.db.conftest import Walled
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def walled(emptied_walled: Walled) -> Walled:
+    """A database behind the wall."""
+    return emptied_walled
+
+
 @pytest.fixture(params=["fast", "transactional", "host's engine"])
 def open_client(request: pytest.FixtureRequest, walled: Walled, clock: Clock) -> OpenClient:
     """Starts a kit behind the wall, in each mode."""
@@ -63,10 +69,17 @@ def open_client(request: pytest.FixtureRequest, walled: Walled, clock: Clock) ->
     return start
 
 
+@pytest.fixture
+async def client(open_client: OpenClient) -> AsyncIterator[Client]:
+    """Alice's client of one of them."""
+    async with open_client() as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("key", ["due_date", "name"])
-async def test_orders(client: Client, key: str) -> None:
+async def test_orders(client: Client, subtests: pytest.Subtests, key: str) -> None:
     """Pages keep their order, also in the list of two segments."""
-    await lists.test_orders(client, key, descending=True, limit=3)
+    await lists.test_orders(client, subtests, key)
 
 
 async def test_what_statements_are_about(walled: Walled) -> None:

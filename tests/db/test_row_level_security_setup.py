@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx2
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -15,11 +16,13 @@ from projkit.db import migrate, row_security
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
 from projkit.errors import ConfigurationError
-from tests.cli.running import projkit, serving
+from tests.cli.conftest import Run, run
+from tests.cli.running import serving
 from tests.cli.test_commands import write
 from tests.conftest import SECRET, Client, settings_for
 from tests.db.conftest import OWN_TABLES, Walled
 
+__all__ = ["run"]  # a fixture
 pytestmark = pytest.mark.anyio
 TABLES = build_tables("projkit_")
 STATE = (
@@ -220,40 +223,38 @@ async def test_a_role_that_owns_nothing_is_enough(walled: Walled) -> None:
             await walled.migrate(row_level_security=False)
 
 
-def test_the_commands_work_behind_it(walled: Walled, tmp_path: Path) -> None:
+def test_the_commands_work_behind_it(run: Run, walled: Walled, tmp_path: Path) -> None:
     """migrate, check, import, export, serve --demo and purge do what they do without it."""
     variables: dict[str, Any] = {
         "PROJKIT_DATABASE_URL": walled.url, "PROJKIT_ROW_LEVEL_SECURITY": "true", "PROJKIT_SECRET": SECRET,
     }  # fmt: skip
     off = {**variables, "PROJKIT_ROW_LEVEL_SECURITY": "false"}
-    assert "PROJKIT_ROW_LEVEL_SECURITY" in projkit("migrate", "--check", expect=1, **off).stderr
-    found = {each["name"]: each for each in json.loads(projkit("check", "--json", expect=1, **off).stdout)}
+    assert "PROJKIT_ROW_LEVEL_SECURITY" in run("migrate", "--check", expect=1, **off).stderr
+    found = {each["name"]: each for each in json.loads(run("check", "--json", expect=1, **off).stdout)}
     assert not found["row security"]["ok"]
-    projkit("migrate", **off)
-    projkit("migrate", "--check", **off)
-    assert "PROJKIT_ROW_LEVEL_SECURITY" in projkit("migrate", "--check", expect=1, **variables).stderr
-    assert "with row-level security" in projkit("migrate", **variables).stderr
-    projkit("migrate", "--check", **variables)
-    found = {each["name"]: each for each in json.loads(projkit("check", "--json", **variables).stdout)}
+    run("migrate", **off)
+    run("migrate", "--check", **off)
+    assert "PROJKIT_ROW_LEVEL_SECURITY" in run("migrate", "--check", expect=1, **variables).stderr
+    assert "with row-level security" in run("migrate", **variables).stderr
+    run("migrate", "--check", **variables)
+    found = {each["name"]: each for each in json.loads(run("check", "--json", **variables).stdout)}
     assert found["row security"]["ok"]
     source = write(tmp_path / "in.ndjson", [{"name": "A", "external_id": "E"}, {"name": "B"}])
     for owner in ("alice", "bob"):
         for created, unchanged in ((2, 0), (0, 2)):
-            said = projkit("import", str(source), "--owner", owner, "--json", **variables).stdout
+            said = run("import", str(source), "--owner", owner, "--json", **variables).stdout
             report = json.loads(said)
             assert (report["created"], report["unchanged"], report["bad"]) == (created, unchanged, [])
-        out = projkit("export", "-", "--owner", owner, **variables).stdout
+        out = run("export", "-", "--owner", owner, **variables).stdout
         assert [json.loads(line)["owner_id"] for line in out.splitlines()] == [owner, owner]
     asyncio.run(
         walled.admin(
             "UPDATE projkit_projects SET deleted_at = now() - interval '2 days' WHERE external_id = 'E'"
         )
     )
-    assert "removed 0 deleted projects" in projkit("purge", "--deleted-before", "3d", **variables).stderr
-    assert "removed 2 deleted projects" in projkit("purge", "--deleted-before", "1d", **variables).stderr
+    assert "removed 0 deleted projects" in run("purge", "--deleted-before", "3d", **variables).stderr
+    assert "removed 2 deleted projects" in run("purge", "--deleted-before", "1d", **variables).stderr
     with serving("--demo", **variables) as (url, token):
-        import httpx2
-
         headers = {"Authorization": f"Bearer {token}"}
         page = httpx2.get(f"{url}/api/v1/projects?archived=any&total=true", headers=headers).json()
         assert page["total"] == 12

@@ -47,30 +47,38 @@ class _Connection:
         self._writer.close()
 
 
-async def probe(url: str, *, seconds: float) -> Figures:
-    """500 probes a second over 64 connections."""
-    parts = urlsplit(url)
-    connections = [
-        _Connection(*await asyncio.open_connection(parts.hostname, parts.port)) for _ in range(CONNECTIONS)
+async def probe(*urls: str, seconds: float) -> list[Figures]:
+    """500 probes a second over 64 connections of each server, in turn: what else the machine does hits all alike."""
+    opened = [
+        [
+            _Connection(*await asyncio.open_connection(parts.hostname, parts.port))
+            for parts in map(urlsplit, urls)
+        ]
+        for _ in range(CONNECTIONS)
     ]
     numbers = count()
-    took: list[float] = []
-    ready: set[int] = set()
+    took: list[list[float]] = [[] for _ in urls]
+    ready: list[set[int]] = [set() for _ in urls]
     began = time.perf_counter()
 
-    async def work(connection: _Connection) -> None:
-        while (due := (number := next(numbers)) / _PER_SECOND) < seconds:
+    async def work(connections: list[_Connection]) -> None:
+        while (due := (number := next(numbers)) / (_PER_SECOND * len(urls))) < seconds:
             await asyncio.sleep(began + due - time.perf_counter())
-            path = PATHS[number % len(PATHS)]
-            status = await connection.get(path)
-            took.append((time.perf_counter() - began - due) * 1000)
+            turn, server = divmod(number, len(urls))
+            path = PATHS[turn % len(PATHS)]
+            status = await connections[server].get(path)
+            took[server].append((time.perf_counter() - began - due) * 1000)
             if path.endswith("/ready"):
-                ready.add(status)
+                ready[server].add(status)
 
     try:
-        await asyncio.gather(*map(work, connections))
+        await asyncio.gather(*map(work, opened))
     finally:
-        for connection in connections:
-            connection.close()
-    took.sort()
+        for connections in opened:
+            for connection in connections:
+                connection.close()
+    return [_figures(sorted(each), statuses) for each, statuses in zip(took, ready, strict=True)]
+
+
+def _figures(took: list[float], ready: set[int]) -> Figures:
     return Figures(sum(took) / len(took), took[int(len(took) * 0.99)], took[-1], len(took), frozenset(ready))

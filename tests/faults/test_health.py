@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx2
 import psutil
@@ -19,6 +20,7 @@ SECONDS = 4.0
 BOUND = 10.0  # milliseconds, on a machine that has nothing else to do
 PERIOD, TIMEOUT = 5.0, 1.0
 HEAD_ROOM = 4.0  # seconds
+ATTEMPTS = 3
 
 
 @pytest.fixture
@@ -38,57 +40,64 @@ async def turned(server: Server, status: int) -> float:
     return time.monotonic() - began
 
 
-def require_quick(figures: Figures, well: Figures) -> None:
-    """Within the bound, or where the machine is busy within three times of what it is while all is well."""
-    assert figures.mean < max(BOUND, 3 * well.mean)
-    assert figures.p99 < max(BOUND, 3 * well.p99)
+async def require_quick(what: str, server: Server, control: Server) -> Figures:
+    """The probes of a server take no longer than the bound; on a busy machine, than three times a well server's.
+
+    What waits for something does so each time, and a busy machine only now and then, so that the best of a few
+    measurements counts.
+    """
+    for _ in range(ATTEMPTS):
+        figures, well = await probe(server.url, control.url, seconds=SECONDS)
+        print(f"{what}: {figures}\n  beside it, well: {well}")  # noqa: T201
+        if figures.mean < max(BOUND, 3 * well.mean) and figures.p99 < max(BOUND, 3 * well.p99):
+            return figures
+    raise AssertionError(f"{what}: {figures}, and beside it {well}")
 
 
-async def test_a_server_that_is_stopped(cluster: Cluster, redis_server: Redises) -> None:
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Server]:
+    """A server to compare with, with which all is well all the time."""
+    with serve(f"sqlite:///{tmp_path / 'control.db'}") as server:
+        yield server
+
+
+async def test_a_server_that_is_stopped(cluster: Cluster, redis_server: Redises, control: Server) -> None:
     """While PostgreSQL or Redis is under SIGSTOP no probe waits for it; readiness turns in time, there and back."""
     stops: dict[str, Callable[[int], None]] = {
         "PostgreSQL": cluster.signal,
         "Redis": redis_server.masters[0].signal,
     }
     with serve(cluster.url, PROJKIT_REDIS_URL=redis_server.url) as server:
-        await probe(server.url, seconds=1.0)
-        well = await probe(server.url, seconds=SECONDS)
-        print(f"\n{CONNECTIONS} connections, all well: {well}")  # noqa: T201
-        assert well.ready == {200}
-        assert well.mean < BOUND
+        await probe(server.url, control.url, seconds=1.0)
+        print(f"\n{CONNECTIONS} connections")  # noqa: T201
+        assert (await require_quick("all well", server, control)).ready == {200}
         for name, stop in stops.items():
             stop(signal.SIGSTOP)
             try:
-                turning = await probe(server.url, seconds=SECONDS)  # before it is noticed, and while it is
-                noticed = SECONDS + await turned(server, 503)
-                stopped = await probe(server.url, seconds=SECONDS)
+                noticing = asyncio.create_task(turned(server, 503))
+                await require_quick(f"{name} just stopped", server, control)
+                noticed = await noticing
+                stopped = await require_quick(f"{name} stopped", server, control)
             finally:
                 stop(signal.SIGCONT)
             back = await turned(server, 200)
-            print(f"{name} just stopped: {turning}\n{name} stopped: {stopped}")  # noqa: T201
-            print(f"{name}: 503 after {noticed:.1f} s at most, 200 {back:.1f} s after SIGCONT")  # noqa: T201
-            require_quick(turning, well)
-            require_quick(stopped, well)
+            print(f"{name}: 503 {noticed:.1f} s after SIGSTOP, 200 {back:.1f} s after SIGCONT")  # noqa: T201
             assert stopped.ready == {503}
             assert noticed < PERIOD + TIMEOUT + HEAD_ROOM
             assert back < PERIOD + HEAD_ROOM
 
 
-async def test_a_broker_that_hangs(sqlite_url: str) -> None:
+async def test_a_broker_that_hangs(sqlite_url: str, control: Server) -> None:
     """A broker that accepts and never answers delays no probe and turns nothing away: Celery is not critical."""
     async with silent_server() as port:
-        with serve(sqlite_url) as server:
-            well = await probe(server.url, seconds=SECONDS)
         broker = f"amqp://guest:hidden@127.0.0.1:{port}//"
         with serve(sqlite_url, PROJKIT_CELERY_BROKER_URL=broker) as server:
-            hanging = await probe(server.url, seconds=SECONDS)
+            hanging = await require_quick("hanging broker", server, control)
             content = httpx2.get(f"{server.url}{HEALTH}/detailed").json()
             said = server.said
-        print(f"\nno broker: {well}\nhanging broker: {hanging}")  # noqa: T201
-        require_quick(hanging, well)
-        assert hanging.ready == {200}
-        assert (content["status"], content["checks"]["celery"]["status"]) == ("degraded", "error")
-        assert "hidden" not in str(content) + said
+    assert hanging.ready == {200}
+    assert (content["status"], content["checks"]["celery"]["status"]) == ("degraded", "error")
+    assert "hidden" not in str(content) + said
 
 
 def test_an_idle_worker_costs_nothing(cluster: Cluster, redis_server: Redises) -> None:

@@ -286,8 +286,7 @@ async def test_a_disk_that_is_full(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, size: int, wrong: bool
 ) -> None:
     """A disk is an error where less than 5 %, and less than a gibibyte, is free."""
-    found = SimpleNamespace(f_blocks=size >> 12, f_frsize=1 << 12, f_bavail=free >> 12)
-    monkeypatch.setattr(system, "os", SimpleNamespace(statvfs=lambda _: found))
+    monkeypatch.setattr(system, "shutil", SimpleNamespace(disk_usage=lambda _: (size, size - free, free)))
     async with watching([disk_check(tmp_path)]) as checks:
         seen = await checks.until("disk", "error" if wrong else "ok", "100 MiB" if wrong else "")
         assert seen.data is not None

@@ -54,8 +54,10 @@ async def test_the_details(open_health: OpenHealth) -> None:
         assert (status, content["status"], content["state"]) == (200, "ok", "ready")
         assert content["uptime_seconds"] > 0
         assert {name: check["critical"] for name, check in content["checks"].items()} == {
-            "database": True, "migrations": False, "disk": False, "event_loop": False,
+            "database": True, "migrations": False, "disk": False, "event_loop": False, "redis": False, "celery": False,
         }  # fmt: skip
+        for name in ("redis", "celery"):
+            assert content["checks"][name]["status"] == "not_configured"
         assert content["checks"]["migrations"]["data"] == {"revision": migrate.head()}
         assert content["checks"]["database"]["observed_at"].endswith("Z")
         system = content["system"]
@@ -64,7 +66,7 @@ async def test_the_details(open_health: OpenHealth) -> None:
         }  # fmt: skip
         assert system["process"]["rss_bytes"] > 1 << 20
         assert system["disk"]["total_bytes"] > system["disk"]["free_bytes"] > 0
-        assert "traffic" not in content
+        assert content["traffic"]["error_rate"] == 0
 
 
 async def test_health_json(open_health: OpenHealth) -> None:

@@ -16,7 +16,7 @@ from projkit.http.strict_json import JSON, MAX_DEPTH, InvalidJson, Unrepresentab
 CORPUS = Path(__file__).parents[2].parent / "shared/corpora/jsontestsuite/test_parsing"
 MEBIBYTE = 1024 * 1024
 # Linear work on 1 MiB takes a few tenths of a second; a quadratic slip takes minutes.
-BOUND_SECONDS = 5.0
+BOUND_SECONDS = 5.0  # of the processor, which others may be using as well
 
 REFUSED_THOUGH_VALID: dict[str, type[InvalidJson | UnrepresentableValue]] = {
     "y_object_duplicated_key.json": InvalidJson,
@@ -153,10 +153,11 @@ NOT_UTF8 = [
 OTHER_ENCODINGS = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "utf-8-sig"]
 
 
-@pytest.mark.parametrize("body", NOT_THE_GRAMMAR)
-def test_what_the_grammar_does_not_allow_is_invalid(body: bytes) -> None:
+def test_what_the_grammar_does_not_allow_is_invalid(subtests: pytest.Subtests) -> None:
     """A document that does not follow RFC 8259 is refused as invalid."""
-    invalid(body)
+    for body in NOT_THE_GRAMMAR:
+        with subtests.test(body=body):
+            invalid(body)
 
 
 @pytest.mark.parametrize("body", NOT_UTF8)
@@ -440,27 +441,29 @@ PLACES: list[tuple[bytes, bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fragment", "code"), STRINGS + NUMBERS)
 @pytest.mark.parametrize(("before", "after", "pointer"), PLACES)
 def test_an_unrepresentable_value_is_pointed_at(
-    before: bytes, after: bytes, pointer: str, fragment: bytes, code: str
+    subtests: pytest.Subtests, before: bytes, after: bytes, pointer: str
 ) -> None:
     """A value that cannot be kept is refused with its code and its RFC 6901 pointer, at any depth."""
-    refusal = unrepresentable(before + fragment + after)
-    assert (refusal.pointer, refusal.code) == (pointer, code)
-    assert len(refusal.detail) < 200
+    for fragment, code in STRINGS + NUMBERS:
+        with subtests.test(fragment=fragment[:100]):
+            refusal = unrepresentable(before + fragment + after)
+            assert (refusal.pointer, refusal.code) == (pointer, code)
+            assert len(refusal.detail) < 200
 
 
-@pytest.mark.parametrize(("fragment", "code"), STRINGS)
 @pytest.mark.parametrize(
     ("before", "after", "pointer"), [p for p in PLACES if not p[0].startswith(b"[" * 64)]
 )
 def test_an_unrepresentable_name_points_at_its_object(
-    before: bytes, after: bytes, pointer: str, fragment: bytes, code: str
+    subtests: pytest.Subtests, before: bytes, after: bytes, pointer: str
 ) -> None:
     """A name that cannot be kept is refused with the pointer of the object it stands in."""
-    refusal = unrepresentable(before + b'{"ok":1,' + fragment + b":1e400}" + after)
-    assert (refusal.pointer, refusal.code) == (pointer, code)
+    for fragment, code in STRINGS:
+        with subtests.test(fragment=fragment):
+            refusal = unrepresentable(before + b'{"ok":1,' + fragment + b":1e400}" + after)
+            assert (refusal.pointer, refusal.code) == (pointer, code)
 
 
 @pytest.mark.parametrize(
@@ -483,7 +486,6 @@ def test_the_first_unrepresentable_value_is_reported(body: bytes, pointer: str, 
     assert (refusal.pointer, refusal.code) == (pointer, code)
 
 
-@pytest.mark.parametrize(("fragment", "code"), STRINGS + NUMBERS)
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -505,10 +507,12 @@ def test_the_first_unrepresentable_value_is_reported(body: bytes, pointer: str, 
         (b"[", b"," + b"[" * 64 + b"]" * 64 + b"]"),
     ],
 )
-def test_invalid_wins_over_unrepresentable(before: bytes, after: bytes, fragment: bytes, code: str) -> None:
+def test_invalid_wins_over_unrepresentable(subtests: pytest.Subtests, before: bytes, after: bytes) -> None:
     """A document that is invalid anywhere is refused as such, though a value before that cannot be kept."""
-    assert unrepresentable(fragment).code == code
-    invalid(before + fragment + after)
+    for fragment, code in STRINGS + NUMBERS:
+        with subtests.test(fragment=fragment[:100]):
+            assert unrepresentable(fragment).code == code
+            invalid(before + fragment + after)
 
 
 # --- depth
@@ -541,9 +545,9 @@ def test_brackets_without_end_are_refused_soon(opening: bytes) -> None:
     """Half a million brackets that never close are refused as invalid, in bounded time."""
     brackets = opening.count(b"[") + opening.count(b"{")
     body = (opening * (500_000 // brackets))[:MEBIBYTE]
-    started = time.perf_counter()
+    started = time.thread_time()
     invalid(body)
-    assert time.perf_counter() - started < BOUND_SECONDS
+    assert time.thread_time() - started < BOUND_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -643,14 +647,15 @@ LARGE: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("shape", LARGE)
 def test_the_largest_bodies_take_bounded_time(shape: str) -> None:
     """A body of 1 MiB, whatever its shape, is read or refused in bounded time and in no other way."""
     body = LARGE[shape]()
     assert len(body) <= MEBIBYTE + 1
-    started = time.perf_counter()
+    started = time.thread_time()
     outcome(body)
-    assert time.perf_counter() - started < BOUND_SECONDS
+    assert time.thread_time() - started < BOUND_SECONDS
 
 
 def test_python_own_limit_on_digits_does_not_show() -> None:
@@ -762,7 +767,7 @@ def test_what_the_standard_library_writes_is_read_back(
     assert exactly(loads(written.encode())) == exactly(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(st.binary(max_size=64) | soups | nearly_json())
 @example(b"")
 @example(b"\xef\xbb\xbf")
@@ -778,7 +783,8 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
             assert exactly(loads(orjson.dumps(value))) == exactly(value)
 
 
-@settings(max_examples=500, deadline=None)
+@pytest.mark.usefixtures("unmeasured")
+@settings(deadline=None)
 @given(st.binary(max_size=32) | soups | nearly_json())
 def test_validity_agrees_with_the_standard_library(body: bytes) -> None:
     """What is refused as invalid is what the standard library, told to be strict, refuses, and no more."""
@@ -790,7 +796,8 @@ def test_validity_agrees_with_the_standard_library(body: bytes) -> None:
         assert not isinstance(outcome(body), InvalidJson)
 
 
-@settings(max_examples=500, deadline=None)
+@pytest.mark.usefixtures("unmeasured")
+@settings(deadline=None)
 @given(soups | nearly_json())
 def test_what_is_read_means_the_same_to_another_reader(body: bytes) -> None:
     """Whatever is read, orjson reads too, and to the same value."""

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 DATABASE = "/api/v1/monitoring/metrics/database"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def database_mode(any_database_mode: str) -> str:
     """All of it holds in both modes."""
     return any_database_mode

@@ -86,6 +86,17 @@ async def test_windows(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(found["history"]) <= history_module.KEPT_SECONDS / history_module.PERIOD_SECONDS + 2
 
 
+async def test_probes_that_fail(sqlite_url: str) -> None:
+    """A probe's 503 says that something else fails, and is no error of the service's own."""
+    kit = ProjKit(settings_for(sqlite_url))
+    async with kit.lifespan():
+        kit.drain()
+        assert (await ask(kit, "GET", "/api/v1/health/ready")).status == 503
+        found = await performance(kit)
+    assert (found["requests"], found["errors"]) == (1, 0)
+    assert of(found, "/api/v1/health/ready")["last_error_at"] is None
+
+
 async def test_quiet_windows(sqlite_url: str) -> None:
     """Of nothing there are no latencies, and no endpoints."""
     kit = ProjKit(settings_for(sqlite_url))

@@ -2,15 +2,15 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from projkit.auth.credentials import AUTH_COOKIE, BEARER, Credential, CredentialReader
 from projkit.auth.csrf import SAFE_METHODS, CsrfGuard, binding_of
 from projkit.auth.legacy import LEGACY, LegacyProfile
 from projkit.auth.oidc.resource import EXTERNAL, ExternalTokens
-from projkit.auth.standing import StandingCheck
 from projkit.auth.tokens import TokenVerifier
 from projkit.errors import AmbiguousCredentialsError, CsrfFailedError, InvalidTokenError, UnauthenticatedError
+from projkit.http.in_process import is_from_inside
 from projkit.http.request import Request, Scope
 from projkit.identity import Principal
 
@@ -21,6 +21,18 @@ _UNKNOWN: Final = "unknown"
 _NONE: Final = "none"
 
 
+class ChecksStanding(Protocol):
+    """Tells whether what a token says still holds."""
+
+    async def check(self, principal: Principal, token: str) -> None:
+        """Returns where it does.
+
+        Raises:
+            InvalidTokenError: it was called back.
+            UnavailableError: nobody can tell.
+        """
+
+
 class Authenticator:
     """Reads the one credential that decides, verifies it, asks whether it still holds, and guards against CSRF."""
 
@@ -28,7 +40,7 @@ class Authenticator:
         self,
         reader: CredentialReader,
         verifier: TokenVerifier,
-        standing: StandingCheck,
+        standing: ChecksStanding,
         csrf: CsrfGuard,
         legacy: LegacyProfile,
         count: CountCredential,
@@ -124,6 +136,8 @@ class HostAuthenticator:
         Raises:
             UnauthenticatedError: the host says that nobody is signed in.
         """
+        if is_from_inside(request.scope):
+            raise UnauthenticatedError  # the host knows nothing of what the kit asks itself
         found = self._get_principal(request.scope)
         principal = await found if inspect.isawaitable(found) else found
         if principal is None or not principal.is_authenticated:

@@ -111,6 +111,7 @@ class KeyRing:
         self._settings = settings
         self._path = keys_path(settings)
         self._keys = load_keys(settings)
+        self._removed: set[str] = set()
         self._stamp = self._look()
         self._next_look = time.monotonic() + _LOOK_AGAIN_SECONDS
 
@@ -131,16 +132,23 @@ class KeyRing:
                 self._reload(self._path)
         return self._keys
 
+    @property
+    def removed(self) -> list[str]:
+        """The ids of keys that were in force since this process began, and are in the file no more."""
+        return sorted(self._removed)
+
     def secrets(self, label: str) -> tuple[bytes, ...]:
         """As :meth:`KeyList.secrets`, of the keys that are in force."""
         return self.current.secrets(label)
 
     def _reload(self, path: Path) -> None:
+        before = {key.kid for key in self._keys.keys if not key.has_expired}
         try:
             self._keys = _read_for(self._settings, path)
         except ConfigurationError as error:
             logger.error("the keys stay as they were: %s", error)  # noqa: TRY400  # the message says it all
         else:
+            self._removed = (self._removed | before) - {key.kid for key in self._keys.keys}
             logger.info("read %d keys, signing with %s", len(self._keys.keys), self._keys.newest.kid)
 
     def _look(self) -> tuple[int, int, int] | None:

@@ -18,6 +18,11 @@ _COMPONENT_TYPES: Final = {
     "event_loop": "system",
     "clock": "system",
 }
+# What a kit can do without, and who looks for it may find that it does.
+_OPTIONAL: Final = ("redis", "celery")
+_ABSENT: Final = {
+    "status": "not_configured", "critical": False, "latency_ms": None, "observed_at": None, "age_seconds": None,
+}  # fmt: skip
 # Of the API; what a client may rely on under this number stays (draft-inadarei-api-health-check-06 §3.2).
 _API_VERSION: Final = "1"
 
@@ -33,12 +38,15 @@ def detailed(
     traffic: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The body of ``/health/detailed``."""
+    checks = {view.name: _check(view) for view in views}
+    if state != "starting":
+        checks.update({name: dict(_ABSENT) for name in _OPTIONAL if name not in checks})
     body: dict[str, Any] = {
         "status": status,
         "state": state,
         "version": version,
         "uptime_seconds": round(uptime_seconds, 3),
-        "checks": {view.name: _check(view) for view in views},
+        "checks": checks,
         "system": system,
     }
     if traffic is not None:

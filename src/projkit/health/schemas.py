@@ -27,7 +27,7 @@ class HealthSummary(BaseModel):
 class CheckReport(BaseModel):
     """One check. `unknown`: not seen yet, or seen longer ago than three of its periods."""
 
-    status: Literal["ok", "error", "unknown"]
+    status: Literal["ok", "error", "unknown", "not_configured"]
     critical: bool
     latency_ms: float | None
     observed_at: str | None

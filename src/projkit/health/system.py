@@ -1,7 +1,7 @@
 """The machine and the process: sampled in the background, since asking costs up to a tenth of a millisecond."""
 
 import asyncio
-import os
+import shutil
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,10 +97,9 @@ def disk_check(directory: Path) -> HealthCheck:
 
     def look() -> Mapping[str, Any]:
         try:
-            found = os.statvfs(directory)
+            total, _, free = shutil.disk_usage(directory)
         except OSError as error:
             raise CheckFailedError(f"cannot be looked at: {error.strerror}") from error
-        total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
         data = {
             "total_bytes": total,
             "free_bytes": free,

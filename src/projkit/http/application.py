@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from copy import copy
 from typing import Any, Final, cast
 
 from starlette.routing import Route
@@ -46,6 +47,13 @@ class Application:
             for endpoint in self.table.endpoints
         ]
         self._route_by_template = {route.path: route for route in reversed(self.routes)}
+
+    def for_callers(self, authenticate: Authenticate) -> "Application":
+        """The same endpoints for other callers, who come from inside and so start nothing."""
+        inside = copy(self)
+        inside._start = _is_started
+        inside._authenticate = authenticate
+        return inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -95,6 +103,10 @@ class Application:
             request, endpoint.body.content_types, self._max_body_bytes, self._request_timeout_seconds
         )
         return await cast("BodyHandler", endpoint.handler)(request, content)
+
+
+async def _is_started() -> None:
+    """Nothing is to be done."""
 
 
 def _is_well_formed(endpoint: Endpoint, name: str, value: str) -> bool:

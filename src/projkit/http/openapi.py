@@ -204,7 +204,11 @@ def _operation(endpoint: Endpoint, refs: Mapping[type[BaseModel], dict[str, Any]
         content = {content_type: {"schema": schema} for content_type in endpoint.body.content_types}
         operation["requestBody"] = {"required": endpoint.body.required, "content": content}
     for status in sorted(_statuses(endpoint)):
-        operation["responses"].setdefault(str(status), _problem(status))
+        problem = _problem(status)
+        answer = operation["responses"].setdefault(str(status), problem)
+        # A status that has an answer of its own may still be a failure of the request.
+        for part in ("headers", "content"):
+            answer[part] = {**answer.get(part, {}), **problem[part]}
     return operation
 
 

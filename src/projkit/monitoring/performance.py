@@ -114,7 +114,7 @@ class PerformanceReport:
         return self._traffic
 
     def _look(self) -> dict[str, Any]:
-        now = endpoints_of(self._recorder.read())
+        now = self._recorder.endpoints()
         total, seconds = self._window(total_of(now.values()), 300)
         return {
             "seconds": round(seconds, 1),
@@ -132,7 +132,7 @@ class PerformanceReport:
 
     def _full(self) -> Performance:
         table = self._recorder.read()
-        now = endpoints_of(table)
+        now = endpoints_of(table, self._recorder.probes)
         samples = self._history.samples()
         moment = now_ms()
         workers = self._recorder.workers()

@@ -71,21 +71,25 @@ class Figures:
 Endpoints = dict[tuple[str, str], Figures]
 
 
-def endpoints_of(table: Table) -> Endpoints:
-    """The figures of each method and route."""
+def endpoints_of(table: Table, probes: tuple[str, ...] = ()) -> Endpoints:
+    """The figures of each method and route.
+
+    Routes that begin with one of ``probes`` make no errors: their 503 says that something else fails.
+    """
     found: Endpoints = {}
     for (family, labels), cells in table.items():
         if family == HTTP.name:
             method, route, status = labels
             figures = found.setdefault((method, route), Figures())
             count = sum(cells[:SIZE])
+            is_error = status.startswith(_ERROR) and not route.startswith(probes)
             figures.add(
                 Figures(
                     buckets=cells[:SIZE],
                     seconds=cells[SUM],
                     longest=cells[MAX],
-                    last_error_at=cells[LAST_ERROR],
-                    errors=count if status.startswith(_ERROR) else 0.0,
+                    last_error_at=cells[LAST_ERROR] if is_error else 0.0,
+                    errors=count if is_error else 0.0,
                     slow=cells[SLOW],
                 )
             )

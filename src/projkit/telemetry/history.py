@@ -19,7 +19,7 @@ from struct import Struct
 from typing import Final, NamedTuple, Protocol
 
 from projkit.telemetry.buckets import SIZE
-from projkit.telemetry.figures import Endpoints, Figures, endpoints_of, total_of
+from projkit.telemetry.figures import Endpoints, Figures, total_of
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.workers import WorkerDirectory, now_ms
 
@@ -140,7 +140,7 @@ class History:
         """Takes a sample, unless another worker does."""
         store = self._opened()
         if store.may_add():
-            store.add(take(endpoints_of(self._recorder.read()), now_ms()))
+            store.add(take(self._recorder.endpoints(), now_ms()))
 
     def samples(self) -> list[Sample]:
         """Those of the last quarter of an hour, the oldest first."""

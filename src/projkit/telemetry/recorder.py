@@ -35,6 +35,7 @@ from projkit.telemetry.families import (
     TRANSACTIONS,
     WEBSOCKETS,
 )
+from projkit.telemetry.figures import Endpoints, endpoints_of
 from projkit.telemetry.workers import Worker, WorkerDirectory
 
 _SLOW_STATEMENT_SECONDS: Final = 0.2
@@ -49,9 +50,13 @@ class Recorder:
     Args:
         directory: where the workers of one server keep their counts; None for a single process.
         slow_seconds: what takes longer is counted as slow.
+        probes: what the routes begin with whose 503 is no error of their own.
     """
 
-    def __init__(self, directory: Path | None = None, *, slow_seconds: float = 2.0) -> None:
+    def __init__(
+        self, directory: Path | None = None, *, slow_seconds: float = 2.0, probes: tuple[str, ...] = ()
+    ) -> None:
+        self.probes = probes
         self.slow_seconds = slow_seconds
         self.started_at = time.time()
         self._path = directory
@@ -99,6 +104,10 @@ class Recorder:
     def read(self) -> Table:
         """All that was counted, by all workers."""
         return self.open().read()
+
+    def endpoints(self) -> Endpoints:
+        """The figures of each endpoint, by all workers."""
+        return endpoints_of(self.read(), self.probes)
 
     # --- requests
 

@@ -1,0 +1,454 @@
+"""The validation of the authentication really signs, verifies and revokes, names what does not, and leaves nothing."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import pytest
+
+from projkit import Principal, ProjKit
+from projkit.auth import jws
+from projkit.auth.authenticator import Authenticator
+from projkit.auth.credentials import CredentialReader
+from projkit.auth.csrf import CsrfGuard
+from projkit.auth.keys import SigningKey
+from projkit.auth.legacy import LegacyProfile
+from projkit.auth.scratch import Scratch
+from projkit.auth.sessions.database import DatabaseSessions
+from projkit.auth.tokens import TokenVerifier
+from projkit.auth.users import Standing, Users
+from projkit.auth.validation import CredentialChecks
+from projkit.errors import DatabaseUnavailableError, InvalidTokenError, SessionStoreUnavailableError
+from projkit.monitoring.validation_routes import AuthenticationReport
+from tests.auth import forge
+from tests.auth.asking import ask, bearer, cookie, refuses
+from tests.conftest import settings_for
+from tests.monitoring.validating import count_rows, counted, failed, found, validate
+from tests.redis_servers import Redises, alone, running
+
+pytestmark = pytest.mark.anyio
+URL: Final = "/api/v1/monitoring/validate/authentication"
+CREDENTIALS: Final = [
+    "bearer", "auth_token", "access_token", "csrf", "refuses_expired", "refuses_tampered", "refuses_alg_none",
+    "refuses_wrong_audience", "refuses_foreign_key", "standing", "session",
+]  # fmt: skip
+LEGACY: Final = {"legacy_secret": forge.LEGACY_SECRET}
+
+
+@pytest.fixture
+async def kit(sqlite_url: str) -> AsyncIterator[ProjKit]:
+    """A kit on SQLite that takes legacy tokens."""
+    kit = ProjKit(settings_for(sqlite_url, **LEGACY))
+    async with kit.lifespan():
+        yield kit
+
+
+async def test_everything_is_really_tried(any_database_url: str, any_database_mode: str) -> None:
+    """Each kind of credential, each key, a session and CSRF values are used; no row and no count tells of it."""
+    kit = ProjKit(settings_for(any_database_url, database_mode=any_database_mode, **LEGACY))
+    async with kit.lifespan():
+        before, series = await count_rows(any_database_url), counted(kit.registry)
+        answer = await ask(kit, "GET", URL, address="127.0.0.1")
+        assert await count_rows(any_database_url) == before
+        assert counted(kit.registry) == series
+    assert answer.status == 200
+    report = AuthenticationReport.model_validate_json(answer.body)
+    assert [each.name for each in report.checks] == ["keys", "key:secret", *CREDENTIALS]
+    assert {each.status for each in report.checks} == {"ok"}
+    assert report.duration_ms >= sum(each.latency_ms for each in report.checks)
+    assert answer.header("cache-control") == "private, no-store"
+    assert found(answer)["session"]["detail"] == "kept in the database"
+
+
+async def test_sessions_in_redis(sqlite_url: str, redis_alone: Redises) -> None:
+    """With sessions in Redis the scratch one is kept there, and gone afterwards."""
+    prefix = f"{uuid4().hex}:"
+    kit = ProjKit(settings_for(sqlite_url, redis_url=redis_alone.url, redis_prefix=prefix))
+    async with kit.lifespan():
+        answer = await validate(kit, "authentication")
+    assert (answer.status, failed(answer)) == (200, set())
+    assert found(answer)["session"]["detail"] == "kept in Redis"
+    left = redis_alone.everything(prefix)
+    assert not [line for line in left.splitlines() if ":health" not in line]  # what the check writes
+
+
+@pytest.mark.parametrize(
+    ("changes", "silent"),
+    [
+        ({}, {"access_token": "PROJKIT_LEGACY_SECRET is not set"}),
+        (
+            {**LEGACY, "legacy_sunset": datetime(2026, 1, 1, tzinfo=UTC)},
+            {"access_token": "PROJKIT_LEGACY_SUNSET has passed: it is refused"},
+        ),
+        ({**LEGACY, "tenant_claim": "org", "cookie_host_prefix": True, "csrf_header_name": "X-Other"}, {}),
+    ],
+)
+async def test_whatever_is_set(sqlite_url: str, changes: dict[str, Any], silent: dict[str, str]) -> None:
+    """What is not set up says so, and is no failure; tenants and names of cookies are those of the settings."""
+    kit = ProjKit(settings_for(sqlite_url, **changes))
+    async with kit.lifespan():
+        answer = await validate(kit, "authentication")
+    assert answer.status == 200
+    said = {
+        name: each["detail"] for name, each in found(answer).items() if each["status"] == "not_configured"
+    }
+    assert said == silent
+
+
+async def test_csrf_by_origin_alone(sqlite_url: str) -> None:
+    """Where the token is not asked for, the check says so, and holds the other two rules."""
+    kit = ProjKit(settings_for(sqlite_url, csrf_mode="origin"))
+    async with kit.lifespan():
+        answer = await validate(kit, "authentication")
+    assert found(answer)["csrf"]["status"] == "ok"
+    assert "PROJKIT_CSRF_MODE=origin" in found(answer)["csrf"]["detail"]
+
+
+async def test_what_is_left_to_the_host(sqlite_url: str) -> None:
+    """Where the host says who is calling, or checks CSRF tokens, that part is its own; the keys are still the kit's."""
+
+    async def check(_: Any) -> bool:
+        raise AssertionError("the host is not asked about requests that nobody made")
+
+    kit = ProjKit(settings_for(sqlite_url), csrf_check=check)
+    async with kit.lifespan():
+        answer = await validate(kit, "authentication")
+    assert (answer.status, found(answer)["csrf"]["status"]) == (200, "not_configured")
+
+    olga = Principal("olga", frozenset({"admin"}))
+    kit = ProjKit(settings_for(sqlite_url), get_principal=lambda _: olga)
+    async with kit.lifespan():
+        before = await count_rows(sqlite_url)
+        answer = await ask(kit, "GET", URL)
+        assert await count_rows(sqlite_url) == before
+    assert answer.status == 200
+    states = {name: each["status"] for name, each in found(answer).items()}
+    assert states == {"keys": "ok", "key:secret": "ok", **dict.fromkeys(CREDENTIALS, "not_configured")}
+
+
+async def test_each_key_is_used(sqlite_url: str, tmp_path: Path) -> None:
+    """Each key signs and verifies by its algorithm, one without its private part says that it only verifies."""
+    path = forge.write_keys(
+        tmp_path / "keys.json",
+        forge.private("EdDSA-expired", exp=1_700_000_000),
+        forge.public("RS256-public"),
+        forge.public("EdDSA-public"),
+        *(forge.private(algorithm) for algorithm in forge.ALGORITHMS),
+    )
+    kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
+    async with kit.lifespan():
+        answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    said = {name: each["detail"] for name, each in found(answer).items() if name.startswith("key:")}
+    only = "{}, verifies only: its private part is not here"
+    assert said == {
+        "key:RS256-public": only.format("RS256"),
+        "key:EdDSA-public": only.format("EdDSA"),
+        **{f"key:{algorithm}": algorithm for algorithm in forge.ALGORITHMS},
+    }
+    assert failed(answer) == set()
+    assert found(answer)["keys"]["detail"] == f"6 in {path}; EdDSA signs, by EdDSA"
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def emptied(path: Path) -> None:
+    path.write_text('{"keys": []}')
+
+
+def garbled(path: Path) -> None:
+    path.write_text("{CANARY")
+
+
+def secretive(path: Path) -> None:
+    path.write_text(json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "CANARY", "d": "CANARY"}]}))
+
+
+def replaced_by_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (removed, "is not there"),
+        (emptied, "is no usable JWK Set"),
+        (garbled, "is no usable JWK Set"),
+        (secretive, "is no usable JWK Set"),
+        (replaced_by_a_directory, "cannot be read"),
+    ],
+)
+async def test_a_keys_file_that_is_gone_or_broken(
+    sqlite_url: str, tmp_path: Path, harm: Callable[[Path], None], says: str
+) -> None:
+    """The kit goes on with the keys that it has, and the validation says that the next start would fail."""
+    path = forge.write_keys(tmp_path / "keys.json", forge.private("EdDSA"))
+    kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
+    async with kit.lifespan():
+        harm(path)
+        answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    assert answer.status == 503
+    assert int(answer.header("retry-after") or 0) > 0
+    assert failed(answer) == {"keys"}
+    assert says in found(answer)["keys"]["detail"]
+    assert b"CANARY" not in answer.body
+
+
+async def test_a_development_key_is_not_made_anew(tmp_path: Path, sqlite_url: str) -> None:
+    """In development too a keys file that is gone is told of, and not silently replaced."""
+    kit = ProjKit(settings_for(sqlite_url, secret=None))
+    path = tmp_path / "projkit-keys.json"
+    async with kit.lifespan():
+        path.unlink()
+        answer = await ask(kit, "GET", URL, address="127.0.0.1")
+        assert failed(answer) == {"keys"}
+        assert not path.exists()
+
+
+async def test_a_key_that_was_taken_out(sqlite_url: str, tmp_path: Path) -> None:
+    """A key that has left the file is named until the process ends: what it has signed is refused."""
+    path = forge.write_keys(tmp_path / "keys.json", forge.private("ES256"), forge.private("EdDSA"))
+    kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
+    async with kit.lifespan():
+        ring = kit._lifecycle.get().auth.services.keys
+        forge.write_keys(path, forge.private("EdDSA"))
+        ring.look()
+        refuses(await ask(kit, "GET", "/api/v1/auth/session", [bearer(forge.token(kid="ES256"))]))
+        checks = found(await ask(kit, "GET", URL, address="127.0.0.1"))
+        assert checks["key:ES256"]["status"] == "not_configured"
+        assert "what it has signed is refused" in checks["key:ES256"]["detail"]
+        assert checks["key:EdDSA"]["status"] == "ok"
+        forge.write_keys(path, forge.private("ES256"), forge.private("EdDSA"))
+        ring.look()
+        checks = found(await ask(kit, "GET", URL, address="127.0.0.1"))
+        assert checks["key:ES256"]["status"] == "ok"
+
+
+async def test_a_key_that_cannot_sign_any_more(kit: ProjKit) -> None:
+    """A key in memory that does not verify its own signature fails its line."""
+    ring = kit._lifecycle.get().auth.services.keys
+    (key,) = ring.current.keys
+    other = forge.key("EdDSA")
+    ring.current.keys = (SigningKey("mixed up", "HS256", other, key.root), key)
+    answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    assert failed(answer) == {"key:mixed up"}
+
+
+async def accept(*_: Any) -> None:
+    """Takes whatever comes."""
+
+
+def blind(*_: Any) -> None:
+    """Sees nothing wrong."""
+
+
+async def revoke_nothing(*_: Any) -> bool:
+    return True
+
+
+async def know_nothing(*_: Any) -> None:
+    return None
+
+
+async def shut_out(*_: Any) -> Standing:
+    return Standing(disabled=True, valid_after=None, revoked=False)
+
+
+def refuse(*_: Any) -> None:
+    raise InvalidTokenError
+
+
+def somebody_else(self: TokenVerifier, claims: dict[str, Any]) -> Principal:
+    return Principal("mallory")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "broken", "wanted"),
+    [
+        (
+            jws,
+            "verify",
+            blind,
+            {"refuses_tampered", "refuses_alg_none", "refuses_foreign_key", "access_token"},
+        ),
+        (CsrfGuard, "check", accept, {"csrf"}),
+        (CsrfGuard, "check_origin", blind, {"csrf"}),
+        (CsrfGuard, "check_content_type", blind, {"csrf"}),
+        (CsrfGuard, "_check_token", blind, {"csrf"}),
+        (Authenticator, "guard", accept, {"csrf"}),
+        (DatabaseSessions, "revoke", revoke_nothing, {"session"}),
+        (DatabaseSessions, "get", know_nothing, {"session"}),
+        (DatabaseSessions, "rotate", revoke_nothing, {"session"}),
+        (Users, "standing", shut_out, {"standing"}),
+        (LegacyProfile, "verify", refuse, {"access_token"}),
+        (LegacyProfile, "_verify_signature", blind, {"access_token"}),
+        (TokenVerifier, "_principal", somebody_else, {"bearer", "auth_token", "csrf", "standing", "session"}),
+    ],
+)
+async def test_what_is_broken_is_named(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, broken: Any, wanted: set[str]
+) -> None:
+    """Whatever stops doing what it claims fails the check that is about it, and no other."""
+    kit = ProjKit(settings_for(sqlite_url, **LEGACY))
+    async with kit.lifespan():
+        monkeypatch.setattr(where, name, broken)
+        answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    assert failed(answer) == wanted, answer
+    assert (answer.status, answer.json()["status"]) == (503, "error")
+
+
+@pytest.mark.parametrize(
+    ("claim", "wanted"), [("exp", {"refuses_expired"}), ("aud", {"refuses_wrong_audience"})]
+)
+async def test_claims_that_nobody_checks(
+    kit: ProjKit, monkeypatch: pytest.MonkeyPatch, claim: str, wanted: set[str]
+) -> None:
+    """A verifier that no longer looks at a claim is found out."""
+    make = TokenVerifier.__init__
+
+    def lenient(self: TokenVerifier, *given: Any, **named: Any) -> None:
+        make(self, *given, **named)
+        self._registry.options.pop(claim)
+        if claim == "exp":
+            monkeypatch.setattr(self._registry, "validate_exp", blind)
+
+    monkeypatch.setattr(TokenVerifier, "__init__", lenient)
+    answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    assert failed(answer) == wanted
+
+
+async def test_stores_that_do_not_answer(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database or a store that does not answer is named where it is asked; all other checks are answered."""
+
+    async def silent(*_: Any) -> None:
+        raise DatabaseUnavailableError
+
+    async def crashing(*_: Any) -> None:
+        raise RuntimeError("CANARY")
+
+    monkeypatch.setattr(Users, "standing", silent)
+    monkeypatch.setattr(DatabaseSessions, "create", crashing)
+    answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    assert failed(answer) == {"standing", "session"}
+    assert found(answer)["standing"]["detail"] == DatabaseUnavailableError.title
+    assert found(answer)["session"]["detail"] == "RuntimeError; the log has it"
+    assert b"CANARY" not in answer.body
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_redis_that_is_gone(sqlite_url: str) -> None:
+    """With Redis gone the session's line says so, and everything else is still shown to work, over credentials too."""
+    with running(alone) as servers:
+        kit = ProjKit(settings_for(sqlite_url, redis_url=servers.url))
+        async with kit.lifespan():
+            assert (await validate(kit, "authentication")).status == 200
+            servers.masters[0].kill()
+            answer = await asyncio.wait_for(validate(kit, "authentication"), 30)
+    assert (answer.status, failed(answer)) == (503, {"session"})
+    assert found(answer)["session"]["detail"] == SessionStoreUnavailableError.title
+
+
+async def test_a_session_ends_with_a_run_that_is_cancelled(
+    any_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between the session's opening and its end, the run still takes it away."""
+    opened, create = asyncio.Event(), DatabaseSessions.create
+
+    async def hanging(self: DatabaseSessions, session: Any) -> None:
+        await create(self, session)
+        opened.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(DatabaseSessions, "create", hanging)
+    kit = ProjKit(settings_for(any_database_url))
+    await kit.startup()
+    before = await count_rows(any_database_url)
+    asking = asyncio.create_task(ask(kit, "GET", URL, address="127.0.0.1"))
+    await asyncio.wait_for(opened.wait(), 10)
+    assert (await count_rows(any_database_url))["projkit_sessions"] == 1
+    await kit.shutdown()
+    assert await count_rows(any_database_url) == before
+    assert (await asking).status == 503
+
+
+async def test_scratch_credentials_are_good_nowhere(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a validation signs is refused by the kit that signed it, in each place, while its session is live too."""
+    taken: list[tuple[Scratch, str]] = []
+    token = Scratch.token
+
+    def keeping(self: Scratch, *, session_id: str | None = None, **options: Any) -> str:
+        made = token(self, session_id=session_id, **options)
+        taken.append((self, made))
+        return made
+
+    answers = []
+    create = DatabaseSessions.create
+
+    async def meanwhile(self: DatabaseSessions, session: Any) -> None:
+        await create(self, session)
+        for _, made in taken:
+            sent = (bearer(made), cookie(auth_token=made), cookie(access_token=made))
+            answers.extend([await ask(kit, "GET", "/api/v1/projects", [each]) for each in sent])
+        legacy = bearer(taken[0][0].legacy_token())
+        answers.append(await ask(kit, "GET", "/api/v1/projects", [legacy]))
+
+    monkeypatch.setattr(Scratch, "token", keeping)
+    monkeypatch.setattr(DatabaseSessions, "create", meanwhile)
+    answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    assert answer.status == 200
+    assert len(answers) > 10
+    for each in answers:
+        refuses(each)
+    for _, made in taken:
+        assert made.encode() not in answer.body
+
+
+async def test_requests_at_once_share_one_run(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty requests at once are one run."""
+    runs, every = [], CredentialChecks.all
+
+    def counting(self: CredentialChecks) -> Any:
+        runs.append(self)
+        return every(self)
+
+    monkeypatch.setattr(CredentialChecks, "all", counting)
+    answers = await asyncio.gather(*(ask(kit, "GET", URL, address="127.0.0.1") for _ in range(20)))
+    assert len({answer.body for answer in answers}) == 1
+    assert len(runs) == 1
+
+
+async def test_where_the_kit_cannot_start(tmp_path: Path) -> None:
+    """A kit without its database says so where it matters, and what works all the same."""
+    kit = ProjKit(settings_for(f"sqlite:///{tmp_path / 'no' / 'such.db'}"))
+    answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    assert answer.status == 503
+    assert failed(answer) == {"refuses_foreign_key", "standing", "session"}
+    assert found(answer)["session"]["detail"] == "the kit has not started; its log says why"
+
+
+async def test_where_the_keys_cannot_be_read_at_all(sqlite_url: str, tmp_path: Path) -> None:
+    """A kit that cannot start for its keys names their file."""
+    path = tmp_path / "keys.json"
+    path.write_text("{}")
+    kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
+    answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    assert {"keys", "session"} <= failed(answer)
+    assert str(path) in found(answer)["keys"]["detail"]
+
+
+async def test_the_reader_is_the_real_one(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that are not found any more in a request fail each in its line."""
+
+    def read_nothing(*_: Any) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(CredentialReader, "_cookies", read_nothing)
+    answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    assert failed(answer) == {"auth_token", "access_token", "csrf"}

@@ -1,0 +1,537 @@
+"""The validation of the endpoints really calls them, says which one is broken, and leaves nothing behind."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from projkit import Principal, ProjKit
+from projkit.db.postgresql import PostgresqlDatabase
+from projkit.db.statement import Statement
+from projkit.errors import DatabaseUnavailableError, UnauthenticatedError
+from projkit.http.in_process import ask as ask_inside
+from projkit.http.request import Request
+from projkit.http.response import JSON_TYPE, Response
+from projkit.identity import VALIDATION_SUBJECT
+from projkit.monitoring import validation
+from projkit.monitoring.steps import HEALTH_TARGET_MS, TARGET_MS, Step, all_steps
+from projkit.monitoring.validation import EndpointValidation
+from projkit.monitoring.validation_routes import EndpointReport
+from projkit.projects.idempotency import IdempotentCreation
+from projkit.projects.probe import ProbeRows
+from projkit.projects.routes import ProjectRoutes
+from projkit.projects.schemas import ProjectInput
+from projkit.projects.service import ProjectService
+from projkit.testing import FakeClock
+from tests.auth.asking import Answer, ask, bearer
+from tests.conftest import Client, settings_for, token_for
+from tests.db.conftest import Walled, role, walled, walled_template  # noqa: F401  # fixtures
+from tests.monitoring.validating import count_rows, counted, failed, found, validate
+
+pytestmark = pytest.mark.anyio
+URL: Final = "/api/v1/monitoring/validate/endpoints"
+MARK: Final = f"{VALIDATION_SUBJECT}:a run"
+LIFE: Final = [
+    "create", "create again", "read", "read if changed", "read as somebody else", "list", "patch",
+    "patch an old version", "replace", "summarize", "archive", "unarchive", "delete", "read when deleted", "restore",
+    "delete again",
+]  # fmt: skip
+
+
+@pytest.fixture
+async def kit(sqlite_url: str) -> AsyncIterator[ProjKit]:
+    """A kit on SQLite."""
+    kit = ProjKit(settings_for(sqlite_url))
+    async with kit.lifespan():
+        yield kit
+
+
+async def raising(*_: Any) -> Response:
+    raise RuntimeError("a secret of the inside")
+
+
+async def all_is_well(kit: ProjKit, url: str) -> Answer:
+    """Holds a validation against what it promises where nothing is wrong."""
+    before = await count_rows(url)
+    answer = await validate(kit, "endpoints")
+    assert failed(answer) == set(), answer
+    assert answer.status == 200
+    assert answer.json()["status"] in {"ok", "warning"}  # how quick the machine is, is not told here
+    assert await count_rows(url) == before
+    assert [name for name in found(answer) if name in LIFE] == LIFE
+    return answer
+
+
+async def test_every_endpoint_is_really_called(any_database_url: str, any_database_mode: str) -> None:
+    """Each step is one request with its status, latency and target; the rows of others are as they were."""
+    settings = settings_for(any_database_url, database_mode=any_database_mode)
+    kit = ProjKit(settings)
+    async with kit.lifespan(), Client(kit, settings) as alice:
+        project = await alice.project(external_id="mine")
+        answer = await all_is_well(kit, any_database_url)
+        assert (await alice.get(f"/api/v1/projects/{project['id']}")).json() == project
+    report = EndpointReport.model_validate_json(answer.body)
+    assert report.duration_ms >= sum(each.latency_ms or 0 for each in report.endpoints)
+    for each in report.endpoints:
+        is_health = each.route.startswith("/api/v1/health")
+        assert each.target_ms == (HEALTH_TARGET_MS if is_health else TARGET_MS)
+        assert each.status_code == each.expected
+        assert each.verdict == "ok" if (each.latency_ms or 0) <= each.target_ms else "slow"
+    called = {(each.method, each.route) for each in report.endpoints}
+    table = {
+        (each.method, each.path)
+        for each in kit._application.table.endpoints
+        if each.tag in {"projects", "health"}
+    }
+    assert {each for each in table if "/docs" not in each[1]} <= called
+    assert {("GET", "/metrics"), ("GET", "/api/v1/auth/csrf"), ("GET", "/api/v1/auth/jwks")} <= called
+    assert answer.header("cache-control") == "private, no-store"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tenant_claim": "org"},
+        {"put_mode": "merge"},
+        {"require_if_match": True},
+        {"api_prefix": "/a/b/c", "metrics_path": "/x/metrics"},
+        {"csrf_mode": "origin", "cookie_host_prefix": True},
+    ],
+)
+async def test_whatever_is_set(sqlite_url: str, changes: dict[str, Any]) -> None:
+    """It holds under settings that change what requests must bring."""
+    kit = ProjKit(settings_for(sqlite_url, **changes))
+    async with kit.lifespan():
+        await all_is_well(kit, sqlite_url)
+
+
+async def test_behind_row_level_security(walled: Walled) -> None:  # noqa: F811
+    """Behind the wall it sees and removes its own rows, in both modes, and with a host's engine."""
+    for mode in ("fast", "transactional"):
+        kit = ProjKit(walled.settings(database_mode=mode))
+        async with kit.lifespan():
+            await all_is_well(kit, walled.admin_url)
+    settings = walled.settings()
+    engine = create_async_engine(settings.database_url)
+    kit = ProjKit(settings, engine=engine)
+    async with kit.lifespan():
+        await all_is_well(kit, walled.admin_url)
+    await engine.dispose()
+
+
+def _calling(handler: Callable[[Request], Awaitable[Response]]) -> Any:
+    """An ASGI app that is a handler and nothing else."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await (await handler(Request(scope, receive))).send(send, head=False)
+
+    return app
+
+
+async def test_with_the_hosts_own_callers(sqlite_url: str) -> None:
+    """Where the host says who is calling, it is not asked about calls from inside."""
+    asked = []
+
+    def get_principal(scope: Any) -> Principal:
+        asked.append(scope["path"])
+        return Principal("olga", frozenset({"monitoring:read"}))
+
+    # Who may see what health shows is a question to the host as well.
+    kit = ProjKit(settings_for(sqlite_url, health_details="authorized"), get_principal=get_principal)
+    async with kit.lifespan():
+        await all_is_well(kit, sqlite_url)
+        running = kit._lifecycle.get()
+
+        async def whoami(request: Request) -> Response:
+            return Response(200, (await running.authenticate(request)).subject.encode())
+
+        with pytest.raises(UnauthenticatedError):
+            await ask_inside(_calling(whoami), "GET", "/", caller=None)
+    assert asked == [URL]
+
+
+@pytest.mark.parametrize(
+    ("handler", "wanted"),
+    [
+        ("create", {*LIFE, "send an empty name"} - {"list", "summarize"}),
+        ("get", {"read", "read if changed", "read as somebody else", "read when deleted"}),
+        ("list", {"list"}),
+        ("patch", {"patch", "patch an old version"}),
+        ("put", {"replace"}),
+        ("stats", {"summarize"}),
+        ("archive", {"archive", "unarchive"}),
+        ("unarchive", {"unarchive"}),
+        ("delete", {"delete", "read when deleted", "restore", "delete again"}),
+        ("restore", {"restore", "delete again"}),
+    ],
+)  # fmt: skip
+async def test_a_broken_route_is_named(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, handler: str, wanted: set[str]
+) -> None:
+    """A handler that raises fails its own step and those that need it; the others are still called."""
+    monkeypatch.setattr(ProjectRoutes, handler, raising)
+    kit = ProjKit(settings_for(sqlite_url))
+    async with kit.lifespan():
+        before = await count_rows(sqlite_url)
+        answer = await validate(kit, "endpoints")
+        assert await count_rows(sqlite_url) == before
+    assert failed(answer) == wanted
+    assert (answer.status, answer.json()["status"]) == (503, "error")
+    assert int(answer.header("retry-after") or 0) > 0
+    assert answer.header("content-type") == "application/json"
+    assert b"secret of the inside" not in answer.body
+    for name in failed(answer):
+        each = found(answer)[name]
+        if each["status_code"] is None:
+            assert each["detail"].startswith("not called: it needs the step ")
+            assert each["latency_ms"] is None
+        else:
+            assert (each["status_code"], each["detail"]) == (500, "internal_error: Something went wrong")
+
+
+async def empty(*_: Any) -> Response:
+    return Response(200, b"{}", (JSON_TYPE, (b"etag", b'"1"')))
+
+
+async def nothing(*_: Any) -> Response:
+    return Response(204)
+
+
+@pytest.mark.parametrize(
+    ("handler", "how", "wanted"),
+    [
+        ("get", empty, "read"),
+        ("list", empty, "list"),
+        ("stats", empty, "summarize"),
+        ("delete", nothing, "read when deleted"),
+    ],
+)
+async def test_a_right_status_is_not_enough(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, handler: str, how: Any, wanted: str
+) -> None:
+    """An answer with the right status and the wrong content is a failure, and a deletion that deletes nothing."""
+    monkeypatch.setattr(ProjectRoutes, handler, how)
+    kit = ProjKit(settings_for(sqlite_url))
+    async with kit.lifespan():
+        before = await count_rows(sqlite_url)
+        answer = await validate(kit, "endpoints")
+        assert await count_rows(sqlite_url) == before
+    assert answer.status == 503
+    assert wanted in failed(answer)
+
+
+async def test_writes_that_are_lost_are_seen(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PATCH that answers well and stores nothing, and a replay that makes a second project, are failures."""
+    patch = ProjectRoutes.patch
+
+    async def forgetful(self: ProjectRoutes, request: Request, raw: Any) -> Response:
+        return await patch(self, request, {})
+
+    async def twice(self: IdempotentCreation, principal: Principal, key: str, content: Any, raw: Any) -> Any:
+        return await create(
+            self, principal, f"{key}:{id(raw)}", content.model_copy(update={"external_id": None}), raw
+        )
+
+    create = IdempotentCreation.create
+    monkeypatch.setattr(ProjectRoutes, "patch", forgetful)
+    monkeypatch.setattr(IdempotentCreation, "create", twice)
+    kit = ProjKit(settings_for(sqlite_url))
+    async with kit.lifespan():
+        answer = await validate(kit, "endpoints")
+    assert {"create", "create again"} <= failed(answer)
+    assert "other than was written: external_id" in found(answer)["create"]["detail"]
+
+
+@pytest.mark.parametrize("table", ["projkit_projects", "projkit_idempotency_keys"])
+async def test_a_table_that_is_gone(any_database_url: str, table: str) -> None:
+    """Without a table the validation says what does not work, and that its rows may still be there."""
+    kit = ProjKit(settings_for(any_database_url))
+    async with kit.lifespan():
+        database = kit._lifecycle.get().database
+        await database.write_one(Statement(sa.text(f"ALTER TABLE {table} RENAME TO gone")), {})
+        answer = await validate(kit, "endpoints")
+        await database.write_one(Statement(sa.text(f"ALTER TABLE gone RENAME TO {table}")), {})
+    assert answer.status == 503
+    assert "create" in failed(answer)
+    assert not failed(answer) & {"ask getLiveness", "read the public keys", "ask who is asking"}
+    assert answer.json()["detail"].startswith("its rows could not be removed")
+    assert table.encode() not in answer.body
+
+
+@pytest.mark.parametrize("step", ["create", "patch", "delete", "restore"])
+async def test_a_kit_that_stops_meanwhile(
+    any_database_url: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Stopping the kit ends a run wherever it is, answers who waits, and leaves no rows."""
+    reached, handler = asyncio.Event(), getattr(ProjectRoutes, step)
+
+    async def hanging(self: ProjectRoutes, *request: Any) -> Response:
+        await handler(self, *request)
+        reached.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    monkeypatch.setattr(ProjectRoutes, step, hanging)
+    kit = ProjKit(settings_for(any_database_url))
+    await kit.startup()
+    before = await count_rows(any_database_url)
+    asking = asyncio.create_task(validate(kit, "endpoints"))
+    await asyncio.wait_for(reached.wait(), 10)
+    assert await count_rows(any_database_url) != before
+    await kit.shutdown()
+    assert await count_rows(any_database_url) == before
+    answer = await asking
+    assert (answer.status, answer.code) == (503, "service_unavailable")
+
+
+async def test_a_kit_that_stops_while_a_run_cleans_up(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the very moment in which a run removes its rows, the kit waits until they are gone."""
+    cleaning, clear = asyncio.Event(), ProbeRows.clear
+
+    async def slowly(self: ProbeRows, mark: str) -> None:
+        cleaning.set()
+        await asyncio.sleep(0.05)
+        await clear(self, mark)
+
+    monkeypatch.setattr(ProbeRows, "clear", slowly)
+    kit = ProjKit(settings_for(sqlite_url))
+    await kit.startup()
+    before = await count_rows(sqlite_url)
+    asking = asyncio.create_task(validate(kit, "endpoints"))
+    await asyncio.wait_for(cleaning.wait(), 10)
+    await kit.shutdown()
+    assert await count_rows(sqlite_url) == before
+    assert (await asking).status == 503
+
+
+def only(names: list[str], **changes: Any) -> Callable[..., list[Step]]:
+    """The steps of these names, changed."""
+    original = all_steps
+
+    def some(*given: Any) -> list[Step]:
+        return [dataclasses.replace(each, **changes) for each in original(*given) if each.does in names]
+
+    return some
+
+
+async def test_requests_at_once_share_one_run(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty requests at once are one run; one that goes away ends nothing for the others."""
+    let_go, create, calls = asyncio.Event(), ProjectService.stats, []
+
+    async def held(self: ProjectService, principal: Principal) -> Any:
+        calls.append(principal)
+        await let_go.wait()
+        return await create(self, principal)
+
+    monkeypatch.setattr(ProjectService, "stats", held)
+    asking = [asyncio.create_task(validate(kit, "endpoints")) for _ in range(20)]
+    while not calls:
+        await asyncio.sleep(0.001)
+    asking[0].cancel()  # the very one whose request began it
+    await asyncio.sleep(0)
+    let_go.set()
+    answers = await asyncio.gather(*asking[1:])
+    assert len({answer.body for answer in answers}) == 1
+    assert {answer.status for answer in answers} == {200}
+    assert len(calls) == 1
+    again = await validate(kit, "endpoints")
+    assert again.json()["started_at"] > answers[0].json()["started_at"]
+
+
+async def test_what_a_killed_run_left_goes_and_nothing_else(any_database_url: str) -> None:
+    """Marked rows of ten minutes ago go with the next run; younger ones, unmarked ones and others' marked ones stay."""
+    clock = FakeClock()
+    kit = ProjKit(settings_for(any_database_url), clock=clock)
+    probe, other = Principal(VALIDATION_SUBJECT), Principal("alice")
+    async with kit.lifespan():
+        database = kit._lifecycle.get().database
+
+        async def left(mark: str) -> None:
+            creation = kit._lifecycle.get().services.creation
+            for name in ("live", "deleted"):
+                content = ProjectInput(name=name, external_id=f"{mark}:{name}")
+                made = await creation.create(probe, f"{mark}:{name}", content, name)
+                if name == "deleted":
+                    await kit.projects.delete(probe, made.id)
+
+        empty = await count_rows(any_database_url)
+        await left(f"{MARK}:old")
+        await kit.projects.create(probe, name="its key was purged", external_id=f"{MARK}:purged")
+        old = await count_rows(any_database_url)
+        assert (old["projkit_projects"], old["projkit_idempotency_keys"]) == (3, 2)
+        await kit.projects.create(probe, name="unmarked")
+        await kit.projects.create(probe, name="marked otherwise", external_id=f"{VALIDATION_SUBJECT}-else:1")
+        await kit.projects.create(other, name="somebody else's", external_id=f"{MARK}:old:live")
+        clock.advance(minutes=9)
+        await left(f"{MARK}:young")
+        everything = await count_rows(any_database_url)
+        await ProbeRows(database, kit._tables, clock=clock).clear(MARK)
+        assert await count_rows(any_database_url) == everything
+        clock.advance(minutes=2)
+        assert (await validate(kit, "endpoints")).status == 200
+        now = await count_rows(any_database_url)
+        assert now == {**empty, "projkit_projects": 3 + 2, "projkit_idempotency_keys": 2}
+        assert (await kit.projects.list(other)).items[0].name == "somebody else's"
+
+
+async def test_a_creation_that_is_being_committed(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled, a creation may still be committed by the server: the cleaning up waits for it, and takes it too."""
+    kit = ProjKit(settings_for(postgres_url))
+    stored, commits = asyncio.Event(), asyncio.Event()
+    remembering = PostgresqlDatabase._in_transaction
+
+    async def slow_to_commit(self: PostgresqlDatabase, work: Any) -> Any:
+        async def slowly(transaction: Any) -> Any:
+            done = await work(transaction)
+            stored.set()
+            await commits.wait()
+            return done
+
+        monkeypatch.undo()
+        return await remembering(self, slowly)
+
+    async with kit.lifespan():
+        running = kit._lifecycle.get()
+        before = await count_rows(postgres_url)
+        monkeypatch.setattr(PostgresqlDatabase, "_in_transaction", slow_to_commit)
+        content = ProjectInput(name="A", external_id=MARK)
+        creating = asyncio.create_task(
+            running.services.creation.create(Principal(VALIDATION_SUBJECT), MARK, content, "A")
+        )
+        await stored.wait()
+        clearing = asyncio.create_task(ProbeRows(running.database, kit._tables, clock=kit._clock).clear(MARK))
+        done, _ = await asyncio.wait({clearing}, timeout=0.2)
+        assert not done
+        commits.set()
+        await creating
+        await clearing
+        assert await count_rows(postgres_url) == before
+
+
+async def test_nothing_is_counted(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls are in no series and no log of requests, and their statements are not put down to the request."""
+    monkeypatch.setattr(validation, "all_steps", only([*LIFE, "send an empty name", "scrape the metrics"]))
+    await validate(kit, "endpoints")
+    before = counted(kit.registry)
+    answer = await validate(kit, "endpoints")
+    now = counted(kit.registry)
+    bearer_itself = ("projkit_auth_credentials_total", ("format", "enhanced"), ("outcome", "accepted"),
+                     ("transport", "bearer"))  # fmt: skip
+    assert now[bearer_itself] == before[bearer_itself] + 1
+    changed = {name for name in now if now[name] != before.get(name, 0.0)}
+    assert not [name for name in changed if "projects" in str(name)]
+    assert changed <= {bearer_itself, *(name for name in changed if "validate" in str(name))}
+    timing = answer.header("server-timing") or ""
+    database = float(timing.partition("db;dur=")[2] or 0)
+    assert database < sum(each["latency_ms"] for each in found(answer).values()) / 2
+
+
+async def test_a_missed_target_is_a_warning(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right answers that come too late are `slow`, and the whole is still a 200."""
+    monkeypatch.setattr(validation, "all_steps", only(["list", "create"], target_ms=0.0))
+    answer = await validate(kit, "endpoints")
+    assert (answer.status, answer.json()["status"]) == (200, "warning")
+    assert {each["verdict"] for each in found(answer).values()} == {"slow"}
+    assert found(answer)["list"]["detail"] == "slower than 0 ms"
+
+
+async def test_a_first_slow_read_is_asked_again(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is built at the first request does not count against the target; writes are never repeated."""
+    asked: list[str] = []
+    for name in ("list", "archive"):
+        handler = getattr(ProjectRoutes, name)
+
+        async def slow_at_first(
+            self: ProjectRoutes, request: Request, *, name: str = name, handler: Any = handler
+        ) -> Any:
+            asked.append(name)
+            if asked.count(name) == 1:
+                await asyncio.sleep(0.2)
+            return await handler(self, request)
+
+        monkeypatch.setattr(ProjectRoutes, name, slow_at_first)
+    monkeypatch.setattr(validation, "all_steps", only(["create", "list", "archive"], target_ms=150.0))
+    kit = ProjKit(settings_for(sqlite_url))
+    async with kit.lifespan():
+        answer = await validate(kit, "endpoints")
+    assert asked == ["list", "list", "archive"]
+    assert found(answer)["archive"]["verdict"] == "slow"
+
+
+async def test_it_ends_in_bounded_time(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that does not end is timed out, and so is all that is left when the time for the whole is over."""
+
+    async def endless(*_: Any) -> Response:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    monkeypatch.setattr(ProjectRoutes, "list", endless)
+    monkeypatch.setattr(ProjectRoutes, "stats", endless)
+    kit = ProjKit(settings_for(sqlite_url))
+    async with kit.lifespan():
+        app = kit._validating._app
+        clear = ProbeRows(kit._lifecycle.get().database, kit._tables, clock=kit._clock).clear
+        before = await count_rows(sqlite_url)
+        run = EndpointValidation(app, kit.settings, clear, seconds=2.5, step_seconds=1.5)
+        results = await asyncio.wait_for(run.run(), 10)
+        assert await count_rows(sqlite_url) == before
+    details = {each.step.does: each.detail or "" for each in results.steps if each.verdict == "failed"}
+    assert details["list"] == "timed out after 1.5 s"
+    assert details["summarize"].startswith("timed out after")
+    assert details["archive"] == "timed out: all of it may take 2.5 s"
+    assert details["unarchive"].startswith("not called")
+    assert results.status == "error"
+
+
+async def test_rows_that_cannot_be_removed_are_told_of(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the cleaning up fails, the answer is a warning that says so."""
+
+    async def failing(self: ProbeRows, mark: str) -> None:
+        raise DatabaseUnavailableError
+
+    monkeypatch.setattr(ProbeRows, "clear", failing)
+    kit._lifecycle.get().validations = kit._validating(
+        kit._lifecycle.get().database, kit._lifecycle.get().auth
+    )
+    answer = await validate(kit, "endpoints")
+    assert (answer.status, answer.json()["status"]) == (200, "warning")
+    assert "could not be removed" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("what", ["endpoints", "authentication"])
+async def test_who_may_ask(sqlite_url: str, what: str) -> None:
+    """Whoever has the scope, and in development this machine itself; nobody who was passed on by a proxy."""
+    url = f"/api/v1/monitoring/validate/{what}"
+    for env in ("development", "production"):
+        kit = ProjKit(settings_for(sqlite_url, env=env))
+        async with kit.lifespan():
+            local = await ask(kit, "GET", url, address="127.0.0.1")
+            assert local.status == (200 if env == "development" else 401)
+            passed_on = await ask(kit, "GET", url, [("x-forwarded-for", "203.0.113.9")], address="127.0.0.1")
+            assert passed_on.status == (await ask(kit, "GET", url)).status == 401
+            for scopes, status in ((("projects:read",), 403), (("metrics:read",), 403), (("admin",), 200)):
+                token = token_for(kit.settings, "somebody", scopes)
+                assert (await ask(kit, "GET", url, [bearer(token)])).status == status
+
+
+async def test_where_the_kit_cannot_start(tmp_path: Any) -> None:
+    """A kit without its database says which endpoints do not answer, and which do all the same."""
+    kit = ProjKit(settings_for(f"sqlite:///{tmp_path / 'no' / 'such.db'}"))
+    answer = await ask(kit, "GET", URL, address="127.0.0.1")
+    assert answer.status == 503
+    assert answer.json()["status"] == "error"
+    assert {"create", "read the public keys"} <= failed(answer)
+    assert not failed(answer) & {"ask getLiveness", "read the document", "scrape the metrics"}
+    await kit.shutdown()
+
+
+async def test_the_probe_cannot_be_reached(kit: ProjKit) -> None:
+    """What names the caller of a call from inside means nothing in a request from outside."""
+    answer = await ask(kit, "GET", "/api/v1/projects", [("projkit.in_process.caller", VALIDATION_SUBJECT)])
+    assert answer.status == 401

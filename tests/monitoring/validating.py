@@ -1,0 +1,64 @@
+"""Asking a kit to validate itself, and counting every row that there is."""
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import asyncpg
+from prometheus_client import CollectorRegistry
+
+from projkit import ProjKit
+from projkit.db.tables import build_tables
+from tests.auth.asking import Answer, ask, bearer
+from tests.conftest import token_for
+
+TABLES: Final = [table.name for table in build_tables("projkit_").metadata.sorted_tables]
+
+
+async def validate(kit: ProjKit, what: str) -> Answer:
+    """The answer to an operator who wants ``endpoints`` or ``authentication`` validated."""
+    options = {"tenant_id": "acme"} if kit.settings.tenant_claim else {}
+    token = token_for(kit.settings, "olga", ("monitoring:read",), **options)
+    return await ask(kit, "GET", f"{kit.settings.api_prefix}/monitoring/validate/{what}", [bearer(token)])
+
+
+def found(answer: Answer) -> dict[str, dict[str, Any]]:
+    """The steps or the checks of an answer by their names."""
+    body = answer.json()
+    return {each.get("step", each.get("name")): each for each in body.get("endpoints", body.get("checks"))}
+
+
+def failed(answer: Answer) -> set[str]:
+    """The names of what failed."""
+    return {
+        name for name, each in found(answer).items() if "failed" in {each.get("verdict"), each.get("status")}
+    }
+
+
+async def count_rows(url: str) -> dict[str, int]:
+    """How many rows each table has, whoever's they are."""
+    statements = {name: f'SELECT count(*) FROM "{name}"' for name in TABLES}
+    if url.startswith("sqlite"):
+        with sqlite3.connect(urlsplit(url).path.removeprefix("/")) as connection:
+            counted = {name: connection.execute(sql).fetchone()[0] for name, sql in statements.items()}
+        connection.close()
+        return counted
+    admin = await asyncpg.connect(url, timeout=5)
+    try:
+        return {name: await admin.fetchval(sql) for name, sql in statements.items()}
+    finally:
+        await admin.close()
+
+
+def counted(registry: CollectorRegistry) -> Mapping[Any, float]:
+    """What the kit has counted so far, but for the requests that ask it to validate."""
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if metric.name.startswith(("projkit_http", "projkit_auth"))
+        and not sample.name.endswith("_created")
+        and "/validate/" not in sample.labels.get("route", "")
+        and sample.name != "projkit_http_server_active_requests"
+    }
