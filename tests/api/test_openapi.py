@@ -12,7 +12,6 @@ from projkit.http.problem import STATUS
 from tests.conftest import SECRET, Client
 
 pytestmark = pytest.mark.anyio
-DOCS = "/api/v1/docs"
 
 
 async def test_the_document_is_valid_and_complete(client: Client) -> None:
@@ -31,7 +30,7 @@ async def test_the_document_is_valid_and_complete(client: Client) -> None:
     routes = {
         (next(iter((route.methods or set()) - {"HEAD"})), route.path)
         for route in kit.routes
-        if "/docs" not in route.path and not route.path.endswith("openapi.json")
+        if not re.search(r"/docs\b|/assets/|/(openapi\.json|monitoring)$", route.path)
     }
     assert shown == routes
     for method, path in shown:
@@ -64,22 +63,23 @@ async def test_the_document_names_the_mount() -> None:
     assert set(kit.openapi("/kit")["paths"]) == {f"/kit{path}" for path in kit.openapi()["paths"]}
 
 
-async def test_the_docs_page_loads_only_from_beside_itself(client: Client) -> None:
-    """The page and what it loads come from the kit, allow nothing else, and are revalidated by tag."""
-    page = await client.get(DOCS)
+@pytest.mark.parametrize(("name", "number"), [("docs", 4), ("monitoring", 3)])
+async def test_a_page_loads_only_from_beside_itself(client: Client, name: str, number: int) -> None:
+    """A page and what it loads come from the kit, allow nothing else, and are revalidated by tag."""
+    page = await client.get(f"/api/v1/{name}")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"(?:src|href)=\"(?:https?:)?//", page.text)
-    linked = re.findall(r"(?:src|href)=\"(docs/[^\"]+)\"", page.text)
-    assert len(linked) == 4
-    for name in linked:
-        plain = await client.get(f"/api/v1/{name}", headers={"Accept-Encoding": "identity"})
-        packed = await client.get(f"/api/v1/{name}", headers={"Accept-Encoding": "gzip"})
+    linked = re.findall(rf"(?:src|href)=\"({name}/[^\"]+\.\w+)\"", page.text)
+    assert len(linked) == number
+    for each in linked:
+        plain = await client.get(f"/api/v1/{each}", headers={"Accept-Encoding": "identity"})
+        packed = await client.get(f"/api/v1/{each}", headers={"Accept-Encoding": "gzip"})
         assert plain.status_code == packed.status_code == 200
         assert packed.headers["content-encoding"] == "gzip"
         assert plain.content == packed.content
         assert int(packed.headers["content-length"]) == len(gzip.compress(plain.content, mtime=0))
-        again = await client.get(f"/api/v1/{name}", headers={"If-None-Match": plain.headers["etag"]})
+        again = await client.get(f"/api/v1/{each}", headers={"If-None-Match": plain.headers["etag"]})
         assert again.status_code == 304
 
 

@@ -67,7 +67,7 @@ export function showEndpoints(endpoints) {
   const missed = endpoints.filter(misses).length;
   byId("endpoints-summary").textContent = endpoints.length === 0 ? "No requests in this time."
     : `${plural(endpoints.length, "endpoint")}; ${missed ? plural(missed, "misses its target", "miss their targets")
-      : "none misses its target"} at p95.`;
+      : "none misses its target"} at p95. Bars: p50, p95 and p99, the strongest first; the line is the target.`;
   // What is wrong is shown however long the list is; what this page is made of only on demand.
   const rows = inOrder(endpoints).filter((each) => all || !OWN.test(each.route))
     .filter((each, place) => all || place < FIRST || misses(each) || each.errors);
