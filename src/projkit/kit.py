@@ -43,7 +43,7 @@ from projkit.http.refusal import refuse
 from projkit.http.request import ASGIApp, Receive, Request, Scope, Send
 from projkit.http.response import Response
 from projkit.http.routing import Endpoint
-from projkit.http.timing import TimingMiddleware
+from projkit.http.timing import Requests, TimingMiddleware
 from projkit.identity import Principal
 from projkit.lifecycle import Lifecycle
 from projkit.monitoring import validation_routes as validation
@@ -163,6 +163,11 @@ class ProjKit:
     def routes(self) -> list[Route]:
         """The kit's routes, for hosts and instrumentors that look templates up."""
         return self._application.routes
+
+    @property
+    def requests(self) -> Requests:
+        """Counts requests; for :class:`~projkit.monitoring.PerformanceMiddleware` around a host's own app."""
+        return self._recorder
 
     @property
     def ready(self) -> bool:

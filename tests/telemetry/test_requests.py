@@ -15,6 +15,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from projkit import ProjKit
+from projkit.monitoring import PerformanceMiddleware
 from projkit.telemetry.figures import Figures, endpoints_of
 from tests.auth.asking import ask
 from tests.conftest import settings_for
@@ -164,6 +165,18 @@ async def test_wrapped_host_untouched(kit: ProjKit) -> None:
     answer = await ask(kit.wrap(host(), performance=False), "GET", "/none")
     assert answer.header("x-process-time") is None
     assert figures(kit) == {}
+
+
+async def test_the_middleware_alone(kit: ProjKit) -> None:
+    """A host that only mounts the kit has its own requests timed and counted by a middleware."""
+    app = FastAPI()
+    app.add_middleware(PerformanceMiddleware, kit=kit)
+    app.add_route("/hello/{name}", hello)
+    app.mount("/kit", kit)
+    async with kit.lifespan():
+        assert (await ask(app, "GET", "/hello/a")).header("x-process-time")
+        assert (await ask(app, "GET", "/kit/api/v1/health/live")).header("x-process-time")
+    assert {route for _, route in figures(kit)} == {"/hello/{name}", "/api/v1/health/live"}
 
 
 async def test_kit_in_a_wrapped_host(kit: ProjKit) -> None:
