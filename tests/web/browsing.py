@@ -1,5 +1,6 @@
 """Pages in a real browser, and whatever goes wrong in them."""
 
+import json
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,7 +9,7 @@ from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from tests.services import missing
 
@@ -20,6 +21,10 @@ _ARGUMENTS: Final = (
 # To a kit in development this says that the request was not made on this machine.
 ELSEWHERE: Final = {"X-Forwarded-For": "192.0.2.1"}
 PHONE: Final = {"width": 360, "height": 740}
+STATUS_PAGE: Final = "/api/v1/monitoring"
+# The browser's own words on an answer that the page is there to explain.
+REFUSED: Final = r"responded with a status of (401|403|429)"
+GONE: Final = r"ERR_FAILED|ERR_CONNECTION_REFUSED|status of 503"
 AXE: Final = files("axe_playwright_python").joinpath("axe.min.js")
 
 expect.set_options(timeout=20_000)
@@ -84,3 +89,35 @@ async def width_of(page: Page) -> int:
     """How wide the page is, in pixels of its own."""
     width: int = await page.evaluate("document.documentElement.scrollWidth")
     return width
+
+
+async def see_figures(page: Page) -> None:
+    """Waits until there are some."""
+    await expect(page.locator("#endpoints tr").first).to_be_visible()
+
+
+async def ask_again(page: Page) -> None:
+    """Does not wait for the next round."""
+    await page.get_by_role("button", name="Refresh").click()
+
+
+def check(status: str = "ok", **more: Any) -> dict[str, Any]:
+    """One of health's checks."""
+    seen = {"latency_ms": 1.5, "observed_at": "2026-06-15T12:00:00.000000Z", "age_seconds": 2.0}
+    return {"status": status, "critical": False, **seen, **more}
+
+
+class Health:
+    """Stands in for ``health/detailed`` where a test is about what is said of each state."""
+
+    def __init__(self, **first: Any) -> None:
+        self.body: dict[str, Any] = first
+
+    async def answer(self, route: Route) -> None:
+        """As health does: 503 where it is in error."""
+        status = 503 if self.body["status"] == "error" else 200
+        await route.fulfill(status=status, content_type="application/json", body=json.dumps(self.body))
+
+    async def put(self, page: Page) -> None:
+        """In place."""
+        await page.route("**/health/detailed", self.answer)

@@ -1,115 +1,28 @@
 """The status page, in a real browser: what people see of a service that is well, ill or gone."""
 
 import asyncio
-import json
 import re
-import shutil
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Final
 
-import httpx2
 import pytest
 from playwright.async_api import Browser, Page, Request, Route, expect
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from projkit import ProjKit, Settings
-from tests.auth.people import PASSWORD, add_user
-from tests.conftest import PATIENT, serving, settings_for, token_for
-from tests.web.browsing import ELSEWHERE, PHONE, chromium, opened, violations, width_of
+from tests.conftest import serving
+from tests.web.browsing import (
+    GONE,
+    STATUS_PAGE,
+    Health,
+    ask_again,
+    check,
+    opened,
+    see_figures,
+    violations,
+)
+from tests.web.conftest import make_requests
 
 pytestmark = pytest.mark.anyio
-
-PAGE: Final = "/api/v1/monitoring"
-# The browser's own words on an answer that the page is there to explain.
-REFUSED: Final = r"responded with a status of (401|403|429)"
-GONE: Final = r"ERR_FAILED|ERR_CONNECTION_REFUSED|status of 503"
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """One event loop for the module, since the browser belongs to it."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
-    """Chromium."""
-    async with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def settings(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Those of the kit that is looked at."""
-    path = tmp_path_factory.mktemp("status") / "projkit.db"
-    shutil.copy(sqlite_template, path)
-    return settings_for(f"sqlite:///{path}", login_limit_account="2/5 minutes", **PATIENT)
-
-
-@pytest.fixture(scope="module")
-async def root(anyio_backend: str, settings: Settings) -> AsyncIterator[str]:
-    """Where the kit is served on its own, with a few requests behind it."""
-    kit = ProjKit(settings)
-    async with kit.lifespan():
-        await add_user(kit, "alice", scopes=("monitoring:read",))
-        await add_user(kit, "bob")
-    with serving(ProjKit(settings)) as url:
-        await make_requests(url, settings)
-        yield url
-
-
-@pytest.fixture(scope="module")
-async def mounted(anyio_backend: str, settings: Settings) -> AsyncIterator[str]:
-    """Where another kit is mounted, in a host."""
-    kit = ProjKit(settings)
-    host = Starlette(routes=[Mount("/kit", kit)], lifespan=kit.lifespan)
-    with serving(host) as url:
-        await make_requests(f"{url}/kit", settings)
-        yield f"{url}/kit"
-
-
-async def make_requests(url: str, settings: Settings) -> None:
-    """Seven requests of one kind and one of another."""
-    headers = {"Authorization": f"Bearer {token_for(settings, 'alice')}"}
-    async with httpx2.AsyncClient(base_url=f"{url}/api/v1", headers=headers) as client:
-        for _ in range(7):
-            assert (await client.get("/projects")).status_code == 200
-        assert (await client.get("/nowhere")).status_code == 404
-
-
-async def see_figures(page: Page) -> None:
-    """Waits until there are some."""
-    await expect(page.locator("#endpoints tr").first).to_be_visible()
-
-
-async def ask_again(page: Page) -> None:
-    """Does not wait for the next round."""
-    await page.get_by_role("button", name="Refresh").click()
-
-
-def check(status: str = "ok", **more: Any) -> dict[str, Any]:
-    """One of health's checks."""
-    seen = {"latency_ms": 1.5, "observed_at": "2026-06-15T12:00:00.000000Z", "age_seconds": 2.0}
-    return {"status": status, "critical": False, **seen, **more}
-
-
-class Health:
-    """Stands in for ``health/detailed`` where a test is about what is said of each state."""
-
-    def __init__(self, **first: Any) -> None:
-        self.body: dict[str, Any] = first
-
-    async def answer(self, route: Route) -> None:
-        """As health does: 503 where it is in error."""
-        status = 503 if self.body["status"] == "error" else 200
-        await route.fulfill(status=status, content_type="application/json", body=json.dumps(self.body))
-
-    async def put(self, page: Page) -> None:
-        """In place."""
-        await page.route("**/health/detailed", self.answer)
 
 
 @pytest.fixture(params=["root", "mounted"])
@@ -120,7 +33,7 @@ def place(request: pytest.FixtureRequest) -> str:
 
 async def test_figures(browser: Browser, place: str) -> None:
     """At any mount it shows what was really asked: verdict, components, requests, endpoints, database, version."""
-    async with opened(browser, f"{place}{PAGE}") as page:
+    async with opened(browser, f"{place}{STATUS_PAGE}") as page:
         await see_figures(page)
         await expect(page.locator("#sentence")).to_have_text("All is well")
         await expect(page.locator(".light", has_text="database")).to_contain_text("critical")
@@ -165,7 +78,7 @@ STATES: Final[list[tuple[dict[str, Any], str, str]]] = [
 async def test_states(browser: Browser, root: str) -> None:
     """Each state is said in one sentence, in the title too, and shown by a shape; each failing part says what it is."""
     health = Health(**STATES[0][0])
-    async with opened(browser, f"{root}{PAGE}", expected=GONE) as page:
+    async with opened(browser, f"{root}{STATUS_PAGE}", expected=GONE) as page:
         await health.put(page)
         for body, level, sentence in STATES:
             health.body = body
@@ -184,79 +97,6 @@ async def test_states(browser: Browser, root: str) -> None:
                 )
 
 
-async def test_logging_in_and_out(browser: Browser, root: str) -> None:
-    """Whoever is not let in gets a form; a wrong password is said so; the session lasts until one logs out."""
-    async with opened(browser, f"{root}{PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE) as page:
-        form, figures = page.locator("#login"), page.locator("#figures")
-        await expect(form).to_be_visible()
-        await expect(figures).to_be_hidden()
-        await page.get_by_label("User name").fill("alice")
-        await page.get_by_label("Password").fill("wrong")
-        await page.keyboard.press("Enter")
-        await expect(page.get_by_role("alert")).to_have_text("The user name or the password is wrong.")
-        await page.get_by_label("Password").fill(PASSWORD)
-        await page.get_by_role("button", name="Log in").click()
-        await see_figures(page)
-        await expect(form).to_be_hidden()
-        await expect(page.locator("#who")).to_have_text("alice")
-        await page.reload()
-        await see_figures(page)
-        await page.context.clear_cookies(name="auth_token")  # as when it has expired
-        await ask_again(page)
-        names = {cookie.get("name") for cookie in await page.context.cookies(f"{root}{PAGE}")}
-        async with page.expect_response("**/auth/logout") as ended:
-            await page.get_by_role("button", name="Log out").click()
-        assert (await ended.value).status == 204
-        await expect(form).to_be_visible()
-        await expect(figures).to_be_hidden()
-        assert "csrf_token" in names
-        assert {cookie.get("name") for cookie in await page.context.cookies()} <= {"known_device"}
-
-
-async def test_without_the_scope(browser: Browser, root: str) -> None:
-    """Whoever may not see the figures is told which scope is missing."""
-    async with opened(browser, f"{root}{PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE) as page:
-        await page.get_by_label("User name").fill("bob")
-        await page.get_by_label("Password").fill(PASSWORD)
-        await page.get_by_role("button", name="Log in").click()
-        await expect(page.get_by_role("alert")).to_contain_text("do not include monitoring:read")
-        await expect(page.locator("#figures")).to_be_hidden()
-        await expect(page.get_by_role("button", name="Log out")).to_be_visible()
-
-
-async def test_too_many_attempts(browser: Browser, root: str) -> None:
-    """Whoever has guessed too often is told when to try again."""
-    async with opened(browser, f"{root}{PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE) as page:
-        alert = page.get_by_role("alert")
-        for said in ("is wrong", "is wrong", "Try again in "):
-            await page.get_by_label("User name").fill("mallory")
-            await page.get_by_label("Password").fill("guess")
-            await page.get_by_role("button", name="Log in").click()
-            await expect(page.locator("#login-button")).to_be_enabled()
-            await expect(alert).to_contain_text(said)
-
-
-async def test_a_token(browser: Browser, root: str, settings: Settings) -> None:
-    """A pasted token opens the figures, is kept nowhere, and can be forgotten; a bad one is refused in words."""
-    token = token_for(settings, "carol", ("monitoring:read",))
-    async with opened(browser, f"{root}{PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE) as page:
-        await page.get_by_text("Use a token instead").click()
-        for wrong, said in (("zwölf", "That is not a token."), ("a.b.c", "not valid here, or no longer")):
-            await page.get_by_label("Bearer token").fill(wrong)
-            await page.get_by_role("button", name="Use the token").click()
-            await expect(page.get_by_role("alert")).to_contain_text(said)
-        await page.get_by_label("Bearer token").fill(token)
-        await page.keyboard.press("Enter")
-        await see_figures(page)
-        await expect(page.locator("#who")).to_have_text("carol")
-        kept = await page.evaluate(
-            "[document.cookie, localStorage.length, sessionStorage.length, location.href]"
-        )
-        assert kept == ["", 0, 0, f"{root}{PAGE}"]
-        await page.get_by_role("button", name="Forget the token").click()
-        await expect(page.locator("#login")).to_be_visible()
-
-
 async def test_until_it_stops(browser: Browser, settings: Settings) -> None:
     """A real check that begins to fail is the headline; when nothing answers any more that is, and old figures stay."""
     kit, working = ProjKit(settings), True
@@ -264,7 +104,7 @@ async def test_until_it_stops(browser: Browser, settings: Settings) -> None:
     with ExitStack() as server:
         url = server.enter_context(serving(kit))
         await make_requests(url, settings)
-        async with opened(browser, f"{url}{PAGE}", expected=GONE) as page:
+        async with opened(browser, f"{url}{STATUS_PAGE}", expected=GONE) as page:
             await see_figures(page)
             await expect(page.locator("#sentence")).to_have_text("All is well")
             working = False
@@ -328,7 +168,7 @@ async def test_when_it_asks(browser: Browser, root: str) -> None:
             hidden,
         )
 
-    async with opened(browser, f"{root}{PAGE}", expected=GONE, before=prepare) as page:
+    async with opened(browser, f"{root}{STATUS_PAGE}", expected=GONE, before=prepare) as page:
         await see_figures(page)
         await page.clock.pause_at(3_600_000)
         await asks_within(5)
@@ -351,90 +191,6 @@ async def test_when_it_asks(browser: Browser, root: str) -> None:
         assert await page.locator("body[data-stale]").count() == 0
 
 
-async def test_on_a_phone(browser: Browser, root: str) -> None:
-    """At 360 pixels nothing is wider than the screen, neither figures nor form, however long names are."""
-    long = "x" * 500
-    health = Health(status="degraded", checks={long: check("error", detail=long)})
-
-    async def database(route: Route) -> None:
-        content = await (await route.fetch()).json()
-        slow = {"statement": f"SELECT {long}", "count": 1, "mean_ms": 1.0, "max_ms": 1.0}
-        await route.fulfill(json={**content, "slow_statements": [slow], "errors": {long: 1}})
-
-    async def performance(route: Route) -> None:
-        content = await (await route.fetch()).json()
-        content["last_5_minutes"]["endpoints"][0]["route"] = f"/{long}"
-        await route.fulfill(json=content)
-
-    async with opened(browser, f"{root}{PAGE}", viewport=PHONE, is_mobile=True) as page:
-        await see_figures(page)
-        assert await width_of(page) == 360
-        await health.put(page)
-        await page.route("**/metrics/database", database)
-        await page.route("**/metrics/performance", performance)
-        await ask_again(page)
-        await expect(page.locator("#slow")).to_contain_text(long)
-        for each in await page.locator("summary").all():
-            await each.click() if await each.is_visible() else None
-        assert await width_of(page) == 360
-    async with opened(
-        browser, f"{root}{PAGE}", expected=REFUSED, viewport=PHONE, extra_http_headers=ELSEWHERE
-    ) as page:
-        await expect(page.locator("#login")).to_be_visible()
-        assert await width_of(page) == 360
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_everybody_can_read_it(browser: Browser, root: str, scheme: Any) -> None:
-    """axe finds nothing against it, contrast included: not in figures, nor in failures, nor in the form."""
-    failing = {
-        "a": check("error", critical=True, detail="is down"),
-        "b": check("error"),
-        "c": check("unknown"),
-    }
-    async with opened(browser, f"{root}{PAGE}", expected=GONE, color_scheme=scheme) as page:
-        await see_figures(page)
-        background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, background[4:-1].split(","))) < 128) is (scheme == "dark")
-        await Health(status="error", checks=failing).put(page)
-        await ask_again(page)
-        await expect(page.locator(".light .word", has_text="failing")).to_have_count(2)
-        for each in await page.locator("main summary:visible").all():
-            await each.click()
-        # Between the schemes nothing differs but colours.
-        rules = ("color-contrast",) if scheme == "dark" else ()
-        assert await violations(page, *rules) == []
-    async with opened(
-        browser, f"{root}{PAGE}", expected=REFUSED, color_scheme=scheme, extra_http_headers=ELSEWHERE
-    ) as page:
-        await page.get_by_text("Use a token instead").click()
-        assert await violations(page, *rules) == []
-
-
-async def test_by_keyboard(browser: Browser, root: str) -> None:
-    """Every control is reached by Tab, visibly; the table is sorted by Enter and keeps the focus in each round."""
-    async with opened(browser, f"{root}{PAGE}") as page:
-        await see_figures(page)
-        controls = page.locator("button:visible, summary:visible, a:visible, [tabindex='0']:visible")
-        reached = []
-        for _ in range(await controls.count()):
-            await page.keyboard.press("Tab")
-            reached.append(await page.evaluate("document.activeElement.textContent"))
-            assert await page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-        assert reached == await controls.all_text_contents()
-        head = page.get_by_role("columnheader", name="Endpoint")
-        await head.get_by_role("button").focus()
-        for order in ("ascending", "descending"):
-            await page.keyboard.press("Enter")
-            await expect(head).to_have_attribute("aria-sort", order)
-            names = await page.locator("#endpoints th").all_text_contents()
-            routes = [name.partition(" ")[2].replace("unknown paths", "__unknown__") for name in names]
-            assert routes == sorted(routes, reverse=order == "descending")
-            async with page.expect_response("**/metrics/performance"):
-                await page.evaluate("document.getElementById('refresh').click()")
-            await expect(head.get_by_role("button")).to_be_focused()
-
-
 async def test_windows(browser: Browser, root: str) -> None:
     """The figures are of the window that is chosen."""
 
@@ -446,7 +202,7 @@ async def test_windows(browser: Browser, root: str) -> None:
         await route.fulfill(json=content)
 
     async with opened(
-        browser, f"{root}{PAGE}", before=lambda page: page.route("**/metrics/performance", performance)
+        browser, f"{root}{STATUS_PAGE}", before=lambda page: page.route("**/metrics/performance", performance)
     ) as page:
         await see_figures(page)
         total = page.locator("#totals dd").first
@@ -483,7 +239,7 @@ async def test_what_misses_its_target(browser: Browser, root: str) -> None:
         await route.fulfill(json=content)
 
     async with opened(
-        browser, f"{root}{PAGE}", before=lambda page: page.route("**/metrics/performance", performance)
+        browser, f"{root}{STATUS_PAGE}", before=lambda page: page.route("**/metrics/performance", performance)
     ) as page:
         rows = page.locator("#endpoints tr")
         await expect(rows).to_have_count(11)
@@ -493,61 +249,3 @@ async def test_what_misses_its_target(browser: Browser, root: str) -> None:
         await page.get_by_role("button", name="Show all 14").click()
         await expect(rows).to_have_count(14)
         await expect(rows.last).to_contain_text("over 40 ms, few requests")
-
-
-async def test_nothing_becomes_markup(browser: Browser, root: str) -> None:
-    """Whatever the server says is text: what looks like HTML is shown as it is."""
-    html = "<img src=x onerror=alert(1)><b>bold</b>"
-    health = Health(status="error", version=html, checks={html: check("error", detail=html)})
-
-    async def performance(route: Route) -> None:
-        content = await (await route.fetch()).json()
-        content["last_5_minutes"]["endpoints"][0]["route"] = html
-        await route.fulfill(json=content)
-
-    async def database(route: Route) -> None:
-        content = await (await route.fetch()).json()
-        slow = {"statement": html, "count": 1, "mean_ms": 1.0, "max_ms": 1.0}
-        await route.fulfill(json={**content, "slow_statements": [slow], "detail": html, "reachable": False})
-
-    async def prepare(page: Page) -> None:
-        await health.put(page)
-        await page.route("**/metrics/performance", performance)
-        await page.route("**/metrics/database", database)
-
-    async with opened(browser, f"{root}{PAGE}", expected=GONE, before=prepare) as page:
-        await expect(page.locator("#slow")).to_contain_text(html)
-        for place in ("#sentence", "#lights", "#endpoints", "#database-problem", "#about"):
-            await expect(page.locator(place)).to_contain_text(html)
-        assert await page.locator("img, #slow b, #sentence *").count() == 0
-
-
-async def test_without_the_session_store(browser: Browser, root: str, settings: Settings) -> None:
-    """While nobody can tell who asks, the reason is shown, and a token without a session still opens the figures."""
-
-    async def performance(route: Route) -> None:
-        if "authorization" in route.request.headers:
-            await route.continue_()
-            return
-        problem = {"status": 503, "title": "Unavailable", "detail": "The session store does not answer"}
-        await route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
-
-    async with opened(
-        browser,
-        f"{root}{PAGE}",
-        expected=GONE,
-        before=lambda page: page.route("**/metrics/performance", performance),
-        extra_http_headers=ELSEWHERE,
-    ) as page:
-        await expect(page.get_by_role("alert")).to_contain_text("The session store does not answer")
-        await page.get_by_text("Use a token instead").click()
-        await page.get_by_label("Bearer token").fill(token_for(settings, "carol", ("monitoring:read",)))
-        await page.keyboard.press("Enter")
-        await see_figures(page)
-
-
-async def test_without_javascript(browser: Browser, root: str) -> None:
-    """Without JavaScript it says so, and where the figures are; it holds none itself."""
-    async with opened(browser, f"{root}{PAGE}", java_script_enabled=False) as page:
-        assert "This page needs JavaScript" in str(await page.locator("noscript").text_content())
-        assert await page.locator("main > :visible:not(noscript)").count() == 0
