@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, StreamingResponse
@@ -157,6 +157,29 @@ async def test_wrapped_host(kit: ProjKit) -> None:
     assert {route: each.requests for (_, route), each in figures(kit).items()} == {
         "/hello/{name}": 3, "/inner/things/{thing}": 1, "/tenants/{tenant}/things/{thing}": 1, "/inner/{path}": 1,
         "__unknown__": 2,
+    }  # fmt: skip
+
+
+async def test_fastapi_routers(kit: ProjKit) -> None:
+    """FastAPI's routes count under their whole templates, with the prefixes of all routers around them."""
+    app, outer, inner = FastAPI(), APIRouter(prefix="/items"), APIRouter(prefix="/parts")
+
+    @app.get("/top/{name}")
+    async def top(name: str) -> str:
+        return name
+
+    @inner.get("/{part}")
+    async def part(part: str) -> str:
+        return part
+
+    outer.include_router(inner, prefix="/{item}")
+    app.include_router(outer, prefix="/v1")
+    app.add_route("/plain/{name}", hello)
+    wrapped = kit.wrap(app)
+    for path in ("/top/a", "/v1/items/1/parts/2", "/plain/a", "/v1/items/1/none/2"):
+        await ask(wrapped, "GET", path)
+    assert {route for _, route in figures(kit)} == {
+        "/top/{name}", "/v1/items/{item}/parts/{part}", "/plain/{name}", "__unknown__",
     }  # fmt: skip
 
 

@@ -97,10 +97,14 @@ class PostgresqlDatabase:
 
     async def write_one(self, statement: Statement, params: Params) -> Row | None:
         compiled = statement.for_postgresql()
+        committed = False
         try:
             record = await self._run("fetchrow", compiled, compiled.arguments(params))
+            committed = True
         except Exception as error:
             raise_translated(error)
+        finally:
+            self._observer.transaction(committed=committed)
         return None if record is None else compiled.row(record)
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:

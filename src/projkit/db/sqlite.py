@@ -175,13 +175,21 @@ class SqliteDatabase:
     async def write_one(self, statement: Statement, params: Params) -> Row | None:
         compiled = statement.for_sqlite()
         arguments = compiled.arguments(params)
+        committed = False
+        try:
+            rows = await self._write(compiled, arguments)
+            committed = True
+        finally:
+            self._observer.transaction(committed=committed)
+        return compiled.row(rows[0]) if rows else None
+
+    async def _write(self, compiled: Compiled, arguments: Sequence[Any]) -> list[Row]:
         async with self._writer_turn() as writer:
             # Autocommit ends the statement's transaction with its last row, so all of them are read.
             with observed(self._observer, compiled):
-                rows = await writer.run(
+                return await writer.run(
                     lambda connection: connection.execute(compiled.sql, arguments).fetchall()
                 )
-        return compiled.row(rows[0]) if rows else None
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         committed = False

@@ -22,9 +22,9 @@ class HostRoutes:
         self._mount_of = lru_cache(1024)(self._find_mount)
 
     def __call__(self, scope: Scope) -> str:
-        template: Any = scope.get("path_template")
+        template: Any = scope.get("path_template")  # Litestar
         if not isinstance(template, str) or not template:
-            route = scope.get("route")
+            route = _route_of(scope) or self._by_endpoint(scope)
             if hasattr(route, "routes"):  # nothing within that mount knew the path
                 return str(getattr(route, "path_format", UNKNOWN))[:_LONGEST]
             template = getattr(route, "path_format", None) or getattr(route, "path", None)
@@ -34,13 +34,23 @@ class HostRoutes:
         mounted = root_path.removeprefix(scope.get("app_root_path", root_path))
         return self._mount_of(mounted) + template if mounted else template
 
+    def _by_endpoint(self, scope: Scope) -> Any:
+        """FastAPI leaves no route for endpoints that were added as Starlette's."""
+        endpoint = scope.get("endpoint")
+        routes: Any = getattr(self._host_app, "routes", None) or getattr(scope.get("app"), "routes", ())
+        return next(
+            (each for each in routes if endpoint is not None and getattr(each, "endpoint", None) is endpoint),
+            None,
+        )
+
     def _find_mount(self, mounted: str) -> str:
         """The template of what stands before the route where that is one of an app mounted in the host.
 
         Starlette puts the mount's path, as it was asked for, into ``root_path``; one with parameters would make a
         series for each of their values, so its template is looked up.
         """
-        routes, rest, found = getattr(self._host_app, "routes", ()), mounted, ""
+        rest, found = mounted, ""
+        routes = getattr(self._host_app, "routes", ())
         while rest:
             for route in routes:
                 match = route.path_regex.match(rest + "/") if hasattr(route, "routes") else None
@@ -52,3 +62,11 @@ class HostRoutes:
             else:
                 return "/" + UNKNOWN
         return found[:_LONGEST]
+
+
+def _route_of(scope: Scope) -> Any:
+    # The route that FastAPI leaves does not know the prefixes of the routers that it was included by; this one does.
+    fastapi = scope.get("fastapi")
+    if isinstance(fastapi, dict) and fastapi.get("effective_route_context") is not None:
+        return fastapi["effective_route_context"]
+    return scope.get("route")
