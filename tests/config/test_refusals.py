@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter
 
 from projkit import ProjKit, Settings
 from projkit.errors import ConfigurationError
 from projkit.known_secrets import FOR_TESTS, is_known
 from projkit.settings import MINIMUM_SECRET_BYTES
+from projkit.settings.values import HmacSecret, LegacySecrets
 from projkit.testing import SECRET as TEST_SECRET
 from tests.conftest import SECRET
 from tests.corpora import CORPORA, ROOT, absent
@@ -68,9 +69,11 @@ def secrets() -> list[bytes]:
     return LIST.read_bytes().split(b"\n")
 
 
+_SECRET: Final[TypeAdapter[SecretStr]] = TypeAdapter(HmacSecret)
+_LEGACY_SECRETS: Final[TypeAdapter[tuple[SecretStr, ...]]] = TypeAdapter(LegacySecrets)
 CHECKS: Final[tuple[Callable[[str], object], ...]] = (
-    lambda value: Settings._check_secret(SecretStr(value)),
-    lambda value: Settings._check_legacy_secrets((SecretStr(value),)),
+    _SECRET.validate_python,
+    lambda value: _LEGACY_SECRETS.validate_python((value,)),
 )
 
 

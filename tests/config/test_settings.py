@@ -113,7 +113,9 @@ def test_unknown_variables_warn_with_the_nearest_name(monkeypatch: pytest.Monkey
         UnknownSettingWarning, match="PROJKIT_DATABSE_URL .* did you mean PROJKIT_DATABASE_URL?"
     ):
         Settings()
-    assert unknown_variables({"PROJKIT_QQQQQQQQQ": "1"}) == [("PROJKIT_QQQQQQQQQ", None)]
+    assert unknown_variables({"PROJKIT_QQQQQQQQQ": "1"}, Settings.model_fields) == [
+        ("PROJKIT_QQQQQQQQQ", None)
+    ]
 
 
 def test_unknown_keyword_arguments_are_refused() -> None:

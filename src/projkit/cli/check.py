@@ -111,7 +111,8 @@ async def _guarded(name: str, look: Look, settings: Settings, database: Database
 
 def _settings(settings: Settings) -> Finding:
     unknown = [
-        f"{name}{f' (did you mean {near}?)' if near else ''}" for name, near in unknown_variables(os.environ)
+        f"{name}{f' (did you mean {near}?)' if near else ''}"
+        for name, near in unknown_variables(os.environ, Settings.model_fields)
     ]
     if unknown:
         return Finding(

@@ -49,7 +49,7 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[str | None]]) -> N
 
 def load_settings() -> Settings:
     """The settings, with a warning for each variable that none of them reads."""
-    for name, nearest in unknown_variables(os.environ):
+    for name, nearest in unknown_variables(os.environ, Settings.model_fields):
         hint = f"; did you mean {nearest}?" if nearest else ""
         err.print(f"warning: {name} is not a setting of projkit{hint}", markup=False, soft_wrap=True)
     return Settings()

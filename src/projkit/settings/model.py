@@ -1,0 +1,232 @@
+"""How a kit behaves."""
+
+import os
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from projkit.errors import ConfigurationError
+from projkit.known_secrets import FOR_TESTS
+from projkit.settings.values import (
+    NEW_SECRET,
+    DatabaseUrl,
+    HmacSecret,
+    LegacySecrets,
+    Limit,
+    MetricsToken,
+    Names,
+    Networks,
+    OidcProvider,
+    Origins,
+    PathPrefix,
+    PublicUrl,
+    RedisUrl,
+    Seconds,
+    Time,
+    TokenName,
+    Url,
+)
+from projkit.settings.variables import ENV_PREFIX, UnknownSettingWarning, unknown_variables
+
+_LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
+
+
+class Settings(BaseSettings):
+    """How a kit behaves. Every field may also be set as the environment variable ``PROJKIT_<FIELD>``.
+
+    Raises:
+        ConfigurationError: a value is wrong; the message names the setting and the mend.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    env: Literal["development", "production"] = "development"
+
+    database_url: DatabaseUrl = "sqlite+aiosqlite:///projkit.db"
+    database_mode: Literal["fast", "transactional"] = "fast"
+    database_pool_size: int = Field(default=10, ge=1, le=1000)
+    database_connect_seconds: Seconds = 3.0
+    database_pool_wait_seconds: Seconds = 3.0
+    database_statement_seconds: Seconds = 5.0
+    table_prefix: str = Field(default="projkit_", pattern=r"^[a-z_][a-z0-9_]{0,29}$")
+
+    api_prefix: PathPrefix = "/api/v1"
+    metrics_path: str = Field(default="/metrics", pattern=r"^(/[A-Za-z0-9._~-]+)+$")
+    secret: HmacSecret | None = None
+    keys_file: Path | None = None
+    issuer: str = Field(default="projkit", min_length=1, max_length=255)
+    audience: str = Field(default="projkit", min_length=1, max_length=255)
+    access_token_seconds: int = Field(default=900, ge=1, le=31_536_000)
+    tenant_claim: str = Field(default="", max_length=255)
+
+    redis_url: RedisUrl = None
+    redis_prefix: str = Field(default="projkit:", pattern=r"^[^{}\s]{0,64}$")
+    session_store: Literal["redis", "database"] | None = None
+    session_idle_seconds: int = Field(default=86_400, ge=1, le=31_536_000)
+    session_max_seconds: int = Field(default=2_592_000, ge=1, le=31_536_000)
+    session_cache_seconds: float = Field(default=0.5, ge=0, le=1)
+
+    celery_broker_url: SecretStr | None = None
+
+    legacy_secret: LegacySecrets = ()
+    legacy_max_age_seconds: int = Field(default=2_592_000, ge=1, le=315_360_000)
+    legacy_deprecated_at: Time = datetime(2026, 1, 1, tzinfo=UTC)
+    legacy_sunset: Time | None = None
+    legacy_cookie_domain: str = Field(default="", pattern=r"^[A-Za-z0-9.-]*$")
+
+    cookie_secure: bool | None = None
+    cookie_host_prefix: bool = False
+    csrf_mode: Literal["signed", "origin"] = "signed"
+    csrf_header_name: TokenName = "X-CSRF-Token"
+    csrf_cookie_name: TokenName = "csrf_token"
+    public_url: PublicUrl = ""
+    trusted_proxies: Networks = ()
+
+    login_limit_account: Limit = "10/5 minutes"
+    login_limit_address: Limit = "60/minute"
+    registration: Literal["closed", "open"] = "closed"
+    row_level_security: bool = False
+
+    oidc_providers: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")], OidcProvider] = {}
+    oidc_resource_issuer: Url = ""
+    oidc_resource_audience: str = ""
+
+    max_body_bytes: int = Field(default=1_048_576, ge=1024, le=1_073_741_824)
+    request_timeout_seconds: Seconds = 30.0
+    require_if_match: bool = False
+    put_mode: Literal["replace", "merge"] = "replace"
+
+    health_details: Literal["always", "authorized", "never"] | None = None
+    health_critical: Names | None = None
+    health_root_paths: bool = False
+    slow_request_seconds: Seconds = 2.0
+    metrics_token: MetricsToken = None
+    metrics_directory: Path | None = None
+
+    allowed_origins: Origins = ()
+    drain_seconds: float = Field(default=2.0, ge=0, le=3600)
+    access_log: bool = True
+    log_format: Literal["console", "json"] = "console"
+    freeze_gc: bool = True
+
+    def __init__(self, **values: Any) -> None:  # the one door where pydantic's errors become ours
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigurationError(_explain(error)) from None
+        for name, nearest in unknown_variables(os.environ, type(self).model_fields):
+            hint = f"; did you mean {nearest}?" if nearest else ""
+            warnings.warn(f"{name} is not a setting of projkit{hint}", UnknownSettingWarning, stacklevel=2)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.secret is not None and self.keys_file is not None:
+            raise ValueError("PROJKIT_SECRET and PROJKIT_KEYS_FILE are both set; keep one of them")
+        if self.secret in self.legacy_secret:
+            raise ValueError(
+                "PROJKIT_SECRET and PROJKIT_LEGACY_SECRET are the same, and whoever knows the old one could make new "
+                f"tokens; make another PROJKIT_SECRET with: {NEW_SECRET}"
+            )
+        if self.session_store == "redis" and self.redis_url is None:
+            raise ValueError(
+                "PROJKIT_SESSION_STORE is redis, but PROJKIT_REDIS_URL is not set; "
+                "set it, as in redis://127.0.0.1:6379/0"
+            )
+        if self.cookie_host_prefix and self.cookie_secure is False:
+            raise ValueError("PROJKIT_COOKIE_HOST_PREFIX needs Secure cookies; unset PROJKIT_COOKIE_SECURE")
+        if self.oidc_providers and not self.public_url:
+            raise ValueError(
+                "PROJKIT_PUBLIC_URL must be set for PROJKIT_OIDC_PROVIDERS, to the address that browsers see, "
+                "as in https://app.example.com (with the path of the mount, if there is one)"
+            )
+        if self.oidc_resource_issuer == self.issuer:
+            raise ValueError(
+                "PROJKIT_OIDC_RESOURCE_ISSUER must not be PROJKIT_ISSUER: who made a token decides its keys"
+            )
+        if self.oidc_resource_issuer and not self.oidc_resource_audience:
+            raise ValueError("PROJKIT_OIDC_RESOURCE_AUDIENCE must be set with PROJKIT_OIDC_RESOURCE_ISSUER")
+        for issuer in [self.oidc_resource_issuer, *(each.issuer for each in self.oidc_providers.values())]:
+            self._check_issuer(issuer)
+        if self.row_level_security and self.dialect != "postgresql":
+            raise ValueError(
+                "PROJKIT_ROW_LEVEL_SECURITY needs PostgreSQL; unset it or set PROJKIT_DATABASE_URL"
+            )
+        if self.env == "production":
+            self._check_production()
+        return self
+
+    def _check_issuer(self, issuer: str) -> None:
+        parts = urlsplit(issuer)
+        plain = parts.scheme == "http" and parts.hostname in _LOOPBACK and self.env == "development"
+        if issuer and not (parts.hostname and (parts.scheme == "https" or plain)):
+            raise ValueError(
+                f"the issuer {issuer} must be an https URL (http only on loopback, in development)"
+            )
+        if parts.query or parts.fragment:  # OpenID Connect Discovery 1.0 §3
+            raise ValueError(f"the issuer {issuer} must have neither query nor fragment")
+
+    def _check_production(self) -> None:
+        if self.secret is None and self.keys_file is None:
+            raise ValueError(
+                "PROJKIT_SECRET must be set in production (or PROJKIT_KEYS_FILE); "
+                f"make one with: {NEW_SECRET}"
+            )
+        for name, secrets in (("SECRET", (self.secret,)), ("LEGACY_SECRET", self.legacy_secret)):
+            if any(each is not None and each.get_secret_value() == FOR_TESTS for each in secrets):
+                raise ValueError(
+                    f"PROJKIT_{name} is the secret of projkit.testing, which everybody can read; "
+                    f"make one with: {NEW_SECRET}"
+                )
+        if self.cookie_secure is False:
+            raise ValueError(
+                "PROJKIT_COOKIE_SECURE must not be off in production; unset it and serve over https"
+            )
+        if "*" in self.allowed_origins:
+            raise ValueError(
+                "PROJKIT_ALLOWED_ORIGINS must not be * in production, since cookies are credentials; "
+                "name each origin, as in https://app.example.com"
+            )
+        if self.public_url.startswith("http://"):
+            raise ValueError("PROJKIT_PUBLIC_URL must be an https URL in production")
+
+    @property
+    def session_backend(self) -> Literal["redis", "database"]:
+        """Where sessions are kept: in Redis where there is one, unless SESSION_STORE says otherwise."""
+        return self.session_store or ("redis" if self.redis_url is not None else "database")
+
+    @property
+    def shows_health_details(self) -> Literal["always", "authorized", "never"]:
+        """To whom health says more than its state: in production only to those who may read it."""
+        return self.health_details or ("authorized" if self.env == "production" else "always")
+
+    @property
+    def dialect(self) -> Literal["postgresql", "sqlite"]:
+        """The database's SQLAlchemy dialect name."""
+        return "postgresql" if self.database_url.startswith("postgresql") else "sqlite"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is the embedded one, which migrates itself at start-up."""
+        return self.dialect == "sqlite"
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The embedded database's file."""
+        rest = self.database_url.partition("://")[2].partition("?")[0]
+        return Path(unquote(rest.removeprefix("/")))
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        message = problem["msg"].removeprefix("Value error, ")
+        name = ".".join(str(part) for part in problem["loc"][:1])
+        lines.append(f"{ENV_PREFIX}{name.upper()}: {message}" if name else message)
+    return "; ".join(lines)

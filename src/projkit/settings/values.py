@@ -1,0 +1,194 @@
+"""The values that settings may have, each with what is wrong with another one and the mend."""
+
+import ipaddress
+import json
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from limits import parse as parse_limit
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from projkit.known_secrets import is_known
+
+MINIMUM_SECRET_BYTES: Final = 32
+NEW_SECRET: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105  # a command
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class OidcProvider(BaseModel):
+    """One OpenID provider that users log in with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    issuer: str
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr | None = None
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    granted: tuple[str, ...] = ("projects:read", "projects:write")
+
+
+def _read_list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _read_secrets(value: object) -> object:
+    # One secret as it is, or a JSON list, newest last: a comma may well be part of a secret.
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if not isinstance(value, str):
+        return value or ()
+    if value.startswith("["):
+        return json.loads(value)
+    return (value,) if value else ()
+
+
+def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    for each in value:
+        parts = urlsplit(each)
+        if each != "*" and (parts.scheme not in _DEFAULT_PORTS or not parts.hostname or each.count("/") != 2):
+            raise ValueError(
+                f"{each!r} is not an origin; write scheme and host, as in https://app.example.com"
+            )
+    return tuple(each if each == "*" else origin_of(each) for each in value)
+
+
+def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
+    for each in value:
+        try:
+            ipaddress.ip_network(each, strict=False)
+        except ValueError:
+            raise ValueError(f"{each!r} is not an address or a network, as in 10.0.0.0/8") from None
+    return value
+
+
+def _check_url(value: str) -> str:
+    if value and (urlsplit(value).scheme not in _DEFAULT_PORTS or not urlsplit(value).hostname):
+        raise ValueError("must be an absolute URL, as in https://app.example.com")
+    return value
+
+
+def _drop_slash(value: str) -> str:
+    return value.rstrip("/")
+
+
+def _check_limit(value: str) -> str:
+    try:
+        amount = parse_limit(value).amount
+    except ValueError:
+        amount = 0
+    if amount < 1:
+        raise ValueError("must be a number per time, as in 10/5 minutes or 60/minute")
+    return value
+
+
+def _assume_utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+def _check_redis_url(value: SecretStr | None) -> SecretStr | None:
+    schemes = {"redis", "rediss", "redis+sentinel", "redis+cluster"}
+    if value is None or not value.get_secret_value():
+        return None
+    if urlsplit(value.get_secret_value()).scheme not in schemes:
+        raise ValueError(
+            "must start with redis://, rediss://, redis+sentinel:// or redis+cluster://, as in "
+            "redis://127.0.0.1:6379/0"
+        )
+    return value
+
+
+def _check_metrics_token(value: SecretStr | None) -> SecretStr | None:
+    if value is None or not value.get_secret_value():
+        return None
+    if len(value.get_secret_value()) < MINIMUM_SECRET_BYTES:
+        raise ValueError(f"must have at least {MINIMUM_SECRET_BYTES} characters; make one with: {NEW_SECRET}")
+    return value
+
+
+def _check_prefix(value: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+        raise ValueError("must start with / and not end with it, as in /api/v1")
+    return value
+
+
+def _name_driver(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    driver = {
+        "postgres": "postgresql+asyncpg",
+        "postgresql": "postgresql+asyncpg",
+        "postgresql+asyncpg": "postgresql+asyncpg",
+        "sqlite": "sqlite+aiosqlite",
+        "sqlite+aiosqlite": "sqlite+aiosqlite",
+    }.get(scheme)
+    if not separator or driver is None:
+        raise ValueError(
+            "must start with postgresql:// or sqlite:///, as in "
+            "postgresql://user:password@host:5432/name or sqlite:///projkit.db"
+        )
+    try:
+        _ = urlsplit(value).port
+    except ValueError:
+        raise ValueError(
+            "the port must be a number, as in postgresql://user:password@host:5432/name "
+            "(write @, : and / in a password as %40, %3A and %2F)"
+        ) from None
+    if driver.startswith("sqlite") and rest.lstrip("/").partition("?")[0] in {"", ":memory:"}:
+        raise ValueError(
+            "SQLite needs a file, as in sqlite:///projkit.db; memory is lost between connections"
+        )
+    return f"{driver}://{rest}"
+
+
+def _check_secret(value: SecretStr) -> SecretStr:
+    _check_hmac_secret(value)
+    return value
+
+
+def _check_legacy_secrets(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    for each in value:
+        _check_hmac_secret(each, "; set it where the legacy tokens are made as well")
+    return value
+
+
+def origin_of(url: str) -> str:
+    """The origin of a URL as browsers write it (RFC 6454 §6.2): lower case, without a default port."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    host = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
+def _check_hmac_secret(value: SecretStr, more: str = "") -> None:
+    raw = value.get_secret_value().encode()
+    mend = f"make one with: {NEW_SECRET}{more}"
+    if len(raw.strip()) < MINIMUM_SECRET_BYTES:
+        raise ValueError(f"must have at least {MINIMUM_SECRET_BYTES} bytes; {mend}")
+    if is_known(raw):
+        raise ValueError(f"is a secret that attackers try first; {mend}")
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+TokenName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]  # RFC 9110 §5.6.2
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_list)]
+Origins = Annotated[Names, AfterValidator(_check_origins)]
+Networks = Annotated[Names, AfterValidator(_check_proxies)]
+Url = Annotated[str, AfterValidator(_check_url)]
+PublicUrl = Annotated[Url, AfterValidator(_drop_slash)]
+Limit = Annotated[str, AfterValidator(_check_limit)]
+Time = Annotated[datetime, AfterValidator(_assume_utc)]
+RedisUrl = Annotated[SecretStr | None, AfterValidator(_check_redis_url)]
+MetricsToken = Annotated[SecretStr | None, AfterValidator(_check_metrics_token)]
+PathPrefix = Annotated[str, AfterValidator(_check_prefix)]
+DatabaseUrl = Annotated[str, AfterValidator(_name_driver)]
+HmacSecret = Annotated[SecretStr, AfterValidator(_check_secret)]
+LegacySecrets = Annotated[
+    tuple[SecretStr, ...], NoDecode, BeforeValidator(_read_secrets), AfterValidator(_check_legacy_secrets)
+]
