@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
 from projkit import __version__
@@ -58,6 +57,7 @@ from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
 from projkit.telemetry.collector import RecorderCollector
+from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.host_routes import HostRoutes
 from projkit.telemetry.recorder import Recorder
 from projkit.validating import Validating
@@ -104,7 +104,6 @@ class ProjKit:
         clock: Clock = utc_now,
     ) -> None:
         self.settings = settings or Settings()
-        self.registry = CollectorRegistry()
         self._recorder = Recorder(
             self.settings.metrics_directory,
             slow_seconds=self.settings.slow_request_seconds,
@@ -115,7 +114,7 @@ class ProjKit:
         self._host_login = authenticate
         self._get_principal = get_principal
         self._csrf_check = csrf_check
-        self.registry.register(RecorderCollector(self._recorder))
+        self.registry = KitRegistry(RecorderCollector(self._recorder))
         self._clock = clock
         self._health = Health(self.settings, has_redis=redis is not None, celery_app=celery_app)
         brought = {

@@ -16,6 +16,8 @@ import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping, MutableSequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import add
 from typing import Final, Protocol, cast
 
 Labels = tuple[str, ...]
@@ -88,9 +90,14 @@ def _rows(data: bytes, used: int) -> Iterator[tuple[Key, list[float]]]:
         end = at + length + width * _CELL
         if end > used:
             return
-        name, *labels = json.loads(data[at : at + length])
-        yield (name, tuple(labels)), list(struct.unpack_from(f"={width}d", data, at + length))
+        yield _key(data[at : at + length]), list(struct.unpack_from(f"={width}d", data, at + length))
         at = end
+
+
+@lru_cache(maxsize=4096)
+def _key(name: bytes) -> Key:
+    family, *labels = json.loads(name)
+    return family, tuple(labels)
 
 
 def encode(table: Mapping[Key, list[float]]) -> bytes:
@@ -144,11 +151,17 @@ class Cells:
 
     def read(self) -> Table:
         """Every row, over all workers."""
+        *_, merged = self.read_on()
+        return merged
+
+    def read_on(self) -> Iterator[Table]:
+        """As :meth:`read`, file by file, for who must not go on for long; the last is the whole."""
         merged = self._file.read()
+        yield merged
         if self._others is not None:
             for table, alive in self._others.tables():
                 merge(merged, table, self._families, alive=alive)
-        return merged
+                yield merged
 
 
 def merge(into: Table, table: Table, families: Mapping[str, Family], *, alive: bool) -> None:
@@ -161,5 +174,7 @@ def merge(into: Table, table: Table, families: Mapping[str, Family], *, alive: b
         if present is None:
             into[key] = values
             continue
-        for index, value in enumerate(values):
-            present[index] = max(present[index], value) if index in family.maxima else present[index] + value
+        maxima = [(index, max(present[index], values[index])) for index in family.maxima]
+        present[:] = map(add, present, values)
+        for index, value in maxima:
+            present[index] = value
