@@ -259,9 +259,11 @@ def _answer(
     if private:
         found["headers"]["Vary"] = {"$ref": "#/components/headers/Vary"}
     if answer.schema is not None:
-        schema = refs[answer.schema] if isinstance(answer.schema, type) else dict(answer.schema)
-        found["content"] = {answer.content_type: {"schema": schema}}
-        found["content"].update({name: {"schema": refs[each]} for name, each in answer.others.items()})
+        forms = {answer.content_type: answer.schema, **answer.others}
+        found["content"] = {
+            name: {"schema": refs[schema] if isinstance(schema, type) else dict(schema)}
+            for name, schema in forms.items()
+        }
     if answer.links:
         found["links"] = dict(answer.links)
     return found

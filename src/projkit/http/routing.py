@@ -34,7 +34,8 @@ class Answer:
     content_type: str = JSON
     headers: tuple[str, ...] = ()
     links: Mapping[str, Any] = field(default_factory=dict)
-    others: Mapping[str, type[BaseModel]] = field(default_factory=dict)  # of other media types, by Accept
+    # Of other media types, by Accept:
+    others: Mapping[str, type[BaseModel] | Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
