@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from litestar import Litestar
 from pydantic import SecretStr
 from starlette.applications import Starlette
 
@@ -58,7 +57,6 @@ def test_frameworks() -> None:
         pass
 
     assert str(framework_of(Mine())).startswith("fastapi ")
-    assert str(framework_of(Litestar([]))).startswith("litestar ")
     assert framework_of(object()) is None
 
 
