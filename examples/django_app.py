@@ -10,7 +10,7 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
 from projkit import ProjKit
-from projkit.hosts.django import require_scopes
+from projkit.hosts.django import require_scopes, route_of
 
 settings.configure(
     ALLOWED_HOSTS=["*"],
@@ -40,4 +40,5 @@ urlpatterns = [path("", home), path("whoami", whoami)]
 
 kit = ProjKit()  # settings from PROJKIT_* variables; opens nothing yet
 # Django's ASGI app has neither mounts nor a lifespan: the kit is put around it and brings its own.
-app = kit.wrap(get_asgi_application(), prefix="/kit")
+# Django's pages are timed and counted as the kit's are; ``route_of`` tells the figures which page a path is.
+app = kit.wrap(get_asgi_application(), prefix="/kit", route_of=route_of)

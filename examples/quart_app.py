@@ -4,6 +4,7 @@ from quart import Quart, request
 
 from projkit import ProjKit
 from projkit.auth.middleware import PUBLIC
+from projkit.hosts.quart import route_of
 
 kit = ProjKit()  # settings from PROJKIT_* variables; opens nothing yet
 quart = Quart(__name__)
@@ -23,4 +24,7 @@ async def whoami() -> dict[str, str]:
 
 # Quart has no mounts: the kit's paths go to the kit, everything else to Quart, and one lifespan is for both.
 # The rules guard Quart's own pages: the kit's tokens and cookies open them. Without ``auth`` all are open.
-app = kit.wrap(quart, prefix="/kit", auth={"/": PUBLIC, "/whoami": ("projects:read",)})
+# Quart's pages are timed and counted as the kit's are; ``route_of`` tells the figures which page a path is.
+app = kit.wrap(
+    quart, prefix="/kit", auth={"/": PUBLIC, "/whoami": ("projects:read",)}, route_of=route_of(quart)
+)

@@ -107,7 +107,6 @@ class ProjKit:
         self._recorder = Recorder(
             self.settings.metrics_directory,
             slow_seconds=self.settings.slow_request_seconds,
-            probes=tuple(self.settings.api_prefix + path for path in ("/health", "/monitoring/validate/")),
         )
         self._engine = engine
         self._redis = redis
@@ -299,14 +298,18 @@ class ProjKit:
             authenticate=self._authenticate,
             traffic=self._monitoring.traffic,
         )
+        probes = health.endpoints(prefix, root_paths=self.settings.health_root_paths)
+        validations = validation.endpoints(prefix, self._validations, admission.monitoring)
+        self._recorder.quick = frozenset(each.path for each in probes)
+        self._recorder.probes = self._recorder.quick | {each.path for each in validations}
         api = [
             *routes.endpoints(),
             *auth.endpoints(),
             *oidc.endpoints(),
-            *health.endpoints(prefix, root_paths=self.settings.health_root_paths),
+            *probes,
             *self._monitoring.endpoints(admission.monitoring),
             *telemetry.endpoints(self.settings.metrics_path, self.registry, admission.metrics),
-            *validation.endpoints(prefix, self._validations, admission.monitoring),
+            *validations,
         ]
         in_production = self.settings.env == "production"
         shown = pages.endpoints(
@@ -337,6 +340,7 @@ class ProjKit:
         return path if below == path else prefix + below.partition("/")[0]
 
     async def _open(self) -> Running:
+        self._recorder.require()
         keys = KeyRing(self.settings)
         engine = resolve_engine(self._engine)
         redis, own_redis = self._open_redis()

@@ -30,7 +30,7 @@ _TRY_AGAIN_SECONDS: Final = 1.0
 
 
 class _Slot(Generic[R]):
-    __slots__ = ("failed_at", "holders", "lock", "running", "starting")
+    __slots__ = ("failed_at", "holders", "lock", "running", "starting", "stopped")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -38,6 +38,7 @@ class _Slot(Generic[R]):
         self.starting: asyncio.Task[R] | None = None
         self.failed_at = float("-inf")
         self.holders = 0
+        self.stopped = False  # by somebody, who alone starts it again
 
 
 class Lifecycle(Generic[R]):
@@ -46,8 +47,8 @@ class Lifecycle(Generic[R]):
     def __init__(self, open_: Callable[[], Awaitable[R]]) -> None:
         self._open = open_
         self._slots: dict[asyncio.AbstractEventLoop, _Slot[R]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: R | None = None
+        # What was asked for last, with its loop: in one, since loops of several threads may ask at the same time.
+        self._last: tuple[asyncio.AbstractEventLoop | None, R | None] = (None, None)
         self._warned = False
         self.draining = False
 
@@ -67,10 +68,14 @@ class Lifecycle(Generic[R]):
         Raises:
             UnavailableError: nothing does, since starting failed.
         """
-        if self._loop is asyncio.get_running_loop() and self._running is not None:
-            return self._running
-        running = self._slot().running
+        loop, last = self._last
+        if last is not None and loop is asyncio.get_running_loop():
+            return last
+        slot = self._slot()
+        running = slot.running
         if running is None:
+            if slot.stopped:
+                raise UnavailableError("The service has been shut down")
             raise UnavailableError("The service has not started; its log says why")
         self._remember(running)
         return running
@@ -78,6 +83,8 @@ class Lifecycle(Generic[R]):
     async def start(self) -> R:
         """Starts on this event loop, unless that has been done; who comes meanwhile shares the outcome."""
         slot = self._slot()
+        if slot.stopped:  # and is now started again
+            slot.stopped = self.draining = False
         if slot.running is None:
             if slot.starting is None:
                 slot.starting = asyncio.get_running_loop().create_task(self._start(slot))
@@ -99,8 +106,9 @@ class Lifecycle(Generic[R]):
 
     def begin(self) -> R | None:
         """What runs on this event loop; where no lifespan did, starts in the background, for who may not wait."""
-        if self._loop is asyncio.get_running_loop() and self._running is not None:
-            return self._running
+        loop, last = self._last
+        if last is not None and loop is asyncio.get_running_loop():
+            return last
         slot = self._slot()
         if slot.running is None and slot.starting is None and self._may_try(slot):
             self._warn()
@@ -113,7 +121,8 @@ class Lifecycle(Generic[R]):
 
         After a failure the next try waits a second, in which requests are refused at once.
         """
-        if self._loop is asyncio.get_running_loop() and self._running is not None:
+        loop, last = self._last
+        if last is not None and loop is asyncio.get_running_loop():
             return
         slot = self._slot()
         if slot.running is not None or (slot.starting is None and not self._may_try(slot)):
@@ -128,8 +137,9 @@ class Lifecycle(Generic[R]):
         slot = self._slot()
         async with slot.lock:
             running, slot.running, slot.holders = slot.running, None, 0
-            if self._running is running:
-                self._running = None
+            slot.stopped = slot.stopped or running is not None
+            if self._last[1] is running:
+                self._last = (None, None)
             if running is not None:
                 await running.close()
 
@@ -138,7 +148,6 @@ class Lifecycle(Generic[R]):
             async with slot.lock:
                 running = await self._open()
                 slot.running = running
-                self.draining = False
                 self._remember(running)
                 return running
         except BaseException:
@@ -148,7 +157,7 @@ class Lifecycle(Generic[R]):
             slot.starting = None
 
     def _may_try(self, slot: _Slot[R]) -> bool:
-        return asyncio.get_running_loop().time() - slot.failed_at >= _TRY_AGAIN_SECONDS
+        return not slot.stopped and asyncio.get_running_loop().time() - slot.failed_at >= _TRY_AGAIN_SECONDS
 
     def _warn(self) -> None:
         if not self._warned:
@@ -171,12 +180,11 @@ class Lifecycle(Generic[R]):
             running = self._slots.pop(loop).running
             if running is not None:
                 running.abandon()
-                if self._running is running:
-                    self._running, self._loop = None, None
+                if self._last[1] is running:
+                    self._last = (None, None)
 
     def _remember(self, running: R) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._running = running
+        self._last = (asyncio.get_running_loop(), running)
 
 
 def _retrieve(task: "asyncio.Task[R]") -> None:

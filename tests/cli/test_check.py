@@ -34,6 +34,17 @@ def wrong(run: Run, **variables: str) -> dict[str, str]:
     return {name: each["detail"] for name, each in findings.items() if not each["ok"]}
 
 
+@pytest.mark.parametrize("usable", [True, False])
+def test_metrics_directory(run: Run, tmp_path: Path, usable: bool) -> None:
+    """A METRICS_DIRECTORY that no worker can write to is found before the workers find it."""
+    path = tmp_path / "metrics"
+    if not usable:
+        path.write_text("")
+    finding = found(run, expect=0 if usable else 1, PROJKIT_METRICS_DIRECTORY=str(path))["metrics"]
+    assert finding["ok"] is usable
+    assert usable or "PROJKIT_METRICS_DIRECTORY" in finding["detail"]
+
+
 def test_all_is_well(run: Run) -> None:
     """Where nothing is wrong each line is good and the exit code 0."""
     findings = found(run, expect=0)

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -18,7 +19,7 @@ from projkit import ProjKit
 from projkit.monitoring import PerformanceMiddleware
 from projkit.telemetry.figures import Figures, endpoints_of
 from tests.auth.asking import ask
-from tests.conftest import settings_for
+from tests.conftest import serving, settings_for
 
 pytestmark = pytest.mark.anyio
 Message = dict[str, Any]
@@ -275,6 +276,118 @@ async def test_cancelled_requests(kit: ProjKit) -> None:
     found = figures(kit)[("GET", "/hang")]
     assert (found.disconnects, found.requests) == (1, 0)
     assert kit._recorder.read()[("http_active", ())] == [0.0]
+
+
+async def slow(request: Request) -> PlainTextResponse:
+    """Takes its time."""
+    await asyncio.sleep(0.1)
+    return PlainTextResponse("at last")
+
+
+async def slow_projects(*_: object, **__: object) -> None:
+    """Takes its time, and fails."""
+    await asyncio.sleep(0.1)
+    raise RuntimeError
+
+
+async def test_clients_that_do_not_wait(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that leaves while its answer is made counts as one that left, in host and kit, looked for or not."""
+    app = kit.wrap(Starlette(routes=[Route("/slow", slow)]))
+    async with kit.lifespan():
+        monkeypatch.setattr("projkit.projects.service.ProjectService.list", slow_projects)
+        await drive(app, scope("/slow"))
+        credentials = [(b"authorization", _bearer(kit))]
+        await drive(app, scope("/api/v1/projects") | {"headers": credentials, "query_string": b""})
+    found = figures(kit)
+    for key in (("GET", "/slow"), ("GET", "/api/v1/projects")):
+        assert (found[key].disconnects, found[key].requests, found[key].errors) == (1, 0, 0)
+
+
+async def test_clients_that_wait(kit: ProjKit) -> None:
+    """Who waits for a slow answer gets it, and nothing of the request is lost by looking after the client."""
+
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        """Reads the request only after the answer has begun."""
+        await asyncio.sleep(0.1)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        more = True
+        while more:
+            message = await receive()
+            more = message.get("more_body", False)
+            await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+
+    app = kit.wrap(Starlette(routes=[Route("/slow", slow), Mount("/echo", echo)]))
+    with serving(app) as url:
+        async with httpx2.AsyncClient(base_url=url) as client:
+            assert (await client.get("/slow")).text == "at last"
+            assert (await client.post("/echo/x", content=b"x" * 100_000)).text == "x" * 100_000
+    found = figures(kit)
+    assert [found[("GET", "/slow")].requests, found[("POST", "/echo/{path}")].requests] == [1, 1]
+    assert not any(each.disconnects for each in found.values())
+
+
+async def test_background_tasks(kit: ProjKit) -> None:
+    """What fails after the answer is complete is an exception, but no error of the request."""
+
+    async def fails() -> None:
+        raise RuntimeError("broken")
+
+    async def answer(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("done", background=BackgroundTask(fails))
+
+    with pytest.raises(RuntimeError):
+        await ask(kit.wrap(Starlette(routes=[Route("/bg", answer)])), "GET", "/bg")
+    found = figures(kit)[("GET", "/bg")]
+    assert (found.requests, found.errors) == (1, 0)
+    labels = {"route": "/bg", "error_type": "RuntimeError"}
+    assert kit.registry.get_sample_value("projkit_http_server_exceptions_total", labels) == 1
+
+
+@pytest.mark.parametrize(
+    "early",
+    [
+        {"type": "http.response.early_hint", "links": []},
+        {"type": "http.response.debug", "info": {}},
+        {"type": "http.response.body", "body": b"", "more_body": True},
+    ],
+)
+async def test_what_comes_before_the_answer(kit: ProjKit, early: Message) -> None:
+    """Messages that are no part of the answer do not stop the clock."""
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": []}
+        for message in (start, early) if early["type"].endswith("body") else (early, start):
+            await send(dict(message))
+        await asyncio.sleep(0.25)
+        await send({"type": "http.response.body", "body": b"x"})
+
+    await drive(kit.wrap(app), scope("/x"), {"type": "http.request", "body": b""})
+    assert figures(kit)[("GET", "__unknown__")].longest >= 0.25
+
+
+@pytest.mark.parametrize("route_of", [lambda _: None, lambda _: 1 / 0, lambda: "", lambda _: "x" * 10_000])
+async def test_a_route_of_that_misbehaves(kit: ProjKit, route_of: Any) -> None:
+    """Whatever the host's own function says, each request is answered and counted."""
+    app = kit.wrap(host(), route_of=route_of)
+    assert (await ask(app, "GET", "/hello/a")).status == 200
+    ((_, route),) = figures(kit)
+    assert route in {"__unknown__", "x" * 200}
+
+
+@pytest.mark.parametrize("framework", [FastAPI, Starlette])
+async def test_mounts_behind_the_middleware(kit: ProjKit, framework: Any) -> None:
+    """A middleware inside the host knows the mounts as well, and with kit.wrap around it each request counts once."""
+    inner = Starlette(routes=[Route("/in/{thing}", hello)])
+    app = framework()
+    app.add_middleware(PerformanceMiddleware, kit=kit)
+    app.mount("/sub", inner)
+    app.mount("/t/{tenant}", inner)
+    wrapped = kit.wrap(app)
+    for path in ("/sub/in/1", "/t/acme/in/1"):
+        await ask(wrapped, "GET", path)
+    assert {route: each.requests for (_, route), each in figures(kit).items()} == {
+        "/sub/in/{thing}": 1, "/t/{tenant}/in/{thing}": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("room", "outcome"), [("a", "accepted"), ("refuse", "refused"), ("fail", "failed")])

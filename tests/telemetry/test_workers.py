@@ -1,6 +1,9 @@
 """Several workers count together: nothing is lost, nothing counted twice, whoever ends and however."""
 
+import errno
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from projkit import ProjKit
 from projkit.errors import ConfigurationError
 from projkit.telemetry.cells import Family, Table, decode, encode
 from projkit.telemetry.families import FAMILIES, FILE_BYTES, HTTP, MAX, OTHER, POOL
@@ -19,6 +23,8 @@ from projkit.telemetry.figures import endpoints_of
 from projkit.telemetry.history import History
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.workers import WorkerDirectory
+from tests.auth.asking import ask
+from tests.conftest import settings_for
 
 GET = "GET"
 ROUTE = "/api/v1/projects"
@@ -155,17 +161,96 @@ print(len(history.samples()), [sample.total().errors for sample in history.sampl
     assert history.samples()[-1].total().errors == 1
 
 
-@pytest.mark.parametrize("kind", ["a file", "not allowed"])
-def test_a_directory_that_cannot_be_used(tmp_path: Path, kind: str) -> None:
-    """A wrong METRICS_DIRECTORY is a mistake at start-up that names the setting and the mend."""
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["a file", "not allowed", "full"])
+async def test_a_directory_that_cannot_be_used(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    """A wrong METRICS_DIRECTORY is a mistake that start-up names, with the mend; probes answer all the same."""
     path = tmp_path / "shared"
-    path.write_text("")
-    if kind == "not allowed":
+    if kind == "full":
+        monkeypatch.setattr(os, "posix_fallocate", _no_room)
+    elif kind == "a file":
+        path.write_text("")
+    else:
         path = Path("/proc/projkit")
+    kit = ProjKit(settings_for(sqlite_url, metrics_directory=path))
+    assert (await ask(kit, "GET", "/api/v1/health/live")).status == 200
     with pytest.raises(
         ConfigurationError, match=r"PROJKIT_METRICS_DIRECTORY: .* cannot be used .*name a directory"
     ):
-        Recorder(path).open()
+        await kit.startup()
+    assert (await ask(kit, "GET", "/api/v1/health/live")).status == 200
+    assert (await ask(kit, "GET", "/api/v1/health/ready")).status == 503
+    assert requests(kit._recorder) == 3, "it counts alone"
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_lock_that_is_held(tmp_path: Path) -> None:
+    """Readers wait for no lock, whoever holds it, also where an ended worker's counts are still to be retired."""
+    shared = tmp_path / "shared"
+    recorder = Recorder(shared)
+    recorder.open()
+    with workers(shared, 1) as (worker,):
+        worker.count(10)
+        worker.kill()
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert [requests(recorder) for _ in range(3)] == [10, 10, 10]
+        assert len(recorder.workers()) == 1
+    assert [requests(recorder) for _ in range(3)] == [10, 10, 10]
+
+
+@pytest.mark.anyio
+async def test_a_directory_that_is_removed(tmp_path: Path, sqlite_url: str) -> None:
+    """Where the directory is removed while the server runs, each worker still answers for itself."""
+    shared = tmp_path / "shared"
+    kit = ProjKit(settings_for(sqlite_url, metrics_directory=shared))
+    async with kit.lifespan():
+        await ask(kit, "GET", "/api/v1/health/live")
+        shutil.rmtree(shared)
+        for path in (
+            "/api/v1/monitoring/metrics/performance",
+            "/api/v1/monitoring/metrics/database",
+            "/api/v1/monitoring/system/info",
+            "/api/v1/health/detailed",
+            "/metrics",
+        ):
+            assert (await ask(kit, "GET", path, address="127.0.0.1")).status == 200, path
+    assert requests(kit._recorder) == 6
+
+
+def test_two_kits_of_a_process(tmp_path: Path) -> None:
+    """Two kits that are given one directory do not count into each other."""
+    first, second = Recorder(tmp_path), Recorder(tmp_path)
+    first.request(GET, ROUTE, 200, 0.001)
+    second.request(GET, ROUTE, 200, 0.001)
+    second.request(GET, ROUTE, 200, 0.001)
+    assert (requests(first), requests(second)) == (1, 2)
+    assert len(first.workers()) == len(second.workers()) == 1
+
+
+def test_forked_workers(tmp_path: Path) -> None:
+    """A process that is forked after counting has begun is a worker of its own."""
+    script = f"""
+import os, pathlib
+from projkit.telemetry.recorder import Recorder
+recorder = Recorder(pathlib.Path({str(tmp_path / "shared")!r}))
+recorder.request("GET", "/", 200, 0.001)
+child = os.fork()
+recorder.request("GET", "/", 200, 0.001)
+if child:
+    os.waitpid(child, 0)
+    print(sum(each.requests for each in recorder.endpoints().values()))
+else:
+    assert [each.pid for each in recorder.workers()] == [os.getppid(), os.getpid()]
+    os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n", done.stderr
 
 
 def test_rows_are_bounded() -> None:

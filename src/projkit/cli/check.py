@@ -5,6 +5,8 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -28,6 +30,7 @@ from projkit.health.checks import CheckFailedError
 from projkit.redis.connect import open_redis
 from projkit.redis.memory import eviction_policies
 from projkit.settings import Settings, unknown_variables
+from projkit.telemetry.families import FILE_BYTES
 
 _SECONDS_APART: Final = 2
 
@@ -64,6 +67,8 @@ async def _findings() -> list[Finding]:
     except ConfigurationError as error:
         return [Finding("settings", ok=False, detail=error.detail)]
     found = [_settings(settings), _secrets(settings)]
+    if settings.metrics_directory is not None:
+        found.append(_metrics_directory(settings.metrics_directory))
     if settings.redis_url is not None:
         found.append(await _redis(settings))
     if settings.celery_broker_url is not None:
@@ -133,6 +138,19 @@ def _secrets(settings: Settings) -> Finding:
     source = "PROJKIT_SECRET" if path is None else str(path)
     detail = f"{len(keys.keys)} key(s) from {source}, signing with {keys.newest.algorithm}"
     return Finding("secrets", ok=True, detail=detail)
+
+
+def _metrics_directory(path: Path) -> Finding:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with TemporaryFile(dir=path) as file:
+            os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
+    except OSError as error:
+        mend = (
+            f"name a directory in PROJKIT_METRICS_DIRECTORY that every worker may write to ({error.strerror})"
+        )
+        return Finding("metrics", ok=False, detail=f"{path} cannot be used; {mend}")
+    return Finding("metrics", ok=True, detail=f"workers count together in {path}")
 
 
 async def _redis(settings: Settings) -> Finding:

@@ -1,5 +1,6 @@
 """Times what a host answers, as the kit's own routes are timed."""
 
+import logging
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable
 from time import perf_counter
@@ -8,9 +9,13 @@ from typing import Final
 from projkit.db.port import USAGE
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.http.response import Header
-from projkit.http.timing import ERROR_TYPE, REQUEST_ID, Exchange, RequestIds, Requests, record
+from projkit.http.timing import ERROR_TYPE, REQUEST_ID, UNKNOWN_ROUTE, Exchange, RequestIds, Requests, record
+
+logger: Final = logging.getLogger("projkit")
 
 TRACKING: Final = "projkit.tracking"
+HOST_APP: Final = "projkit.host_app"
+_LONGEST_ROUTE: Final = 200
 _OURS: Final = frozenset({b"x-process-time", b"server-timing", b"x-request-id"})
 
 # The template of the route that has answered, from the scope; never a raw path.
@@ -18,20 +23,25 @@ RouteOf = Callable[[Scope], str]
 
 
 class _HostExchange(Exchange):
-    __slots__ = ("_receive", "gone", "taken")
+    __slots__ = ("read", "taken")
 
-    def __init__(self, request_id: bytes, receive: Receive, send: Send) -> None:
-        super().__init__(request_id, send)
-        self._receive = receive
-        self.gone = False  # the client has left before it had its answer
+    def __init__(self, request_id: bytes, receive: Receive, send: Send, *, has_body: bool) -> None:
+        super().__init__(request_id, receive, send)
+        self.read = not has_body  # the whole of the request
         self.taken = False  # by the kit that is mounted in the host, which then times and records
 
     async def watched_receive(self) -> Message:
-        message = await self._receive()
-        # After the response every server says so.
-        if message["type"] == "http.disconnect" and self.seconds < 0:
+        message = await self.receive()
+        if message["type"] == "http.request":
+            self.read = not message.get("more_body", False)
+        elif (
+            message["type"] == "http.disconnect" and self.seconds < 0
+        ):  # after the response every server says so
             self.gone = True
         return message
+
+    def may_look(self) -> bool:
+        return self.read and not self.taken
 
     def told(self, headers: Iterable[Header]) -> list[Header]:
         own = list(headers)
@@ -53,6 +63,7 @@ class HostTimingMiddleware:
         self._requests = requests
         self._route_of = route_of
         self._ids = RequestIds()
+        self._complained = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -63,14 +74,16 @@ class HostTimingMiddleware:
             await self._app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = _HostExchange(self._ids.of(scope), receive, send)
+        take_over(scope)  # from one of us that stands further out
+        exchange = _HostExchange(self._ids.of(scope), receive, send, has_body=_has_body(scope))
         scope[REQUEST_ID] = exchange.request_id.decode()
         scope[TRACKING] = exchange
+        scope[HOST_APP] = scope.get("app")
         token = USAGE.set(exchange.usage)
         self._requests.begin()
         try:
             await self._app(scope, exchange.watched_receive, exchange.timed_send)
-            if exchange.seconds < 0:
+            if not exchange.complete and exchange.seconds < 0:
                 _fail(exchange)  # the server says 500 for an app that does not answer
         except CancelledError:
             raise
@@ -82,7 +95,7 @@ class HostTimingMiddleware:
             USAGE.reset(token)
             self._requests.end()
             if not exchange.taken:
-                record(self._requests, scope, self._route_of(scope), exchange)
+                record(self._requests, scope, self._route(scope), exchange)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         opened = 0.0
@@ -101,9 +114,25 @@ class HostTimingMiddleware:
             raise
         finally:
             outcome = "failed" if failed else "accepted" if opened else "refused"
-            self._requests.websocket(
-                self._route_of(scope), outcome, perf_counter() - opened if opened else 0.0
-            )
+            self._requests.websocket(self._route(scope), outcome, perf_counter() - opened if opened else 0.0)
+
+    def _route(self, scope: Scope) -> str:
+        """What ``route_of`` says, whoever wrote it."""
+        try:
+            route: object = self._route_of(scope)
+        except Exception as error:
+            if not self._complained:
+                self._complained = True
+                logger.warning("route_of fails, and requests count as %s: %r", UNKNOWN_ROUTE, error)
+            return UNKNOWN_ROUTE
+        return route[:_LONGEST_ROUTE] if isinstance(route, str) and route else UNKNOWN_ROUTE
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
 
 
 def take_over(scope: Scope) -> None:
@@ -115,8 +144,8 @@ def take_over(scope: Scope) -> None:
 
 def _fail(exchange: _HostExchange) -> None:
     """An exception, or no answer: the server's 500, unless the client was gone before."""
-    if exchange.gone:
-        exchange.status = 0
+    if exchange.complete:  # a background task has failed: the client knows nothing of it
         return
-    exchange.status = 500
-    exchange.seconds = exchange.duration
+    if not exchange.gone:
+        exchange.status = 500
+        exchange.seconds = exchange.duration

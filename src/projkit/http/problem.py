@@ -9,6 +9,7 @@ import orjson
 from projkit import errors
 from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Header, Response
+from projkit.http.tracing import trace_id_of
 
 logger: Final = logging.getLogger("projkit")
 
@@ -57,6 +58,8 @@ def problem_response(error: errors.ProjkitError, request: Request) -> Response:
         "code": error.code,
         "request_id": request.request_id,
     }
+    if (trace_id := trace_id_of(request.scope)) is not None:
+        content["trace_id"] = trace_id
     if isinstance(error, errors.ValidationFailedError):
         content["errors"] = [_field(each) for each in error.errors]
     elif isinstance(error, errors.CsrfFailedError):
@@ -68,14 +71,16 @@ def problem_response(error: errors.ProjkitError, request: Request) -> Response:
 def unhandled(error: Exception, request: Request) -> Response:
     """The answer to what nobody expected; the traceback goes to the log, once."""
     request.scope["projkit.error_type"] = type(error).__name__
+    trace_id = trace_id_of(request.scope) or "-"
     logger.error(
-        "unhandled %s in %s %s, request %s",
+        "unhandled %s in %s %s, request %s, trace %s",
         type(error).__name__,
         request.method,
         request.scope.get("projkit.route") or "__unknown__",
         request.request_id,
+        trace_id,
         exc_info=error,
-        extra={"request_id": request.request_id},
+        extra={"request_id": request.request_id, "trace_id": trace_id},
     )
     return problem_response(errors.ProjkitError(), request)
 

@@ -4,6 +4,7 @@ A request's duration goes until its response is complete, or, where the response
 long a client listens says nothing of the server. ``X-Process-Time`` goes until the headers.
 """
 
+import asyncio
 import logging
 import re
 import secrets
@@ -15,6 +16,7 @@ from typing import Any, Final, Protocol
 from projkit.db.port import USAGE, Usage
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.http.response import Header
+from projkit.http.tracing import trace_id_of
 
 access_logger: Final = logging.getLogger("projkit.access")
 slow_logger: Final = logging.getLogger("projkit.slow")
@@ -22,8 +24,11 @@ slow_logger: Final = logging.getLogger("projkit.slow")
 UNKNOWN_ROUTE: Final = "__unknown__"
 REQUEST_ID: Final = "projkit.request_id"
 ERROR_TYPE: Final = "projkit.error_type"
+CLIENT_CLOSED_REQUEST: Final = 499  # as nginx writes it into its log; nobody gets it
+# Who takes longer to answer looks whether anybody still waits for it.
+_LONG_SECONDS: Final = 0.05
+_BODIES: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_TRACE: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context §3.2
 
 
 class Requests(Protocol):
@@ -72,33 +77,61 @@ class RequestIds:
         return b"%s-%08x" % (self._prefix.encode(), next(self._counter))
 
 
+async def has_gone(receive: Receive) -> bool:
+    """Whether the client has gone away already; servers tell only those who ask."""
+    asked = asyncio.ensure_future(receive())
+    await asyncio.sleep(0)
+    if not asked.done():
+        asked.cancel()
+    try:
+        message = await asked
+    except asyncio.CancelledError:
+        if asked.cancelled():
+            return False
+        raise
+    return bool(message["type"] == "http.disconnect")
+
+
 class Exchange:
     """One request and its response, as far as time goes."""
 
-    __slots__ = ("request_id", "seconds", "send", "started", "status", "usage")
+    __slots__ = ("complete", "gone", "receive", "request_id", "seconds", "send", "started", "status", "usage")
 
-    def __init__(self, request_id: bytes, send: Send) -> None:
+    def __init__(self, request_id: bytes, receive: Receive, send: Send) -> None:
         self.started = perf_counter()
+        self.receive = receive
         self.request_id = request_id
         self.send = send
         self.status = 0
         self.seconds = -1.0  # until the response is complete or begins to be streamed
+        self.complete = False
+        self.gone = False  # the client has left before it had its answer
         self.usage = Usage()
 
     async def timed_send(self, message: Message) -> None:
         """Passes a message on; adds what is known to the headers."""
-        if message["type"] == "http.response.start":
+        kind = message["type"]
+        if kind == "http.response.start":
             self.status = message["status"]
+            if perf_counter() - self.started > _LONG_SECONDS and not self.gone and self.may_look():
+                self.gone = await has_gone(self.receive)
             message["headers"] = self.told(message.get("headers", ()))
             await self.send(message)
-        elif self.seconds >= 0:
+        elif self.complete or kind not in _BODIES:
             await self.send(message)
-        elif message.get("more_body", False):
-            self.seconds = perf_counter() - self.started
+        elif not message.get("more_body", False):
             await self.send(message)
+            self.complete = True
+            if self.seconds < 0:
+                self.seconds = perf_counter() - self.started
         else:
+            if self.seconds < 0 and message.get("body"):
+                self.seconds = perf_counter() - self.started
             await self.send(message)
-            self.seconds = perf_counter() - self.started
+
+    def may_look(self) -> bool:
+        """Whether the whole request was read, so that asking for more tells whether the client is still there."""
+        return True
 
     def told(self, headers: Iterable[Header]) -> list[Header]:
         """The headers, and what is known of the time."""
@@ -132,7 +165,7 @@ class TimingMiddleware:
         self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(self._ids.of(scope), send)
+        exchange = Exchange(self._ids.of(scope), receive, send)
         scope[REQUEST_ID] = exchange.request_id.decode()
         token = USAGE.set(exchange.usage)
         self._requests.begin()
@@ -154,12 +187,13 @@ class TimingMiddleware:
 def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> None:
     """Tells the recorder how an exchange went, and the log if it was slow."""
     seconds = exchange.duration
-    if exchange.status == 0 or exchange.seconds < 0:
+    if exchange.gone or exchange.status == 0 or exchange.seconds < 0:
+        exchange.status = CLIENT_CLOSED_REQUEST
         requests.disconnect(scope["method"], route)
     else:
         requests.request(scope["method"], route, exchange.status, seconds)
-        if exchange.status >= 500 and (error_type := scope.get(ERROR_TYPE)) is not None:
-            requests.exception(route, error_type)
+    if (error_type := scope.get(ERROR_TYPE)) is not None:
+        requests.exception(route, error_type)
     if seconds > requests.slow_seconds:
         line = fields(scope, route, exchange)
         slow_logger.warning(
@@ -174,17 +208,10 @@ def fields(scope: Scope, route: str, exchange: Exchange) -> dict[str, Any]:
     """What a log line says of an exchange: never the query, never a raw path."""
     return {
         "request_id": scope[REQUEST_ID],
-        "trace_id": _trace_id(scope),
+        "trace_id": trace_id_of(scope) or "-",
         "method": scope["method"] if scope["method"].isalpha() else "_OTHER",
         "route": route,
         "status": exchange.status,
         "duration_ms": round(exchange.duration * 1000, 1),
         "db_ms": round(exchange.usage.seconds * 1000, 1),
     }
-
-
-def _trace_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"traceparent" and (found := _TRACE.fullmatch(value)):
-            return str(found[1].decode())
-    return "-"

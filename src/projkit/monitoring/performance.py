@@ -17,7 +17,8 @@ from projkit.telemetry.workers import now_ms
 
 TARGET_MS: Final = 40.0
 HEALTH_TARGET_MS: Final = 10.0
-_TRAFFIC_SECONDS: Final = 5.0
+_TRAFFIC_SECONDS: Final = 2.0
+_FRESH_SECONDS: Final = 0.5
 
 
 class EndpointFigures(BaseModel):
@@ -95,11 +96,11 @@ class Performance(WindowFigures):
 class PerformanceReport:
     """Reads the recorder for ``metrics/performance``, and for health's ``traffic``."""
 
-    def __init__(self, recorder: Recorder, history: History, api_prefix: str) -> None:
+    def __init__(self, recorder: Recorder, history: History) -> None:
         self._recorder = recorder
         self._history = history
-        self._health = f"{api_prefix}/health"
-        self._traffic: dict[str, Any] = {}
+        self._looking: asyncio.Future[None] | None = None
+        self._traffic: dict[str, Any] = _summary(Figures(), 0.0)
         self._traffic_at = float("-inf")
 
     async def full(self) -> Performance:
@@ -107,24 +108,23 @@ class PerformanceReport:
         return await asyncio.to_thread(self._full)
 
     def traffic(self) -> dict[str, Any]:
-        """The last five minutes in short, at most a few seconds old."""
-        if time.monotonic() - self._traffic_at > _TRAFFIC_SECONDS:
-            self._traffic = self._look()
-            self._traffic_at = time.monotonic()
+        """The last five minutes in short; waits for nobody, so that with several workers it is a few seconds old."""
+        age = time.monotonic() - self._traffic_at
+        if self._recorder.directory is None:
+            if age > _FRESH_SECONDS:
+                self._refresh()
+        elif age > _TRAFFIC_SECONDS and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.get_running_loop().run_in_executor(None, self._refresh)
         return self._traffic
+
+    def _refresh(self) -> None:
+        self._traffic = self._look()
+        self._traffic_at = time.monotonic()
 
     def _look(self) -> dict[str, Any]:
         now = self._recorder.endpoints()
         total, seconds = self._window(total_of(now.values()), 300)
-        return {
-            "seconds": round(seconds, 1),
-            "requests": total.requests,
-            "errors": int(total.errors),
-            "error_rate": round(total.error_rate, 6),
-            "p50_ms": _ms(total.percentile(0.5)),
-            "p95_ms": _ms(total.percentile(0.95)),
-            "p99_ms": _ms(total.percentile(0.99)),
-        }
+        return _summary(total, seconds)
 
     def _window(self, now: Figures, seconds: int) -> tuple[Figures, float]:
         sample = _at(self._history.samples(), seconds)
@@ -167,7 +167,7 @@ class PerformanceReport:
                     method=method,
                     route=route,
                     count=each.requests,
-                    target_ms=HEALTH_TARGET_MS if route.startswith(self._health) else TARGET_MS,
+                    target_ms=HEALTH_TARGET_MS if route in self._recorder.quick else TARGET_MS,
                     last_error_at=_time(each.last_error_at) if each.last_error_at else None,
                     **_shared(each),
                 )
@@ -177,6 +177,18 @@ class PerformanceReport:
             ],
             **_shared(total),
         )
+
+
+def _summary(total: Figures, seconds: float) -> dict[str, Any]:
+    return {
+        "seconds": round(seconds, 1),
+        "requests": total.requests,
+        "errors": int(total.errors),
+        "error_rate": round(total.error_rate, 6),
+        "p50_ms": _ms(total.percentile(0.5)),
+        "p95_ms": _ms(total.percentile(0.95)),
+        "p99_ms": _ms(total.percentile(0.99)),
+    }
 
 
 def _shared(figures: Figures) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Monitoring:
         self._given = given
         self._history = History(recorder)
         self._database = DatabaseReport(recorder, database)
-        self._performance = PerformanceReport(recorder, self._history, settings.api_prefix)
+        self._performance = PerformanceReport(recorder, self._history)
         self._host_framework: str | None = None
 
     def endpoints(self, admits: Admits) -> list[Endpoint]:

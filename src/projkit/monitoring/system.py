@@ -20,7 +20,8 @@ from projkit.settings import Settings
 from projkit.telemetry.recorder import Recorder
 
 _REDACTED: Final = "**********"
-_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]*@")
+# To the last @: who writes a password into a URL does not always encode it.
+_PASSWORD: Final = re.compile(r"(?<=://).*@")
 _SECRET_QUERY: Final = re.compile(r"(?i)((?:password|secret|token|key)[a-z_]*=)[^&\s]+")
 _PACKAGES: Final = (
     "starlette", "sqlalchemy", "asyncpg", "aiosqlite", "alembic", "pydantic", "pydantic-settings", "joserfc",

@@ -1,6 +1,6 @@
 """What the counted cells mean: requests, errors and latencies, in all and for each endpoint."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,6 +9,7 @@ from projkit.telemetry.cells import Table
 from projkit.telemetry.families import DISCONNECTS, HTTP, LAST_ERROR, MAX, SLOW, SUM
 
 _ERROR: Final = "5"
+_UNAVAILABLE: Final = "503"
 
 
 @dataclass(slots=True)
@@ -71,18 +72,15 @@ class Figures:
 Endpoints = dict[tuple[str, str], Figures]
 
 
-def endpoints_of(table: Table, probes: tuple[str, ...] = ()) -> Endpoints:
-    """The figures of each method and route.
-
-    Routes that begin with one of ``probes`` make no errors: their 503 says that something else fails.
-    """
+def endpoints_of(table: Table, probes: Set[str] = frozenset()) -> Endpoints:
+    """The figures of each method and route; a 503 of ``probes`` says that something else fails, and is no error."""
     found: Endpoints = {}
     for (family, labels), cells in table.items():
         if family == HTTP.name:
             method, route, status = labels
             figures = found.setdefault((method, route), Figures())
             count = sum(cells[:SIZE])
-            is_error = status.startswith(_ERROR) and not route.startswith(probes)
+            is_error = status.startswith(_ERROR) and not (status == _UNAVAILABLE and route in probes)
             figures.add(
                 Figures(
                     buckets=cells[:SIZE],

@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 import weakref
 import zlib
 from collections import deque
@@ -143,8 +144,12 @@ class History:
             store.add(take(self._recorder.endpoints(), now_ms()))
 
     def samples(self) -> list[Sample]:
-        """Those of the last quarter of an hour, the oldest first."""
-        return self._opened().all()
+        """Those of the last quarter of an hour, the oldest first; never none: counts began with the server."""
+        found = self._opened().all()
+        if found:
+            return found
+        age = time.time() - self._recorder.server_started_at
+        return [take({}, now_ms() - int(age * 1000))]
 
     def _opened(self) -> Store:
         if self._store is None:
@@ -156,7 +161,12 @@ class History:
 
 
 class Sampler:
-    """Samples in the background of one event loop."""
+    """Samples in the background of one event loop.
+
+    Args:
+        history: what is sampled, in a thread, since other workers' files take a few milliseconds.
+        also: what else is looked at each time, on the event loop.
+    """
 
     def __init__(self, history: History, also: Callable[[], None]) -> None:
         self._history = history
@@ -173,7 +183,7 @@ class Sampler:
         while True:
             try:
                 self._also()
-                self._history.sample()
+                await asyncio.to_thread(self._history.sample)
             except OSError as error:  # a full disk, say; requests are counted all the same
                 logger.warning("the figures of the last minutes cannot be kept: %s", error)
             await asyncio.sleep(PERIOD_SECONDS)

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import Any, Final
 
+from projkit.http.host_timing import HOST_APP
 from projkit.http.request import Scope
 from projkit.telemetry.families import UNKNOWN
 
@@ -32,25 +33,30 @@ class HostRoutes:
             return UNKNOWN
         root_path: str = scope.get("root_path", "")
         mounted = root_path.removeprefix(scope.get("app_root_path", root_path))
-        return self._mount_of(mounted) + template if mounted else template
+        return self._mount_of(mounted, self._app_of(scope)) + template if mounted else template
+
+    def _app_of(self, scope: Scope) -> Any:
+        """The host itself, where only a middleware of its was handed in: what was in the scope before any mount."""
+        return self._host_app if hasattr(self._host_app, "routes") else scope.get(HOST_APP)
 
     def _by_endpoint(self, scope: Scope) -> Any:
         """FastAPI leaves no route for endpoints that were added as Starlette's."""
         endpoint = scope.get("endpoint")
-        routes: Any = getattr(self._host_app, "routes", None) or getattr(scope.get("app"), "routes", ())
+        routes: Any = getattr(self._app_of(scope), "routes", ())
         return next(
             (each for each in routes if endpoint is not None and getattr(each, "endpoint", None) is endpoint),
             None,
         )
 
-    def _find_mount(self, mounted: str) -> str:
+    @staticmethod
+    def _find_mount(mounted: str, app: object) -> str:
         """The template of what stands before the route where that is one of an app mounted in the host.
 
         Starlette puts the mount's path, as it was asked for, into ``root_path``; one with parameters would make a
         series for each of their values, so its template is looked up.
         """
         rest, found = mounted, ""
-        routes = getattr(self._host_app, "routes", ())
+        routes = getattr(app, "routes", ())
         while rest:
             for route in routes:
                 match = route.path_regex.match(rest + "/") if hasattr(route, "routes") else None

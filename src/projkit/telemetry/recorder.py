@@ -1,12 +1,15 @@
 """Counts requests and statements, once; Prometheus and the monitoring endpoints both read it."""
 
+import logging
 import os
 import time
+import weakref
 from bisect import bisect_left
 from pathlib import Path
 from typing import Final
 
 from projkit.db.observer import Observed
+from projkit.errors import ConfigurationError
 from projkit.telemetry.buckets import BOUNDS
 from projkit.telemetry.cells import Cells, Family, Labels, Row, Table
 from projkit.telemetry.families import (
@@ -38,8 +41,28 @@ from projkit.telemetry.families import (
 from projkit.telemetry.figures import Endpoints, endpoints_of
 from projkit.telemetry.workers import Worker, WorkerDirectory
 
+logger: Final = logging.getLogger("projkit")
+
 _SLOW_STATEMENT_SECONDS: Final = 0.2
 _LONGEST_TEXT: Final = 1000
+
+
+_RECORDERS: Final["weakref.WeakSet[Recorder]"] = weakref.WeakSet()
+_KITS: Final[dict[Path, int]] = {}
+
+
+def _of_its_own(directory: Path) -> Path:
+    """Two kits of one process do not count into each other: the second has a directory in the first one's."""
+    number = _KITS[directory] = _KITS.get(directory, -1) + 1
+    return directory / f"kit-{number}" if number else directory
+
+
+def _forget_all() -> None:
+    for recorder in list(_RECORDERS):
+        recorder._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class Recorder:
@@ -50,35 +73,59 @@ class Recorder:
     Args:
         directory: where the workers of one server keep their counts; None for a single process.
         slow_seconds: what takes longer is counted as slow.
-        probes: what the routes begin with whose 503 is no error of their own.
+
+    Attributes:
+        probes: the routes whose 503 says that something else fails, and so is no error of their own.
+        quick: the routes whose target is that of health.
     """
 
-    def __init__(
-        self, directory: Path | None = None, *, slow_seconds: float = 2.0, probes: tuple[str, ...] = ()
-    ) -> None:
-        self.probes = probes
+    def __init__(self, directory: Path | None = None, *, slow_seconds: float = 2.0) -> None:
         self.slow_seconds = slow_seconds
+        self.probes: frozenset[str] = frozenset()
+        self.quick: frozenset[str] = frozenset()
         self.started_at = time.time()
-        self._path = directory
+        self._path = None if directory is None else _of_its_own(directory)
+        self._forget()
+        _RECORDERS.add(self)
+
+    def _forget(self) -> None:
+        """Begins anew: at first, and in a process that was forked."""
         self._directory: WorkerDirectory | None = None
+        self._failure: OSError | None = None
         self._cells: Cells | None = None
         self._http: dict[tuple[str, str, int], Row] = {}
         self._statements: dict[Observed, Row] = {}
         self._active: Row | None = None
         self._wait: Row | None = None
 
-    def open(self) -> Cells:
-        """The cells of this process.
+    def require(self) -> None:
+        """Holds the directory to be usable, at start-up.
 
         Raises:
-            ConfigurationError: METRICS_DIRECTORY cannot be used.
+            ConfigurationError: it is not; the message names the setting. Until it is, this process counts alone.
         """
+        self.open()
+        if self._failure is not None:
+            raise ConfigurationError(
+                f"PROJKIT_METRICS_DIRECTORY: {self._path} cannot be used ({self._failure.strerror or self._failure}); "
+                "name a directory that every worker may write to, with room for 5 MB for each"
+            ) from self._failure
+
+    def open(self) -> Cells:
+        """The cells of this process; in memory where the directory cannot be used, since no request fails for that."""
         if self._cells is None:
-            if self._path is None:
+            if self._path is not None:
+                families = {family.name: family for family in FAMILIES}
+                try:
+                    self._directory = WorkerDirectory(self._path, families, FILE_BYTES)
+                except OSError as error:
+                    self._failure = error
+                    logger.warning(
+                        "this process counts alone, since %s cannot be used: %s", self._path, error
+                    )
+            if self._directory is None:
                 self._cells = Cells(FAMILIES, memoryview(bytearray(FILE_BYTES)))
             else:
-                families = {family.name: family for family in FAMILIES}
-                self._directory = WorkerDirectory(self._path, families, FILE_BYTES)
                 self._cells = Cells(FAMILIES, self._directory.buffer, self._directory)
             self._active = self._cells.row(ACTIVE, (), ())
             self._wait = self._cells.row(POOL_WAIT, (), ())

@@ -4,13 +4,16 @@
 - ``retired``: what ended workers have left, with the names of the files that it holds;
 - ``history-<monotonic ms>``: samples (``telemetry/history.py``), and ``sampler``: locked by who takes them;
 - ``started``: when the counts began;
-- ``lock``: held by whoever opens, retires or reads.
+- ``lock``: held by whoever opens or retires.
 
 The first worker of a server, the one that finds no other alive, empties the directory: counts begin with the server.
+Readers wait for nobody: they look again where ``retired`` has changed under their eyes, and leave the retiring to
+others where the lock is taken.
 """
 
 import fcntl
 import json
+import logging
 import mmap
 import os
 import secrets
@@ -21,12 +24,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from projkit.errors import ConfigurationError
 from projkit.telemetry.cells import Family, Table, decode, encode, merge
+
+logger: Final = logging.getLogger("projkit")
 
 _WORKER: Final = "worker-"
 _RETIRED: Final = "retired"
 _STARTED: Final = "started"
+_PATIENCE_SECONDS: Final = 5.0
+_LOOKS: Final = 5
 
 
 class Worker(NamedTuple):
@@ -42,60 +48,83 @@ class WorkerDirectory:
     ``close()`` ends the part, as the end of the process does; what was counted stays.
 
     Raises:
-        ConfigurationError: the directory cannot be used; the message names the setting.
+        OSError: the directory cannot be used.
     """
 
     def __init__(self, path: Path, families: Mapping[str, Family], size: int) -> None:
         self.path = path
         self._families = families
         self._name = f"{_WORKER}{os.getpid()}-{time.time_ns() // 1_000_000}-{secrets.token_hex(4)}"
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self.locked():
-                if not any(alive for _, alive in self._workers()):
-                    self._empty()
-                    (path / _STARTED).write_text(repr(time.time()))
-                self.started_at = float((path / _STARTED).read_text())
-                descriptor = self._create(size)
-        except OSError as error:
-            raise ConfigurationError(
-                f"PROJKIT_METRICS_DIRECTORY: {path} cannot be used ({error.strerror}); name a directory that every "
-                "worker may write to"
-            ) from error
+        self._complained = False
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._locked(_PATIENCE_SECONDS) as alone:
+            if not alone:
+                raise TimeoutError(f"its lock is held for more than {_PATIENCE_SECONDS:g} s")
+            if not any(alive for _, alive in self._workers()):
+                self._empty()
+                (path / _STARTED).write_text(repr(time.time()))
+            self.started_at = float((path / _STARTED).read_text())
+            descriptor = self._create(size)
         self.close: Final = weakref.finalize(self, os.close, descriptor)
         self.buffer = memoryview(mmap.mmap(descriptor, size))
 
     def tables(self) -> Iterator[tuple[Table, bool]]:
-        """What the other workers have counted, and whether each is alive."""
-        with self.locked():
+        """What the other workers have counted, and whether each is alive; nothing where the directory is gone."""
+        try:
             self._retire()
-            retired, _ = self._read_retired()
-            others = [self._read(path) for path, _ in self._workers() if path.name != self._name]
+            retired, others = self._look()
+        except OSError as error:
+            if not self._complained:
+                self._complained = True
+                logger.warning("the counts of other workers cannot be read from %s: %s", self.path, error)
+            return
         yield retired, False
-        for table in others:
-            yield table, True
+        yield from others
 
     def living(self) -> list[Worker]:
         """The workers that are alive, this one included, the oldest first."""
-        found = []
-        with self.locked():
+        found = [self._name]
+        with suppress(OSError):
+            found += [path.name for path, alive in self._workers() if alive and path.name != self._name]
+        parts = [name.split("-") for name in found]
+        return sorted(
+            (Worker(int(pid), int(started_ms) / 1000) for _, pid, started_ms, _ in parts),
+            key=lambda worker: worker.started_at,
+        )
+
+    def _look(self) -> tuple[Table, list[tuple[Table, bool]]]:
+        """What is retired, and the others' rows, as of one moment."""
+        for attempt in range(_LOOKS):
+            before = self._retired_version()
+            retired, merged = self._read_retired()
+            others = []
             for path, alive in self._workers():
-                if alive:
-                    _, pid, started_ms, _ = path.name.split("-")
-                    found.append(Worker(int(pid), int(started_ms) / 1000))
-        return sorted(found, key=lambda worker: worker.started_at)
+                if path.name != self._name and path.name not in merged:
+                    with suppress(FileNotFoundError):
+                        others.append((decode(path.read_bytes()), alive))
+            if before == self._retired_version() or attempt == _LOOKS - 1:
+                break
+        return retired, others
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Alone in the directory."""
+    def _locked(self, seconds: float) -> Iterator[bool]:
+        """Alone in the directory, if that can be had in time."""
         with (self.path / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            deadline = time.monotonic() + seconds
+            while not (alone := _may_lock(lock, fcntl.LOCK_EX)) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            yield alone
 
     def _create(self, size: int) -> int:
         descriptor = os.open(self.path / self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.ftruncate(descriptor, size)  # sparse: what is not used takes no room
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Really: a page that a full disk has no room for would end the process when it is first written to.
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError:
+            os.close(descriptor)
+            (self.path / self._name).unlink(missing_ok=True)
+            raise
         return descriptor
 
     def _workers(self) -> Iterator[tuple[Path, bool]]:
@@ -105,24 +134,28 @@ class WorkerDirectory:
                 yield path, True
                 continue
             with suppress(FileNotFoundError), path.open("rb") as file:
-                yield path, not _may_lock(file)
+                # Shared, so that two who look at the same time do not take each other for the worker.
+                yield path, not _may_lock(file, fcntl.LOCK_SH)
 
     def _retire(self) -> None:
-        """Adds what ended workers have left to what others had left before, each once."""
-        ended = [path for path, alive in self._workers() if not alive]
-        if not ended:
+        """Adds what ended workers have left to what others had left before, each once; unless another does."""
+        if all(alive for _, alive in self._workers()):
             return
-        table, merged = self._read_retired()
-        for path in ended:
-            if path.name not in merged:
-                merge(table, self._read(path), self._families, alive=False)
-        # With the names inside, a crash before the files are gone counts nothing twice.
-        names = json.dumps([path.name for path in ended]).encode()
-        new = self.path / f"{_RETIRED}.new"
-        new.write_bytes(names + b"\n" + encode(table))
-        new.replace(self.path / _RETIRED)
-        for path in ended:
-            path.unlink(missing_ok=True)
+        with self._locked(0) as alone:
+            ended = [path for path, alive in self._workers() if not alive]
+            if not alone or not ended:
+                return
+            table, merged = self._read_retired()
+            for path in ended:
+                if path.name not in merged:
+                    merge(table, decode(path.read_bytes()), self._families, alive=False)
+            # With the names inside, a crash before the files are gone counts nothing twice.
+            names = json.dumps([path.name for path in ended]).encode()
+            new = self.path / f"{_RETIRED}.new"
+            new.write_bytes(names + b"\n" + encode(table))
+            new.replace(self.path / _RETIRED)
+            for path in ended:
+                path.unlink(missing_ok=True)
 
     def _read_retired(self) -> tuple[Table, list[str]]:
         try:
@@ -131,8 +164,12 @@ class WorkerDirectory:
             return {}, []
         return decode(data), json.loads(names)
 
-    def _read(self, path: Path) -> Table:
-        return decode(path.read_bytes())
+    def _retired_version(self) -> tuple[int, int] | None:
+        try:
+            status = (self.path / _RETIRED).stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def _empty(self) -> None:
         for path in self.path.iterdir():
@@ -140,9 +177,9 @@ class WorkerDirectory:
                 path.unlink()
 
 
-def _may_lock(file: IO[bytes]) -> bool:
+def _may_lock(file: IO[bytes] | IO[str], kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
