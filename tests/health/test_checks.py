@@ -98,16 +98,6 @@ async def test_whatever_raises_is_an_error(
         assert later["observed_at"] >= found["observed_at"]
 
 
-async def test_a_coroutine_that_exits_does_not_end_the_server(open_health: OpenHealth) -> None:
-    """SystemExit in a coroutine function is a failure like any other."""
-
-    async def exits() -> None:
-        raise SystemExit
-
-    async with open_health(HealthCheck("mine", exits, period=0.02)) as patient:
-        await patient.until("mine", "error", "raised SystemExit")
-
-
 async def test_a_critical_check_decides(open_health: OpenHealth) -> None:
     """A critical check that fails turns readiness and health to 503, liveness never; and back."""
     broken = threading.Event()

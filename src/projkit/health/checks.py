@@ -25,13 +25,13 @@ _MOST_DATA_BYTES: Final = 16_384
 class CheckFailedError(Exception):
     """Raised by a check to say why it fails: unlike any other exception's, its text is shown to who may see it.
 
-    ``data`` is what was measured all the same: an object of JSON.
+    ``detail`` may be anything that has a text; ``data`` is what was measured all the same: an object of JSON.
     """
 
-    def __init__(self, detail: str, data: Mapping[str, Any] | None = None) -> None:
-        self.detail = detail
+    def __init__(self, detail: object, data: Mapping[str, Any] | None = None) -> None:
+        self.detail = text_of(detail)
         self.data = data
-        super().__init__(detail)
+        super().__init__(self.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,12 @@ class HealthCheck:
             raise ConfigurationError(
                 f"the health check {name} needs a function to call, not {type(self.function).__name__}"
             )
+        for function in (self.function, self._own_call):
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise ConfigurationError(
+                    f"the health check {name} is a generator function, of which a call runs nothing; "
+                    "let it return instead of yield"
+                )
         for field in ("timeout", "period"):
             value: object = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86_400:
@@ -81,14 +87,16 @@ class HealthCheck:
     @property
     def is_coroutine_function(self) -> bool:
         """Whether calling it only makes a coroutine, and so takes no time."""
-        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(
-            getattr(self.function, "__call__", None)  # noqa: B004  # an object's own, as in functools.partial
-        )
+        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(self._own_call)
 
     @property
     def stale_seconds(self) -> float:
         """How old an observation may be; a check that takes longer than its period has that much more."""
         return STALE_PERIODS * max(self.period, self.timeout)
+
+    @property
+    def _own_call(self) -> object:
+        return getattr(self.function, "__call__", None)  # noqa: B004  # an object's own, as in functools.partial
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +115,14 @@ def read_result(result: object) -> tuple[str, Mapping[str, Any] | None]:
     """The detail and the data that a check has returned.
 
     Raises:
-        CheckFailedError: it returned False, or what is no JSON.
+        CheckFailedError: it returned False, what is no JSON, or work that nobody does.
     """
     if result is False:
         raise CheckFailedError("returned False")
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise CheckFailedError(f"returned a {type(result).__name__} that nobody runs")
     if isinstance(result, str):
         return shortened(result), None
     if isinstance(result, Mapping):
@@ -119,21 +131,39 @@ def read_result(result: object) -> tuple[str, Mapping[str, Any] | None]:
 
 
 def readable(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data, if it can be shown.
+    """The data as it is now, if it can be shown: a copy, whatever becomes of what was given.
 
     Raises:
         CheckFailedError: it is no JSON, or too much.
     """
     try:
-        size = len(orjson.dumps(dict(data)))
-    except (TypeError, ValueError):
-        raise CheckFailedError("returned what cannot be written as JSON") from None
-    if size > _MOST_DATA_BYTES:
+        written = orjson.dumps(dict(data), default=_plain)
+    except Exception as error:  # a mapping of the host's may raise anything at all
+        raise CheckFailedError("returned what cannot be written as JSON") from error
+    if len(written) > _MOST_DATA_BYTES:
         raise CheckFailedError(f"returned more than {_MOST_DATA_BYTES} bytes of JSON")
-    return data
+    copy: Mapping[str, Any] = orjson.loads(written)
+    return copy
 
 
-def shortened(detail: str) -> str:
+def shortened(detail: object) -> str:
     """A detail that is no longer than anybody reads, on one line and of printable characters."""
-    line = "".join(each if each.isprintable() else " " for each in detail[: _LONGEST_DETAIL + 1])
+    line = "".join(each if each.isprintable() else " " for each in text_of(detail)[: _LONGEST_DETAIL + 1])
     return line if len(line) <= _LONGEST_DETAIL else line[: _LONGEST_DETAIL - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def text_of(value: object) -> str:
+    """The text of anything; of what has none, or fails to tell it, the name of its class."""
+    if isinstance(value, str):
+        return value
+    try:
+        text = str(value)
+    except BaseException:  # the host's own code, which may raise anything at all
+        text = ""
+    return text or type(value).__name__
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")

@@ -1,6 +1,7 @@
 """One run of a check: on the event loop, or in a thread; bounded by nothing but its caller's patience.
 
 Rules:
+- whatever a check raises is an Exception here, since KeyboardInterrupt in a task would end the event loop;
 - a coroutine's steps are timed, since a step that takes long has kept the whole event loop waiting;
 - given up, a coroutine is cancelled once, and a thread, which nobody can end, is left to itself;
 - dropped (its event loop closes), a coroutine that ignored its cancellation is not asked again, but left;
@@ -11,7 +12,7 @@ import asyncio
 import inspect
 import threading
 import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import Context
 from time import perf_counter
@@ -46,8 +47,8 @@ class Run:
         self.given_up = True
         self.task.cancel()
 
-    async def _on_loop(self, function: Callable[[], Any]) -> Any:
-        return await self._timed(function())
+    async def _on_loop(self, function: Callable[[], Awaitable[Any]]) -> Any:
+        return await _steps(self, _call(function))
 
     async def _from_thread(self, check: HealthCheck) -> Any:
         loop = asyncio.get_running_loop()
@@ -78,16 +79,16 @@ class Run:
         if self.given_up:
             _close(result)
             raise TimeoutError
-        return await self._timed(result)
+        return await _steps(self, _call(lambda: result))
 
-    async def _timed(self, awaitable: Awaitable[Any]) -> Any:
-        return await _steps(self, awaitable)
+
+async def _call(function: Callable[[], Awaitable[Any]]) -> Any:
+    return await function()
 
 
 @types.coroutine
-def _steps(run: Run, awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
+def _steps(run: Run, steps: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
     """Awaits in the caller's place and times each step between two waits."""
-    steps: Any = awaitable if inspect.iscoroutine(awaitable) else awaitable.__await__()
     error: BaseException | None = None
     cancelled = False
     while True:
@@ -96,8 +97,10 @@ def _steps(run: Run, awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
             waits_for = steps.send(None) if error is None else steps.throw(error)
         except StopIteration as end:
             return end.value
-        except SystemExit as end:  # it would end the server
-            raise CheckFailedError("raised SystemExit") from end
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as end:
+            raise _as_exception(end) from end
         finally:
             run.longest_step = max(run.longest_step, perf_counter() - started)
         try:

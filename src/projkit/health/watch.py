@@ -17,6 +17,7 @@ from projkit.health.checks import (
     read_result,
     readable,
     shortened,
+    text_of,
 )
 from projkit.health.runs import Run
 
@@ -40,6 +41,8 @@ class Watch:
         self._since = self._loop.time()
         self._run: Run | None = None
         self.task = self._loop.create_task(self._watch(), context=Context())
+        # However it ends, also before its first step: nobody waits for a look that never comes.
+        self.task.add_done_callback(lambda _: self.first_look.set())
 
     @property
     def good_until(self) -> float:
@@ -94,14 +97,14 @@ class Watch:
         return bool(done)
 
     def _read(self, run: Run, elapsed: float) -> None:
-        cause: Exception | None = None
+        cause: BaseException | None = None
         detail, data = "", None
         status: Literal["ok", "error"] = "ok"
         try:
             detail, data = read_result(run.task.result())
         except asyncio.CancelledError:
             status, detail = "error", "was cancelled"
-        except Exception as error:  # a check may raise anything at all
+        except BaseException as error:  # a check may raise anything at all, and so may what it returns
             status, cause = "error", error
             detail, data = _explain(error)
         if run.longest_step > _LONG_STEP_SECONDS:
@@ -117,37 +120,44 @@ class Watch:
         elapsed: float,
         detail: str,
         data: Mapping[str, Any] | None = None,
-        cause: Exception | None = None,
+        cause: BaseException | None = None,
     ) -> None:
         before = "ok" if self.latest is None else self.latest.status
         self.latest = Observation(status, self._loop.time(), utc_now(), elapsed * 1000, detail, data)
-        if status != before:
-            if status == "ok":
-                logger.info("the health check %s is well again", self.check.name)
-            else:
-                _log_failure(self.check.name, detail, cause)
         self._changed()
+        if status != before:
+            with suppress(Exception):  # a filter of the host's that fails is no reason to look no more
+                if status == "ok":
+                    logger.info("the health check %s is well again", self.check.name)
+                else:
+                    _log_failure(self.check.name, detail, cause)
 
 
-def _explain(error: Exception) -> tuple[str, Mapping[str, Any] | None]:
+def _explain(error: BaseException) -> tuple[str, Mapping[str, Any] | None]:
     """What may be shown of a failure: the kit's own words, and of anything else no more than its kind."""
-    if isinstance(error, CheckFailedError):
-        data = None
-        if error.data is not None:
-            with suppress(CheckFailedError):
-                data = readable(error.data)
-        return shortened(error.detail), data
-    if isinstance(error, ProjkitError):
-        return shortened(error.detail), None
+    with suppress(BaseException):  # in a class of the host's own anything may raise
+        if isinstance(error, CheckFailedError):
+            return _told(error)
+        if isinstance(error, ProjkitError):
+            return shortened(error.detail), None
     return f"raised {type(error).__name__}", None
 
 
-def _log_failure(name: str, detail: str, cause: Exception | None) -> None:
+def _told(error: CheckFailedError) -> tuple[str, Mapping[str, Any] | None]:
+    if error.data is None:
+        return shortened(error.detail), None
+    try:
+        return shortened(error.detail), readable(error.data)
+    except CheckFailedError as unreadable:
+        return shortened(f"{unreadable.detail}; {text_of(error.detail)}"), None
+
+
+def _log_failure(name: str, detail: str, cause: BaseException | None) -> None:
     if cause is None or isinstance(cause, ProjkitError):
         logger.warning("the health check %s fails: %s", name, detail)
     elif isinstance(cause, CheckFailedError):
         reason = cause.__cause__
-        more = "" if reason is None else f" ({type(reason).__name__}: {reason})"
+        more = "" if reason is None else f" ({type(reason).__name__}: {shortened(reason)})"
         logger.warning("the health check %s fails: %s%s", name, detail, more)
     else:
         logger.warning("the health check %s fails: %s", name, detail, exc_info=cause)
