@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +72,8 @@ class Walled:
 @pytest.fixture(scope="session")
 def role(postgres: Postgres, worker_id: str) -> Iterator[str]:
     """A role that is neither a superuser nor bypasses row-level security."""
-    name = f"projkit_test_{os.getpid()}_{worker_id}_role"
+    # Modules of other folders that take this fixture over have a role of their own.
+    name = f"projkit_test_{os.getpid()}_{worker_id}_{secrets.token_hex(3)}_role"
     asyncio.run(administer(f"CREATE ROLE {name} LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '{_PASSWORD}'"))
     yield name
     asyncio.run(administer(f"DROP ROLE {name}"))

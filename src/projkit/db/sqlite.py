@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 import sqlalchemy as sa
@@ -70,7 +70,7 @@ class SqliteConnection:
         )
         try:
             with suppress_read_only():
-                connection.execute("PRAGMA journal_mode = WAL")
+                self._write_ahead(connection)
             # FULL: what was acknowledged is on the disk, also when the power goes.
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -78,6 +78,19 @@ class SqliteConnection:
             connection.close()
             raise
         return connection
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        """Two that turn a new file to WAL at once: one is told that it is locked, however long it would have waited."""
+        deadline = monotonic() + self._busy_seconds
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                    raise
+                sleep(0.01)
+            else:
+                return
 
     @property
     def is_open(self) -> bool:
