@@ -270,9 +270,9 @@ def test_rows_are_bounded() -> None:
     assert len(encode(table)) < FILE_BYTES / 2
 
 
-def test_a_full_file() -> None:
+def test_a_full_file(tmp_path: Path) -> None:
     """Where a file has no room left, counting goes on without it, and fails nobody."""
-    recorder = Recorder()
+    recorder = Recorder(tmp_path)
     cells = recorder.open()
     big = Family("big", FILE_BYTES // 8)
     row = cells.row(big, (), ())
@@ -303,9 +303,9 @@ def test_another_version(tmp_path: Path) -> None:
     other = WorkerDirectory(tmp_path, families, 65536)
     recorder = Recorder(tmp_path)
     recorder.request(GET, ROUTE, 200, 0.5)
-    from projkit.telemetry.cells import Cells
+    from projkit.telemetry.cells import CellFile, Cells
 
-    Cells(families.values(), other.buffer).row(families[HTTP.name], (GET, ROUTE, "200"), ())[0] = 99
+    Cells(families.values(), CellFile(other.buffer)).row(families[HTTP.name], (GET, ROUTE, "200"), ())[0] = 99
     assert requests(recorder) == 1
     assert recorder.read()[(HTTP.name, (GET, ROUTE, "200"))][MAX] == 0.5
     other.close()

@@ -186,7 +186,7 @@ class TimingMiddleware:
 
 def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> None:
     """Tells the recorder how an exchange went, and the log if it was slow."""
-    seconds = exchange.duration
+    seconds = exchange.seconds if exchange.seconds >= 0 else exchange.duration
     if exchange.gone or exchange.status == 0 or exchange.seconds < 0:
         exchange.status = CLIENT_CLOSED_REQUEST
         requests.disconnect(scope["method"], route)

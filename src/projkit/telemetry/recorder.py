@@ -11,7 +11,7 @@ from typing import Final
 from projkit.db.observer import Observed
 from projkit.errors import ConfigurationError
 from projkit.telemetry.buckets import BOUNDS
-from projkit.telemetry.cells import Cells, Family, Labels, Row, Table
+from projkit.telemetry.cells import CellFile, CellMemory, Cells, Family, Labels, Row, Table
 from projkit.telemetry.families import (
     ACTIVE,
     CREDENTIALS,
@@ -124,9 +124,9 @@ class Recorder:
                         "this process counts alone, since %s cannot be used: %s", self._path, error
                     )
             if self._directory is None:
-                self._cells = Cells(FAMILIES, memoryview(bytearray(FILE_BYTES)))
+                self._cells = Cells(FAMILIES, CellMemory())
             else:
-                self._cells = Cells(FAMILIES, self._directory.buffer, self._directory)
+                self._cells = Cells(FAMILIES, CellFile(self._directory.buffer), self._directory)
             self._active = self._cells.row(ACTIVE, (), ())
             self._wait = self._cells.row(POOL_WAIT, (), ())
         return self._cells
