@@ -1,7 +1,6 @@
 """Times what a host answers, as the kit's own routes are timed."""
 
 import logging
-from asyncio import CancelledError
 from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Final
@@ -34,10 +33,8 @@ class _HostExchange(Exchange):
         message = await self.receive()
         if message["type"] == "http.request":
             self.read = not message.get("more_body", False)
-        elif (
-            message["type"] == "http.disconnect" and self.seconds < 0
-        ):  # after the response every server says so
-            self.gone = True
+        elif message["type"] == "http.disconnect" and self.seconds < 0:
+            self.gone = True  # after the response every server says so
         return message
 
     def may_look(self) -> bool:
@@ -85,8 +82,6 @@ class HostTimingMiddleware:
             await self._app(scope, exchange.watched_receive, exchange.timed_send)
             if not exchange.complete and exchange.seconds < 0:
                 _fail(exchange)  # the server says 500 for an app that does not answer
-        except CancelledError:
-            raise
         except Exception as error:
             scope[ERROR_TYPE] = type(error).__name__
             _fail(exchange)

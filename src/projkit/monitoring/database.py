@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import INTERVAL
 from projkit.db.port import Database
 from projkit.db.statement import Statement
 from projkit.errors import ProjkitError
-from projkit.telemetry.buckets import SIZE, percentile
+from projkit.telemetry.buckets import SIZE, milliseconds, percentile
 from projkit.telemetry.cells import Table
 from projkit.telemetry.families import (
     DATABASE_ERRORS,
@@ -226,8 +226,8 @@ def _pool(table: Table) -> Pool:
         checked_out=states.get("checked_out", 0),
         overflow=states.get("overflow", 0),
         waiting=states.get("waiting", 0),
-        wait_p95_ms=_ms(percentile(waits, 0.95, waits[MAX])) if counted else None,
-        wait_max_ms=_ms(waits[MAX]) if counted else None,
+        wait_p95_ms=milliseconds(percentile(waits, 0.95, waits[MAX])) if counted else None,
+        wait_max_ms=milliseconds(waits[MAX]) if counted else None,
     )
 
 
@@ -242,8 +242,8 @@ def _statements(table: Table) -> list[StatementFigures]:
                     table=collection,
                     count=count,
                     mean_ms=round(cells[SUM] / count * 1000, 3),
-                    p50_ms=_ms(percentile(cells, 0.5, cells[MAX])),
-                    p95_ms=_ms(percentile(cells, 0.95, cells[MAX])),
+                    p50_ms=milliseconds(percentile(cells, 0.5, cells[MAX])),
+                    p95_ms=milliseconds(percentile(cells, 0.95, cells[MAX])),
                     max_ms=round(cells[MAX] * 1000, 3),
                 )
             )
@@ -261,10 +261,6 @@ def _slow_statements(table: Table) -> list[SlowStatement]:
         for (text,), (count, seconds, longest) in _rows(table, SLOW_STATEMENTS.name)
     ]
     return sorted(found, key=lambda each: -each.max_ms)
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def _json(value: Any) -> dict[str, int]:

@@ -10,6 +10,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
+from projkit.telemetry.buckets import milliseconds
+from projkit.telemetry.families import ACTIVE
 from projkit.telemetry.figures import Endpoints, Figures, endpoints_of, since, total_of
 from projkit.telemetry.history import History, Sample
 from projkit.telemetry.recorder import Recorder
@@ -148,7 +150,7 @@ class PerformanceReport:
             pid=os.getpid(),
             started_at=_time(started_at),
             slow_request_seconds=self._recorder.slow_seconds,
-            active_requests=int(table[("http_active", ())][0]),
+            active_requests=int(table[(ACTIVE.name, ())][0]),
             history=_moments(samples, total_of(now.values()), moment),
         )
 
@@ -185,9 +187,9 @@ def _summary(total: Figures, seconds: float) -> dict[str, Any]:
         "requests": total.requests,
         "errors": int(total.errors),
         "error_rate": round(total.error_rate, 6),
-        "p50_ms": _ms(total.percentile(0.5)),
-        "p95_ms": _ms(total.percentile(0.95)),
-        "p99_ms": _ms(total.percentile(0.99)),
+        "p50_ms": milliseconds(total.percentile(0.5)),
+        "p95_ms": milliseconds(total.percentile(0.95)),
+        "p99_ms": milliseconds(total.percentile(0.99)),
     }
 
 
@@ -198,11 +200,11 @@ def _shared(figures: Figures) -> dict[str, Any]:
         "error_rate": round(figures.error_rate, 6),
         "slow_requests": int(figures.slow),
         "client_disconnects": int(figures.disconnects),
-        "mean_ms": _ms(figures.seconds / requests if requests else None),
-        "p50_ms": _ms(figures.percentile(0.5)),
-        "p95_ms": _ms(figures.percentile(0.95)),
-        "p99_ms": _ms(figures.percentile(0.99)),
-        "max_ms": _ms(figures.longest if requests else None),
+        "mean_ms": milliseconds(figures.seconds / requests if requests else None),
+        "p50_ms": milliseconds(figures.percentile(0.5)),
+        "p95_ms": milliseconds(figures.percentile(0.95)),
+        "p99_ms": milliseconds(figures.percentile(0.99)),
+        "max_ms": milliseconds(figures.longest if requests else None),
     }
 
 
@@ -227,14 +229,10 @@ def _moments(samples: Sequence[Sample], now: Figures, now_at_ms: int) -> list[Mo
                 requests=came.requests,
                 errors=int(came.errors),
                 slow_requests=int(came.slow),
-                p95_ms=_ms(came.percentile(0.95)),
+                p95_ms=milliseconds(came.percentile(0.95)),
             )
         )
     return moments
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def _time(seconds: float) -> datetime:

@@ -60,3 +60,8 @@ def upper_bound(buckets: Sequence[float]) -> float | None:
         if buckets[index]:
             return BOUNDS[index] if index < len(BOUNDS) else float("inf")
     return None
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """As figures show it; None of nothing."""
+    return None if seconds is None else round(seconds * 1000, 3)

@@ -1,7 +1,7 @@
 """The kit's series for Prometheus, made of what the recorder has counted over all workers."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,10 +17,8 @@ from projkit.telemetry.families import (
     DISCONNECTS,
     EXCEPTIONS,
     HTTP,
-    LOGINS,
     POOL,
     POOL_WAIT,
-    REDIS,
     SLOW,
     STATEMENTS,
     SUM,
@@ -31,8 +29,6 @@ from projkit.telemetry.recorder import Recorder
 
 Rows = list[tuple[Labels, list[float]]]
 _ROWS_AT_ONCE: Final = 8
-# What is known at the moment of the scrape alone: further metrics.
-Look = Callable[[], Iterable[Metric]]
 
 _HISTOGRAMS: Final[Sequence[tuple[Family, str, str, tuple[str, ...]]]] = (
     (
@@ -48,12 +44,6 @@ _HISTOGRAMS: Final[Sequence[tuple[Family, str, str, tuple[str, ...]]]] = (
         ("operation", "collection"),
     ),
     (POOL_WAIT, "projkit_db_pool_wait_seconds", "How long statements waited for a connection.", ()),
-    (
-        REDIS,
-        "projkit_redis_operation_duration_seconds",
-        "Redis commands by how long they took.",
-        ("operation",),
-    ),
 )
 _COUNTERS: Final[Sequence[tuple[Family, str, str, tuple[str, ...]]]] = (
     (DISCONNECTS, "projkit_http_server_client_disconnects", "Clients that left unanswered.", ("method", "route")),
@@ -73,7 +63,6 @@ _COUNTERS: Final[Sequence[tuple[Family, str, str, tuple[str, ...]]]] = (
         "Unsafe requests with cookies, by what their CSRF token is checked by and what became of them.",
         ("mode", "outcome"),
     ),
-    (LOGINS, "projkit_auth_logins", "Attempts to log in, by how they ended.", ("outcome",)),
 )  # fmt: skip
 _GAUGES: Final[Sequence[tuple[Family, str, str, tuple[str, ...]]]] = (
     (ACTIVE, "projkit_http_server_active_requests", "Requests that are being answered.", ()),
@@ -91,9 +80,8 @@ class Piece(NamedTuple):
 class RecorderCollector(Collector):
     """Reads the recorder at each scrape."""
 
-    def __init__(self, recorder: Recorder, looks: Sequence[Look] = ()) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._looks = looks
 
     def collect(self) -> Iterator[Metric]:
         """All series, in the order in which they are documented."""
@@ -128,9 +116,6 @@ class RecorderCollector(Collector):
                     for values, cells in part:
                         metric.add_metric(values, cells[0])
                     yield Piece(metric, first)
-        for look in self._looks:
-            for found in look():
-                yield Piece(found, first=True)
 
 
 def _parts(rows: Rows) -> Iterator[tuple[Rows, bool]]:

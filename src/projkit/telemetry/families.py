@@ -29,14 +29,12 @@ POOL_WAIT: Final = Family("db_pool_wait", SIZE + 2, maxima=frozenset({MAX}))
 POOL: Final = Family("db_pool", gauge=True)  # state
 
 EXCEPTIONS: Final = Family("http_exceptions", limit=200)  # route, class
-REDIS: Final = Family("redis", SIZE + 2, maxima=frozenset({MAX}), limit=50)  # command
 CREDENTIALS: Final = Family("auth_credentials", limit=100)  # transport, format, outcome
 CSRF_CHECKS: Final = Family("auth_csrf_checks", limit=20)  # mode, outcome
-LOGINS: Final = Family("auth_logins", limit=20)  # outcome
 
 FAMILIES: Final = (
     HTTP, DISCONNECTS, EXCEPTIONS, ACTIVE, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS, DATABASE_ERRORS, TRANSACTIONS,
-    POOL_WAIT, POOL, REDIS, CREDENTIALS, CSRF_CHECKS, LOGINS,
+    POOL_WAIT, POOL, CREDENTIALS, CSRF_CHECKS,
 )  # fmt: skip
 # Room for all rows of all families up to their limits, with their names; what is not used takes no memory.
 FILE_BYTES: Final = 4 * 1024 * 1024

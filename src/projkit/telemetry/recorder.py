@@ -23,14 +23,12 @@ from projkit.telemetry.families import (
     FILE_BYTES,
     HTTP,
     LAST_ERROR,
-    LOGINS,
     MAX,
     METHODS,
     OTHER,
     OTHER_METHOD,
     POOL,
     POOL_WAIT,
-    REDIS,
     SLOW,
     SLOW_STATEMENTS,
     STATEMENTS,
@@ -160,20 +158,18 @@ class Recorder:
 
     def begin(self) -> None:
         """A request has come."""
-        (self._active or self._opened_active())[0] += 1
+        (self._active or self._row(ACTIVE, (), ()))[0] += 1
 
     def end(self) -> None:
         """A request is over, however it went."""
-        (self._active or self._opened_active())[0] -= 1
+        (self._active or self._row(ACTIVE, (), ()))[0] -= 1
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
         cells = self._http.get((method, route, status))
         if cells is None:
             cells = self._new_http(method, route, status)
-        cells[bisect_left(BOUNDS, seconds)] += 1
-        cells[SUM] += seconds
-        cells[MAX] = max(cells[MAX], seconds)
+        _observe(cells, seconds)
         if status >= 500:
             cells[LAST_ERROR] = time.time()
         if seconds > self.slow_seconds:
@@ -194,7 +190,7 @@ class Recorder:
         """A request has failed in a way that nobody expected."""
         self._count(EXCEPTIONS, (route, error_type), (OTHER, OTHER))
 
-    # --- authentication and Redis
+    # --- authentication
 
     def credential(self, transport: str, format_: str, outcome: str) -> None:
         """A request brought a credential, or one of several."""
@@ -203,14 +199,6 @@ class Recorder:
     def csrf_check(self, mode: str, outcome: str) -> None:
         """An unsafe request with cookies was held against the rules of CSRF."""
         self._count(CSRF_CHECKS, (mode, outcome), (OTHER, outcome))
-
-    def login(self, outcome: str) -> None:
-        """Somebody has tried to log in."""
-        self._count(LOGINS, (outcome,), (OTHER,))
-
-    def redis_command(self, command: str, seconds: float) -> None:
-        """A Redis command has ended."""
-        _observe(self._row(REDIS, (command,), (OTHER,)), seconds)
 
     # --- the database (projkit.db.observer.Observer)
 
@@ -221,9 +209,7 @@ class Recorder:
             labels = (statement.operation, statement.collection)
             cells = self.open().row(STATEMENTS, labels, (OTHER, OTHER))
             self._statements[statement] = cells
-        cells[bisect_left(BOUNDS, seconds)] += 1
-        cells[SUM] += seconds
-        cells[MAX] = max(cells[MAX], seconds)
+        _observe(cells, seconds)
         if seconds > _SLOW_STATEMENT_SECONDS:
             text = " ".join(statement.sql.split())[:_LONGEST_TEXT]
             slow = self.open().row(SLOW_STATEMENTS, (text,), (OTHER,))
@@ -239,14 +225,7 @@ class Recorder:
 
     def waited(self, seconds: float) -> None:
         """A statement or transaction has waited so long for its connection."""
-        cells = self._wait
-        if cells is None:
-            self.open()
-            cells = self._wait
-            assert cells is not None  # noqa: S101  # open() has made it
-        cells[bisect_left(BOUNDS, seconds)] += 1
-        cells[SUM] += seconds
-        cells[MAX] = max(cells[MAX], seconds)
+        _observe(self._wait or self._row(POOL_WAIT, (), ()), seconds)
 
     def pool(self, states: dict[str, int]) -> None:
         """How many connections of this worker are in each state."""
@@ -258,11 +237,6 @@ class Recorder:
 
     def _row(self, family: Family, labels: Labels, overflow: Labels) -> Row:
         return self.open().row(family, labels, overflow)
-
-    def _opened_active(self) -> Row:
-        self.open()
-        assert self._active is not None  # noqa: S101  # open() has made it
-        return self._active
 
     def _new_http(self, method: str, route: str, status: int) -> Row:
         known = method if method in METHODS else OTHER_METHOD
