@@ -2,9 +2,11 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
+import nox.command
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
@@ -13,6 +15,7 @@ nox.options.sessions = ["tests", "lint", "types"]
 
 # A worker that has nothing left to do takes over from one that has: the slow tests stand together in their files.
 PARALLEL = ("-n", "2", "--dist", "worksteal")
+EVERY_DAY = ("--ignore=tests/hosts", "--ignore=tests/faults")
 LOCKS = ("nox", "tests", "hosts", "lint", "types", "bench", "load")
 
 
@@ -22,40 +25,48 @@ def install(session: nox.Session, lock: str) -> None:
     session.install("--quiet", "--no-deps", ".")
 
 
+def run_tests(session: nox.Session, *chosen: str, report: Sequence[str] = ()) -> None:
+    """Runs tests in parallel; what fails is run once more, alone.
+
+    The suites start servers, stop them and hold them to time limits: on a busy machine that fails now and then. What
+    is really broken fails alone as well, and whoever runs chosen tests sees them as they are.
+    """
+    if session.posargs:
+        session.run("pytest", *chosen, *session.posargs)
+        return
+    try:
+        session.run("pytest", *chosen, *PARALLEL, *report)
+    except nox.command.CommandFailed:
+        session.warn("Once more, alone, what failed; it is listed above")
+        session.run("pytest", *chosen, "--last-failed", "--last-failed-no-failures=none", "-rA")
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """The everyday suite, with branch coverage."""
     install(session, "tests")
-    arguments = session.posargs or [*PARALLEL, "--cov", "--cov-report=term"]
-    session.run("pytest", "--ignore=tests/hosts", "--ignore=tests/faults", *arguments)
+    run_tests(session, *EVERY_DAY, report=("--cov", "--cov-report=term"))
 
 
 @nox.session
 def hosts(session: nox.Session) -> None:
     """Every host on every server, over real HTTP."""
     install(session, "hosts")
-    session.run("pytest", "tests/hosts", *PARALLEL, *session.posargs)
+    run_tests(session, "tests/hosts")
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
     """Killed workers, stopped databases and Redises, cancelled requests, two workers at once."""
     install(session, "tests")
-    session.run("pytest", "tests/faults", *PARALLEL, *session.posargs)
+    run_tests(session, "tests/faults")
 
 
 @nox.session
 def properties(session: nox.Session) -> None:
     """What Hypothesis drives, with thirty times the examples of every day."""
     install(session, "tests")
-    chosen = (
-        "-m",
-        "hypothesis",
-        "--hypothesis-profile=thorough",
-        "--ignore=tests/hosts",
-        "--ignore=tests/faults",
-    )
-    session.run("pytest", *chosen, *PARALLEL, *session.posargs)
+    run_tests(session, "-m", "hypothesis", "--hypothesis-profile=thorough", *EVERY_DAY)
 
 
 @nox.session
