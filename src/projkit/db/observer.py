@@ -2,13 +2,7 @@
 
 from typing import Final, Protocol
 
-
-class Observed(Protocol):
-    """A statement as observers see it: never a value."""
-
-    operation: str  # SELECT, INSERT, …
-    collection: str  # the table, "" of none
-    sql: str
+from projkit.usage import Statement as Observed
 
 
 class Observer(Protocol):

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Final
 
-from projkit.db.port import USAGE
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.http.response import Header
 from projkit.http.timing import ERROR_TYPE, REQUEST_ID, UNKNOWN_ROUTE, Exchange, RequestIds, Requests, record
+from projkit.usage import USAGE
 
 logger: Final = logging.getLogger("projkit")
 
