@@ -194,15 +194,15 @@ class TimingMiddleware:
             # A client that went away has had no answer: the kit then sends none, or was cancelled.
             USAGE.reset(token)
             self._requests.end()
-            route = scope.get("projkit.route")
-            record(self._requests, scope, route or UNKNOWN_ROUTE, exchange)
+            route = scope.get("projkit.route") or UNKNOWN_ROUTE
+            record(self._requests, scope, route, exchange)
             if access_logger.isEnabledFor(logging.INFO):
-                line = fields(scope, route or UNKNOWN_ROUTE, exchange)
+                line = fields(scope, route, exchange)
                 access_logger.info(
                     "%(method)s %(route)s %(status)d %(duration_ms).1f ms %(request_id)s", line, extra=line
                 )
             if trace is not None:
-                trace.end(route, exchange.status, scope.get(ERROR_TYPE))
+                trace.end(exchange.status)
 
 
 def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> None:

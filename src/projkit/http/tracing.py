@@ -29,8 +29,14 @@ class RequestTrace(Protocol):
     def exemplar(self) -> str | None:
         """The trace id where the trace is kept, so that somebody may find it by that."""
 
-    def end(self, route: str | None, status: int, error_type: str | None) -> None:
-        """The request is over; ``route`` is the template below the kit's mount, None of an unknown path."""
+    def matched(self, route: str) -> None:
+        """The request's route is known: its template below the kit's mount. Before any part of the answer is sent."""
+
+    def failed(self, error_type: str) -> None:
+        """Nobody expected the request to fail as it did."""
+
+    def end(self, status: int) -> None:
+        """The request is over."""
 
 
 class Tracing(Protocol):

@@ -1,0 +1,149 @@
+"""Begins the traces of requests (:class:`projkit.http.tracing.Tracing`).
+
+Rules:
+- where the host's instrumentation has a span for the request, that is the request's span, and no other is made;
+- otherwise the kit makes one, with the TracerProvider that it was given or else the global one, if there is any;
+- nothing global is ever set, and nothing is asked of the environment;
+- probes and scrapes begin no traces of their own, and join one that a caller has begun;
+- what goes wrong in here costs a trace and never a request.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, TypeAlias
+
+from opentelemetry import context as contexts
+from opentelemetry import propagate, trace
+from opentelemetry.propagators import get_global_response_propagator
+from opentelemetry.semconv.schemas import Schemas
+from opentelemetry.trace import Span, SpanKind, Tracer, TracerProvider
+
+from projkit.http.client import ClientAddresses
+from projkit.http.request import Scope
+from projkit.http.tracing import RequestTrace
+from projkit.telemetry.attributes import method_of, name_of, request_attributes
+from projkit.telemetry.client_spans import Dependencies, RequestClientSpans
+from projkit.telemetry.families import UNKNOWN
+from projkit.telemetry.request_traces import Joined, NotRecorded, Recorded
+
+logger: Final = logging.getLogger("projkit")
+
+# As an object, or as a function that gives it when the kit starts.
+GivenTracerProvider: TypeAlias = TracerProvider | Callable[[], TracerProvider]
+
+_LOOK_AGAIN_SECONDS: Final = 1.0
+_MOUNTS: Final = 64
+# Samplers that look at the trace id alone, by the description that the specification gives them.
+_BLIND: Final = re.compile(
+    r"(?:ParentBased|root|(?:remote|local)Parent(?:Not)?Sampled|TraceIdRatioBased|Always(?:On|Off)Sampler|[{}:,.\de+-])+"
+)
+_NOBODY: Final = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
+
+
+class RequestTracing:
+    """Begins the traces of one kit's requests.
+
+    Attributes:
+        dependencies: what the kit asks, as client spans say.
+        attaches: whether something below a request that is not recorded wants to know so: a function of the host's, or
+            an instrumented driver, which would begin traces of its own.
+        quiet: the kit's paths that begin no traces.
+    """
+
+    def __init__(
+        self, provider: GivenTracerProvider | None, *, version: str, addresses: ClientAddresses
+    ) -> None:
+        self.dependencies = Dependencies()
+        self.attaches = True
+        self.quiet: frozenset[str] = frozenset()
+        self.parents: frozenset[bytes] = frozenset()
+        self._given = provider
+        self._version = version
+        self._addresses = addresses
+        self._tracer: Tracer | None = None
+        self._is_blind = False
+        self._look_at = float("-inf")
+        self._mounts: set[str] = set()
+        self._complained = False
+
+    def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
+        try:
+            span = trace.get_current_span()
+            if span is not trace.INVALID_SPAN and not span.get_span_context().is_remote:
+                return self._join(span, scope)
+            tracer = self._tracer or self._look()
+            if tracer is None or (scope["projkit.path"] in self.quiet and not has_parent):
+                return None
+            return self._begin(tracer, scope, has_parent=has_parent)
+        except Exception as error:
+            self._complain(error)
+            return None
+
+    def tracer(self) -> Tracer | None:
+        """Who makes the kit's spans; None where nobody does."""
+        return self._tracer or self._look()
+
+    def _look(self) -> Tracer | None:
+        """The tracer, once there is a provider: a host may set up its own after the kit was made."""
+        if (now := monotonic()) < self._look_at:
+            return None
+        self._look_at = now + _LOOK_AGAIN_SECONDS
+        given = self._given
+        provider = trace.get_tracer_provider() if given is None else given
+        if not isinstance(provider, TracerProvider):
+            provider = provider()
+        if isinstance(provider, _NOBODY):
+            return None
+        tracer = provider.get_tracer("projkit", self._version, schema_url=Schemas.V1_33_0.value)
+        sampler = getattr(tracer, "sampler", None)
+        self._is_blind = sampler is not None and _BLIND.fullmatch(sampler.get_description()) is not None
+        self.parents = frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
+        self._tracer = tracer
+        return tracer
+
+    def _join(self, span: Span, scope: Scope) -> RequestTrace:
+        # Its instrumentation answers with the header itself, if it was told to.
+        told = get_global_response_propagator() is None
+        if not span.is_recording():
+            return NotRecorded(span.get_span_context(), told=told)
+        tracer = self._tracer or self._look() or trace.NoOpTracer()
+        spans = RequestClientSpans(tracer, contexts.get_current(), self.dependencies)
+        return Joined(span, method_of(scope), self._mount_of(scope), spans, told=told)
+
+    def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace:
+        parent = propagate.extract(_carrier(scope, self.parents)) if has_parent else None
+        attributes = None if self._is_blind else request_attributes(scope, self._addresses)
+        method = method_of(scope)
+        span = tracer.start_span(name_of(method, None), parent, SpanKind.SERVER, attributes)
+        if not span.is_recording():
+            token = contexts.attach(trace.set_span_in_context(span, parent)) if self.attaches else None
+            return NotRecorded(span.get_span_context(), told=has_parent, token=token)
+        if attributes is None:
+            span.set_attributes(request_attributes(scope, self._addresses))
+        context = trace.set_span_in_context(span, parent)
+        spans = RequestClientSpans(tracer, context, self.dependencies)
+        return Recorded(span, method, self._mount_of(scope), spans, context)
+
+    def _mount_of(self, scope: Scope) -> str:
+        """What stands before the kit; a mount with parameters has one for each of their values, so only some count."""
+        mount: str = scope["root_path"]
+        if mount not in self._mounts:
+            if len(self._mounts) == _MOUNTS:
+                return "/" + UNKNOWN
+            self._mounts.add(mount)
+        return mount
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            logger.warning("requests are answered without traces: %s: %s", type(error).__name__, error)
+
+
+def _carrier(scope: Scope, names: frozenset[bytes]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        if name in names:
+            found.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return found
