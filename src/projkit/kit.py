@@ -56,10 +56,13 @@ from projkit.redis.connect import RedisClient, open_redis
 from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
+from projkit.telemetry.client_spans import dependencies_of
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.host_routes import HostRoutes
 from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.snapshot import Facts
+from projkit.telemetry.tracing import GivenTracerProvider, RequestTracing
 from projkit.validating import Validating
 from projkit.web import pages
 from projkit.web import routes as web
@@ -85,6 +88,8 @@ class ProjKit:
             coroutine function; None means nobody.
         csrf_check: the host's own check of a request's CSRF token, in place of the kit's.
         celery_app: the host's ``celery.Celery``, or a function that gives it, for the health check of its workers.
+        tracer_provider: makes the kit's spans, or a function that gives it; by default OpenTelemetry's global one, if
+            the host has set any. Nothing global is ever set.
         clock: the time that rows are dated by.
 
     Raises:
@@ -101,6 +106,7 @@ class ProjKit:
         get_principal: GetPrincipal | None = None,
         csrf_check: CsrfCheck | None = None,
         celery_app: CeleryApp | None = None,
+        tracer_provider: GivenTracerProvider | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self.settings = settings or Settings()
@@ -113,15 +119,24 @@ class ProjKit:
         self._host_login = authenticate
         self._get_principal = get_principal
         self._csrf_check = csrf_check
-        self.registry = KitRegistry(RecorderCollector(self._recorder))
+        self.registry = KitRegistry(
+            RecorderCollector(self._recorder, Facts(__version__, self.settings.legacy_sunset))
+        )
+        # The scrape without a question, for a port that only Prometheus reaches.
+        self.metrics_app: ASGIApp = telemetry.MetricsApp(self.registry)
+        self._addresses = ClientAddresses(self.settings.trusted_proxies)
+        self._tracing = RequestTracing(tracer_provider, version=__version__, addresses=self._addresses)
         self._clock = clock
-        self._health = Health(self.settings, has_redis=redis is not None, celery_app=celery_app)
+        self._health = Health(
+            self.settings, has_redis=redis is not None, celery_app=celery_app, observer=self._recorder
+        )
         brought = {
             "engine": engine,
             "redis": redis,
             "authenticate": authenticate,
             "get_principal": get_principal,
             "celery_app": celery_app,
+            "tracer_provider": tracer_provider,
         }
         self._monitoring = Monitoring(
             self.settings,
@@ -145,7 +160,7 @@ class ProjKit:
             host_decides=get_principal is not None, host_checks_csrf=csrf_check is not None,
         )  # fmt: skip
         self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
-        self._app = EntryShim(TimingMiddleware(self._application, self._recorder), self._owns)
+        self._app = EntryShim(TimingMiddleware(self._application, self._recorder, self._tracing), self._owns)
         self.projects = Projects(self._started_projects)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -281,7 +296,7 @@ class ProjKit:
             require_if_match=self.settings.require_if_match,
             put_merges=self.settings.put_mode == "merge",
         )
-        addresses = ClientAddresses(self.settings.trusted_proxies)
+        addresses = self._addresses
         admission = Admission(self.settings, addresses)
         cookies = Cookies(self.settings, cookie_names(self.settings), addresses, f"{prefix}/auth")
         auth = AuthRoutes(lambda: self._lifecycle.get().auth.services, self.settings, cookies, addresses)
@@ -302,6 +317,7 @@ class ProjKit:
         validations = validation.endpoints(prefix, self._validations, admission.monitoring)
         self._recorder.quick = frozenset(each.path for each in probes)
         self._recorder.probes = self._recorder.quick | {each.path for each in validations}
+        self._tracing.quiet = self._recorder.quick | {self.settings.metrics_path}
         api = [
             *routes.endpoints(),
             *auth.endpoints(),
@@ -350,6 +366,10 @@ class ProjKit:
         except ProjkitError as error:
             self._health.cannot_start(error)
             raise
+        self._tracing.expect(
+            dependencies_of(self.settings, engine, redis),
+            calls_host=any((self._host_login, self._get_principal, self._csrf_check, engine)),
+        )
         service = ProjectService(
             database, self._tables, cursors=CursorCodec(partial(keys.secrets, _CURSOR_KEY)), clock=self._clock
         )
@@ -363,6 +383,9 @@ class ProjKit:
             clock=utc_now,  # tokens go by the real time, whatever rows are dated by
             count=self._recorder.credential,
             count_csrf=self._recorder.csrf_check,
+            count_login=self._recorder.login,
+            count_refresh=self._recorder.refresh,
+            redis_observer=self._recorder,
             authenticate=self._host_login,
             csrf_check=self._csrf_check,
         )

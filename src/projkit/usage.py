@@ -16,7 +16,12 @@ class ClientSpans(Protocol):
     """Makes spans of what a traced request asks of others; times are those of :func:`time.perf_counter`."""
 
     def statement(
-        self, statement: Statement, started: float, ended: float, rows: int | None, error: BaseException | None
+        self,
+        statement: Statement,
+        started: float,
+        ended: float,
+        rows: int | None,
+        error: BaseException | None,
     ) -> None:
         """A database statement has ended; ``rows`` is how many came back, None where nobody knows."""
 
@@ -50,4 +55,3 @@ def spans() -> ClientSpans | None:
     """Who makes spans for the request under way, if it is traced."""
     usage = USAGE.get()
     return None if usage is None else usage.spans
-

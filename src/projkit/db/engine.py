@@ -16,10 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool, QueuePool
 
 from projkit.db.errors import is_retriable, translate_engine, unavailable
-from projkit.db.observer import NOBODY, Observed, Observer
+from projkit.db.observer import NOBODY, Observer
 from projkit.db.port import Queries, T, Transaction, observed, rows_in
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Params, Row, Statement, engine_params
+from projkit.usage import Statement as Shown
 from projkit.usage import account
 
 _ATTEMPTS: Final = 3
@@ -188,5 +189,5 @@ class _EngineTransaction:
                     statement.for_engine(), [engine_params(each) for each in params]
                 )
 
-    def _shown(self, statement: Statement) -> Observed:
+    def _shown(self, statement: Statement) -> Shown:
         return statement.for_postgresql() if self._postgresql else statement.for_sqlite()

@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Protocol, Self, TypeVar
 
-from projkit.db.observer import Observed, Observer
+from projkit.db.observer import Observer
 from projkit.db.statement import Params, Row, Statement
+from projkit.usage import Statement as Shown
 from projkit.usage import spans
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class observed:  # noqa: N801 - reads as the verb that it is
 
     __slots__ = ("_observer", "_started", "_statement", "rows")
 
-    def __init__(self, observer: Observer, statement: Observed) -> None:
+    def __init__(self, observer: Observer, statement: Shown) -> None:
         self._observer = observer
         self._statement = statement
         self.rows: int | None = None
@@ -52,7 +53,7 @@ def rows_in(result: object) -> int:
 
 def report(
     observer: Observer,
-    statement: Observed,
+    statement: Shown,
     started: float,
     ended: float,
     rows: int | None,

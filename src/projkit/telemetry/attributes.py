@@ -18,9 +18,11 @@ from opentelemetry.semconv.attributes.network_attributes import (
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
+from redis.asyncio import Redis
 
 from projkit.http.client import ClientAddresses
 from projkit.http.request import Scope
+from projkit.redis.connect import RedisClient
 from projkit.telemetry.families import METHODS, OTHER_METHOD
 
 Attributes = dict[str, str | int]
@@ -94,13 +96,14 @@ def database_attributes(dialect: str, url: str) -> Attributes:
     return found
 
 
-def redis_attributes(url: str | None) -> Attributes:
-    """Which Redis it is; of several servers none is named, and of a host's own client nothing is known."""
+def redis_attributes(client: RedisClient) -> Attributes:
+    """Which Redis it is; of a Cluster's nodes and of masters that Sentinels name none is."""
     found: Attributes = {db.DB_SYSTEM_NAME: "redis"}
-    parts = None if url is None else _split(url)
-    if parts is not None and "," not in parts.netloc and "+" not in parts.scheme:
-        found |= _address(parts, 6379)
-        found[db.DB_NAMESPACE] = parts.path.strip("/") or "0"
+    if isinstance(client, Redis):
+        options = client.connection_pool.connection_kwargs
+        if isinstance(host := options.get("host"), str):
+            found |= {SERVER_ADDRESS: host, SERVER_PORT: int(options.get("port", 6379))}
+        found[db.DB_NAMESPACE] = str(options.get("db", 0))
     return found
 
 

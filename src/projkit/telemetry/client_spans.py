@@ -10,8 +10,16 @@ from opentelemetry.semconv.attributes import db_attributes as db
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from projkit.telemetry.attributes import DB_RESPONSE_RETURNED_ROWS, Attributes
+from projkit.redis.connect import RedisClient
+from projkit.settings import Settings
+from projkit.telemetry.attributes import (
+    DB_RESPONSE_RETURNED_ROWS,
+    Attributes,
+    database_attributes,
+    redis_attributes,
+)
 from projkit.usage import Statement
 
 _FAILED: Final = Status(StatusCode.ERROR)
@@ -19,20 +27,38 @@ _FAILED: Final = Status(StatusCode.ERROR)
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a kit asks, as its spans say; None where somebody else makes spans of it already."""
+    """What a kit asks, as its spans say; None of what there is none of.
+
+    ``elsewhere`` is whether OpenTelemetry's own instrumentation makes spans of some of it, which then is left to that.
+    """
 
     database: Attributes | None = None
     redis: Attributes | None = None
+    elsewhere: bool = False
 
 
-def asyncpg_is_instrumented() -> bool:
-    """Whether OpenTelemetry's own instrumentation makes spans of each statement."""
-    return hasattr(asyncpg.Connection.fetchrow, "__wrapped__")
+def dependencies_of(
+    settings: Settings, engine: AsyncEngine | None, redis: RedisClient | None
+) -> Dependencies:
+    """What a kit asks: with a host's ``engine``, through that; ``redis`` whoever's it is."""
+    dialect: str = settings.dialect
+    url = settings.database_url
+    if engine is not None:
+        dialect, url = engine.dialect.name, engine.url.render_as_string(hide_password=True)
+    sees_statements = dialect == "postgresql" and hasattr(asyncpg.Connection.fetchrow, "__wrapped__")
+    sees_statements = sees_statements or (engine is not None and _is_instrumented(engine))
+    sees_commands = redis is not None and hasattr(Redis.execute_command, "__wrapped__")
+    return Dependencies(
+        database=None if sees_statements else database_attributes(dialect, url),
+        redis=None if redis is None or sees_commands else redis_attributes(redis),
+        elsewhere=sees_statements or sees_commands,
+    )
 
 
-def redis_is_instrumented() -> bool:
-    """Whether OpenTelemetry's own instrumentation makes spans of each command."""
-    return hasattr(Redis.execute_command, "__wrapped__")
+def _is_instrumented(engine: AsyncEngine) -> bool:
+    """Whether OpenTelemetry listens to the engine's statements."""
+    listeners = engine.sync_engine.dispatch.before_cursor_execute
+    return any("opentelemetry" in type(getattr(each, "__self__", None)).__module__ for each in listeners)
 
 
 class RequestClientSpans:
@@ -47,7 +73,12 @@ class RequestClientSpans:
         self._offset = time.time_ns() - time.perf_counter_ns()
 
     def statement(
-        self, statement: Statement, started: float, ended: float, rows: int | None, error: BaseException | None
+        self,
+        statement: Statement,
+        started: float,
+        ended: float,
+        rows: int | None,
+        error: BaseException | None,
     ) -> None:
         """A span of a database statement: its text has placeholders where its values were."""
         if self._dependencies.database is None:

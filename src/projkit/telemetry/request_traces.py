@@ -1,17 +1,27 @@
 """A request's trace as the timing middleware sees it (:class:`projkit.http.tracing.RequestTrace`)."""
 
-from contextvars import Token
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry import context as contexts
 from opentelemetry.context import Context
 from opentelemetry.semconv.attributes import http_attributes as http
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, format_span_id, format_trace_id
+from opentelemetry.trace import (
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    format_span_id,
+    format_trace_id,
+)
 
 from projkit.http.timing import CLIENT_CLOSED_REQUEST
 from projkit.telemetry.attributes import name_of
 from projkit.usage import ClientSpans
+
+if TYPE_CHECKING:
+    from contextvars import Token
 
 _FAILED: Final = Status(StatusCode.ERROR)
 
@@ -53,9 +63,7 @@ class Joined:
 
     __slots__ = ("_method", "_mount", "_span", "client_spans", "response_header", "span_context")
 
-    def __init__(
-        self, span: Span, method: str, mount: str, client_spans: ClientSpans, *, told: bool
-    ) -> None:
+    def __init__(self, span: Span, method: str, mount: str, client_spans: ClientSpans, *, told: bool) -> None:
         self._span = span
         self._method = method
         self._mount = mount

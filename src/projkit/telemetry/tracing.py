@@ -10,13 +10,13 @@ Rules:
 
 import logging
 import re
+import sys
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, TypeAlias
 
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
-from opentelemetry.propagators import get_global_response_propagator
 from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import Span, SpanKind, Tracer, TracerProvider
 
@@ -43,22 +43,15 @@ _NOBODY: Final = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
 
 
 class RequestTracing:
-    """Begins the traces of one kit's requests.
-
-    Attributes:
-        dependencies: what the kit asks, as client spans say.
-        attaches: whether something below a request that is not recorded wants to know so: a function of the host's, or
-            an instrumented driver, which would begin traces of its own.
-        quiet: the kit's paths that begin no traces.
-    """
+    """Begins the traces of one kit's requests; ``quiet`` are the kit's paths that begin none."""
 
     def __init__(
         self, provider: GivenTracerProvider | None, *, version: str, addresses: ClientAddresses
     ) -> None:
-        self.dependencies = Dependencies()
-        self.attaches = True
         self.quiet: frozenset[str] = frozenset()
         self.parents: frozenset[bytes] = frozenset()
+        self._dependencies = Dependencies()
+        self._attaches = True
         self._given = provider
         self._version = version
         self._addresses = addresses
@@ -67,6 +60,15 @@ class RequestTracing:
         self._look_at = float("-inf")
         self._mounts: set[str] = set()
         self._complained = False
+
+    def expect(self, dependencies: Dependencies, *, calls_host: bool) -> None:
+        """Says what requests will ask, and whether functions of the host's are among it.
+
+        Those, and drivers that are instrumented, must see that a request is not recorded, or they would begin traces of
+        their own; otherwise nobody looks, and that is a microsecond.
+        """
+        self._dependencies = dependencies
+        self._attaches = calls_host or dependencies.elsewhere
 
     def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         try:
@@ -105,11 +107,11 @@ class RequestTracing:
 
     def _join(self, span: Span, scope: Scope) -> RequestTrace:
         # Its instrumentation answers with the header itself, if it was told to.
-        told = get_global_response_propagator() is None
+        told = _has_no_response_propagator()
         if not span.is_recording():
             return NotRecorded(span.get_span_context(), told=told)
         tracer = self._tracer or self._look() or trace.NoOpTracer()
-        spans = RequestClientSpans(tracer, contexts.get_current(), self.dependencies)
+        spans = RequestClientSpans(tracer, contexts.get_current(), self._dependencies)
         return Joined(span, method_of(scope), self._mount_of(scope), spans, told=told)
 
     def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace:
@@ -118,12 +120,12 @@ class RequestTracing:
         method = method_of(scope)
         span = tracer.start_span(name_of(method, None), parent, SpanKind.SERVER, attributes)
         if not span.is_recording():
-            token = contexts.attach(trace.set_span_in_context(span, parent)) if self.attaches else None
+            token = contexts.attach(trace.set_span_in_context(span, parent)) if self._attaches else None
             return NotRecorded(span.get_span_context(), told=has_parent, token=token)
         if attributes is None:
             span.set_attributes(request_attributes(scope, self._addresses))
         context = trace.set_span_in_context(span, parent)
-        spans = RequestClientSpans(tracer, context, self.dependencies)
+        spans = RequestClientSpans(tracer, context, self._dependencies)
         return Recorded(span, method, self._mount_of(scope), spans, context)
 
     def _mount_of(self, scope: Scope) -> str:
@@ -139,6 +141,12 @@ class RequestTracing:
         if not self._complained:
             self._complained = True
             logger.warning("requests are answered without traces: %s: %s", type(error).__name__, error)
+
+
+def _has_no_response_propagator() -> bool:
+    """Whether no instrumentation was told to answer with the header; they share one place to look."""
+    shared = sys.modules.get("opentelemetry.instrumentation.propagators")
+    return shared is None or shared.get_global_response_propagator() is None
 
 
 def _carrier(scope: Scope, names: frozenset[bytes]) -> dict[str, list[str]]:
