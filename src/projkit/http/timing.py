@@ -31,10 +31,21 @@ _BODIES: Final = frozenset({"http.response.body", "http.response.pathsend", "htt
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
+class RequestMeters(Protocol):
+    """Who else is told how long requests take."""
+
+    def request(self, scope: Scope, route: str, status: int, seconds: float) -> None:
+        """One was answered that nobody else counts."""
+
+
 class Requests(Protocol):
     """Who is told of requests."""
 
     slow_seconds: float
+
+    @property
+    def meters(self) -> RequestMeters | None:
+        """Who else is."""
 
     def begin(self) -> None:
         """One has come."""
@@ -212,8 +223,13 @@ def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> 
         exchange.status = CLIENT_CLOSED_REQUEST
         requests.disconnect(scope["method"], route)
     else:
-        trace_id = None if exchange.trace is None else exchange.trace.exemplar
-        requests.request(scope["method"], route, exchange.status, seconds, trace_id)
+        trace = exchange.trace
+        requests.request(
+            scope["method"], route, exchange.status, seconds, None if trace is None else trace.exemplar
+        )
+        # Whoever has begun the trace counts the request as well.
+        if requests.meters is not None and (trace is None or not trace.is_joined):
+            requests.meters.request(scope, route, exchange.status, seconds)
     if (error_type := scope.get(ERROR_TYPE)) is not None:
         requests.exception(route, error_type)
     if seconds > requests.slow_seconds:

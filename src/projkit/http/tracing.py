@@ -14,10 +14,12 @@ class RequestTrace(Protocol):
     """The trace of one request, from its beginning to its end.
 
     Attributes:
+        is_joined: whether somebody else has begun it, who then counts the request as well.
         response_header: the value of ``traceresponse`` (W3C Trace Context Level 2 §4), None where none is due.
         client_spans: makes spans of what the request asks of database and Redis; None where nobody would see them.
     """
 
+    is_joined: bool
     response_header: bytes | None
     client_spans: ClientSpans | None
 
@@ -45,13 +47,19 @@ class Tracing(Protocol):
     parents: frozenset[bytes]  # the headers in which a caller says which trace it is part of
 
     def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
-        """A request has come; None where nobody traces it. Must never raise."""
+        """A request to the kit has come; None where nobody traces it. Must never raise."""
+
+    def join(self, scope: Scope) -> RequestTrace | None:
+        """The trace that a host's own request is part of, as far as the host has begun one. Must never raise."""
 
 
 class _NoTracing:
     parents: frozenset[bytes] = frozenset()
 
     def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
+        return None
+
+    def join(self, scope: Scope) -> RequestTrace | None:
         return None
 
 

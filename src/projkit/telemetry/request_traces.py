@@ -29,11 +29,12 @@ _FAILED: Final = Status(StatusCode.ERROR)
 class NotRecorded:
     """A trace that is not kept: whoever wants to know gets its id, and nothing else comes of it."""
 
-    __slots__ = ("_token", "client_spans", "response_header", "span_context")
+    __slots__ = ("_token", "client_spans", "is_joined", "response_header", "span_context")
 
     def __init__(
-        self, span_context: SpanContext, *, told: bool, token: "Token[Context] | None" = None
+        self, span_context: SpanContext, *, is_joined: bool, told: bool, token: "Token[Context] | None" = None
     ) -> None:
+        self.is_joined = is_joined
         self.span_context = span_context
         self.client_spans: ClientSpans | None = None
         self.response_header = response_header(span_context) if told else None
@@ -61,10 +62,11 @@ class NotRecorded:
 class Joined:
     """The span of whoever has instrumented the host: the kit tells it the route, and hangs its own spans below."""
 
-    __slots__ = ("_method", "_mount", "_span", "client_spans", "response_header", "span_context")
+    __slots__ = ("_method", "_mount", "_span", "client_spans", "is_joined", "response_header", "span_context")
 
     def __init__(self, span: Span, method: str, mount: str, client_spans: ClientSpans, *, told: bool) -> None:
         self._span = span
+        self.is_joined = True
         self._method = method
         self._mount = mount
         self.span_context = span.get_span_context()
@@ -102,6 +104,7 @@ class Recorded(Joined):
         self, span: Span, method: str, mount: str, client_spans: ClientSpans, context: Context
     ) -> None:
         super().__init__(span, method, mount, client_spans, told=True)
+        self.is_joined = False
         self._error_type: str | None = None
         self._token = contexts.attach(context)
 

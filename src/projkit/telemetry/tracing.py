@@ -25,7 +25,7 @@ from projkit.http.request import Scope
 from projkit.http.tracing import RequestTrace
 from projkit.telemetry.attributes import method_of, name_of, request_attributes
 from projkit.telemetry.client_spans import Dependencies, RequestClientSpans
-from projkit.telemetry.families import UNKNOWN
+from projkit.telemetry.mounts import Mounts
 from projkit.telemetry.request_traces import Joined, NotRecorded, Recorded
 
 logger: Final = logging.getLogger("projkit")
@@ -34,7 +34,6 @@ logger: Final = logging.getLogger("projkit")
 GivenTracerProvider: TypeAlias = TracerProvider | Callable[[], TracerProvider]
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
-_MOUNTS: Final = 64
 # Samplers that look at the trace id alone, by the description that the specification gives them.
 _BLIND: Final = re.compile(
     r"(?:ParentBased|root|(?:remote|local)Parent(?:Not)?Sampled|TraceIdRatioBased|Always(?:On|Off)Sampler|[{}:,.\de+-])+"
@@ -46,7 +45,12 @@ class RequestTracing:
     """Begins the traces of one kit's requests; ``quiet`` are the kit's paths that begin none."""
 
     def __init__(
-        self, provider: GivenTracerProvider | None, *, version: str, addresses: ClientAddresses
+        self,
+        provider: GivenTracerProvider | None,
+        *,
+        version: str,
+        addresses: ClientAddresses,
+        mounts: Mounts,
     ) -> None:
         self.quiet: frozenset[str] = frozenset()
         self.parents: frozenset[bytes] = frozenset()
@@ -58,7 +62,7 @@ class RequestTracing:
         self._tracer: Tracer | None = None
         self._is_blind = False
         self._look_at = float("-inf")
-        self._mounts: set[str] = set()
+        self._mounts = mounts
         self._complained = False
 
     def expect(self, dependencies: Dependencies, *, calls_host: bool) -> None:
@@ -69,6 +73,12 @@ class RequestTracing:
         """
         self._dependencies = dependencies
         self._attaches = calls_host or dependencies.elsewhere
+
+    def given(self) -> TracerProvider | None:
+        """The provider that the host has given, if it gave any."""
+        if self._given is not None and not isinstance(self._given, TracerProvider):
+            self._given = self._given()
+        return self._given
 
     def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         try:
@@ -83,19 +93,22 @@ class RequestTracing:
             self._complain(error)
             return None
 
-    def tracer(self) -> Tracer | None:
-        """Who makes the kit's spans; None where nobody does."""
-        return self._tracer or self._look()
+    def join(self, scope: Scope) -> RequestTrace | None:
+        try:
+            span = trace.get_current_span()
+            if span is trace.INVALID_SPAN or span.get_span_context().is_remote:
+                return None
+            return self._join(span, scope)
+        except Exception as error:
+            self._complain(error)
+            return None
 
     def _look(self) -> Tracer | None:
         """The tracer, once there is a provider: a host may set up its own after the kit was made."""
         if (now := monotonic()) < self._look_at:
             return None
         self._look_at = now + _LOOK_AGAIN_SECONDS
-        given = self._given
-        provider = trace.get_tracer_provider() if given is None else given
-        if not isinstance(provider, TracerProvider):
-            provider = provider()
+        provider = self.given() or trace.get_tracer_provider()
         if isinstance(provider, _NOBODY):
             return None
         tracer = provider.get_tracer("projkit", self._version, schema_url=Schemas.V1_33_0.value)
@@ -109,10 +122,11 @@ class RequestTracing:
         # Its instrumentation answers with the header itself, if it was told to.
         told = _has_no_response_propagator()
         if not span.is_recording():
-            return NotRecorded(span.get_span_context(), told=told)
+            return NotRecorded(span.get_span_context(), is_joined=True, told=told)
         tracer = self._tracer or self._look() or trace.NoOpTracer()
-        spans = RequestClientSpans(tracer, contexts.get_current(), self._dependencies)
-        return Joined(span, method_of(scope), self._mount_of(scope), spans, told=told)
+        context = trace.set_span_in_context(span)
+        spans = RequestClientSpans(tracer, context, self._dependencies)
+        return Joined(span, method_of(scope), self._mounts.of(scope), spans, told=told)
 
     def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace:
         parent = propagate.extract(_carrier(scope, self.parents)) if has_parent else None
@@ -121,21 +135,12 @@ class RequestTracing:
         span = tracer.start_span(name_of(method, None), parent, SpanKind.SERVER, attributes)
         if not span.is_recording():
             token = contexts.attach(trace.set_span_in_context(span, parent)) if self._attaches else None
-            return NotRecorded(span.get_span_context(), told=has_parent, token=token)
+            return NotRecorded(span.get_span_context(), is_joined=False, told=has_parent, token=token)
         if attributes is None:
             span.set_attributes(request_attributes(scope, self._addresses))
         context = trace.set_span_in_context(span, parent)
         spans = RequestClientSpans(tracer, context, self._dependencies)
-        return Recorded(span, method, self._mount_of(scope), spans, context)
-
-    def _mount_of(self, scope: Scope) -> str:
-        """What stands before the kit; a mount with parameters has one for each of their values, so only some count."""
-        mount: str = scope["root_path"]
-        if mount not in self._mounts:
-            if len(self._mounts) == _MOUNTS:
-                return "/" + UNKNOWN
-            self._mounts.add(mount)
-        return mount
+        return Recorded(span, method, self._mounts.of(scope), spans, context)
 
     def _complain(self, error: Exception) -> None:
         if not self._complained:
