@@ -84,7 +84,7 @@ class Request:
 
 
 class Collector:
-    """The collector, on a free port of this machine.
+    """The collector, on a port of this machine, by default any that is free.
 
     Attributes:
         status: what it answers; with anything but 200 nothing is kept.
@@ -95,7 +95,8 @@ class Collector:
         requests: all that was asked, whatever was answered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
         self.status = 200
         self.retry_after: str | None = None
         self.rejects = 0
@@ -113,7 +114,7 @@ class Collector:
         class Handler(_Handler):
             owner = collector
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)

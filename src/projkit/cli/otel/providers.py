@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -98,7 +99,7 @@ def _sampler(sampling: Sampling) -> Sampler:
 
 def _tracer_provider(export: Export, resource: Resource, ledger: Ledger) -> TracerProvider:
     provider = TracerProvider(_sampler(export.sampling), resource, shutdown_on_exit=False)
-    exporter: SpanExporter = ConsoleSpanExporter()
+    exporter: SpanExporter = ConsoleSpanExporter(out=sys.stdout)
     sending, where = None, _CONSOLE
     if endpoint := export.endpoints["traces"]:
         sending, where = Sending(), origin_of(endpoint)
@@ -115,6 +116,6 @@ def _meter_provider(export: Export, resource: Resource) -> MeterProvider:
     endpoint = export.endpoints["metrics"]
     exporter = MetricExporter(endpoint, Complaints("metrics", origin_of(endpoint))) if endpoint else None
     reader = PeriodicExportingMetricReader(
-        exporter or ConsoleMetricExporter(), export.interval, export.timeout
+        exporter or ConsoleMetricExporter(out=sys.stdout), export.interval, export.timeout
     )
     return MeterProvider([reader], resource, shutdown_on_exit=False)

@@ -6,6 +6,7 @@ read themselves (headers, compression, certificates, time-out) is looked at here
 a header or an attribute: they may hold credentials.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -62,10 +63,10 @@ class Export:
     timeout: int
 
     def __str__(self) -> str:
-        return ", ".join(
-            f"{signal} to {origin_of(url) if url else 'the console'}"
-            for signal, url in self.endpoints.items()
-        )
+        signals: dict[str, list[str]] = defaultdict(list)
+        for signal, url in self.endpoints.items():
+            signals[origin_of(url) if url else "the console"].append(signal)
+        return ", ".join(f"{' and '.join(names)} to {where}" for where, names in signals.items())
 
 
 def origin_of(url: str) -> str:
