@@ -197,6 +197,10 @@ class ProjKit:
         """Knows the traces of requests; for :class:`~projkit.monitoring.PerformanceMiddleware`."""
         return self._tracing
 
+    def count_spans(self, outcome: str, count: int) -> None:
+        """Counts spans for whoever exports them: ``exported``, ``failed`` or ``dropped``."""
+        self._recorder.spans(outcome, count)
+
     @property
     def ready(self) -> bool:
         """Whether the kit has started on this event loop and is not draining."""

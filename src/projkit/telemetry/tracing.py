@@ -53,7 +53,7 @@ class RequestTracing:
         mounts: Mounts,
     ) -> None:
         self.quiet: frozenset[str] = frozenset()
-        self.parents: frozenset[bytes] = frozenset()
+        self.parents = _parents()
         self._dependencies = Dependencies()
         self._attaches = True
         self._given = provider
@@ -114,7 +114,7 @@ class RequestTracing:
         tracer = provider.get_tracer("projkit", self._version, schema_url=Schemas.V1_33_0.value)
         sampler = getattr(tracer, "sampler", None)
         self._is_blind = sampler is not None and _BLIND.fullmatch(sampler.get_description()) is not None
-        self.parents = frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
+        self.parents = _parents()
         self._tracer = tracer
         return tracer
 
@@ -146,6 +146,10 @@ class RequestTracing:
         if not self._complained:
             self._complained = True
             logger.warning("requests are answered without traces: %s: %s", type(error).__name__, error)
+
+
+def _parents() -> frozenset[bytes]:
+    return frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
 
 
 def _has_no_response_propagator() -> bool:
