@@ -391,20 +391,33 @@ async def test_a_sampler_that_looks(sqlite_url: str) -> None:
 
 
 class Broken(SpanProcessor):
-    """Fails at everything."""
+    """Fails when spans begin, or when they end."""
+
+    def __init__(self, when: str) -> None:
+        self._when = when
 
     def on_start(self, span: Any, parent_context: Context | None = None) -> None:
-        raise RuntimeError("broken")
+        self._fail("start")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self._fail("end")
+
+    def _fail(self, moment: str) -> None:
+        if moment == self._when:
+            raise RuntimeError("broken")
 
 
-async def test_tracing_that_fails_costs_no_request(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Requests are answered without traces, and the log says so once."""
+@pytest.mark.parametrize("when", ["start", "end"])
+async def test_tracing_that_fails_costs_no_request(
+    sqlite_url: str, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Requests are answered without their traces, and the log says so once."""
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(Broken())
+    provider.add_span_processor(Broken(when))
     async with traced(sqlite_url, provider) as client:
         answers = [await client.get(URL) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200] * 3
-    assert sum("without traces" in record.getMessage() for record in caplog.records) == 1
+    assert sum("without their traces" in record.getMessage() for record in caplog.records) == 1
 
 
 async def test_a_provider_that_is_given_later(sqlite_url: str, spans: Spans) -> None:

@@ -20,6 +20,7 @@ from projkit.telemetry.attributes import (
     database_attributes,
     redis_attributes,
 )
+from projkit.telemetry.harmless import Complain, harmless
 from projkit.usage import Statement
 
 _FAILED: Final = Status(StatusCode.ERROR)
@@ -64,14 +65,18 @@ def _is_instrumented(engine: AsyncEngine) -> bool:
 class RequestClientSpans:
     """Client spans below one request's span (:class:`projkit.usage.ClientSpans`)."""
 
-    __slots__ = ("_context", "_dependencies", "_offset", "_tracer")
+    __slots__ = ("_context", "_dependencies", "_offset", "_tracer", "complain")
 
-    def __init__(self, tracer: Tracer, context: Context, dependencies: Dependencies) -> None:
+    def __init__(
+        self, tracer: Tracer, context: Context, dependencies: Dependencies, complain: Complain
+    ) -> None:
+        self.complain = complain
         self._tracer = tracer
         self._context = context
         self._dependencies = dependencies
         self._offset = time.time_ns() - time.perf_counter_ns()
 
+    @harmless
     def statement(
         self,
         statement: Statement,
@@ -96,6 +101,7 @@ class RequestClientSpans:
             attributes[DB_RESPONSE_RETURNED_ROWS] = rows
         self._span(summary, attributes, started, ended, error)
 
+    @harmless
     def command(self, operation: str, started: float, ended: float, error: BaseException | None) -> None:
         """A span of a Redis command: its name, never its keys and values."""
         if self._dependencies.redis is not None:

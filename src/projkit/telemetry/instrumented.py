@@ -16,6 +16,7 @@ from projkit.http.host_timing import RouteOf, SafeRouteOf
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.http.timing import UNKNOWN_ROUTE
 from projkit.telemetry.attributes import Attributes, method_of, name_of, request_attributes
+from projkit.telemetry.tracing import FASTAPI
 
 # The instrumentations still speak the old conventions by default, and read which ones they shall speak once.
 _OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
@@ -76,6 +77,7 @@ def _named(host: ASGIApp, route_of: SafeRouteOf) -> ASGIApp:
         if scope["type"] != "http":
             await host(scope, receive, send)
             return
+        scope.setdefault(FASTAPI, None)
         span = trace.get_current_span()
 
         async def named_send(message: Message) -> None:

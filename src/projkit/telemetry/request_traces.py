@@ -1,6 +1,6 @@
 """A request's trace as the timing middleware sees it (:class:`projkit.http.tracing.RequestTrace`)."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as contexts
 from opentelemetry.context import Context
@@ -18,6 +18,7 @@ from opentelemetry.trace import (
 
 from projkit.http.timing import CLIENT_CLOSED_REQUEST
 from projkit.telemetry.attributes import name_of
+from projkit.telemetry.harmless import Complain, harmless
 from projkit.usage import ClientSpans
 
 if TYPE_CHECKING:
@@ -60,12 +61,30 @@ class NotRecorded:
 
 
 class Joined:
-    """The span of whoever has instrumented the host: the kit tells it the route, and hangs its own spans below."""
+    """The span of whoever has instrumented the host: the kit tells it the route, and hangs its own spans below.
 
-    __slots__ = ("_method", "_mount", "_span", "client_spans", "is_joined", "response_header", "span_context")
+    ``native`` is what FastAPI's own telemetry keeps of the request, where it has made the span.
+    """
 
-    def __init__(self, span: Span, method: str, mount: str, client_spans: ClientSpans, *, told: bool) -> None:
+    __slots__ = (
+        "_method", "_mount", "_native", "_span", "client_spans", "complain", "is_joined", "response_header",
+        "span_context",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        span: Span,
+        method: str,
+        mount: str,
+        client_spans: ClientSpans,
+        *,
+        told: bool,
+        complain: Complain,
+        native: Any = None,
+    ) -> None:
         self._span = span
+        self.complain = complain
+        self._native = native
         self.is_joined = True
         self._method = method
         self._mount = mount
@@ -81,13 +100,19 @@ class Joined:
     def exemplar(self) -> str | None:
         return self.trace_id if self.span_context.trace_flags.sampled else None
 
+    @harmless
     def matched(self, route: str) -> None:
         # At once: the host's instrumentation ends its span with the last part of the body. A span that is no
         # server's is something of the host's around the kit, with a name of its own.
-        if getattr(self._span, "kind", None) is SpanKind.SERVER:
-            self._span.update_name(name_of(self._method, self._mount + route))
-            self._span.set_attribute(http.HTTP_ROUTE, self._mount + route)
+        if getattr(self._span, "kind", None) is not SpanKind.SERVER:
+            return
+        whole = self._mount + route
+        self._span.update_name(name_of(self._method, whole))
+        self._span.set_attribute(http.HTTP_ROUTE, whole)
+        if hasattr(self._native, "route"):  # FastAPI sets the attribute anew in the end, and its metric by it
+            self._native.route = whole
 
+    @harmless
     def failed(self, error_type: str) -> None:
         self._span.set_attribute(ERROR_TYPE, error_type)
 
@@ -101,9 +126,15 @@ class Recorded(Joined):
     __slots__ = ("_error_type", "_token")
 
     def __init__(
-        self, span: Span, method: str, mount: str, client_spans: ClientSpans, context: Context
+        self,
+        span: Span,
+        method: str,
+        mount: str,
+        client_spans: ClientSpans,
+        context: Context,
+        complain: Complain,
     ) -> None:
-        super().__init__(span, method, mount, client_spans, told=True)
+        super().__init__(span, method, mount, client_spans, told=True, complain=complain)
         self.is_joined = False
         self._error_type: str | None = None
         self._token = contexts.attach(context)
@@ -111,6 +142,7 @@ class Recorded(Joined):
     def failed(self, error_type: str) -> None:
         self._error_type = error_type
 
+    @harmless
     def end(self, status: int) -> None:
         contexts.detach(self._token)
         if status != CLIENT_CLOSED_REQUEST:  # which nobody was told

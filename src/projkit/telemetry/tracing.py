@@ -33,6 +33,8 @@ logger: Final = logging.getLogger("projkit")
 # As an object, or as a function that gives it when the kit starts.
 GivenTracerProvider: TypeAlias = TracerProvider | Callable[[], TracerProvider]
 
+# Where FastAPI's own telemetry keeps what it knows of a request; it leaves one alone where something is there already.
+FASTAPI: Final = "fastapi.telemetry"
 _LOOK_AGAIN_SECONDS: Final = 1.0
 # Samplers that look at the trace id alone, by the description that the specification gives them.
 _BLIND: Final = re.compile(
@@ -125,8 +127,11 @@ class RequestTracing:
             return NotRecorded(span.get_span_context(), is_joined=True, told=told)
         tracer = self._tracer or self._look() or trace.NoOpTracer()
         context = trace.set_span_in_context(span)
-        spans = RequestClientSpans(tracer, context, self._dependencies)
-        return Joined(span, method_of(scope), self._mounts.of(scope), spans, told=told)
+        spans = RequestClientSpans(tracer, context, self._dependencies, self._complain)
+        return Joined(
+            span, method_of(scope), self._mounts.of(scope), spans, told=told, complain=self._complain,
+            native=scope.get(FASTAPI),
+        )  # fmt: skip
 
     def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace:
         parent = propagate.extract(_carrier(scope, self.parents)) if has_parent else None
@@ -139,13 +144,13 @@ class RequestTracing:
         if attributes is None:
             span.set_attributes(request_attributes(scope, self._addresses))
         context = trace.set_span_in_context(span, parent)
-        spans = RequestClientSpans(tracer, context, self._dependencies)
-        return Recorded(span, method, self._mounts.of(scope), spans, context)
+        spans = RequestClientSpans(tracer, context, self._dependencies, self._complain)
+        return Recorded(span, method, self._mounts.of(scope), spans, context, self._complain)
 
     def _complain(self, error: Exception) -> None:
         if not self._complained:
             self._complained = True
-            logger.warning("requests are answered without traces: %s: %s", type(error).__name__, error)
+            logger.warning("requests are answered without their traces: %s: %s", type(error).__name__, error)
 
 
 def _parents() -> frozenset[bytes]:
