@@ -96,9 +96,7 @@ def test_a_collector_that_fails(tmp_path: Path, sqlite_url: str, trouble: str, w
             longest = slowest(server, 2.0)
             seconds = stop(server)
             said = server.said
-    print(
-        f"\n{trouble}, {workers} worker(s): slowest answer {longest * 1e3:.0f} ms, stopped in {seconds:.1f} s"
-    )  # noqa: T201
+    print(f"\n{trouble}, {workers}: slowest answer {longest * 1e3:.0f} ms, stopped in {seconds:.1f} s")  # noqa: T201
     assert longest < 1
     assert seconds < STOPS_WITHIN
     complaints = [line for line in said.splitlines() if "cannot be exported" in line]
