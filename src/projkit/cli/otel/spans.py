@@ -86,16 +86,14 @@ class CountedExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         if self._ledger.closed:
             return SpanExportResult.FAILURE
-        failed, reason = len(spans), ""
+        failed, raised = len(spans), ""
         try:
             if self._exporter.export(spans) is SpanExportResult.SUCCESS:
                 failed = 0 if self._sending is None else min(self._sending.rejected, failed)
-        except Exception as error:  # from an exporter that should not raise
-            reason = type(error).__name__
+        except Exception as error:  # older exporters let some of them through
+            raised = type(error).__name__
         self._ledger.settle(len(spans) - failed, failed)
-        if self._sending is not None:
-            reason = reason or self._sending.reason
-        self._complaints.done(failed, reason)
+        self._complaints.done(failed, (self._sending.reason if self._sending else "") or raised)
         return SpanExportResult.FAILURE if failed else SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
