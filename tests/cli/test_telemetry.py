@@ -18,7 +18,7 @@ from projkit.cli.otel import read_export
 from projkit.cli.otel.variables import Export
 from projkit.errors import ConfigurationError
 from tests.cli.conftest import Run
-from tests.cli.running import free_port
+from tests.cli.running import free_port, projkit
 from tests.conftest import SECRET
 from tests.telemetry.otlp import Collector
 
@@ -188,6 +188,12 @@ def test_serve_refuses(run: Run) -> None:
         "failed: OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc', and projkit serve speaks http/protobuf" in done.stderr
     )
     assert "projkit serves" not in done.stderr
+
+
+def test_a_propagator_that_is_not_installed() -> None:
+    """OTEL_PROPAGATORS, which OpenTelemetry reads when imported, is refused as any other, without a traceback."""
+    done = projkit("serve", "--port", "0", expect=1, OTEL_TRACES_EXPORTER="console", OTEL_PROPAGATORS="b4")
+    assert "OTEL_PROPAGATORS names 'b4', which is not installed" in done.stderr
 
 
 def telemetry_line(run: Run, *, expect: int = 0, **variables: str) -> dict[str, object]:

@@ -45,6 +45,7 @@ def busy_server(directory: Path, database_url: str, endpoint: str, workers: int)
     with serve(
         database_url,
         arguments=("--workers", str(workers)),
+        file_bytes=None,
         PYTHONPATH=path,
         OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
         **VARIABLES,
