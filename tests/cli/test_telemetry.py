@@ -18,7 +18,7 @@ from projkit.cli.otel import read_export
 from projkit.cli.otel.variables import Export
 from projkit.errors import ConfigurationError
 from tests.cli.conftest import Run
-from tests.cli.running import free_port
+from tests.cli.running import free_port, projkit
 from tests.conftest import SECRET
 from tests.telemetry.otlp import Collector
 
@@ -190,6 +190,12 @@ def test_serve_refuses(run: Run) -> None:
     assert "projkit serves" not in done.stderr
 
 
+def test_a_propagator_that_is_not_installed() -> None:
+    """OTEL_PROPAGATORS, which OpenTelemetry reads when imported, is refused as any other, without a traceback."""
+    done = projkit("serve", "--port", "0", expect=1, OTEL_TRACES_EXPORTER="console", OTEL_PROPAGATORS="b4")
+    assert "OTEL_PROPAGATORS names 'b4', which is not installed" in done.stderr
+
+
 def telemetry_line(run: Run, *, expect: int = 0, **variables: str) -> dict[str, object]:
     """What check says of telemetry."""
     found = json.loads(run("check", "--json", expect=expect, PROJKIT_SECRET=SECRET, **variables).stdout)
@@ -308,13 +314,14 @@ def test_log_lines_name_their_span(
 
 
 def test_the_sdk_does_not_flood_the_log() -> None:
-    """A logger of OpenTelemetry says one thing a minute, the exporters nothing, and everybody else what they want."""
+    """A logger of OpenTelemetry warns once a minute, the exporters never, and everybody else says what they want."""
     now = 0.0
     quiet = QuietSdk(lambda: now)
 
-    def passes(name: str) -> bool:
-        return quiet.filter(logging.LogRecord(name, logging.WARNING, "", 0, str(time.time()), (), None))
+    def passes(name: str, level: int = logging.WARNING) -> bool:
+        return quiet.filter(logging.LogRecord(name, level, "", 0, str(time.time()), (), None))
 
+    assert not passes("opentelemetry.sdk.trace", logging.INFO)
     assert [passes("opentelemetry.sdk.trace") for _ in range(3)] == [True, False, False]
     assert passes("opentelemetry.sdk.metrics")
     assert not passes("opentelemetry.exporter.otlp.proto.http.trace_exporter")

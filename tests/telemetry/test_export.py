@@ -79,7 +79,7 @@ def export_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
 
     yield open_
     for each in opened:
-        if each.telemetry.tracer_provider is not None and not each.telemetry.ledger.closed:
+        if each.telemetry.tracer_provider is not None and not each.telemetry.ledger.stopping:
             each.close()
 
 
@@ -278,8 +278,8 @@ def test_a_collector_that_hangs(
     assert "dropped since the last line" in line
 
 
-def test_after_the_stop(collector: Collector, export_to: Open) -> None:
-    """A span that ends after the stop is dropped and counted; stopping again, and after that flushing, do no harm."""
+def test_after_the_stop(collector: Collector, export_to: Open, caplog: pytest.LogCaptureFixture) -> None:
+    """A span that ends after the stop is dropped and counted, and no more; stopping again and flushing do no harm."""
     exporting = export_to(collector.endpoint)
     tracer = exporting.tracer
     late = tracer.start_span("late")
@@ -291,6 +291,7 @@ def test_after_the_stop(collector: Collector, export_to: Open) -> None:
     assert provider.force_flush(100)
     assert exporting.counts == {"dropped": 1}
     assert collector.spans == []
+    assert lines(caplog) == []
 
 
 def test_flushing(collector: Collector, export_to: Open) -> None:

@@ -56,7 +56,7 @@ def add_trace(record: logging.LogRecord) -> bool:
 
 
 class QuietSdk(logging.Filter):
-    """Lets each logger of OpenTelemetry say one thing a minute: it may have something to say for every span."""
+    """Lets each logger of OpenTelemetry warn once a minute: it may have something to say for every span."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -66,11 +66,10 @@ class QuietSdk(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith("opentelemetry."):
             return True
+        if record.levelno < logging.WARNING or record.name.startswith(_SILENT):
+            return False
         now = self._clock()
-        if (
-            record.name.startswith(_SILENT)
-            or now < self._said.get(record.name, float("-inf")) + _QUIET_SECONDS
-        ):
+        if now < self._said.get(record.name, float("-inf")) + _QUIET_SECONDS:
             return False
         self._said[record.name] = now
         return True

@@ -61,7 +61,10 @@ class MetricExporter(OTLPMetricExporter):
     def export(
         self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **options: Any
     ) -> MetricExportResult:
-        result = super().export(metrics_data, timeout_millis, **options)
+        try:
+            result = super().export(metrics_data, timeout_millis, **options)
+        except requests.RequestException:  # older exporters let it through; the reason is known
+            result = MetricExportResult.FAILURE
         failed = self._sending.rejected if result is MetricExportResult.SUCCESS else 1
         self._complaints.done(failed, self._sending.reason)
         return result

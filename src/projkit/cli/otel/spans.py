@@ -34,6 +34,7 @@ class Ledger:
     def __init__(self, most: int, on_spans: Callable[[str, int], None]) -> None:
         self.most = most
         self.held = 0
+        self.stopping = False
         self.closed = False
         self._on_spans = on_spans
         self._lock = threading.Lock()
@@ -41,7 +42,7 @@ class Ledger:
     def admit(self) -> bool:
         """Whether there is room for one more, which is held from now on; else it is dropped."""
         with self._lock:
-            if self.held < self.most and not self.closed:
+            if self.held < self.most and not self.stopping:
                 self.held += 1
                 return True
             self._on_spans("dropped", 1)
@@ -60,7 +61,7 @@ class Ledger:
     def close(self) -> int:
         """Drops whatever is held, and from now on everything; gives how many there were."""
         with self._lock:
-            self.closed = True
+            self.stopping = self.closed = True
             left, self.held = self.held, 0
             if left:
                 self._on_spans("dropped", left)
@@ -85,16 +86,14 @@ class CountedExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         if self._ledger.closed:
             return SpanExportResult.FAILURE
-        failed, reason = len(spans), ""
+        failed, raised = len(spans), ""
         try:
             if self._exporter.export(spans) is SpanExportResult.SUCCESS:
                 failed = 0 if self._sending is None else min(self._sending.rejected, failed)
-        except Exception as error:  # from an exporter that should not raise
-            reason = type(error).__name__
+        except Exception as error:  # older exporters let some of them through
+            raised = type(error).__name__
         self._ledger.settle(len(spans) - failed, failed)
-        if self._sending is not None:
-            reason = reason or self._sending.reason
-        self._complaints.done(failed, reason)
+        self._complaints.done(failed, (self._sending.reason if self._sending else "") or raised)
         return SpanExportResult.FAILURE if failed else SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -126,13 +125,14 @@ class BoundedProcessor(BatchSpanProcessor):
             return
         if self._ledger.admit():
             super().on_end(span)
-        else:
+        elif not self._ledger.stopping:  # what ends later is nobody's fault
             self._complaints.dropped(1)
 
     def shutdown(self) -> None:
         """Exports what is held, while there is time; what is left then is dropped."""
-        if self._ledger.closed:
+        if self._ledger.stopping:
             return
+        self._ledger.stopping = True
         finished = within(SHUTDOWN_SECONDS, super().shutdown)
         self._complaints.dropped(self._ledger.close())
         if not finished:
