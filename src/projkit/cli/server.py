@@ -58,6 +58,11 @@ def create_app() -> ASGIApp:
     configure_logging(settings)
     kit = ProjKit(settings)
     telemetry = open_telemetry(settings, kit.count_spans)
+    if telemetry is not None:
+        for outcome in ("exported", "failed", "dropped"):
+            kit.count_spans(
+                outcome, 0
+            )  # so that each is seen before the first, and no other thread begins a series
     if not settings.allowed_origins:
         return Served(kit, kit, settings, telemetry)
     cors = _Cors(

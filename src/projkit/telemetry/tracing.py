@@ -16,10 +16,12 @@ from time import monotonic
 from typing import Final, TypeAlias
 
 from opentelemetry import context as contexts
-from opentelemetry import propagate, trace
+from opentelemetry import trace
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import Span, SpanKind, Tracer, TracerProvider
 
+from projkit.errors import ConfigurationError
 from projkit.http.client import ClientAddresses
 from projkit.http.request import Scope
 from projkit.http.tracing import RequestTrace
@@ -134,7 +136,7 @@ class RequestTracing:
         )  # fmt: skip
 
     def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace:
-        parent = propagate.extract(_carrier(scope, self.parents)) if has_parent else None
+        parent = _propagator().extract(_carrier(scope, self.parents)) if has_parent else None
         attributes = None if self._is_blind else request_attributes(scope, self._addresses)
         method = method_of(scope)
         span = tracer.start_span(name_of(method, None), parent, SpanKind.SERVER, attributes)
@@ -153,8 +155,21 @@ class RequestTracing:
             logger.warning("requests are answered without their traces: %s: %s", type(error).__name__, error)
 
 
+def _propagator() -> TextMapPropagator:
+    """The process' own; the module makes it of OTEL_PROPAGATORS when it is imported.
+
+    Raises:
+        ConfigurationError: the variable names one that there is not.
+    """
+    try:
+        from opentelemetry import propagate  # noqa: PLC0415 - importing the kit must not fail for it
+    except ValueError as error:
+        raise ConfigurationError(f"OTEL_PROPAGATORS: {error}; set it to: tracecontext,baggage") from None
+    return propagate.get_global_textmap()
+
+
 def _parents() -> frozenset[bytes]:
-    return frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
+    return frozenset(name.lower().encode() for name in _propagator().fields)
 
 
 def _has_no_response_propagator() -> bool:
