@@ -1,9 +1,10 @@
 """What observability takes: metrics alone, and with traces of one request in a hundred and of each.
 
 Under load: four times ``projkit serve``, of which one counts nothing, asked in turn at 16 connections; a collector
-takes the spans on the other core. In process: the same four, one request at a time, round robin, since no load generator can
-tell microseconds apart. A ratio is taken within a round; the tables have the median over the rounds and their range.
-Ends with exit code 1 where metrics and traces of one in a hundred take more than a fifth of the throughput.
+takes the spans on the other core. In process: the same four, one request at a time, round robin, since no load
+generator can tell microseconds apart. A ratio is taken within a round; the tables have the median over the rounds and
+their range. Ends with exit code 1 where metrics and traces of one in a hundred take more than a fifth of the
+throughput.
 """
 
 from __future__ import annotations
