@@ -9,7 +9,6 @@ Rules:
 """
 
 import logging
-import re
 import sys
 from collections.abc import Callable
 from time import monotonic
@@ -17,15 +16,17 @@ from typing import Final, TypeAlias
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.semconv.schemas import Schemas
-from opentelemetry.trace import Span, SpanKind, Tracer, TracerProvider
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Tracer, TracerProvider
 
 from projkit.errors import ConfigurationError
 from projkit.http.client import ClientAddresses
 from projkit.http.request import Scope
 from projkit.http.tracing import RequestTrace
 from projkit.telemetry.attributes import method_of, name_of, request_attributes
+from projkit.telemetry.chance import Chance, left_by_caller
 from projkit.telemetry.client_spans import Dependencies, RequestClientSpans
 from projkit.telemetry.mounts import Mounts
 from projkit.telemetry.request_traces import Joined, NotRecorded, Recorded
@@ -38,10 +39,7 @@ GivenTracerProvider: TypeAlias = TracerProvider | Callable[[], TracerProvider]
 # Where FastAPI's own telemetry keeps what it knows of a request; it leaves one alone where something is there already.
 FASTAPI: Final = "fastapi.telemetry"
 _LOOK_AGAIN_SECONDS: Final = 1.0
-# Samplers that look at the trace id alone, by the description that the specification gives them.
-_BLIND: Final = re.compile(
-    r"(?:ParentBased|root|(?:remote|local)Parent(?:Not)?Sampled|TraceIdRatioBased|Always(?:On|Off)Sampler|[{}:,.\de+-])+"
-)
+_W3C: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _NOBODY: Final = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
 
 
@@ -64,7 +62,7 @@ class RequestTracing:
         self._version = version
         self._addresses = addresses
         self._tracer: Tracer | None = None
-        self._is_blind = False
+        self._chance: Chance | None = None
         self._look_at = float("-inf")
         self._mounts = mounts
         self._complained = False
@@ -116,8 +114,7 @@ class RequestTracing:
         if isinstance(provider, _NOBODY):
             return None
         tracer = provider.get_tracer("projkit", self._version, schema_url=Schemas.V1_33_0.value)
-        sampler = getattr(tracer, "sampler", None)
-        self._is_blind = sampler is not None and _BLIND.fullmatch(sampler.get_description()) is not None
+        self._chance = Chance.of(tracer)
         self.parents = _parents()
         self._tracer = tracer
         return tracer
@@ -135,19 +132,36 @@ class RequestTracing:
             native=scope.get(FASTAPI),
         )  # fmt: skip
 
-    def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace:
-        parent = _propagator().extract(_carrier(scope, self.parents)) if has_parent else None
-        attributes = None if self._is_blind else request_attributes(scope, self._addresses)
+    def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
+        parent = None
+        if has_parent:
+            if (left := self._left_by_caller(scope)) is not None:
+                return NotRecorded(left, is_joined=False, told=True)
+            parent = _propagator().extract(_carrier(scope, self.parents))
+            has_parent = trace.get_current_span(parent) is not trace.INVALID_SPAN
+        if not has_parent and self._chance is not None and not self._chance.keeps():
+            return self._drop(self._chance.dropped(), parent) if self._attaches else None
         method = method_of(scope)
+        attributes = request_attributes(scope, self._addresses)
         span = tracer.start_span(name_of(method, None), parent, SpanKind.SERVER, attributes)
         if not span.is_recording():
-            token = contexts.attach(trace.set_span_in_context(span, parent)) if self._attaches else None
-            return NotRecorded(span.get_span_context(), is_joined=False, told=has_parent, token=token)
-        if attributes is None:
-            span.set_attributes(request_attributes(scope, self._addresses))
+            return self._drop(span.get_span_context(), parent, told=has_parent)
         context = trace.set_span_in_context(span, parent)
         spans = RequestClientSpans(tracer, context, self._dependencies, self._complain)
         return Recorded(span, method, self._mounts.of(scope), spans, context, self._complain)
+
+    def _drop(self, span_context: SpanContext, parent: Context | None, *, told: bool = False) -> NotRecorded:
+        token = None
+        if self._attaches:
+            token = contexts.attach(trace.set_span_in_context(NonRecordingSpan(span_context), parent))
+        return NotRecorded(span_context, is_joined=False, told=told, token=token)
+
+    def _left_by_caller(self, scope: Scope) -> SpanContext | None:
+        """Of a caller's trace that is not recorded, where nothing else is to be passed on."""
+        if self._attaches or self._chance is None or not self._chance.heeds_parents or self.parents != _W3C:
+            return None
+        found = [value for name, value in scope["headers"] if name == b"traceparent"]
+        return left_by_caller(found[0]) if len(found) == 1 else None
 
     def _complain(self, error: Exception) -> None:
         if not self._complained:
