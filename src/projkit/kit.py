@@ -60,6 +60,7 @@ from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.host_routes import HostRoutes
 from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.snapshot import Facts
 from projkit.validating import Validating
 from projkit.web import pages
 from projkit.web import routes as web
@@ -113,9 +114,13 @@ class ProjKit:
         self._host_login = authenticate
         self._get_principal = get_principal
         self._csrf_check = csrf_check
-        self.registry = KitRegistry(RecorderCollector(self._recorder))
+        self.registry = KitRegistry(
+            RecorderCollector(self._recorder, Facts(__version__, self.settings.legacy_sunset))
+        )
         self._clock = clock
-        self._health = Health(self.settings, has_redis=redis is not None, celery_app=celery_app)
+        self._health = Health(
+            self.settings, has_redis=redis is not None, celery_app=celery_app, observer=self._recorder
+        )
         brought = {
             "engine": engine,
             "redis": redis,
@@ -363,6 +368,9 @@ class ProjKit:
             clock=utc_now,  # tokens go by the real time, whatever rows are dated by
             count=self._recorder.credential,
             count_csrf=self._recorder.csrf_check,
+            count_login=self._recorder.login,
+            count_refresh=self._recorder.refresh,
+            redis_observer=self._recorder,
             authenticate=self._host_login,
             csrf_check=self._csrf_check,
         )

@@ -15,7 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from projkit import ProjKit
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
+from projkit.telemetry.processes import Usage
 from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.snapshot import Facts
 from tests.auth.asking import ask
 from tests.conftest import settings_for
 
@@ -32,7 +34,7 @@ def registry() -> KitRegistry:
             recorder.request("GET", f'/route/"{number}"\\n', status, number / 1000)
     recorder.disconnect("GET", "/gone")
     recorder.credential("bearer", "legacy", "accepted")
-    registry = KitRegistry(RecorderCollector(recorder))
+    registry = KitRegistry(RecorderCollector(recorder, Facts("1.2.3")))
     Counter("host_things", "Of the host's.", ("kind",), registry=registry).labels("one").inc(3)
     return registry
 
@@ -42,8 +44,12 @@ def registry() -> KitRegistry:
     [("", generate_latest), (OPENMETRICS, generate_openmetrics)],
     ids=["text", "openmetrics"],
 )
-async def test_written_in_parts(registry: KitRegistry, accept: str, at_once: Any) -> None:
+async def test_written_in_parts(
+    registry: KitRegistry, accept: str, at_once: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Written a little at a time it is, to the byte, what the library writes in one go, the host's series among it."""
+    usage = [Usage(1, 2.0, 3, None, 4.0)]
+    monkeypatch.setattr("projkit.telemetry.snapshot.usage_of", lambda _: usage)
     body, _ = await render(registry, accept)
     assert body == at_once(registry)
     assert b'host_things_total{kind="one"} 3.0' in body
@@ -51,7 +57,7 @@ async def test_written_in_parts(registry: KitRegistry, accept: str, at_once: Any
 
 async def test_others_go_on(registry: KitRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is written, the event loop goes on with other things, again and again."""
-    monkeypatch.setattr("projkit.telemetry.exposition._SLICE_SECONDS", 0.0)
+    monkeypatch.setattr("projkit.telemetry.slices.SLICE_SECONDS", 0.0)
     turns = 0
 
     async def other() -> None:

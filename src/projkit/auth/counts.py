@@ -18,6 +18,7 @@ from projkit.db.statement import Statement
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, SessionStoreUnavailableError, UnavailableError
 from projkit.redis.connect import RedisClient, RedisCommands
+from projkit.redis.observer import NOBODY, Observer
 
 _ATTEMPTS: Final = 5
 # A count without an end would never begin anew, so that both are set in one step. What is taken back after the end of
@@ -53,8 +54,8 @@ class Counts(Protocol):
 class RedisCounts:
     """:class:`Counts` in Redis."""
 
-    def __init__(self, client: RedisClient, *, prefix: str) -> None:
-        self._redis = RedisCommands(client, SessionStoreUnavailableError)
+    def __init__(self, client: RedisClient, *, prefix: str, observer: Observer = NOBODY) -> None:
+        self._redis = RedisCommands(client, SessionStoreUnavailableError, observer)
         self._prefix = prefix
 
     async def add(self, name: str, amount: int, seconds: int) -> tuple[int, float]:

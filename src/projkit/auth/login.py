@@ -8,6 +8,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from projkit.auth.limits import LoginLimits
+from projkit.auth.outcomes import CountLogin, count_failure
 from projkit.auth.passwords import Passwords, check_new_password
 from projkit.auth.session_service import Client, Issued, SessionService, Transport
 from projkit.auth.users import User, Users, username_key
@@ -46,6 +47,20 @@ class LoginService(Protocol):
             RateLimitedError: there were too many attempts.
             UnavailableError: a store does not answer.
         """
+
+
+class CountedLogin:
+    """Counts how logins by password end, whoever knows the users."""
+
+    def __init__(self, login: LoginService, count: CountLogin) -> None:
+        self._login = login
+        self._count = count
+
+    async def log_in(self, attempt: Attempt) -> tuple[Issued, str | None]:
+        with count_failure(self._count, "password"):
+            found = await self._login.log_in(attempt)
+        self._count("password", "succeeded")
+        return found
 
 
 class HostUsers:

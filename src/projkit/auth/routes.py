@@ -173,8 +173,7 @@ class AuthRoutes:
             text = self._refresh_cookie(request)
             if text is None:
                 raise UnauthenticatedError("Send the refresh token, in the body or in its cookie")
-            shown = services.sessions.read_refresh_token(text)
-            await services.authenticator.guard(request, session_binding(shown.session_id))
+            await services.authenticator.guard(request, services.sessions.binding_of_refresh(text))
         return self._issued(request, await services.sessions.refresh(text), [])
 
     async def logout(self, request: Request) -> Response:

@@ -10,12 +10,13 @@ from typing import Final, Literal
 
 from projkit.auth.csrf import CsrfGuard, session_binding
 from projkit.auth.keys import SecretsOf
+from projkit.auth.outcomes import CountRefresh
 from projkit.auth.refresh import RefreshToken, RefreshTokens
 from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, hash_of, subject_mark
 from projkit.auth.tokens import TokenIssuer
 from projkit.auth.users import User, Users
 from projkit.clock import Clock
-from projkit.errors import InvalidCredentialsError, InvalidRefreshTokenError, NotFoundError
+from projkit.errors import InvalidCredentialsError, InvalidRefreshTokenError, NotFoundError, UnavailableError
 from projkit.identity import Principal
 from projkit.settings import Settings
 
@@ -71,6 +72,7 @@ class SessionService:
         refresh_keys: SecretsOf,
         session_keys: SecretsOf,
         clock: Clock,
+        count: CountRefresh,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -80,6 +82,7 @@ class SessionService:
         self._refresh = RefreshTokens(refresh_keys)
         self._keys = session_keys
         self._clock = clock
+        self._count = count
 
     async def open(
         self,
@@ -141,14 +144,27 @@ class SessionService:
             InvalidRefreshTokenError: it is no present token of a live session.
             UnavailableError: the store does not answer.
         """
-        shown = RefreshTokens.read(text)
+        try:
+            outcome, issued = await self._exchange(RefreshTokens.read(text), text)
+        except InvalidRefreshTokenError:
+            outcome, issued = "refused", None
+        except UnavailableError:
+            self._count("unavailable")
+            raise
+        self._count(outcome)
+        if issued is None:
+            raise InvalidRefreshTokenError
+        return issued
+
+    async def _exchange(self, shown: RefreshToken, text: str) -> tuple[str, Issued | None]:
+        """What becomes of a refresh token, and what it is exchanged for."""
         now = self._clock()
         session = await self._store.get_fresh(shown.key, now)
         if session is None:
-            raise InvalidRefreshTokenError
+            return "refused", None
         if _is_shut_out(await self._users.by_subject(session.subject, session.tenant_id), None):
             await self._store.revoke(shown.key)
-            raise InvalidRefreshTokenError
+            return "refused", None
         if hmac.compare_digest(session.refresh_hash, hash_of(text)):
             successor = self._refresh.successor(shown, session.generation + 1)
             rotation = Rotation(
@@ -159,21 +175,38 @@ class SessionService:
                 idle_expires_at=self._idle_end(session, now),
             )
             if await self._store.rotate(shown.key, rotation):
-                return self._issue(session, shown.session_id, successor, now)
+                return "rotated", self._issue(session, shown.session_id, successor, now)
             session = await self._store.get_fresh(shown.key, now)  # somebody was faster
             if session is None:
-                raise InvalidRefreshTokenError
-        return await self._retry(shown, text, session, now)
+                return "refused", None
+        present = self._retried(shown, text, session, now)
+        if present is None:
+            await self._store.revoke(shown.key)
+            return "reused", None
+        return "replayed", self._issue(session, shown.session_id, present, now)
 
-    async def _retry(self, shown: RefreshToken, text: str, session: Session, now: datetime) -> Issued:
+    def _retried(
+        self, shown: RefreshToken, text: str, session: Session, now: datetime
+    ) -> RefreshToken | None:
+        """The session's present token where ``shown`` is the one before it, and was exchanged a moment ago."""
         parent = session.parent_hash
-        is_parent = parent is not None and hmac.compare_digest(parent, hash_of(text))
-        if is_parent and now - session.rotated_at <= timedelta(seconds=GRACE_SECONDS):
-            present = self._refresh.present(shown, session)
-            if present is not None:
-                return self._issue(session, shown.session_id, present, now)
-        await self._store.revoke(shown.key)
-        raise InvalidRefreshTokenError
+        if parent is None or not hmac.compare_digest(parent, hash_of(text)):
+            return None
+        if now - session.rotated_at > timedelta(seconds=GRACE_SECONDS):
+            return None
+        return self._refresh.present(shown, session)
+
+    def binding_of_refresh(self, text: str) -> str:
+        """What the CSRF values belong to of the session that a refresh token is to prolong.
+
+        Raises:
+            InvalidRefreshTokenError: it does not look like one of ours, and counts as refused.
+        """
+        try:
+            return session_binding(RefreshTokens.read(text).session_id)
+        except InvalidRefreshTokenError:
+            self._count("refused")
+            raise
 
     def read_refresh_token(self, text: str) -> RefreshToken:
         """What a refresh token says of itself.

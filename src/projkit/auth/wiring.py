@@ -12,9 +12,10 @@ from projkit.auth.csrf import CountCheck, CsrfCheck, CsrfGuard
 from projkit.auth.keys import KeyRing
 from projkit.auth.legacy import LegacyProfile
 from projkit.auth.limits import DEVICE_LABEL, KnownDevices, LoginLimits
-from projkit.auth.login import BuiltInUsers, HostLogin, HostUsers, LoginService
+from projkit.auth.login import BuiltInUsers, CountedLogin, HostLogin, HostUsers, LoginService
 from projkit.auth.oidc.login import OidcLogin
 from projkit.auth.oidc.wiring import Providers, build_login
+from projkit.auth.outcomes import CountLogin, CountRefresh
 from projkit.auth.passwords import Passwords
 from projkit.auth.refresh import LABEL as REFRESH_LABEL
 from projkit.auth.routes import AuthServices
@@ -30,6 +31,7 @@ from projkit.clock import Clock
 from projkit.db.port import Database
 from projkit.db.tables import Tables
 from projkit.redis.connect import RedisClient
+from projkit.redis.observer import NOBODY, Observer
 from projkit.settings import Settings
 
 _NO_CACHE: Final = 0.0
@@ -60,12 +62,16 @@ def cookie_names(settings: Settings) -> CookieNames:
 
 
 def session_store(
-    settings: Settings, database: Database, tables: Tables, redis: RedisClient | None
+    settings: Settings,
+    database: Database,
+    tables: Tables,
+    redis: RedisClient | None,
+    observer: Observer = NOBODY,
 ) -> SessionStore:
     """Where sessions are kept: in Redis where there is one, unless SESSION_STORE says otherwise."""
     if redis is None or settings.session_store == "database":
         return DatabaseSessions(database, tables)
-    return RedisSessions(redis, prefix=settings.redis_prefix)
+    return RedisSessions(redis, prefix=settings.redis_prefix, observer=observer)
 
 
 def build_auth(
@@ -78,19 +84,22 @@ def build_auth(
     clock: Clock,
     count: CountCredential,
     count_csrf: CountCheck,
+    count_login: CountLogin,
+    count_refresh: CountRefresh,
+    redis_observer: Observer,
     authenticate: HostLogin | None = None,
     csrf_check: CsrfCheck | None = None,
 ) -> AuthParts:
     """All of it; ``redis`` holds the sessions where there is one, unless SESSION_STORE says otherwise."""
     names = cookie_names(settings)
-    store = session_store(settings, database, tables, redis)
+    store = session_store(settings, database, tables, redis, redis_observer)
     counts: Counts
     if isinstance(store, RedisSessions) and redis is not None:
         # A look-up costs a round trip, and what another worker revokes is refused here within the second.
         cache_seconds = settings.session_cache_seconds
         if cache_seconds:
             store = CachedSessions(store, seconds=cache_seconds)
-        counts = RedisCounts(redis, prefix=settings.redis_prefix)
+        counts = RedisCounts(redis, prefix=settings.redis_prefix, observer=redis_observer)
     else:
         cache_seconds = _NO_CACHE
         counts = DatabaseCounts(database, tables, clock=clock)
@@ -113,6 +122,7 @@ def build_auth(
         refresh_keys=partial(keys.secrets, REFRESH_LABEL),
         session_keys=partial(keys.secrets, SESSION_LABEL),
         clock=clock,
+        count=count_refresh,
     )
     limits = LoginLimits(settings, counts, KnownDevices(partial(keys.secrets, DEVICE_LABEL)))
     passwords = Passwords()
@@ -121,9 +131,13 @@ def build_auth(
     if authenticate is not None:
         login = HostUsers(authenticate, users, sessions, limits)
     providers = Providers(settings)
-    oidc = build_login(settings, providers, keys, users, sessions, store, limits, clock=clock)
+    oidc = build_login(
+        settings, providers, keys, users, sessions, store, limits, clock=clock, count=count_login
+    )
     authenticator = Authenticator(
         CredentialReader(names), verifier, standing, csrf, legacy, count, external=providers.external()
     )
-    services = AuthServices(authenticator, login, built_in, sessions, standing, keys, csrf)
+    services = AuthServices(
+        authenticator, CountedLogin(login, count_login), built_in, sessions, standing, keys, csrf
+    )
     return AuthParts(services, store, users, passwords, issuer, verifier, providers, oidc)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from projkit.health.checks import CheckStatus, HealthCheck, Observation, Status
+from projkit.health.observer import NOBODY, Observer
 from projkit.health.system import SystemSampler
 from projkit.health.watch import Watch
 
@@ -49,11 +50,16 @@ class Refresher:
     """Watches checks on the running event loop."""
 
     def __init__(
-        self, checks: Iterable[HealthCheck], sampler: SystemSampler, resources: Iterable[Resource] = ()
+        self,
+        checks: Iterable[HealthCheck],
+        sampler: SystemSampler,
+        resources: Iterable[Resource] = (),
+        observer: Observer = NOBODY,
     ) -> None:
         self.sampler = sampler
         self._loop = asyncio.get_running_loop()
         self._resources = tuple(resources)
+        self._observer = observer
         self._watches: dict[str, Watch] = {}
         self._status: Status = "error"
         self._judged_until = float("-inf")
@@ -116,7 +122,7 @@ class Refresher:
 
     def _watch(self, check: HealthCheck) -> None:
         if not self._guard.done() and check.name not in self._watches:
-            self._watches[check.name] = Watch(check, self._changed)
+            self._watches[check.name] = Watch(check, self._changed, self._observer)
             self._changed()
 
     def _changed(self) -> None:

@@ -19,6 +19,7 @@ from projkit.errors import (
 from projkit.health import database
 from projkit.health.celery import CeleryApp, celery_check
 from projkit.health.checks import HealthCheck, Observation, shortened
+from projkit.health.observer import NOBODY, Observer
 from projkit.health.redis import RedisProbe, redis_check
 from projkit.health.refresher import Refresher, Resource, View
 from projkit.health.system import SystemSampler, disk_check, loop_check
@@ -34,9 +35,15 @@ class Health:
     """The checks of a kit: the built-in ones that its settings ask for, and the host's own."""
 
     def __init__(
-        self, settings: Settings, *, has_redis: bool = False, celery_app: CeleryApp | None = None
+        self,
+        settings: Settings,
+        *,
+        has_redis: bool = False,
+        celery_app: CeleryApp | None = None,
+        observer: Observer = NOBODY,
     ) -> None:
         self._settings = settings
+        self._observer = observer
         self._has_redis = has_redis  # the host's own
         self._celery_app = celery_app
         self._own: dict[str, HealthCheck] = {}
@@ -98,15 +105,20 @@ class Health:
             checks.append(celery_check(self._celery_app, broker_url))
         embedded = engine is None and settings.embedded
         checks.append(disk_check(settings.sqlite_path.absolute().parent if embedded else Path.cwd()))
-        sampler = SystemSampler()
+        sampler = SystemSampler(self._observer)
         checks.append(loop_check(sampler))
         self._require_known([*(check.name for check in checks), *self._own])
-        return Plan(self._watched, [self._rated(check) for check in checks], sampler, resources)
+        return Plan(
+            self._watched, [self._rated(check) for check in checks], sampler, resources, self._observer
+        )
 
     def cannot_start(self, error: ProjkitError) -> None:
         """Notes why the kit could not start, so that health has something to say of it."""
         name = next((name for kind, name in _FAILURES if isinstance(error, kind)), "start")
         self._failure = name, Observation("error", monotonic(), utc_now(), 0.0, shortened(error.detail))
+        # There is no check of the start; without it nothing is known of the database.
+        watched = "database" if name == "start" else name
+        self._observer.health_check(watched, critical=True, well=False, seconds=0.0, good_seconds=0.0)
 
     def views_without_refresher(self) -> list[View]:
         """What is known where the kit has not started."""
@@ -150,15 +162,17 @@ class Plan:
         checks: Sequence[HealthCheck],
         sampler: SystemSampler,
         resources: Sequence[Resource],
+        observer: Observer,
     ) -> None:
         self._watched = watched
         self._checks = checks
         self._sampler = sampler
         self._resources = resources
+        self._observer = observer
 
     async def start(self) -> Refresher:
         """Starts watching; gives the refresher when each critical check has been looked at once."""
-        refresher = Refresher(self._checks, self._sampler, self._resources)
+        refresher = Refresher(self._checks, self._sampler, self._resources, self._observer)
         self._watched(refresher)
         await refresher.first_round()
         return refresher

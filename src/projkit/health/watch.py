@@ -19,6 +19,7 @@ from projkit.health.checks import (
     shortened,
     text_of,
 )
+from projkit.health.observer import NOBODY, Observer
 from projkit.health.runs import Run
 
 logger: Final = logging.getLogger("projkit.health")
@@ -32,17 +33,19 @@ _LATE: Final = 1.25
 class Watch:
     """A check on one event loop. Made there, it starts at once; ``changed`` is called after each look."""
 
-    def __init__(self, check: HealthCheck, changed: Callable[[], None]) -> None:
+    def __init__(self, check: HealthCheck, changed: Callable[[], None], observer: Observer = NOBODY) -> None:
         self.check = check
         self.latest: Observation | None = None
         self.first_look = asyncio.Event()
         self._changed = changed
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
         self._run: Run | None = None
         self.task = self._loop.create_task(self._watch(), context=Context())
         # However it ends, also before its first step: nobody waits for a look that never comes.
         self.task.add_done_callback(lambda _: self.first_look.set())
+        self._tell(well=False, seconds=0.0)  # nobody knows yet
 
     @property
     def good_until(self) -> float:
@@ -125,12 +128,19 @@ class Watch:
         before = "ok" if self.latest is None else self.latest.status
         self.latest = Observation(status, self._loop.time(), utc_now(), elapsed * 1000, detail, data)
         self._changed()
+        self._tell(well=status == "ok", seconds=elapsed)
         if status != before:
             with suppress(Exception):  # a filter of the host's that fails is no reason to look no more
                 if status == "ok":
                     logger.info("the health check %s is well again", self.check.name)
                 else:
                     _log_failure(self.check.name, detail, cause)
+
+    def _tell(self, *, well: bool, seconds: float) -> None:
+        check = self.check
+        self._observer.health_check(
+            check.name, critical=check.critical, well=well, seconds=seconds, good_seconds=check.stale_seconds
+        )
 
 
 def _explain(error: BaseException) -> tuple[str, Mapping[str, Any] | None]:

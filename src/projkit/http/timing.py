@@ -42,8 +42,10 @@ class Requests(Protocol):
     def end(self) -> None:
         """One is over, however it went."""
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One was answered."""
+    def request(
+        self, method: str, route: str, status: int, seconds: float, trace_id: str | None = None
+    ) -> None:
+        """One was answered; with the id of its trace, where somebody keeps that."""
 
     def disconnect(self, method: str, route: str) -> None:
         """A client went away before it had its answer."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from time import perf_counter
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -13,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from projkit.errors import ConfigurationError, UnavailableError
+from projkit.redis.observer import NOBODY, Observer
 
 logger: Final = logging.getLogger("projkit.redis")
 
@@ -38,29 +40,36 @@ class RedisCommands:
     given up takes its connection with it, so that nobody reads the answer to another's question.
     """
 
-    def __init__(self, client: RedisClient, error: type[UnavailableError]) -> None:
+    def __init__(
+        self, client: RedisClient, error: type[UnavailableError], observer: Observer = NOBODY
+    ) -> None:
         """``error`` is what becomes of whatever Redis or the network to it do wrong."""
         self._client: Any = client
         self._is_cluster = isinstance(client, RedisCluster)
         self._error = error
+        self._observer = observer
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def run(self, *command: str | bytes | int) -> Any:
+    async def run(self, operation: str, *arguments: str | bytes | int) -> Any:
         """The answer to a command, whose keys share a slot of a Cluster.
 
         Raises:
             UnavailableError: the ``error`` that was given; the cause goes to the log.
         """
+        started, failure = perf_counter(), None
         try:
             async with asyncio.timeout(_COMMAND_SECONDS), self._places:
                 if self._is_cluster:
                     # Before it knows the Cluster, redis-py asks any node, and closes all connections at every
                     # fifth of the redirections that this earns, whoever is using them.
                     await self._client.initialize()
-                return await self._client.execute_command(*command)
+                return await self._client.execute_command(operation, *arguments)
         except _FAILURES as caught:
+            failure = caught
             logger.warning("Redis does not answer: %s: %s", type(caught).__name__, caught)
             raise self._error from caught
+        finally:
+            self._observer.command(operation, perf_counter() - started, failure)
 
 
 def open_redis(url: str) -> RedisClient:

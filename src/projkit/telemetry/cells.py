@@ -14,36 +14,57 @@ process never sees half of one.
 
 import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping, MutableSequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from operator import add
+from pathlib import Path
 from typing import Final, Protocol, cast
 
 Labels = tuple[str, ...]
 Key = tuple[str, Labels]
 Table = dict[Key, list[float]]
+Rows = Iterable[tuple[Key, list[float]]]
 Row = MutableSequence[float]
+# Takes a worker's cells into those of the others.
+Combine = Callable[[list[float], list[float]], None]
 
 _HEADER: Final = struct.Struct("=Q")
 _ROW: Final = struct.Struct("=II")
 _CELL: Final = 8
+# So many are read or merged in well under a millisecond.
+_ROWS_AT_ONCE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """Rows that mean the same for different labels.
 
-    ``width`` is the number of cells of a row. Over several workers a cell is the sum of theirs, or for those in
-    ``maxima`` the largest. A ``gauge`` says how things are now, so that ended workers have no part in it. Past
-    ``limit`` rows the last label set stands for all further ones.
+    ``width`` is the number of cells of a row. Over several workers a cell is the sum of theirs, for those in
+    ``maxima`` the largest and in ``minima`` the smallest; or ``combine`` does it, where cells mean nothing alone. A
+    ``gauge`` says how things are now, so that ended workers have no part in it. Past ``limit`` rows the last label
+    set stands for all further ones.
     """
 
     name: str
     width: int = 1
-    maxima: frozenset[int] = field(default_factory=frozenset)
+    maxima: frozenset[int] = frozenset()
+    minima: frozenset[int] = frozenset()
+    combine: Combine | None = None
     gauge: bool = False
     limit: int = 1000
+
+    def merge(self, present: list[float], values: list[float]) -> None:
+        """Takes a worker's cells into those of the others."""
+        if self.combine is not None:
+            self.combine(present, values)
+            return
+        chosen = [(index, max(present[index], values[index])) for index in self.maxima]
+        chosen += [(index, min(present[index], values[index])) for index in self.minima]
+        present[:] = map(add, present, values)
+        for index, value in chosen:
+            present[index] = value
 
 
 class CellFile:
@@ -69,9 +90,9 @@ class CellFile:
         _HEADER.pack_into(self._buffer, 0, self._used)
         return cast("Row", cells)
 
-    def read(self) -> Table:
+    def rows(self) -> Rows:
         """All rows as they are now."""
-        return decode(self._buffer)
+        return rows_of(self._buffer)
 
 
 class CellMemory:
@@ -85,17 +106,34 @@ class CellMemory:
         row = self._rows[key] = [0.0] * width
         return row
 
-    def read(self) -> Table:
+    def rows(self) -> Rows:
         """All rows as they are now."""
-        return {key: list(values) for key, values in list(self._rows.items())}
+        return ((key, list(values)) for key, values in list(self._rows.items()))
+
+
+def load(path: Path) -> bytes:
+    """As much of a file as holds rows, which is little of it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEADER.size)
+        used = _HEADER.unpack(head)[0] if len(head) == _HEADER.size else 0
+        return head + file.read(max(used - _HEADER.size, 0))
+
+
+def rows_of(buffer: memoryview | bytes) -> Rows:
+    """The rows of a file, one by one; of one that is cut short, those that are whole."""
+    if len(buffer) < _HEADER.size:
+        return iter(())
+    used = min(_HEADER.unpack_from(buffer)[0], len(buffer))
+    return _rows(bytes(buffer[:used]), used)
 
 
 def decode(buffer: memoryview | bytes) -> Table:
-    """The rows of a file; of one that is cut short, those that are whole."""
-    if len(buffer) < _HEADER.size:
-        return {}
-    used = min(_HEADER.unpack_from(buffer)[0], len(buffer))
-    return dict(_rows(bytes(buffer[:used]), used))
+    """All rows of a file at once."""
+    return dict(rows_of(buffer))
 
 
 def _rows(data: bytes, used: int) -> Iterator[tuple[Key, list[float]]]:
@@ -134,8 +172,11 @@ def _encode(key: Key) -> bytes:
 class Others(Protocol):
     """The other workers of the same server."""
 
-    def tables(self) -> Iterator[tuple[Table, bool]]:
-        """The rows of each, and whether it is alive."""
+    def files(self, *, retire: bool) -> list[tuple[bytes, bool]]:
+        """The file of each, and whether it is alive.
+
+        With ``retire`` what ended ones have left is put together, which takes some milliseconds.
+        """
 
 
 class Cells:
@@ -169,30 +210,40 @@ class Cells:
 
     def read(self) -> Table:
         """Every row, over all workers."""
-        *_, merged = self.read_on()
+        *_, merged = self.read_on(self.others(retire=True))
         return merged
 
-    def read_on(self) -> Iterator[Table]:
-        """As :meth:`read`, file by file, for who must not go on for long; the last is the whole."""
-        merged = self._file.read()
+    def others(self, *, retire: bool) -> list[tuple[bytes, bool]]:
+        """The files of the other workers, and whether each is alive; waits for the disk."""
+        return [] if self._others is None else self._others.files(retire=retire)
+
+    def read_on(self, others: Iterable[tuple[bytes, bool]]) -> Iterator[Table]:
+        """As :meth:`read`, a few rows at a time, for who must not go on for long; the last is the whole."""
+        merged: Table = {}
         yield merged
-        if self._others is not None:
-            for table, alive in self._others.tables():
-                merge(merged, table, self._families, alive=alive)
+        for rows in _few(self._file.rows()):
+            merged.update(rows)
+            yield merged
+        for data, alive in others:
+            for rows in _few(rows_of(data)):
+                merge(merged, rows, self._families, alive=alive)
                 yield merged
 
 
-def merge(into: Table, table: Table, families: Mapping[str, Family], *, alive: bool) -> None:
+def merge(into: Table, rows: Rows, families: Mapping[str, Family], *, alive: bool) -> None:
     """Adds one worker's rows to those of the others; rows of another version of the code are left out."""
-    for key, values in table.items():
+    for key, values in rows:
         family = families.get(key[0])
         if family is None or family.width != len(values) or (family.gauge and not alive):
             continue
         present = into.get(key)
         if present is None:
             into[key] = values
-            continue
-        maxima = [(index, max(present[index], values[index])) for index in family.maxima]
-        present[:] = map(add, present, values)
-        for index, value in maxima:
-            present[index] = value
+        else:
+            family.merge(present, values)
+
+
+def _few(rows: Rows) -> Iterator[Rows]:
+    remaining = iter(rows)
+    while few := list(islice(remaining, _ROWS_AT_ONCE)):
+        yield few

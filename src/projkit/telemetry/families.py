@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import SIZE
 from projkit.telemetry.cells import Family
 
@@ -11,10 +12,20 @@ MAX: Final = SIZE + 1
 LAST_ERROR: Final = SIZE + 2  # seconds since 1970
 SLOW: Final = SIZE + 3
 
+# Of a health check:
+WELL: Final = 0
+CRITICAL: Final = 1
+LATENCY: Final = 2
+GOOD_UNTIL: Final = 3  # on the machine's monotonic clock; then it is not known any more
+
 HTTP: Final = Family(
     "http", SIZE + 4, maxima=frozenset({MAX, LAST_ERROR}), limit=1000
 )  # method, route, status
+EXEMPLARS: Final = Family(
+    "http_exemplars", exemplars.WIDTH, combine=exemplars.keep_newest, limit=HTTP.limit
+)  # method, route, status
 DISCONNECTS: Final = Family("http_disconnects", limit=500)  # method, route
+EXCEPTIONS: Final = Family("http_exceptions", limit=200)  # route, class
 ACTIVE: Final = Family("http_active", gauge=True)
 WEBSOCKETS: Final = Family("websockets", 2, limit=200)  # route, outcome: how many, seconds they were open
 STATEMENTS: Final = Family(
@@ -24,21 +35,32 @@ SLOW_STATEMENTS: Final = Family(
     "db_slow_statements", 3, maxima=frozenset({2}), limit=100
 )  # text: count, sum, max
 DATABASE_ERRORS: Final = Family("db_errors", limit=100)  # class
-TRANSACTIONS: Final = Family("db_transactions")  # committed, rolled_back
-POOL_WAIT: Final = Family("db_pool_wait", SIZE + 2, maxima=frozenset({MAX}))
-POOL: Final = Family("db_pool", gauge=True)  # state
-
-EXCEPTIONS: Final = Family("http_exceptions", limit=200)  # route, class
+TRANSACTIONS: Final = Family("db_transactions", limit=10)  # committed, rolled_back
+POOL_WAIT: Final = Family("db_pool_wait", SIZE + 2, maxima=frozenset({MAX}), limit=1)
+POOL: Final = Family("db_pool", gauge=True, limit=20)  # state
+COMMANDS: Final = Family("redis_commands", SIZE + 2, maxima=frozenset({MAX}), limit=50)  # operation
+REDIS_ERRORS: Final = Family("redis_errors", limit=100)  # class
 CREDENTIALS: Final = Family("auth_credentials", limit=100)  # transport, format, outcome
 CSRF_CHECKS: Final = Family("auth_csrf_checks", limit=20)  # mode, outcome
+LOGINS: Final = Family("auth_logins", limit=20)  # method, outcome
+REFRESHES: Final = Family("auth_refreshes", limit=10)  # outcome
+LAG: Final = Family("event_loop_lag", maxima=frozenset({0}), gauge=True, limit=1)
+HEALTH: Final = Family(
+    "health_checks", 4, maxima=frozenset({CRITICAL, LATENCY}), minima=frozenset({WELL, GOOD_UNTIL}),
+    gauge=True, limit=100,
+)  # name  # fmt: skip
+SPANS: Final = Family("otel_spans", limit=10)  # outcome
 
 FAMILIES: Final = (
-    HTTP, DISCONNECTS, EXCEPTIONS, ACTIVE, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS, DATABASE_ERRORS, TRANSACTIONS,
-    POOL_WAIT, POOL, CREDENTIALS, CSRF_CHECKS,
+    HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, ACTIVE, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS, DATABASE_ERRORS,
+    TRANSACTIONS, POOL_WAIT, POOL, COMMANDS, REDIS_ERRORS, CREDENTIALS, CSRF_CHECKS, LOGINS, REFRESHES, LAG, HEALTH,
+    SPANS,
 )  # fmt: skip
-# Room for all rows of all families up to their limits, with their names; what is not used takes no memory.
-FILE_BYTES: Final = 4 * 1024 * 1024
+# Room for all rows of all families up to their limits, with the longest names.
+FILE_BYTES: Final = 6 * 1024 * 1024
 OTHER: Final = "__other__"
 UNKNOWN: Final = "__unknown__"
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OTHER_METHOD: Final = "_OTHER"  # OTel semantic conventions, http.request.method
+OTHER_STATUS: Final = "_OTHER"
+SPAN_OUTCOMES: Final = ("exported", "failed", "dropped")

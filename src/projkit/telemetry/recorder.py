@@ -10,31 +10,46 @@ from typing import Final
 
 from projkit.db.observer import Observed
 from projkit.errors import ConfigurationError
+from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import BOUNDS
 from projkit.telemetry.cells import CellFile, CellMemory, Cells, Family, Labels, Row, Table
 from projkit.telemetry.families import (
     ACTIVE,
+    COMMANDS,
     CREDENTIALS,
+    CRITICAL,
     CSRF_CHECKS,
     DATABASE_ERRORS,
     DISCONNECTS,
     EXCEPTIONS,
+    EXEMPLARS,
     FAMILIES,
     FILE_BYTES,
+    GOOD_UNTIL,
+    HEALTH,
     HTTP,
+    LAG,
     LAST_ERROR,
+    LATENCY,
+    LOGINS,
     MAX,
     METHODS,
     OTHER,
     OTHER_METHOD,
+    OTHER_STATUS,
     POOL,
     POOL_WAIT,
+    REDIS_ERRORS,
+    REFRESHES,
     SLOW,
     SLOW_STATEMENTS,
+    SPAN_OUTCOMES,
+    SPANS,
     STATEMENTS,
     SUM,
     TRANSACTIONS,
     WEBSOCKETS,
+    WELL,
 )
 from projkit.telemetry.figures import Endpoints, endpoints_of
 from projkit.telemetry.workers import Worker, WorkerDirectory
@@ -92,6 +107,7 @@ class Recorder:
         self._failure: OSError | None = None
         self._cells: Cells | None = None
         self._http: dict[tuple[str, str, int], Row] = {}
+        self._exemplars: dict[tuple[str, str, int], Row] = {}
         self._statements: dict[Observed, Row] = {}
         self._active: Row | None = None
         self._wait: Row | None = None
@@ -106,7 +122,7 @@ class Recorder:
         if self._failure is not None:
             raise ConfigurationError(
                 f"PROJKIT_METRICS_DIRECTORY: {self._path} cannot be used ({self._failure.strerror or self._failure}); "
-                "name a directory that every worker may write to, with room for 5 MB for each"
+                "name a directory that every worker may write to, with room for 7 MB for each"
             ) from self._failure
 
     def open(self) -> Cells:
@@ -164,16 +180,23 @@ class Recorder:
         """A request is over, however it went."""
         (self._active or self._row(ACTIVE, (), ()))[0] -= 1
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+    def request(
+        self, method: str, route: str, status: int, seconds: float, trace_id: str | None = None
+    ) -> None:
+        """A request was answered; with its trace id, 32 hexadecimal digits, where somebody keeps its trace."""
         cells = self._http.get((method, route, status))
         if cells is None:
-            cells = self._new_http(method, route, status)
+            cells = self._new(HTTP, self._http, method, route, status)
         _observe(cells, seconds)
         if status >= 500:
             cells[LAST_ERROR] = time.time()
         if seconds > self.slow_seconds:
             cells[SLOW] += 1
+        if trace_id is not None:
+            row = self._exemplars.get((method, route, status))
+            if row is None:
+                row = self._new(EXEMPLARS, self._exemplars, method, route, status)
+            exemplars.write(row, seconds, trace_id)
 
     def disconnect(self, method: str, route: str) -> None:
         """A client went away before it had its answer."""
@@ -199,6 +222,14 @@ class Recorder:
     def csrf_check(self, mode: str, outcome: str) -> None:
         """An unsafe request with cookies was held against the rules of CSRF."""
         self._count(CSRF_CHECKS, (mode, outcome), (OTHER, outcome))
+
+    def login(self, method: str, outcome: str) -> None:
+        """Somebody has tried to log in."""
+        self._count(LOGINS, (method, outcome), (OTHER, outcome))
+
+    def refresh(self, outcome: str) -> None:
+        """Somebody has shown a refresh token."""
+        self._count(REFRESHES, (outcome,), (OTHER,))
 
     # --- the database (projkit.db.observer.Observer)
 
@@ -232,18 +263,56 @@ class Recorder:
         for state, connections in states.items():
             self._row(POOL, (state,), (OTHER,))[0] = connections
 
+    # --- the commands of Redis (projkit.redis.observer.Observer)
+
+    def command(self, operation: str, seconds: float, error: BaseException | None) -> None:
+        """A command was run."""
+        _observe(self._row(COMMANDS, (operation,), (OTHER,)), seconds)
+        if error is not None:
+            self._count(REDIS_ERRORS, (type(error).__name__,), (OTHER,))
+
+    # --- the looks of health (projkit.health.observer.Observer)
+
+    def health_check(
+        self, name: str, *, critical: bool, well: bool, seconds: float, good_seconds: float
+    ) -> None:
+        """A health check was looked at; what was seen is good for so long."""
+        cells = self._row(HEALTH, (name,), (OTHER,))
+        cells[WELL] = well
+        cells[CRITICAL] = critical
+        cells[LATENCY] = seconds
+        cells[GOOD_UNTIL] = time.monotonic() + good_seconds
+
+    def event_loop_lag(self, seconds: float) -> None:
+        """The event loop was so late at worst, of late."""
+        self._row(LAG, (), ())[0] = seconds
+
+    # --- traces
+
+    def spans(self, outcome: str, count: int) -> None:
+        """So many spans were ``exported``, have ``failed`` at the collector, or were ``dropped`` before it."""
+        for each in SPAN_OUTCOMES:  # all of them from the first on, so that rates see the first failure
+            self._row(SPANS, (each,), (OTHER,))
+        self._row(SPANS, (outcome,), (OTHER,))[0] += count
+
     def _count(self, family: Family, labels: Labels, overflow: Labels) -> None:
         self._row(family, labels, overflow)[0] += 1
 
     def _row(self, family: Family, labels: Labels, overflow: Labels) -> Row:
         return self.open().row(family, labels, overflow)
 
-    def _new_http(self, method: str, route: str, status: int) -> Row:
-        known = method if method in METHODS else OTHER_METHOD
-        code = str(status) if 100 <= status <= 599 else "_OTHER"
-        cells = self.open().row(HTTP, (known, route, code), (OTHER_METHOD, OTHER, code))
-        if len(self._http) < HTTP.limit:
-            self._http[(method, route, status)] = cells
+    def _new(
+        self, family: Family, known: dict[tuple[str, str, int], Row], method: str, route: str, status: int
+    ) -> Row:
+        """The cells of a request, under labels that are bounded."""
+        labels = (
+            method if method in METHODS else OTHER_METHOD,
+            route,
+            str(status) if 100 <= status <= 599 else OTHER_STATUS,
+        )
+        cells = self._row(family, labels, (OTHER_METHOD, OTHER, labels[2]))
+        if len(known) < family.limit:
+            known[(method, route, status)] = cells
         return cells
 
 

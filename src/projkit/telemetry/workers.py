@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from projkit.telemetry.cells import Family, Table, decode, encode, merge
+from projkit.telemetry.cells import Family, decode, encode, load, merge, rows_of
 
 logger: Final = logging.getLogger("projkit")
 
@@ -68,18 +68,17 @@ class WorkerDirectory:
         self.close: Final = weakref.finalize(self, os.close, descriptor)
         self.buffer = memoryview(mmap.mmap(descriptor, size))
 
-    def tables(self) -> Iterator[tuple[Table, bool]]:
+    def files(self, *, retire: bool) -> list[tuple[bytes, bool]]:
         """What the other workers have counted, and whether each is alive; nothing where the directory is gone."""
         try:
-            self._retire()
-            retired, others = self._look()
+            if retire:
+                self._retire()
+            return self._look()
         except OSError as error:
             if not self._complained:
                 self._complained = True
                 logger.warning("the counts of other workers cannot be read from %s: %s", self.path, error)
-            return
-        yield retired, False
-        yield from others
+            return []
 
     def living(self) -> list[Worker]:
         """The workers that are alive, this one included, the oldest first."""
@@ -92,19 +91,19 @@ class WorkerDirectory:
             key=lambda worker: worker.started_at,
         )
 
-    def _look(self) -> tuple[Table, list[tuple[Table, bool]]]:
-        """What is retired, and the others' rows, as of one moment."""
+    def _look(self) -> list[tuple[bytes, bool]]:
+        """What is retired, and the others' files, as of one moment."""
         for attempt in range(_LOOKS):
             before = self._retired_version()
             retired, merged = self._read_retired()
-            others = []
+            found = [(retired, False)]
             for path, alive in self._workers():
                 if path.name != self._name and path.name not in merged:
                     with suppress(FileNotFoundError):
-                        others.append((decode(path.read_bytes()), alive))
+                        found.append((load(path), alive))
             if before == self._retired_version() or attempt == _LOOKS - 1:
                 break
-        return retired, others
+        return found
 
     @contextmanager
     def _locked(self, seconds: float) -> Iterator[bool]:
@@ -145,10 +144,11 @@ class WorkerDirectory:
             ended = [path for path, alive in self._workers() if not alive]
             if not alone or not ended:
                 return
-            table, merged = self._read_retired()
+            retired, merged = self._read_retired()
+            table = decode(retired)
             for path in ended:
                 if path.name not in merged:
-                    merge(table, decode(path.read_bytes()), self._families, alive=False)
+                    merge(table, rows_of(load(path)), self._families, alive=False)
             # With the names inside, a crash before the files are gone counts nothing twice.
             names = json.dumps([path.name for path in ended]).encode()
             new = self.path / f"{_RETIRED}.new"
@@ -157,12 +157,13 @@ class WorkerDirectory:
             for path in ended:
                 path.unlink(missing_ok=True)
 
-    def _read_retired(self) -> tuple[Table, list[str]]:
+    def _read_retired(self) -> tuple[bytes, list[str]]:
+        """What ended workers have left, laid out as a file, and the names of theirs."""
         try:
             names, _, data = (self.path / _RETIRED).read_bytes().partition(b"\n")
         except FileNotFoundError:
-            return {}, []
-        return decode(data), json.loads(names)
+            return b"", []
+        return data, json.loads(names)
 
     def _retired_version(self) -> tuple[int, int] | None:
         try:

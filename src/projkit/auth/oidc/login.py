@@ -12,6 +12,7 @@ from projkit.auth.oidc.exchange import CodeFlow, error_code
 from projkit.auth.oidc.idtoken import Expected, IdTokens
 from projkit.auth.oidc.provider import Metadata, Provider
 from projkit.auth.oidc.ticket import Ticket, Tickets
+from projkit.auth.outcomes import CountLogin, count_failure
 from projkit.auth.session_service import Client, Issued, SessionService
 from projkit.auth.sessions.port import SessionStore
 from projkit.auth.tokens import tenant_of
@@ -21,6 +22,8 @@ from projkit.errors import InvalidCredentialsError, InvalidTokenError, LoginFail
 from projkit.settings import OidcProvider
 
 logger: Final = logging.getLogger("projkit")
+
+_METHOD: Final = "oidc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class OidcLogin:
         *,
         tenant_claim: str,
         clock: Clock,
+        count: CountLogin,
     ) -> None:
         self._arranged = arranged
         self._tickets = tickets
@@ -74,6 +78,7 @@ class OidcLogin:
         self._limits = limits
         self._tenant_claim = tenant_claim
         self._clock = clock
+        self._count = count
 
     async def start(self, name: str, next_path: str) -> Started:
         """The first step; ``next_path`` is where the browser goes in the end.
@@ -95,11 +100,12 @@ class OidcLogin:
             LoginFailedError: nothing of the kind was started here.
         """
         self._of(name)
-        if text is None or state is None:
-            raise LoginFailedError
-        ticket = self._tickets.read(text)
-        if ticket.provider != name or not hmac.compare_digest(ticket.state.encode(), state.encode()):
-            raise LoginFailedError
+        with count_failure(self._count, _METHOD):
+            if text is None or state is None:
+                raise LoginFailedError
+            ticket = self._tickets.read(text)
+            if ticket.provider != name or not hmac.compare_digest(ticket.state.encode(), state.encode()):
+                raise LoginFailedError
         return ticket
 
     async def finish(self, ticket: Ticket, answer: ProviderAnswer, client: Client) -> Issued:
@@ -111,6 +117,14 @@ class OidcLogin:
             UnavailableError: the provider or a store does not answer.
         """
         arranged = self._of(ticket.provider)
+        with count_failure(self._count, _METHOD):
+            issued = await self._finish(arranged, ticket, answer, client)
+        self._count(_METHOD, "succeeded")
+        return issued
+
+    async def _finish(
+        self, arranged: Arranged, ticket: Ticket, answer: ProviderAnswer, client: Client
+    ) -> Issued:
         await self._limits.attempt(client.address)
         if not await self._store.consume(ticket.state, self._clock(), ticket.expires_at):
             raise LoginFailedError

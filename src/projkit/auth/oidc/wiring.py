@@ -11,6 +11,7 @@ from projkit.auth.oidc.login import Arranged, OidcLogin
 from projkit.auth.oidc.provider import Provider
 from projkit.auth.oidc.resource import ExternalTokens
 from projkit.auth.oidc.ticket import LABEL, Tickets
+from projkit.auth.outcomes import CountLogin
 from projkit.auth.session_service import SessionService
 from projkit.auth.sessions.port import SessionStore
 from projkit.auth.users import Users
@@ -63,6 +64,7 @@ def build_login(
     limits: LoginLimits,
     *,
     clock: Clock,
+    count: CountLogin,
 ) -> OidcLogin:
     """The login at these providers."""
     return OidcLogin(
@@ -74,4 +76,5 @@ def build_login(
         limits,
         tenant_claim=settings.tenant_claim,
         clock=clock,
+        count=count,
     )

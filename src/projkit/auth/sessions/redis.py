@@ -16,6 +16,7 @@ import orjson
 from projkit.auth.sessions.port import Rotation, Session, SessionKey, Use, hash_of, subject_mark
 from projkit.errors import SessionStoreUnavailableError
 from projkit.redis.connect import RedisClient, RedisCommands
+from projkit.redis.observer import NOBODY, Observer
 
 T = TypeVar("T")
 logger: Final = logging.getLogger("projkit.auth")
@@ -63,8 +64,8 @@ _ANY: Final = ""
 class RedisSessions:
     """A :class:`~projkit.auth.sessions.port.SessionStore` over Redis: single, Sentinel or Cluster."""
 
-    def __init__(self, client: RedisClient, *, prefix: str) -> None:
-        self._redis = RedisCommands(client, SessionStoreUnavailableError)
+    def __init__(self, client: RedisClient, *, prefix: str, observer: Observer = NOBODY) -> None:
+        self._redis = RedisCommands(client, SessionStoreUnavailableError, observer)
         self._prefix = prefix
 
     async def create(self, session: Session) -> None:

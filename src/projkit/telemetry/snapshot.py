@@ -1,0 +1,85 @@
+"""All that a scrape shows, as of one moment: what was counted, and what is asked of the system for it."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from projkit.telemetry.cells import Cells, Family, Labels, Table
+from projkit.telemetry.processes import Usage, usage_of
+from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.slices import Slices
+
+Rows = list[tuple[Labels, list[float]]]
+_ROWS_AT_ONCE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What does not change while a kit runs: its version, and when legacy tokens end where that is set."""
+
+    version: str
+    legacy_sunset: datetime | None = None
+
+
+class Snapshot(NamedTuple):
+    """Rows by family, in the order of their labels; the processes of the living workers."""
+
+    rows: Mapping[str, Rows]
+    workers: int
+    processes: Iterable[Usage]
+    facts: Facts
+
+    def of(self, family: Family) -> Rows:
+        """The rows of a family."""
+        return self.rows.get(family.name, [])
+
+
+class _Asked(NamedTuple):
+    """What the disk and the system say: other workers' files, whether they live, and what the processes use."""
+
+    others: list[tuple[bytes, bool]]
+    workers: int
+    processes: list[Usage]
+
+
+def take(recorder: Recorder, facts: Facts) -> Snapshot:
+    """A snapshot, in one go."""
+    asked = _ask(recorder, retire=True)
+    rows: dict[str, Rows] = {}
+    for _ in _assemble(recorder.open(), asked.others, rows):
+        pass
+    return Snapshot(rows, asked.workers, asked.processes, facts)
+
+
+async def take_slowly(recorder: Recorder, facts: Facts) -> Snapshot:
+    """A snapshot for who must not hold the event loop up; the disk is asked in a thread."""
+    cells = recorder.open()
+    asked = await asyncio.to_thread(_ask, recorder, retire=False)
+    rows: dict[str, Rows] = {}
+    slices = Slices()
+    for _ in _assemble(cells, asked.others, rows):
+        await slices.pause()
+    return Snapshot(rows, asked.workers, asked.processes, facts)
+
+
+def _ask(recorder: Recorder, *, retire: bool) -> _Asked:
+    others = recorder.open().others(retire=retire)
+    pids = [worker.pid for worker in recorder.workers()]
+    return _Asked(others, len(pids), usage_of(pids))
+
+
+def _assemble(cells: Cells, others: Iterable[tuple[bytes, bool]], rows: dict[str, Rows]) -> Iterator[None]:
+    """Fills ``rows``, in steps of well under a millisecond."""
+    table: Table = {}
+    for table in cells.read_on(others):  # noqa: B007  # the last is the whole
+        yield
+    for number, ((family, labels), values) in enumerate(table.items()):
+        rows.setdefault(family, []).append((labels, values))
+        if number % _ROWS_AT_ONCE == 0:
+            yield
+    for each in rows.values():
+        each.sort(key=itemgetter(0))
+        yield
