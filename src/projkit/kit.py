@@ -117,6 +117,8 @@ class ProjKit:
         self.registry = KitRegistry(
             RecorderCollector(self._recorder, Facts(__version__, self.settings.legacy_sunset))
         )
+        # The scrape without a question, for a port that only Prometheus reaches.
+        self.metrics_app: ASGIApp = telemetry.MetricsApp(self.registry)
         self._clock = clock
         self._health = Health(
             self.settings, has_redis=redis is not None, celery_app=celery_app, observer=self._recorder

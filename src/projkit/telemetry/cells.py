@@ -34,7 +34,7 @@ _HEADER: Final = struct.Struct("=Q")
 _ROW: Final = struct.Struct("=II")
 _CELL: Final = 8
 # So many are read or merged in well under a millisecond.
-_ROWS_AT_ONCE: Final = 32
+_ROWS_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from projkit.telemetry.series import HISTOGRAMS, PLAIN, Histogram
 from projkit.telemetry.snapshot import Facts, Rows, Snapshot, take, take_slowly
 
 T = TypeVar("T")
-# What is written in well under a millisecond: a histogram has seventeen samples.
-_HISTOGRAMS_AT_ONCE: Final = 4
-_SAMPLES_AT_ONCE: Final = 50
+# What is written in well under a millisecond: a histogram alone has seventeen samples.
+_HISTOGRAMS_AT_ONCE: Final = 1
+_SAMPLES_AT_ONCE: Final = 20
 
 
 class Piece(NamedTuple):
