@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.corpora import ROOT
 from tests.observability.conftest import Scene
 from tests.observability.parts import ASSETS, PROMETHEUS, Samples
 
@@ -110,3 +111,18 @@ def test_every_alert_has_data(scene: Scene, rule: dict[str, Any]) -> None:
     found = scene.prometheus.query(uncompared(rule["expr"]))
     if not any(name in rule["expr"] for name in SILENT):
         assert has_values(found), rule["expr"]
+
+
+def documented() -> Iterator[Any]:
+    """The queries of the documents, by document."""
+    for path in (ROOT / "docs" / "observability.md", *sorted((ROOT / "docs" / "runbooks").glob("*.md"))):
+        for number, query in enumerate(re.findall(r"```promql\n(.*?)\n```", path.read_text(), re.DOTALL)):
+            yield pytest.param(query, id=f"{path.stem}-{number}")
+
+
+@pytest.mark.parametrize("query", documented())
+def test_every_documented_query_is_good(scene: Scene, query: str) -> None:
+    """What a document or a runbook says to ask is understood, and asks for series that there are."""
+    scene.prometheus.query(query)
+    known = set(scene.prometheus.get("/label/__name__/values")) | set(SILENT)
+    assert set(re.findall(r"[a-z_:]*projkit_[a-z0-9_:]+|\bup\b", query)) <= known
