@@ -76,6 +76,21 @@ async def log_in(
     return await ask(kit, "POST", f"{AUTH}/login", headers, json=content, address=address)
 
 
+def logins(kit: ProjKit) -> dict[tuple[str, str], int]:
+    """How many logins were counted, by method and outcome."""
+    return {(labels["method"], labels["outcome"]): n for labels, n in _counted(kit, "projkit_auth_logins")}
+
+
+def refreshes(kit: ProjKit) -> dict[str, int]:
+    """How many refreshes were counted, by outcome."""
+    return {labels["outcome"]: number for labels, number in _counted(kit, "projkit_auth_refreshes")}
+
+
+def _counted(kit: ProjKit, name: str) -> list[tuple[dict[str, str], int]]:
+    (metric,) = [metric for metric in kit.registry.collect() if metric.name == name]
+    return [(sample.labels, int(sample.value)) for sample in metric.samples]
+
+
 class Browser:
     """Sends the cookies that it was given, and what a page of the same origin sends with them."""
 

@@ -11,13 +11,14 @@ import pytest
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.slices import SLICE_SECONDS
 from projkit.telemetry.snapshot import Facts
 
 pytestmark = pytest.mark.anyio
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 LONGEST_SECONDS = 0.002
-TRIES = 3
+TRIES = 4
 
 
 @pytest.fixture
@@ -33,7 +34,23 @@ def fill(recorder: Recorder) -> None:
     """Two hundred routes with four statuses each, all buckets of which have a trace; and all else that is counted."""
     for route in range(200):
         for status in (200, 404, 422, 500):
-            for seconds in (0.001, 0.008, 0.02, 0.03, 0.06, 0.08, 0.2, 0.4, 0.6, 0.9, 2.0, 4.0, 7.0, 9.0, 20.0):
+            for seconds in (
+                0.001,
+                0.008,
+                0.02,
+                0.03,
+                0.06,
+                0.08,
+                0.2,
+                0.4,
+                0.6,
+                0.9,
+                2.0,
+                4.0,
+                7.0,
+                9.0,
+                20.0,
+            ):
                 recorder.request("GET", f"/api/v1/things/{{thing_id}}/{route}", status, seconds, TRACE)
         recorder.disconnect("GET", f"/{route}")
         recorder.websocket(f"/{route}", "accepted", 1.0)
@@ -51,34 +68,40 @@ def fill(recorder: Recorder) -> None:
     recorder.event_loop_lag(0.1)
 
 
-async def longest_step(registry: KitRegistry, accept: str) -> tuple[float, int]:
-    """The processor time that the event loop's thread spent on a scrape between two turns of another task, at most."""
-    steps: list[float] = []
+async def steps(registry: KitRegistry, accept: str) -> list[float]:
+    """The processor time that each step of a scrape takes of the event loop, however many make a slice."""
+    found: list[float] = []
 
     async def other() -> None:
         last = time.thread_time()
         while True:
             await asyncio.sleep(0)
-            steps.append(time.thread_time() - last)
+            found.append(time.thread_time() - last)
             last = time.thread_time()
 
     task = asyncio.create_task(other())
-    await asyncio.sleep(0)
-    body, _ = await render(registry, accept)
+    await render(registry, accept)
     task.cancel()
-    return max(steps), len(body)
+    return found
 
 
 @pytest.mark.usefixtures("unmeasured", "uncollected")
 @pytest.mark.parametrize("accept", ["", OPENMETRICS], ids=["text", "openmetrics"])
-async def test_no_step_is_long(tmp_path: Path, accept: str) -> None:
-    """No step of a scrape takes 2 ms of the event loop: with 800 series of requests, traces, and another worker's."""
+async def test_no_step_is_long(tmp_path: Path, accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No slice of a scrape takes 2 ms of the event loop: with 800 series of requests, traces, and another worker's.
+
+    Of each step the quickest of several tries counts, so that what else the machine does has no say.
+    """
     recorder, other = Recorder(tmp_path), Recorder(tmp_path)
-    assert other._path is not None
     other._path = recorder._path  # a second worker in the same directory
     fill(recorder)
     fill(other)
     registry = KitRegistry(RecorderCollector(recorder, Facts("1.2.3")))
-    tries = [await longest_step(registry, accept) for _ in range(TRIES)]
-    print(f"longest steps {[f'{seconds * 1000:.2f} ms' for seconds, _ in tries]} of {tries[0][1]} bytes")
-    assert min(seconds for seconds, _ in tries) < LONGEST_SECONDS
+    monkeypatch.setattr("projkit.telemetry.slices.SLICE_SECONDS", 0.0)
+    tries = [await steps(registry, accept) for _ in range(TRIES)]
+    # The same steps each time; before them, some while the disk is asked in a thread.
+    each = [min(times) for times in zip(*(reversed(found) for found in tries), strict=False)]
+    told = f"{len(each)} steps take {sum(each) * 1000:.0f} ms; the longest {max(each) * 1000:.2f} ms"
+    print(told)  # noqa: T201  # for who wants to know
+    assert len(each) > 800
+    assert SLICE_SECONDS + max(each) < LONGEST_SECONDS, told

@@ -17,7 +17,18 @@ from hypothesis import strategies as st
 from projkit import ProjKit
 from projkit.errors import ConfigurationError
 from projkit.telemetry.cells import Family, Table, decode, encode
-from projkit.telemetry.families import FAMILIES, FILE_BYTES, HTTP, MAX, OTHER, POOL
+from projkit.telemetry.families import (
+    DISCONNECTS,
+    EXCEPTIONS,
+    EXEMPLARS,
+    FAMILIES,
+    FILE_BYTES,
+    HTTP,
+    MAX,
+    OTHER,
+    POOL,
+    WEBSOCKETS,
+)
 from projkit.telemetry.figures import endpoints_of
 from projkit.telemetry.history import History
 from projkit.telemetry.recorder import Recorder
@@ -27,6 +38,7 @@ from tests.conftest import settings_for
 
 GET = "GET"
 ROUTE = "/api/v1/projects"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 WORKER = """
 import sys, pathlib
 from projkit.telemetry.recorder import Recorder
@@ -256,10 +268,13 @@ def test_rows_are_bounded() -> None:
     """Whatever clients send, the number of series is bounded; what is too much is counted as other."""
     recorder = Recorder()
     for number in range(3 * HTTP.limit):
-        recorder.request("GET", f"/{number}", 200, 0.001)
-        recorder.request(f"M{number}", "/", 200, 0.001)
+        recorder.request("GET", f"/{number}", 200, 0.001, TRACE)
+        recorder.request(f"M{number}", "/", 200, 0.001, TRACE)
         recorder.disconnect(f"M{number}", f"/{number}")
         recorder.websocket(f"/{number}", "accepted", 1.0)
+        recorder.exception(f"/{number}", f"Error{number}")
+        recorder.command(f"COMMAND{number}", 0.001, None)
+        recorder.health_check(f"{number}", critical=False, well=True, seconds=0.1, good_seconds=1.0)
     table = recorder.read()
     for family in FAMILIES:
         assert sum(key[0] == family.name for key in table) <= family.limit + 1
@@ -267,6 +282,23 @@ def test_rows_are_bounded() -> None:
     assert sum(cells[0] for key, cells in table.items() if key[0] == "websockets") == 3 * HTTP.limit
     assert any(OTHER in key[1] for key in table)
     assert len(encode(table)) < FILE_BYTES / 2
+
+
+def test_room_for_all(tmp_path: Path) -> None:
+    """A worker's file has room for all that the limits allow, with names as long as they may be, in any script."""
+    recorder = Recorder(tmp_path)
+    for number in range(HTTP.limit):
+        route = f"/{number:04}".ljust(200, "\N{GREEK SMALL LETTER OMEGA}")
+        recorder.request("OPTIONS", route, 200, 0.001, TRACE)
+        recorder.disconnect("OPTIONS", route)
+        recorder.websocket(route, "accepted", 1.0)
+        recorder.exception(route, "AnErrorWithAVeryLongName")
+    table = recorder.read()
+    for family in (HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, WEBSOCKETS):
+        assert sum(key[0] == family.name for key in table) >= family.limit
+    named = {key[0] for key in table}
+    others = [family for family in FAMILIES if family.name not in named]
+    assert len(encode(table)) + sum(each.limit * (8 * each.width + 1100) for each in others) < FILE_BYTES
 
 
 def test_a_full_file(tmp_path: Path) -> None:

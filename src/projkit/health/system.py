@@ -44,6 +44,7 @@ class SystemSampler:
         psutil.cpu_percent(interval=None)
         self._process.cpu_percent(interval=None)
         self._sample()
+        self._observer.event_loop_lag(self.lag_seconds)
         sampled = loop.time() - PERIOD_SECONDS + _TICK_SECONDS  # that share is to be had soon
         while True:
             due = loop.time() + _TICK_SECONDS

@@ -26,7 +26,7 @@ EXEMPLARS: Final = Family(
 )  # method, route, status
 DISCONNECTS: Final = Family("http_disconnects", limit=500)  # method, route
 EXCEPTIONS: Final = Family("http_exceptions", limit=200)  # route, class
-ACTIVE: Final = Family("http_active", gauge=True)
+ACTIVE: Final = Family("http_active", gauge=True, limit=1)
 WEBSOCKETS: Final = Family("websockets", 2, limit=200)  # route, outcome: how many, seconds they were open
 STATEMENTS: Final = Family(
     "db_statements", SIZE + 2, maxima=frozenset({MAX}), limit=300

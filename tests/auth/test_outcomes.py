@@ -1,0 +1,90 @@
+"""How logins and refreshes end is counted, each under one outcome."""
+
+from typing import Any
+
+import pytest
+
+from projkit import ProjKit
+from projkit.errors import UnavailableError
+from projkit.identity import Principal
+from tests.auth.asking import Answer, ask, cookie
+from tests.auth.conftest import OpenKit
+from tests.auth.people import AUTH, SAME_ORIGIN, ShiftedClock, add_user, log_in, logins, parts, refreshes
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_logins(open_kit: OpenKit) -> None:
+    """A login counts once: as succeeded, as failed whatever the reason, or as limited; a malformed body is none."""
+    async with open_kit(login_limit_account="3/minute") as kit:
+        await add_user(kit)
+        await add_user(kit, "bob")
+        await parts(kit).users.set_disabled("bob", disabled=True)
+        assert (await log_in(kit)).status == 200
+        for name, password in (("alice", "wrong password"), ("nobody", "wrong password"), ("bob", "x")):
+            assert (await log_in(kit, name, password)).status == 401
+        assert (await ask(kit, "POST", f"{AUTH}/login", json={"username": "alice"})).status == 422
+        statuses = [(await log_in(kit, password="wrong password")).status for _ in range(4)]
+        assert logins(kit) == {
+            ("password", "succeeded"): 1,
+            ("password", "failed"): 3 + statuses.count(401),
+            ("password", "limited"): statuses.count(429),
+        }
+        assert statuses.count(429) > 0
+
+
+async def test_logins_of_a_host(open_kit: OpenKit) -> None:
+    """A host's users count as the kit's own do; what its function raises is an error, and a store's silence is not."""
+    answers: list[Any] = [Principal("carol"), None, ZeroDivisionError(), UnavailableError("down")]
+
+    def authenticate(username: str, password: str) -> Principal | None:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    async with open_kit(options={"authenticate": authenticate}) as kit:
+        statuses = [(await log_in(kit)).status for _ in range(4)]
+        assert statuses == [200, 401, 500, 503]
+        outcomes = ("succeeded", "failed", "error", "unavailable")
+        assert logins(kit) == {("password", outcome): 1 for outcome in outcomes}
+
+
+async def refresh(kit: ProjKit, token: str) -> Answer:
+    """The answer to a refresh by body."""
+    return await ask(kit, "POST", f"{AUTH}/refresh", json={"refresh_token": token})
+
+
+async def test_refreshes(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refresh counts once: rotated, replayed in time, reused too late, or refused since nothing is known of it."""
+    clock = ShiftedClock()
+    monkeypatch.setattr("projkit.kit.utc_now", clock)
+    async with open_kit() as kit:
+        await add_user(kit)
+        first = (await log_in(kit)).json()["refresh_token"]
+        assert (await refresh(kit, first)).status == 200
+        assert refreshes(kit) == {"rotated": 1}
+        assert (await refresh(kit, first)).status == 200
+        assert refreshes(kit) == {"rotated": 1, "replayed": 1}
+        clock.advance(seconds=11)
+        assert (await refresh(kit, first)).status == 401
+        assert refreshes(kit) == {"rotated": 1, "replayed": 1, "reused": 1}
+        for each in (first, "nonsense"):
+            assert (await refresh(kit, each)).status == 401
+        sent = [SAME_ORIGIN, cookie(refresh_token="nonsense")]
+        assert (await ask(kit, "POST", f"{AUTH}/refresh", sent)).status == 401
+        assert refreshes(kit) == {"rotated": 1, "replayed": 1, "reused": 1, "refused": 3}
+
+
+async def test_refreshes_without_a_store(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the store does not answer, nothing is known of the token, and it counts as unavailable."""
+    async with open_kit() as kit:
+        await add_user(kit)
+        token = (await log_in(kit)).json()["refresh_token"]
+
+        async def silent(*_: object) -> None:
+            raise UnavailableError("down")
+
+        monkeypatch.setattr(parts(kit).services.sessions, "_store", type("", (), {"get_fresh": silent})())
+        assert (await refresh(kit, token)).status == 503
+        assert refreshes(kit) == {"unavailable": 1}

@@ -1,0 +1,230 @@
+"""How things are now: health checks, the event loop, workers and their processes, the build."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import projkit
+from projkit import ProjKit
+from projkit.errors import ProjkitError
+from projkit.telemetry.collector import RecorderCollector
+from projkit.telemetry.exposition import KitRegistry
+from projkit.telemetry.processes import usage_of
+from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.snapshot import Facts
+from tests.conftest import settings_for
+
+pytestmark = pytest.mark.anyio
+STATUS = "projkit_health_check_status"
+CRITICAL = "projkit_health_check_critical"
+LATENCY = "projkit_health_check_latency_seconds"
+LAG = "projkit_event_loop_lag_seconds"
+PATIENCE = 30.0
+WORKER = """
+import sys, pathlib
+from projkit.telemetry.recorder import Recorder
+recorder = Recorder(pathlib.Path(sys.argv[1]))
+for line in sys.stdin:
+    exec(line)
+    print(flush=True)
+"""
+
+
+class Worker:
+    """Another worker of the same directory, which does as it is told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(directory)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def do(self, line: str) -> None:
+        """Has it run a line of Python, and waits for that."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "\n"
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextmanager
+def another_worker(directory: Path) -> Iterator[Worker]:
+    """One that is gone afterwards."""
+    worker = Worker(directory)
+    try:
+        yield worker
+    finally:
+        worker.kill()
+
+
+class Shown:
+    """What Prometheus is shown of a recorder, or of a kit."""
+
+    def __init__(self, registry: KitRegistry) -> None:
+        self._registry = registry
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        return self._registry.get_sample_value(name, labels)
+
+    async def until(self, expected: float, name: str, **labels: str) -> None:
+        """Waits for a value."""
+        async with asyncio.timeout(PATIENCE):
+            while self(name, **labels) != expected:
+                await asyncio.sleep(0.02)
+
+
+def shown(recorder: Recorder) -> Shown:
+    """What Prometheus is shown."""
+    return Shown(KitRegistry(RecorderCollector(recorder, Facts("1.2.3"))))
+
+
+async def test_health_checks(sqlite_url: str) -> None:
+    """Every check, the host's among them, is 1 while it is well, and 0 while it fails or nobody looks."""
+    well = True
+
+    async def backend() -> None:
+        await asyncio.sleep(0.02)
+        if not well:
+            raise RuntimeError
+
+    kit = ProjKit(settings_for(sqlite_url, health_critical="database,backend"))
+    value = Shown(kit.registry)
+    kit.add_health_check("backend", backend, period=0.1, timeout=0.4)
+    assert value(STATUS, check="backend") is None, "nobody looks yet"
+    async with kit.lifespan():
+        await value.until(1, STATUS, check="backend")
+        assert (value(CRITICAL, check="backend"), value(CRITICAL, check="disk")) == (1, 0)
+        assert 0.02 <= (value(LATENCY, check="backend") or 0) < PATIENCE
+        assert value(STATUS, check="database") == 1
+        well = False
+        await value.until(0, STATUS, check="backend")
+        assert value(STATUS, check="database") == 1
+        well = True
+        await value.until(1, STATUS, check="backend")
+    await value.until(0, STATUS, check="backend")  # nobody looks any more: it is stale
+
+
+async def test_a_kit_that_cannot_start(sqlite_url: str) -> None:
+    """Where the database lets no kit start, its check says so."""
+    url = "postgresql://nobody@127.0.0.1:1/none"
+    kit = ProjKit(settings_for(url, database_connect_seconds=0.1))
+    with pytest.raises(ProjkitError):
+        await kit.startup()
+    assert Shown(kit.registry)(STATUS, check="database") == 0
+    assert Shown(kit.registry)(CRITICAL, check="database") == 1
+
+
+def look(well: bool, seconds: float = 0.1, good_seconds: float = 60.0) -> dict[str, Any]:
+    """What is told of a look."""
+    return {"critical": True, "well": well, "seconds": seconds, "good_seconds": good_seconds}
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [look(False, 0.5), look(True, 0.5, good_seconds=0.0)],
+    ids=["it fails there", "nobody looks there"],
+)
+def test_the_worst_worker(tmp_path: Path, theirs: dict[str, Any]) -> None:
+    """Over workers a check is as it is for the worst, and as slow as for the slowest; one that has ended has no say."""
+    recorder = Recorder(tmp_path)
+    value = shown(recorder)
+    with another_worker(tmp_path) as worker:
+        recorder.health_check("backend", **look(True))
+        recorder.event_loop_lag(0.2)
+        assert (value(STATUS, check="backend"), value(LAG)) == (1, 0.2)
+        worker.do(f"recorder.health_check('backend', **{theirs!r}); recorder.event_loop_lag(1.5)")
+        assert (value(STATUS, check="backend"), value(LATENCY, check="backend")) == (0, 0.5)
+        assert (value(LAG), value("projkit_workers")) == (1.5, 2)
+        worker.kill()
+        assert (value(STATUS, check="backend"), value(LATENCY, check="backend")) == (1, 0.1)
+        assert (value(LAG), value("projkit_workers")) == (0.2, 1)
+
+
+async def test_event_loop_lag(sqlite_url: str) -> None:
+    """A host that blocks the event loop is seen by how late that was."""
+    kit = ProjKit(settings_for(sqlite_url))
+    value = Shown(kit.registry)
+    async with kit.lifespan():
+        await asyncio.sleep(0.6)
+        time.sleep(1.0)  # that is what is to be seen
+        async with asyncio.timeout(PATIENCE):
+            while (value(LAG) or 0) < 0.3:
+                await asyncio.sleep(0.05)
+        assert (value(LAG) or 0) < PATIENCE
+
+
+def test_processes(tmp_path: Path) -> None:
+    """Each living worker's process is shown by what it uses, as the system knows it; an ended one is not."""
+    recorder = Recorder(tmp_path)
+    value = shown(recorder)
+    with another_worker(tmp_path) as worker:
+        worker.do(
+            "recorder.open(); taken = bytearray(b'x' * 50_000_000); files = [open('/dev/null') for _ in range(30)]"
+        )
+        for pid in (os.getpid(), worker.process.pid):
+            process, labels = psutil.Process(pid), {"pid": str(pid)}
+            resident = value("projkit_process_resident_memory_bytes", **labels) or 0
+            assert resident == pytest.approx(process.memory_info().rss, rel=0.2)
+            assert value("projkit_process_open_fds", **labels) == pytest.approx(process.num_fds(), abs=3)
+            assert value("projkit_process_start_time_seconds", **labels) == process.create_time()
+            used = sum(process.cpu_times()[:2])
+            assert value("projkit_process_cpu_seconds_total", **labels) == pytest.approx(used, abs=1.0)
+        ended = str(worker.process.pid)
+        assert (value("projkit_process_resident_memory_bytes", pid=ended) or 0) > 50_000_000
+        worker.kill()
+        assert value("projkit_process_resident_memory_bytes", pid=ended) is None
+    assert usage_of([int(ended)]) == [], "also where it ends between two looks"
+
+
+def test_descriptors_that_nobody_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system does not tell one thing, the others are shown all the same."""
+
+    def denied(_: psutil.Process) -> int:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "num_fds", denied)
+    value = shown(Recorder())
+    assert value("projkit_process_open_fds", pid=str(os.getpid())) is None
+    assert value("projkit_process_resident_memory_bytes", pid=str(os.getpid()))
+
+
+@pytest.mark.parametrize("sunset", [None, datetime(2027, 1, 1, tzinfo=UTC)])
+def test_facts(sqlite_url: str, sunset: datetime | None) -> None:
+    """The build says what runs, and LEGACY_SUNSET is there where it is set."""
+    value = Shown(ProjKit(settings_for(sqlite_url, legacy_sunset=sunset)).registry)
+    labels = {
+        "version": projkit.__version__,
+        "python_version": ".".join(str(part) for part in sys.version_info[:3]),
+        "python_implementation": "CPython",
+    }
+    assert value("projkit_build_info", **labels) == 1
+    assert value("projkit_workers") == 1
+    found = value("projkit_auth_legacy_sunset_timestamp_seconds")
+    assert found == (None if sunset is None else sunset.timestamp())
+
+
+def test_spans() -> None:
+    """Spans count by whether they reached the collector; all outcomes are there from the first on."""
+    recorder = Recorder()
+    value = shown(recorder)
+    assert value("projkit_otel_spans_total", outcome="exported") is None
+    recorder.spans("exported", 512)
+    recorder.spans("dropped", 3)
+    found = [value("projkit_otel_spans_total", outcome=each) for each in ("exported", "failed", "dropped")]
+    assert found == [512, 0, 3]
