@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -50,7 +49,9 @@ class Scene:
 
 
 @pytest.fixture(scope="session")
-def scene(postgres: Postgres, redis_alone: Redises, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(
+    postgres: Postgres, redis_alone: Redises, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
     """All of it, after some load that Prometheus has seen."""
     directory = tmp_path_factory.mktemp("observability")
     with ExitStack() as stack, without_settings():
@@ -78,11 +79,11 @@ def scene(postgres: Postgres, redis_alone: Redises, tmp_path_factory: pytest.Tem
         scene = Scene(watching, told, server, proxy, load)
         # In rounds, with a look of Prometheus between them: what was counted before the first has no rate.
         for _ in range(2):
-            watching.scraped(time.time())
+            watching.catch_up()
             scene.load.round()
             ask_host(host)
         stop_redis(scene, redis_alone)
-        watching.scraped(time.time())
+        watching.catch_up()
         yield scene
 
 

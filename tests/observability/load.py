@@ -26,12 +26,13 @@ class Load:
         self._numbers = itertools.count()
         self.requests: Counter[tuple[str, str, str]] = Counter()
         self.logins: Counter[tuple[str, str]] = Counter()
-        self.refreshes: Counter[str] = Counter()
+        self.refreshes: Counter[tuple[str]] = Counter()
         self.credentials: Counter[tuple[str, str, str]] = Counter()
 
     def ask(
-        self, method: str, path: str, expected: int, *, route: str = "", by: tuple[str, str] | None = None, **options: Any
-    ) -> httpx2.Response:
+        self, method: str, path: str, expected: int, *,
+        route: str = "", by: tuple[str, str] | None = None, **options: Any,
+    ) -> httpx2.Response:  # fmt: skip
         """A request and its count; ``by`` is transport and format of its credential, if it brings one."""
         self._client.cookies.clear()
         answer = self._client.request(method, path, **options)
@@ -60,8 +61,8 @@ class Load:
         taken = {"name": name, "external_id": name}
         for status in (201, 409):
             self.ask("POST", PROJECTS, status, by=plain, headers=alice, json=taken)
-        for number in range(3):
-            self.ask("GET", PROJECTS, 200, by=("bearer", "legacy"), headers=bearer(legacy(sub=f"old {number}")))
+        for _ in range(3):
+            self.ask("GET", PROJECTS, 200, by=("bearer", "legacy"), headers=bearer(legacy()))
         for _ in range(4):
             self.ask("GET", LIVE, 200)
         self._sessions()
@@ -82,7 +83,8 @@ class Load:
         cookies = "; ".join(f"{name}={value}" for name, value in answer.cookies.items())
         same = {"X-CSRF-Token": answer.cookies["csrf_token"], "Sec-Fetch-Site": "same-origin"}
         sent = {"Cookie": cookies, **same}
-        self.ask("POST", PROJECTS, 201, by=("auth_token", "enhanced"), headers=sent, json={"name": "By cookie"})
+        by = ("auth_token", "enhanced")
+        self.ask("POST", PROJECTS, 201, by=by, headers=sent, json={"name": "By cookie"})
 
     def log_in(self) -> dict[str, Any]:
         """What a login gives."""
@@ -93,7 +95,7 @@ class Load:
     def refresh(self, token: str, expected: int, outcome: str) -> dict[str, Any]:
         """What a refresh token is exchanged for."""
         answer = self.ask("POST", f"{AUTH}/refresh", expected, json={"refresh_token": token})
-        self.refreshes[outcome] += 1
+        self.refreshes[(outcome,)] += 1
         found: dict[str, Any] = answer.json()
         return found
 

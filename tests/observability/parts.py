@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -73,23 +74,21 @@ class Prometheus:
         (sample,) = self.query(expr)
         return float(sample["value"][1])
 
-    def scraped(self, since: float) -> None:
-        """Waits until each target has been scraped anew, twice, so that what was counted until then is known."""
+    def catch_up(self) -> None:
+        """Waits until each target has been scraped twice from now on: what is new until then has a rate as well."""
         for _ in range(2):
-            until(lambda: self._all_after(since), lambda: self.get("/targets"))
-            since = time.time()
+            self._scraped_since(datetime.now(UTC))
 
-    def _all_after(self, moment: float) -> bool:
-        targets = self.get("/targets")["activeTargets"]
-        return bool(targets) and all(
-            each["health"] == "up" and _seconds(each["lastScrape"]) > moment for each in targets
-        )
+    def _scraped_since(self, moment: datetime) -> None:
+        def all_were() -> bool:
+            targets = self.get("/targets")["activeTargets"]
+            scraped = [
+                each["health"] == "up" and datetime.fromisoformat(each["lastScrape"]) > moment
+                for each in targets
+            ]
+            return bool(scraped) and all(scraped)
 
-
-def _seconds(text: str) -> float:
-    whole, _, rest = text.partition(".")
-    fraction = "".join(each for each in rest[:9] if each.isdigit())
-    return time.mktime(time.strptime(whole[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone + float(f"0.{fraction or 0}")
+        until(all_were, lambda: self.get("/targets"))
 
 
 @contextmanager

@@ -53,7 +53,8 @@ def has_values(found: Samples) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("target",), [pytest.param(target, id=f"{board}-{title}-{target['refId']}") for board, title, target in panels()]
+    "target",
+    [pytest.param(asked, id=f"{board}-{title}-{asked['refId']}") for board, title, asked in panels()],
 )
 def test_every_panel_has_data(scene: Scene, target: dict[str, Any]) -> None:
     """The query of each panel is one that Prometheus understands, and it has an answer."""
@@ -87,7 +88,8 @@ def test_every_rule_is_well(scene: Scene) -> None:
 @pytest.mark.parametrize("record", sorted({rule["record"] for rule in rules("recording-rules.yml")}))
 def test_every_recorded_series_has_data(scene: Scene, record: str) -> None:
     """Each recording rule records something, an objective's for each objective."""
-    assert has_values(found := scene.prometheus.query(record))
+    found = scene.prometheus.query(record)
+    assert has_values(found)
     if "slo" in found[0]["metric"]:
         assert {each["metric"]["slo"] for each in found} == {"availability", "latency", "health"}
 
@@ -104,7 +106,7 @@ def uncompared(expr: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("rule",), [pytest.param(rule, id=f"{rule['alert']}-{n}") for n, rule in enumerate(rules("alerts.yml"))]
+    "rule", [pytest.param(rule, id=f"{rule['alert']}-{n}") for n, rule in enumerate(rules("alerts.yml"))]
 )
 def test_every_alert_has_data(scene: Scene, rule: dict[str, Any]) -> None:
     """Each alert's expression, without its comparison, has an answer: it looks at series that there are."""
@@ -120,7 +122,7 @@ def documented() -> Iterator[Any]:
             yield pytest.param(query, id=f"{path.stem}-{number}")
 
 
-@pytest.mark.parametrize("query", documented())
+@pytest.mark.parametrize("query", list(documented()))
 def test_every_documented_query_is_good(scene: Scene, query: str) -> None:
     """What a document or a runbook says to ask is understood, and asks for series that there are."""
     scene.prometheus.query(query)

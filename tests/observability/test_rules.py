@@ -24,7 +24,15 @@ def run(*arguments: str | Path) -> str:
 
 def test_they_are_well_formed() -> None:
     """promtool takes the rules, each once, and says nothing against them."""
-    said = run("promtool", "check", "rules", "--lint=all", "--lint-fatal", *PROMETHEUS.glob("*-rules.yml"), PROMETHEUS / "alerts.yml")
+    said = run(
+        "promtool",
+        "check",
+        "rules",
+        "--lint=all",
+        "--lint-fatal",
+        *PROMETHEUS.glob("*-rules.yml"),
+        PROMETHEUS / "alerts.yml",
+    )
     assert said.count("SUCCESS") == 2
 
 

@@ -1,7 +1,5 @@
 """From a slow database to somebody's pager."""
 
-import time
-
 from tests.faults.conftest import headers
 from tests.observability.conftest import Scene
 from tests.observability.load import PROJECTS
@@ -21,7 +19,7 @@ def test_it_pages(scene: Scene) -> None:
         until(lambda: FAST in scene.receiver.names("/page"), lambda: scene.prometheus.get("/alerts"))
     finally:
         scene.database.delay = 0.0
-    scene.prometheus.scraped(time.time())
+    scene.prometheus.catch_up()
     alert = next(each for path, each in scene.receiver.told if each["labels"]["alertname"] == FAST)
     assert (alert["labels"]["severity"], alert["labels"]["job"]) == ("page", "projkit")
     assert alert["annotations"]["runbook_url"] == f"docs/runbooks/{FAST}.md"

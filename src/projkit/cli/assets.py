@@ -17,8 +17,8 @@ app.add_typer(assets_app, name="assets")
 _RUNBOOKS: Final = "docs/runbooks"
 _RULES: Final = ("recording-rules.yml", "alerts.yml")
 _PROMETHEUS_RULE: Final = """\
-# For the Prometheus Operator: the rules of recording-rules.yml and alerts.yml. Prometheus takes only PrometheusRules with
-# the labels that its `ruleSelector` names: kube-prometheus-stack wants `release: <its name>`.
+# For the Prometheus Operator: the rules of recording-rules.yml and alerts.yml. Prometheus takes only PrometheusRules
+# with the labels that its `ruleSelector` names: kube-prometheus-stack wants `release: <its name>`.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
