@@ -104,7 +104,8 @@ def types(session: nox.Session) -> None:
     paths = [f"benchmarks/{name}.py" for name in scripts]
     session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/dashboards.txt")
-    session.run("mypy", "--explicit-package-bases", "scripts/dashboards.py", env={"MYPYPATH": "src:scripts"})
+    drawn = ("scripts/dashboards.py", "scripts/draw_dashboard.py")
+    session.run("mypy", "--explicit-package-bases", *drawn, env={"MYPYPATH": "src:scripts"})
 
 
 @nox.session

@@ -157,7 +157,7 @@ def health() -> list[Panel]:
 def service() -> list[Panel]:
     return [
         rows("Build", "What runs where", {"Value": (now(f"projkit_build_info{{{OF}}}"), "short")},
-             hidden=("__name__", "Value")),
+             hidden=("__name__", "Value"), height=5),
         lines("Workers", "Living processes of each server", "short",
               query(f"projkit_workers{{{OF}}}", "{{instance}}")),
         lines("Uptime", "Since each worker started: a fall is a restart", "s",
