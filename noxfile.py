@@ -15,8 +15,8 @@ nox.options.sessions = ["tests", "lint", "types"]
 
 # A worker that has nothing left to do takes over from one that has: the slow tests stand together in their files.
 PARALLEL = ("-n", "2", "--dist", "worksteal")
-EVERY_DAY = ("--ignore=tests/hosts", "--ignore=tests/faults")
-LOCKS = ("nox", "tests", "hosts", "lint", "types", "bench", "load")
+EVERY_DAY = ("--ignore=tests/hosts", "--ignore=tests/faults", "--ignore=tests/observability")
+LOCKS = ("nox", "tests", "hosts", "lint", "types", "bench", "load", "dashboards")
 
 
 def install(session: nox.Session, lock: str) -> None:
@@ -25,7 +25,9 @@ def install(session: nox.Session, lock: str) -> None:
     session.install("--quiet", "--no-deps", ".")
 
 
-def run_tests(session: nox.Session, *chosen: str, report: Sequence[str] = ()) -> None:
+def run_tests(
+    session: nox.Session, *chosen: str, report: Sequence[str] = (), parallel: Sequence[str] = PARALLEL
+) -> None:
     """Runs tests in parallel; what fails is run once more, alone.
 
     The suites start servers, stop them and hold them to time limits: on a busy machine that fails now and then. What
@@ -35,7 +37,7 @@ def run_tests(session: nox.Session, *chosen: str, report: Sequence[str] = ()) ->
         session.run("pytest", *chosen, *session.posargs)
         return
     try:
-        session.run("pytest", *chosen, *PARALLEL, *report)
+        session.run("pytest", *chosen, *parallel, *report)
     except nox.command.CommandFailed:
         session.warn("Once more, alone, what failed; it is listed above")
         session.run("pytest", *chosen, "--last-failed", "--last-failed-no-failures=none", "-rA")
@@ -63,6 +65,21 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def observability(session: nox.Session) -> None:
+    """Rules, alerts and dashboards against a real Prometheus and Alertmanager."""
+    install(session, "tests")
+    session.install("--quiet", "--require-hashes", "--requirement", "requirements/dashboards.txt")
+    run_tests(session, "tests/observability", parallel=())  # they share one scene
+
+
+@nox.session
+def dashboards(session: nox.Session) -> None:
+    """Writes the Grafana dashboards anew from their source."""
+    session.install("--quiet", "--require-hashes", "--requirement", "requirements/dashboards.txt")
+    session.run("python", "scripts/dashboards.py")
+
+
+@nox.session
 def properties(session: nox.Session) -> None:
     """What Hypothesis drives, with thirty times the examples of every day."""
     install(session, "tests")
@@ -86,6 +103,9 @@ def types(session: nox.Session) -> None:
     scripts = ("run", "errors", "authentication", "session_check", "row_level_security")
     paths = [f"benchmarks/{name}.py" for name in scripts]
     session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})
+    session.install("--quiet", "--require-hashes", "--requirement", "requirements/dashboards.txt")
+    drawn = ("scripts/dashboards.py", "scripts/draw_dashboard.py")
+    session.run("mypy", "--explicit-package-bases", *drawn, env={"MYPYPATH": "src:scripts"})
 
 
 @nox.session
@@ -120,8 +140,8 @@ def lock(session: nox.Session) -> None:
         groups = ["tests", name] if name in {"hosts", "types"} else [name]
         if name == "types":
             groups += ["hosts", "bench", "nox"]
-        # A lock for nox or locust knows nothing of the package; the others bring what it needs.
-        source = [] if name in {"nox", "load"} else ["pyproject.toml"]
+        # A lock for nox, locust or the dashboards knows nothing of the package; the others bring what it needs.
+        source = [] if name in {"nox", "load", "dashboards"} else ["pyproject.toml"]
         session.run(
             "uv", "pip", "compile", *source, *(f"--group={group}" for group in groups),
             "--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--no-header",

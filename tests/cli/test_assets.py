@@ -1,5 +1,7 @@
 """projkit assets: what it writes, and that it fits what the kit does."""
 
+import json
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -7,8 +9,11 @@ from typing import Any, Final
 import pytest
 
 from projkit import ProjKit, Settings
+from projkit.telemetry.buckets import SHOWN
+from projkit.telemetry.series import HISTOGRAMS, PLAIN
 from tests.cli.conftest import Run
 from tests.conftest import SECRET
+from tests.corpora import ROOT
 
 yaml: Final[Any] = import_module("yaml")
 NAMES: Final = ("deployment.yaml", "migrate-job.yaml", "pod-disruption-budget.yaml", "service.yaml")
@@ -104,3 +109,104 @@ def test_the_labels_find_the_pods(manifests: dict[str, Any]) -> None:
     assert manifests["Service"]["spec"]["selector"] == pods
     assert manifests["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == pods
     assert manifests["Job"]["spec"]["template"]["metadata"]["labels"] != pods
+
+
+@pytest.fixture
+def prometheus(run: Run, tmp_path: Path) -> dict[str, str]:
+    """What is written for Prometheus, by file."""
+    run("assets", "prometheus", "prometheus")
+    return {path.name: path.read_text() for path in (tmp_path / "prometheus").iterdir()}
+
+
+@pytest.fixture
+def grafana(run: Run, tmp_path: Path) -> dict[str, str]:
+    """What is written for Grafana, by file."""
+    run("assets", "grafana", "grafana")
+    return {path.name: path.read_text() for path in (tmp_path / "grafana").iterdir()}
+
+
+def test_what_is_written(prometheus: dict[str, str], grafana: dict[str, str]) -> None:
+    """Rules, configurations and what the Prometheus Operator takes; dashboards and what Grafana finds them by."""
+    assert prometheus.keys() == {
+        "alertmanager.yml", "alerts.yml", "prometheus-rule.yaml", "prometheus.yml", "recording-rules.yml",
+        "service-monitor.yaml",
+    }  # fmt: skip
+    assert grafana.keys() == {"dashboards.yaml", "datasources.yaml", "endpoints.json", "overview.json"}
+    for name, text in {**prometheus, **grafana}.items():
+        assert json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+
+
+def test_series_that_there_are(prometheus: dict[str, str], grafana: dict[str, str]) -> None:
+    """Each of the kit's series that a rule or a panel asks for is one that the kit has, and each bucket as well."""
+    known = {f"{each.name}_total" if each.kind == "counter" else each.name for each in PLAIN}
+    known |= {f"{each.name}_{part}" for each in HISTOGRAMS for part in ("bucket", "count", "sum")}
+    for name in ("alerts.yml", "recording-rules.yml", "overview.json", "endpoints.json"):
+        text = {**prometheus, **grafana}[name]
+        asked = set(re.findall(r"(?<![:\w-])projkit_\w+", text))
+        assert asked, name
+        assert asked <= known, name
+        bounds = {float(bound) for bound in re.findall(r'le=\\?"([0-9.]+)', text)}
+        assert bounds <= set(SHOWN), name
+
+
+def test_the_operator_gets_the_same_rules(prometheus: dict[str, str]) -> None:
+    """The PrometheusRule has all groups of the two files, and the ServiceMonitor finds the Service and its Secret."""
+    groups = [
+        group
+        for name in ("recording-rules.yml", "alerts.yml")
+        for group in yaml.safe_load(prometheus[name])["groups"]
+    ]
+    assert yaml.safe_load(prometheus["prometheus-rule.yaml"])["spec"] == {"groups": groups}
+
+
+def test_the_monitor_finds_the_service(prometheus: dict[str, str], manifests: dict[str, Any]) -> None:
+    """The ServiceMonitor means the Service, its port, and the token that the Deployment's Secret gives the kit."""
+    spec = yaml.safe_load(prometheus["service-monitor.yaml"])["spec"]
+    assert spec["selector"]["matchLabels"] == manifests["Service"]["metadata"]["labels"]
+    (endpoint,) = spec["endpoints"]
+    assert endpoint["port"] == manifests["Service"]["spec"]["ports"][0]["name"]
+    assert endpoint["path"] == Settings(secret=SECRET).metrics_path
+    (container,) = manifests["Deployment"]["spec"]["template"]["spec"]["containers"]
+    token = endpoint["authorization"]["credentials"]
+    assert {"secretRef": {"name": token["name"]}} in container["envFrom"]
+    assert token["key"].removeprefix("PROJKIT_").lower() in Settings.model_fields
+
+
+def test_each_alert_has_a_runbook(prometheus: dict[str, str]) -> None:
+    """Each alert links to a runbook that is there and says what to look at and how to mend it; none is left over."""
+    links = {
+        rule["alert"]: rule["annotations"]["runbook_url"]
+        for group in yaml.safe_load(prometheus["alerts.yml"])["groups"]
+        for rule in group["rules"]
+    }
+    assert links == {name: f"docs/runbooks/{name}.md" for name in links}
+    assert {path.stem for path in (ROOT / "docs" / "runbooks").glob("Projkit*.md")} == set(links)
+    for link in links.values():
+        text = (ROOT / link).read_text(encoding="utf-8")
+        assert [line for line in text.splitlines() if line.startswith("## ")] == [
+            "## What it means", "## First look", "## How to mend it",
+        ], link  # fmt: skip
+        assert "```" in text, link
+
+
+def test_runbooks_of_ones_own(run: Run, tmp_path: Path) -> None:
+    """Alerts link to where --runbooks says that they are, in both forms of the rules."""
+    run("assets", "prometheus", "here", "--runbooks", "https://wiki.example/projkit/")
+    for name in ("alerts.yml", "prometheus-rule.yaml"):
+        text = (tmp_path / "here" / name).read_text()
+        assert "runbook_url: https://wiki.example/projkit/ProjkitTargetDown.md" in text
+        assert "docs/runbooks" not in text.replace("`docs/runbooks`", "")
+
+
+def test_pictures_lead_to_traces(grafana: dict[str, str]) -> None:
+    """Grafana is told that exemplars name a trace, and which data source has it; provisioned boards are found."""
+    sources = yaml.safe_load(grafana["datasources.yaml"])["datasources"]
+    by_type = {each["type"]: each for each in sources}
+    (destination,) = by_type["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    assert destination["name"] == "trace_id"
+    assert destination["datasourceUid"] == by_type["tempo"]["uid"]
+    (provider,) = yaml.safe_load(grafana["dashboards.yaml"])["providers"]
+    assert provider["type"] == "file"
+    assert {json.loads(grafana[name])["uid"] for name in grafana if name.endswith(".json")} == {
+        "projkit-overview", "projkit-endpoints",
+    }  # fmt: skip

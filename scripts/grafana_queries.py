@@ -1,0 +1,39 @@
+"""The queries of the dashboards, in PromQL."""
+
+from typing import Final
+
+from grafana_foundation_sdk.builders import prometheus
+from grafana_foundation_sdk.models import dashboard
+
+Query = prometheus.Dataquery
+
+SOURCE: Final = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
+OF: Final = 'job=~"$job",instance=~"$instance"'
+ROUTED: Final = f'{OF},route=~"$route"'
+EVERY: Final = "[$__rate_interval]"
+REQUESTS: Final = "projkit_http_server_request_duration_seconds"
+# As in recording-rules.yml.
+PROBES: Final = 'route!~".*/health(/.*)?|.*/livez|.*/readyz|.*/monitoring/validate/.*"'
+PROJECTS: Final = 'route=~".*/projects(/.*)?"'
+
+
+def query(expr: str, legend: str = "", *, exemplars: bool = False) -> Query:
+    """A query over the time that is shown."""
+    asked = Query().expr(expr).legend_format(legend).range().datasource(SOURCE)
+    return asked.exemplar(True) if exemplars else asked
+
+
+def now(expr: str, legend: str = "") -> Query:
+    """A query for what is so at the end of the time that is shown."""
+    return Query().expr(expr).legend_format(legend).instant().datasource(SOURCE)
+
+
+def rate(series: str, selector: str, *by: str) -> str:
+    """How often a second, for each combination of labels."""
+    grouped = f"sum by ({', '.join(by)})" if by else "sum"
+    return f"{grouped} (rate({series}{{{selector}}}{EVERY}))"
+
+
+def quantile(share: float, series: str, selector: str, *by: str) -> str:
+    """A percentile of a histogram, for each combination of labels."""
+    return f"histogram_quantile({share}, {rate(f'{series}_bucket', selector, *by, 'le')})"

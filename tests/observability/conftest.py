@@ -1,0 +1,149 @@
+"""The scene: two workers on PostgreSQL and Redis, an application with a kit around it, Prometheus, Alertmanager."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.sync.client import connect
+
+from projkit import ProjKit
+from tests.auth.forge import LEGACY_SECRET, legacy
+from tests.conftest import serving, settings_for, without_settings
+from tests.faults.conftest import Server, serve
+from tests.faults.proxy import Proxy
+from tests.faults.scene import PASSWORD, add_users, bearer
+from tests.observability.load import PROJECTS, Load, client_of, leave
+from tests.observability.parts import METRICS_TOKEN, Prometheus, Receiver, alertmanager, prometheus, receiver
+from tests.redis_servers import Redises
+from tests.services import POSTGRES_URL, Postgres, database_url
+
+
+@dataclass
+class Scene:
+    """What runs, and what was asked of it."""
+
+    prometheus: Prometheus
+    receiver: Receiver
+    server: Server
+    database: Proxy
+    load: Load
+
+    @property
+    def instance(self) -> str:
+        """How Prometheus calls the two workers."""
+        return urlsplit(self.server.url).netloc
+
+
+@pytest.fixture(scope="session")
+def scene(
+    postgres: Postgres, redis_alone: Redises, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """All of it, after some load that Prometheus has seen."""
+    directory = tmp_path_factory.mktemp("observability")
+    with ExitStack() as stack, without_settings():
+        name = postgres.create(migrated=True)
+        stack.callback(postgres.drop, name)
+        proxy = stack.enter_context(in_a_thread(Proxy(urlsplit(POSTGRES_URL).port or 5432)))
+        parts = urlsplit(database_url(name))
+        url = parts._replace(netloc=f"{parts.netloc.partition('@')[0]}@127.0.0.1:{proxy.port}").geturl()
+        asyncio.run(add_users(settings_for(url), PASSWORD, "alice"))
+        sunset = datetime.now(UTC) + timedelta(days=7)
+        server = stack.enter_context(
+            serve(
+                url, arguments=("--workers", "2"), PROJKIT_METRICS_TOKEN=METRICS_TOKEN,
+                PROJKIT_REDIS_URL=redis_alone.url, PROJKIT_LEGACY_SECRET=LEGACY_SECRET,
+                PROJKIT_LEGACY_SUNSET=sunset.isoformat(), PROJKIT_LOGIN_LIMIT_ADDRESS="10000/minute",
+                PROJKIT_LOGIN_LIMIT_ACCOUNT="10000/minute",
+            )
+        )  # fmt: skip
+        host = stack.enter_context(serving(host_app(directory)))
+        told, webhook = stack.enter_context(receiver())
+        address = stack.enter_context(alertmanager(directory, webhook))
+        targets = [urlsplit(each).netloc for each in (server.url, host)]
+        watching = stack.enter_context(prometheus(directory, targets, address))
+        load = Load(stack.enter_context(client_of(server.url)))
+        scene = Scene(watching, told, server, proxy, load)
+        # In rounds, with a look of Prometheus between them: what was counted before the first has no rate.
+        for _ in range(2):
+            watching.catch_up()
+            scene.load.round()
+            ask_host(host)
+        stop_redis(scene, redis_alone)
+        watching.catch_up()
+        yield scene
+
+
+def stop_redis(scene: Scene, servers: Redises) -> None:
+    """While it is stopped nobody can tell whether a session has ended."""
+    session = bearer(scene.load.log_in()["access_token"])
+    servers.masters[0].signal(signal.SIGSTOP)
+    try:
+        scene.load.ask("GET", PROJECTS, 503, headers=session)
+    finally:
+        servers.masters[0].signal(signal.SIGCONT)
+
+
+async def broken(_: Request) -> Response:
+    raise ZeroDivisionError
+
+
+async def slow(request: Request) -> Response:
+    for _ in range(6):
+        await asyncio.sleep(0.1)
+        if await request.is_disconnected():
+            break
+    return PlainTextResponse("late")
+
+
+async def socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.close()
+
+
+def host_app(directory: Path) -> Any:
+    """An application around which a kit is wrapped: some of it fails, some of it is slow."""
+    url = f"sqlite:///{directory / 'host.db'}"
+    after_sunset = {"legacy_secret": LEGACY_SECRET, "legacy_sunset": datetime.now(UTC) - timedelta(days=1)}
+    kit = ProjKit(settings_for(url, metrics_token=METRICS_TOKEN, slow_request_seconds=0.2, **after_sunset))
+    routes = [Route("/broken", broken), Route("/slow", slow), WebSocketRoute("/socket", socket)]
+    return kit.wrap(Starlette(routes=routes))
+
+
+def ask_host(url: str) -> None:
+    """Each of the application's routes, and the kit with a legacy token, whose time is over there."""
+    assert httpx2.get(f"{url}/broken").status_code == 500
+    assert httpx2.get(f"{url}/slow").status_code == 200
+    leave(url, "/slow")
+    assert httpx2.get(f"{url}{PROJECTS}", headers=bearer(legacy())).status_code == 401
+    with connect(f"{url.replace('http', 'ws')}/socket"):
+        pass
+
+
+@contextmanager
+def in_a_thread(proxy: Proxy) -> Iterator[Proxy]:
+    """Runs it on an event loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(10)
+    try:
+        yield proxy
+    finally:
+        asyncio.run_coroutine_threadsafe(proxy.__aexit__(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
