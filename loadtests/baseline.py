@@ -1,0 +1,9 @@
+"""What people do all day, at 100 requests a second: does every endpoint meet its target?
+
+PROJKIT_LOAD_TOKEN=… locust -f loadtests/baseline.py --headless -H http://127.0.0.1:8000 -t 20s
+"""
+
+from support import plans, suite
+from support.schedule import Lane as Lane
+
+suite.declare("baseline", lambda options: plans.everyday(options, 100.0))

@@ -1,0 +1,8 @@
+"""Refusals beside the answers to the same requests done right: does an error add less than 5 ms?"""
+
+from support import plans, suite
+from support.journeys import ERRORS
+from support.schedule import Lane as Lane
+from support.schedule import Plan
+
+suite.declare("errors", lambda options: Plan([plans.steady(ERRORS, options.rate or 100.0)]))

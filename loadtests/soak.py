@@ -1,0 +1,51 @@
+"""The baseline's mix for hours: is the last quarter as fast as the first, and does the server's memory stay?
+
+locust -f loadtests/soak.py --headless -H URL -t 8h
+"""
+
+from argparse import Namespace
+
+from locust.env import Environment
+from support import plans, suite
+from support.schedule import Lane as Lane
+from support.schedule import Plan
+from support.slo import Broken
+from support.suite import Run
+
+QUARTERS = ("1st quarter", "2nd quarter", "3rd quarter", "4th quarter")
+GROWTH_PERCENT = 15.0  # of the resident memory of all workers, after the first quarter's warming up
+
+
+def make_plan(options: Namespace) -> Plan:
+    """50 requests a second; each quarter is judged by itself."""
+    quarter = (options.run_time or 3600) / len(QUARTERS)
+    made = plans.everyday(options, 50.0)
+    made.stage = lambda elapsed: QUARTERS[min(int(elapsed / quarter), len(QUARTERS) - 1)]
+    return made
+
+
+def watch(run: Run, environment: Environment) -> None:
+    """Reads the server's memory when it has warmed up."""
+    import gevent
+    from support import server
+    from support.client import Client
+
+    gevent.sleep((run.options.run_time or 3600) / len(QUARTERS))
+    seen = server.look(Client(environment.host or ""))
+    run.facts["memory_warm_bytes"] = seen.memory if seen else 0.0
+
+
+def judge(run: Run) -> list[Broken]:
+    """The targets in each quarter, and the memory."""
+    broken = suite.by_stage(run)
+    warm, last = run.facts.get("memory_warm_bytes"), run.after.memory if run.after else 0.0
+    if isinstance(warm, float) and warm and last:
+        grown = 100 * (last / warm - 1)
+        run.facts["memory_grown_percent"] = round(grown, 2)
+        print(f"Memory of the server since the first quarter: {grown:+.1f} %, now {last / 2**20:.0f} MiB")
+        if grown > GROWTH_PERCENT:
+            broken.append(Broken("all", "(server)", "memory", f"{grown:+.1f} %", f"< +{GROWTH_PERCENT:g} %"))
+    return broken
+
+
+suite.declare("soak", make_plan, judge=judge, watch=watch)

@@ -1,0 +1,1 @@
+"""What the load suites share: a schedule, journeys over the API, targets and reports."""

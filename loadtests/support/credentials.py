@@ -1,0 +1,135 @@
+"""Who asks: a token of the environment, or a user who logs in, with Bearer or with cookies."""
+
+import os
+import random
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from gevent.lock import RLock
+
+from support.client import Answer, Client
+from support.options import PREFIX
+
+SAME_ORIGIN: Final = {"Sec-Fetch-Site": "same-origin"}  # what a browser says of a page's own requests
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_EARLY_SECONDS: Final = 60.0
+
+
+class Token:
+    """One Bearer token, for as long as it lasts."""
+
+    def __init__(self, token: str) -> None:
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def headers(self, method: str) -> dict[str, str]:
+        """What a request with this method carries."""
+        del method
+        return dict(self._headers)
+
+
+class Session:
+    """A log-in's tokens or cookies."""
+
+    def __init__(self, answer: Answer) -> None:
+        content = answer.json()
+        self.refresh_token: str = content.get("refresh_token") or ""
+        self.due = time.monotonic() + max(content["expires_in"] - _EARLY_SECONDS, 1.0)
+        self._bearer: str = content.get("access_token") or ""
+        self._cookies, self._csrf = answer.cookies, content["csrf_token"]
+
+    def headers(self, method: str) -> dict[str, str]:
+        """What a request with this method carries."""
+        if self._bearer:
+            return {"Authorization": f"Bearer {self._bearer}"}
+        cookie = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        proof = {} if method in _SAFE else {**SAME_ORIGIN, "X-CSRF-Token": self._csrf}
+        return {"Cookie": cookie, **proof}
+
+    def refresh_body(self) -> dict[str, str]:
+        """For ``POST /auth/refresh``: empty where the token is in its cookie."""
+        return {"refresh_token": self.refresh_token} if self.refresh_token else {}
+
+
+class LoggedIn:
+    """A user who stays logged in: refreshes the session shortly before its access token ends."""
+
+    def __init__(self, client: Client, login: Mapping[str, str]) -> None:
+        self._client, self._login = client, login
+        self._lock, self._session = RLock(), None
+
+    _session: Session | None
+
+    def headers(self, method: str) -> dict[str, str]:
+        """What a request with this method carries; logs in or refreshes where that is due, outside of the schedule."""
+        with self._lock:
+            if self._session is None:
+                self._session = open_session(self._client, "login", {}, dict(self._login))
+            elif time.monotonic() > self._session.due:
+                held = self._session
+                self._session = None  # where the refresh fails, the next one logs in
+                self._session = open_session(
+                    self._client, "refresh", held.headers("POST"), held.refresh_body()
+                )
+            return self._session.headers(method)
+
+
+Credential = Token | Session | LoggedIn
+
+
+class CredentialError(Exception):
+    """The log-in was refused, or there is nobody to log in."""
+
+
+def open_session(client: Client, action: str, headers: Mapping[str, str], body: Mapping[str, str]) -> Session:
+    """Logs in or refreshes.
+
+    Raises:
+        CredentialError: with what the server said.
+    """
+    # A Bearer beside a refresh token is of no use, and an expired one would be in the way.
+    kept = {name: value for name, value in headers.items() if name != "Authorization"}
+    answer = client.send("POST", f"{PREFIX}/auth/{action}", kept, dict(body))
+    if answer.status != 200:
+        raise CredentialError(
+            f"{action}: {answer.status} {answer.error or answer.body.decode(errors='replace')}"
+        )
+    return Session(answer)
+
+
+def login_body() -> dict[str, str] | None:
+    """What to log in with; None where the environment names no user.
+
+    Raises:
+        CredentialError: a transport that is none.
+    """
+    user, password = os.environ.get("PROJKIT_LOAD_USER"), os.environ.get("PROJKIT_LOAD_PASSWORD")
+    transport = os.environ.get("PROJKIT_LOAD_TRANSPORT", "bearer")
+    if transport not in {"bearer", "cookies"}:
+        raise CredentialError("PROJKIT_LOAD_TRANSPORT is bearer or cookies")
+    if not user or not password:
+        return None
+    kind = "cookie" if transport == "cookies" else "body"
+    return {"username": user, "password": password, "transport": kind}
+
+
+class Callers:
+    """Who walks: of several tokens the first ones far more often, as a few people do most of the work."""
+
+    def __init__(self, client: Client) -> None:
+        self.login = login_body()
+        tokens = os.environ.get("PROJKIT_LOAD_TOKEN", "").split()
+        self._known: list[Credential] = [Token(token) for token in tokens]
+        if not self._known and self.login is not None:
+            self._known = [LoggedIn(client, self.login)]
+        self._weights = [1 / (rank + 1) for rank in range(len(self._known))]
+
+    def choose(self) -> Credential:
+        """One of them.
+
+        Raises:
+            CredentialError: the environment names nobody.
+        """
+        if not self._known:
+            raise CredentialError("set PROJKIT_LOAD_TOKEN, or PROJKIT_LOAD_USER and PROJKIT_LOAD_PASSWORD")
+        return random.choices(self._known, self._weights)[0]

@@ -1,0 +1,178 @@
+"""What people and machines do with the API. Whatever a journey changes, it has made itself and takes away again."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from support.credentials import SAME_ORIGIN, Session
+from support.walk import Walk
+
+TAG: Final = "load"  # on every project that a journey makes
+_ONE: Final = "/projects/{project_id}"
+_WORDS: Final = (
+    "portal",
+    "billing",
+    "audit",
+    "mobile",
+    "launch",
+    "no. 17",
+    "payroll",
+    "nothing has this name",
+)
+_FILTERS: Final = (
+    "status=active",
+    "priority=high&priority=critical",
+    "tag=urgent",
+    "sort=due_date",
+    "sort=-updated_at",
+)
+
+
+@dataclass(frozen=True)
+class Journey:
+    """A walk, how many requests it makes, and how often it is chosen."""
+
+    walk: Callable[[Walk], None]
+    steps: int
+    weight: float = 1.0
+    think: tuple[float, float] = (0.2, 1.0)
+
+
+def _project() -> dict[str, object]:
+    number = random.randrange(10_000)
+    return {
+        "name": f"Load no. {number}", "description": "Made by a load test, which takes it away again. " * (number % 5),
+        "priority": random.choice(("low", "medium", "high")), "tags": [TAG], "metadata": {"number": number},
+    }  # fmt: skip
+
+
+def browse(walk: Walk) -> None:
+    """The list, its next page, one project, and the same again, unchanged."""
+    page = walk.send("GET", "/projects?limit=20&archived=any", 200).json()
+    if page["next_cursor"]:
+        walk.send(
+            "GET",
+            f"/projects?limit=20&archived=any&cursor={page['next_cursor']}",
+            200,
+            name="GET /projects?cursor",
+        )
+    # Not one that another walk is about to change or to take away.
+    kept = [each for each in page["items"] if TAG not in each["tags"]]
+    if kept:
+        path = f"/projects/{random.choice(kept)['id']}"
+        tag = walk.send("GET", path, 200, route=_ONE).headers["etag"]
+        walk.send("GET", path, 304, route=_ONE, name=f"304 GET {_ONE}", headers={"If-None-Match": tag})
+
+
+def search(walk: Walk) -> None:
+    """A word, then a filter."""
+    word = random.choice(_WORDS).replace(" ", "%20")
+    walk.send("GET", f"/projects?q={word}", 200, name="GET /projects?q")
+    walk.send("GET", f"/projects?{random.choice(_FILTERS)}", 200, name="GET /projects?filter")
+
+
+def page_through(walk: Walk) -> None:
+    """Five pages of fifty, or as many as there are."""
+    page = walk.send("GET", "/projects?limit=50", 200).json()
+    for _ in range(4):
+        if not page["next_cursor"]:
+            return
+        path = f"/projects?limit=50&cursor={page['next_cursor']}"
+        page = walk.send("GET", path, 200, name="GET /projects?cursor").json()
+
+
+def work(walk: Walk) -> None:
+    """Makes a project, changes it twice, archives it and takes it away."""
+    project = _project()
+    path = walk.make(project)
+    changed = walk.send("PATCH", path, 200, route=_ONE, body={"status": "active"})
+    tag = {"If-Match": changed.headers["etag"]}
+    walk.send("PUT", path, 200, route=_ONE, body={**project, "name": "Load, renamed"}, headers=tag)
+    walk.send("POST", f"{path}/archive", 200, route=f"{_ONE}/archive")
+    walk.take_away()
+
+
+def look_at_figures(walk: Walk) -> None:
+    """The summary."""
+    walk.send("GET", "/projects/stats/summary", 200)
+
+
+def log_in(walk: Walk) -> None:
+    """A session from its log-in to its log-out, with a refresh between."""
+    assert walk.callers.login is not None, "a suite with log-ins asks for a user first"
+    opened = Session(walk.send("POST", "/auth/login", 200, body=walk.callers.login, anonymous=True))
+    walk.send("GET", "/auth/session", 200, credential=opened)
+    # The refresh token speaks for itself; cookies need the proof that the request is the page's own.
+    by_body = bool(opened.refresh_token)
+    answer = walk.send(
+        "POST", "/auth/refresh", 200, body=opened.refresh_body(), anonymous=by_body, credential=opened
+    )
+    walk.send("POST", "/auth/logout", 204, credential=Session(answer))
+
+
+def be_refused(walk: Walk) -> None:
+    """A log-in of nobody, never the same: it counts against no account. And a token that is none."""
+    body = {"username": f"load-{uuid4()}", "password": "not the password of anybody"}
+    walk.send(
+        "POST",
+        "/auth/login",
+        401,
+        name="401 POST /auth/login",
+        body=body,
+        headers=SAME_ORIGIN,
+        anonymous=True,
+    )
+    refused = {"Authorization": "Bearer not-a-token"}
+    walk.send("GET", "/auth/session", 401, name="401 GET /auth/session", headers=refused, anonymous=True)
+
+
+def who_am_i(walk: Walk) -> None:
+    """The session, which is looked up on each request."""
+    walk.send("GET", "/auth/session", 200)
+
+
+def probe(walk: Walk) -> None:
+    """Every health endpoint once, as an orchestrator and a dashboard do."""
+    for path in ("/health/live", "/health/ready", "/health", "/health/detailed"):
+        walk.send("GET", path, 200)
+
+
+def err_in_reading(walk: Walk) -> None:
+    """A project of one's own, then one that is not there, then without a credential."""
+    path = walk.make(_project())
+    for _ in range(3):
+        walk.send("GET", path, 200, route=_ONE)
+        walk.send("GET", f"/projects/{uuid4()}", 404, route=_ONE, name=f"404 GET {_ONE}")
+        walk.send("GET", path, 401, route=_ONE, name=f"401 GET {_ONE}", anonymous=True)
+    walk.take_away()
+
+
+def err_in_writing(walk: Walk) -> None:
+    """What a good POST is refused for, one fault at a time, beside a good one."""
+    for status, body, headers in (
+        (422, {"name": "", "status": "unheard of", "tags": [TAG]}, {}),
+        (400, b'{"name": "not JSON",', {}),
+        (415, b"name=Load", {"Content-Type": "text/plain"}),
+    ):
+        sent: object = body
+        walk.send("POST", "/projects", status, name=f"{status} POST /projects", body=sent, headers=headers)
+    walk.send("PUT", "/projects", 405, name="405 PUT /projects", body=_project())
+    walk.make(_project())
+    walk.take_away()
+
+
+QUICK: Final = (0.02, 0.1)  # between the requests of a machine
+EVERYDAY: Final[Sequence[Journey]] = (
+    Journey(browse, 4, 6),
+    Journey(search, 2, 4),
+    Journey(page_through, 5, 1),
+    Journey(work, 5, 2),
+    Journey(look_at_figures, 1, 2),
+)
+HEALTH: Final = (Journey(probe, 4, think=QUICK),)
+ERRORS: Final = (Journey(err_in_reading, 11, think=QUICK), Journey(err_in_writing, 6, 2, think=QUICK))
+TOKENS: Final = (Journey(who_am_i, 1),)
+LOG_INS: Final = (Journey(log_in, 4),)
+REFUSALS: Final = (Journey(be_refused, 2),)

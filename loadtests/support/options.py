@@ -1,0 +1,50 @@
+"""What a tester may say, on the command line or by environment variables."""
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Final
+
+from locust import events
+from locust.argument_parser import LocustArgumentParser
+
+LANES: Final = 8  # users of Locust, each of which keeps an equal share of the schedule
+PREFIX: Final = os.environ.get("PROJKIT_LOAD_PREFIX", "/api/v1").rstrip("/")
+_TARGETS: Final = Path(__file__).resolve().parent.parent / "slo.toml"
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser: LocustArgumentParser) -> None:
+    """Adds ours, and starts all lanes at once."""
+    add: Any = parser.add_argument  # configargparse's own extra argument, env_var, is not in its types
+    add(
+        "--rate",
+        type=float,
+        env_var="PROJKIT_LOAD_RATE",
+        help="requests a second, instead of the suite's own",
+    )
+    add("--login-rate", type=float, env_var="PROJKIT_LOAD_LOGIN_RATE", help="logins a second, instead of 0.5")
+    add(
+        "--slack",
+        type=float,
+        default=1.0,
+        env_var="PROJKIT_LOAD_SLACK",
+        help="a factor to every target of time",
+    )
+    add("--slo", default=str(_TARGETS), env_var="PROJKIT_LOAD_SLO", help="the file of targets")
+    add("--report", default="", env_var="PROJKIT_LOAD_REPORT", help="where to write the JSON report")
+    parser.set_defaults(num_users=LANES, spawn_rate=LANES)
+
+
+def check(options: Namespace) -> None:
+    """Refuses what would change the rate in silence.
+
+    Raises:
+        SystemExit: with what is wrong.
+    """
+    if options.num_users not in {None, LANES}:
+        raise SystemExit(f"the load is said by --rate, not by --users: leave it at {LANES}")
+    for name in ("rate", "login_rate", "slack"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise SystemExit(f"--{name.replace('_', '-')} must be above 0")
