@@ -5,16 +5,18 @@
 Ends with exit code 1 only where it gave way below ``--rate``, or below 100 requests a second where that is not given.
 """
 
+import time
 from argparse import Namespace
 
 import gevent
 from locust.env import Environment
 from support import slo, suite
 from support.journeys import EVERYDAY
-from support.schedule import Lane as Lane
-from support.schedule import Plan, Stream
+from support.schedule import Lane, Plan, Stream
 from support.slo import Broken
 from support.suite import LATE_MS, Run
+
+__all__ = ["Lane"]  # Locust looks for its users in this file
 
 FIRST, GROWTH, SECONDS = 50.0, 1.5, 5.0
 SETTLE = 1.5  # for answers that are under way, and the workers' reports, when a step is over
@@ -58,9 +60,7 @@ def watch(run: Run, environment: Environment) -> None:
 
 def elapsed(run: Run) -> float:
     """Seconds since the test began."""
-    from time import monotonic
-
-    return monotonic() - run.started
+    return time.monotonic() - run.started
 
 
 def judge(run: Run) -> list[Broken]:

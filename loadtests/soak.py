@@ -5,12 +5,15 @@ locust -f loadtests/soak.py --headless -H URL -t 8h
 
 from argparse import Namespace
 
+import gevent
 from locust.env import Environment
-from support import plans, suite
-from support.schedule import Lane as Lane
-from support.schedule import Plan
+from support import plans, server, suite
+from support.client import Client
+from support.schedule import Lane, Plan
 from support.slo import Broken
 from support.suite import Run
+
+__all__ = ["Lane"]  # Locust looks for its users in this file
 
 QUARTERS = ("1st quarter", "2nd quarter", "3rd quarter", "4th quarter")
 GROWTH_PERCENT = 15.0  # of the resident memory of all workers, after the first quarter's warming up
@@ -26,10 +29,6 @@ def make_plan(options: Namespace) -> Plan:
 
 def watch(run: Run, environment: Environment) -> None:
     """Reads the server's memory when it has warmed up."""
-    import gevent
-    from support import server
-    from support.client import Client
-
     gevent.sleep((run.options.run_time or 3600) / len(QUARTERS))
     seen = server.look(Client(environment.host or ""))
     run.facts["memory_warm_bytes"] = seen.memory if seen else 0.0

@@ -13,7 +13,6 @@ PREFIX: Final = os.environ.get("PROJKIT_LOAD_PREFIX", "/api/v1").rstrip("/")
 _TARGETS: Final = Path(__file__).resolve().parent.parent / "slo.toml"
 
 
-@events.init_command_line_parser.add_listener
 def add_options(parser: LocustArgumentParser) -> None:
     """Adds ours, and starts all lanes at once."""
     add: Any = parser.add_argument  # configargparse's own extra argument, env_var, is not in its types
@@ -48,3 +47,6 @@ def check(options: Namespace) -> None:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise SystemExit(f"--{name.replace('_', '-')} must be above 0")
+
+
+events.init_command_line_parser.add_listener(add_options)

@@ -40,13 +40,23 @@ class Plan:
 
 
 plan: Final = Plan()  # a suite's, set when Locust has read its options
+_lanes: list["Lane"] = []
 _shared: dict[str, tuple[Client, Callers]] = {}
+
+
+def end_all() -> None:
+    """Ends every lane of this process, and waits for what has been sent."""
+    for lane in _lanes:
+        lane.end()
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while any(lane.busy for lane in _lanes) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 class Lane(User):
     """One part in `LANES` of the schedule. The parts know nothing of each other: sums of Poisson processes are one."""
 
-    wait_time = constant(0)  # type: ignore[no-untyped-call]
+    wait_time = constant(0)
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -59,6 +69,7 @@ class Lane(User):
         self._started = time.monotonic()
         self._over = False
         self._next: list[tuple[float, int, Journey]] = []
+        _lanes.append(self)
 
     def on_start(self) -> None:
         """Fixes the first walk of each stream."""
@@ -67,19 +78,32 @@ class Lane(User):
             self._fix(number, self._started)
 
     def on_stop(self) -> None:
-        """Waits for what has been sent; walks go no further."""
-        self._over = True
+        """Waits for what has been sent."""
+        self.end()
         self._pool.join(DRAIN_SECONDS)
+
+    def end(self) -> None:
+        """Begins nothing more; walks go no further."""
+        self._over = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether walks are still under way."""
+        return len(self._pool) > 0
 
     @task
     def begin_next(self) -> None:
         """Sleeps until the next walk is due, and lets it go."""
+        if self._over:
+            time.sleep(0.1)
+            return
         due, number, journey = self._next.pop(0)
         self._fix(number, due)
         pause = due - time.monotonic()
         if pause > 0:
             time.sleep(pause)  # gevent's
-        self._pool.spawn(self._walk, journey, due)
+        if not self._over:
+            self._pool.spawn(self._walk, journey, due)
 
     def _fix(self, number: int, after: float) -> None:
         stream = plan.streams[number]

@@ -11,9 +11,9 @@ from support.tally import Row
 
 _PATH: Final = os.environ.get("PROJKIT_LOAD_METRICS_PATH", "/metrics")
 _DURATION: Final = "projkit_http_server_request_duration_seconds"
-_SERIES: Final = re.compile(rf"^{_DURATION}_(count|sum)\{{([^}}]*)\}} (\S+)", re.MULTILINE)
+_SERIES: Final = re.compile(rf"^{_DURATION}_(count|sum)\{{(.*?)\}} ([0-9.e+-]+)", re.MULTILINE)
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
-_MEMORY: Final = re.compile(r"^projkit_process_resident_memory_bytes\{[^}]*\} (\S+)", re.MULTILINE)
+_MEMORY: Final = re.compile(r"^projkit_process_resident_memory_bytes\{.*\} (\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

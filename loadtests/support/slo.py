@@ -64,7 +64,7 @@ def judge(
             continue
         percent = 100 * row.failed / max(row.intended.count, 1)
         if percent > target.failures_percent:
-            why = ", ".join(f"{count}× {what}" for what, count in row.failures.most_common(3))
+            why = ", ".join(f"{count} times {what}" for what, count in row.failures.most_common(3))
             broken.append(
                 Broken(stage, name, "failures", f"{percent:.2f} % ({why})", f"{target.failures_percent:g} %")
             )

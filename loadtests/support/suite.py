@@ -9,19 +9,20 @@ from typing import Any, Final
 import gevent
 from locust import events
 from locust.env import Environment
-from locust.rpc import Message
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
 from support import options, report, server, slo
 from support.client import Client
 from support.credentials import CredentialError, login_body
-from support.schedule import Plan, measured, plan
+from support.schedule import DRAIN_SECONDS, Plan, end_all, measured, plan
 from support.slo import Broken, Target
 from support.tally import Tally
 from support.walk import Sample
 
 LATE_MS: Final = 20.0  # a generator whose p99 is later than this measures itself
-_WIRE: Final = "projkit"
+_WIRE: Final = "projkit"  # the key of our counts in a worker's report
+_END: Final = "projkit_end"  # messages from master to worker, and back
+_ENDED: Final = "projkit_ended"
 
 
 @dataclass
@@ -51,6 +52,97 @@ def by_stage(run: Run) -> list[Broken]:
     ]
 
 
+@dataclass
+class Suite:
+    """What a file declares, and what Locust tells it."""
+
+    name: str
+    make_plan: Callable[[Namespace], Plan]
+    judge: Judge
+    needs_user: bool
+    watch: Callable[[Run, Environment], None] | None
+    environment: Environment = field(init=False)
+    run: Run = field(init=False)
+    workers_ended: int = 0
+
+    def set_up(self, environment: Environment, **_: Any) -> None:
+        """Reads options and targets, so that what is wrong with them is said before anything is sent."""
+        given = environment.parsed_options
+        assert given is not None, "Locust's command line has options"
+        options.check(given)
+        if self.needs_user and _user() is None:
+            raise SystemExit(f"{self.name} logs in: set PROJKIT_LOAD_USER and PROJKIT_LOAD_PASSWORD")
+        environment.stop_timeout = 30.0
+        self.environment = environment
+        self.run = Run(self.name, given, slo.load(given.slo))
+        if isinstance(environment.runner, WorkerRunner):
+            environment.runner.register_message(_END, self.end_worker, concurrent=True)
+        elif isinstance(environment.runner, MasterRunner):
+            environment.runner.register_message(_ENDED, self.worker_ended)
+
+    def start(self, **_: Any) -> None:
+        """The test begins."""
+        made = self.make_plan(self.run.options)
+        plan.streams, plan.stage = made.streams, made.stage
+        if isinstance(self.environment.runner, WorkerRunner):
+            return
+        self.run.tally, self.run.started = Tally(), time.monotonic()
+        self.run.before = server.look(Client(self.environment.host or ""))
+        if self.watch is not None:
+            gevent.spawn(self.watch, self.run, self.environment)
+
+    def count(self, sample: Sample, stage: str, **_: Any) -> None:
+        """One request."""
+        row = self.run.tally.row(stage, sample.name, sample.method, sample.route)
+        row.intended.add(1000 * (sample.ended - sample.due))
+        row.service.add(1000 * (sample.ended - sample.sent))
+        if sample.late is not None:
+            self.run.tally.lateness.add(1000 * sample.late)
+        if sample.failure:
+            row.failures[sample.failure] += 1
+
+    def tell(self, client_id: str, data: dict[str, Any]) -> None:
+        """A worker reports."""
+        data[_WIRE] = self.run.tally.take()
+
+    def hear(self, client_id: str, data: dict[str, Any]) -> None:
+        """The master listens."""
+        if _WIRE in data:
+            self.run.tally.put(data.pop(_WIRE))
+
+    def end_worker(self, environment: Environment, **_: Any) -> None:
+        """In a worker: lets what has been sent be answered, and then tells the master."""
+        end_all()
+        assert environment.runner is not None, "a message came by it"
+        environment.runner.send_message(_ENDED, self.run.tally.take())
+
+    def worker_ended(self, msg: Any, **_: Any) -> None:
+        """In the master."""
+        self.run.tally.put(msg.data)
+        self.workers_ended += 1
+
+    def stopping(self, **_: Any) -> None:
+        """In the master: Locust would give its workers half a second for what they have sent."""
+        runner = self.environment.runner
+        if isinstance(runner, MasterRunner):
+            self.workers_ended, workers = 0, len(runner.clients.running)
+            runner.send_message(_END)
+            with gevent.Timeout(DRAIN_SECONDS + 5, False):
+                while self.workers_ended < workers:
+                    gevent.sleep(0.05)
+
+    def finish(self, **_: Any) -> None:
+        """The verdict; Ctrl-C comes here with the test under way."""
+        runner, run = self.environment.runner, self.run
+        if runner is None or isinstance(runner, WorkerRunner):
+            return
+        if runner.state in {STATE_RUNNING, STATE_SPAWNING}:
+            runner.stop()
+        run.seconds = max(time.monotonic() - run.started, 0.001) if run.started else 0.0
+        run.after = server.look(Client(self.environment.host or "")) if run.started else None
+        self.environment.process_exit_code = conclude(run, self.judge)
+
+
 def declare(
     name: str,
     make_plan: Callable[[Namespace], Plan],
@@ -60,58 +152,14 @@ def declare(
     watch: Callable[[Run, Environment], None] | None = None,
 ) -> None:
     """Makes the calling file a suite; ``watch`` runs beside the test, in the process that judges."""
-
-    def set_up(environment: Environment, **_: Any) -> None:
-        given = environment.parsed_options
-        assert given is not None, "Locust's command line has options"
-        options.check(given)
-        if needs_user and _user() is None:
-            raise SystemExit(f"{name} logs in: set PROJKIT_LOAD_USER and PROJKIT_LOAD_PASSWORD")
-        environment.stop_timeout = 30.0
-        run = Run(name, given, slo.load(given.slo))
-
-        def start(**_: Any) -> None:
-            made = make_plan(given)
-            plan.streams, plan.stage = made.streams, made.stage
-            if isinstance(environment.runner, WorkerRunner):
-                return
-            run.tally, run.started = Tally(), time.monotonic()
-            run.before = server.look(Client(environment.host or ""))
-            if watch is not None:
-                gevent.spawn(watch, run, environment)
-
-        def count(sample: Sample, stage: str, **_: Any) -> None:
-            row = run.tally.row(stage, sample.name, sample.method, sample.route)
-            row.intended.add(1000 * (sample.ended - sample.due))
-            row.service.add(1000 * (sample.ended - sample.sent))
-            if sample.late is not None:
-                run.tally.lateness.add(1000 * sample.late)
-            if sample.failure:
-                row.failures[sample.failure] += 1
-
-        def tell(client_id: str, data: dict[str, Any]) -> None:
-            data[_WIRE] = run.tally.take()
-
-        def hear(client_id: str, data: dict[str, Any]) -> None:
-            if _WIRE in data:
-                run.tally.put(data.pop(_WIRE))
-
-        def finish(**_: Any) -> None:
-            if isinstance(environment.runner, WorkerRunner):
-                return
-            _settle(environment)
-            run.seconds = max(time.monotonic() - run.started, 0.001) if run.started else 0.0
-            run.after = server.look(Client(environment.host or "")) if run.started else None
-            environment.process_exit_code = conclude(run, judge)
-
-        events.test_start.add_listener(start)
-        events.test_stopping.add_listener(lambda **_: _stop_workers(environment))
-        measured.add_listener(count)
-        events.report_to_master.add_listener(tell)
-        events.worker_report.add_listener(hear)
-        events.quitting.add_listener(finish)
-
-    events.init.add_listener(set_up)
+    suite = Suite(name, make_plan, judge, needs_user, watch)
+    events.init.add_listener(suite.set_up)
+    events.test_start.add_listener(suite.start)
+    events.test_stopping.add_listener(suite.stopping)
+    measured.add_listener(suite.count)
+    events.report_to_master.add_listener(suite.tell)
+    events.worker_report.add_listener(suite.hear)
+    events.quitting.add_listener(suite.finish)
 
 
 def conclude(run: Run, judge: Judge) -> int:
@@ -147,22 +195,3 @@ def _user() -> dict[str, str] | None:
         return login_body()
     except CredentialError as error:
         raise SystemExit(str(error)) from error
-
-
-def _stop_workers(environment: Environment) -> None:
-    """Lets workers finish what they have sent: Locust's master would give them half a second."""
-    runner = environment.runner
-    if not isinstance(runner, MasterRunner):
-        return
-    for client in runner.clients.all:
-        runner.server.send_to_client(Message("stop", None, client.id))
-    with gevent.Timeout(environment.stop_timeout or 0, False):
-        while runner.user_count:
-            gevent.sleep(0.1)
-
-
-def _settle(environment: Environment) -> None:
-    """Ctrl-C comes here with the test under way."""
-    runner = environment.runner
-    if runner is not None and runner.state in {STATE_RUNNING, STATE_SPAWNING}:
-        runner.stop()

@@ -37,7 +37,7 @@ class Latencies:
         return self.sum / self.count if self.count else 0.0
 
     def percentile(self, share: float) -> float:
-        """The value that this share of all does not exceed, by nearest rank: of fewer than 100 the p99 is the maximum."""
+        """The value that this share of all does not exceed, by nearest rank: of few, the p99 is the maximum."""
         rank, seen = math.ceil(share * self.count), 0
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
@@ -54,7 +54,7 @@ class Latencies:
         """The reverse of `to_wire`."""
         made = cls()
         made.count, made.sum, made.max, buckets = wire
-        made._buckets.update({key: count for key, count in buckets})
+        made._buckets.update(dict(buckets))
         return made
 
 
