@@ -103,6 +103,9 @@ def types(session: nox.Session) -> None:
     scripts = ("run", "errors", "authentication", "observability", "session_check", "row_level_security")
     paths = [f"benchmarks/{name}.py" for name in scripts]
     session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})
+    session.install("--quiet", "--require-hashes", "--requirement", "requirements/load.txt")
+    suites = sorted(str(path) for path in Path("loadtests").rglob("*.py"))
+    session.run("mypy", "--explicit-package-bases", *suites, env={"MYPYPATH": "src:loadtests:benchmarks"})
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/dashboards.txt")
     drawn = ("scripts/dashboards.py", "scripts/draw_dashboard.py")
     session.run("mypy", "--explicit-package-bases", *drawn, env={"MYPYPATH": "src:scripts"})
@@ -118,12 +121,25 @@ def bench(session: nox.Session) -> None:
         session.run("python", f"benchmarks/{script}.py", *quick)
 
 
-@nox.session
-def load(session: nox.Session) -> None:
-    """The smoke load suite against a demo server of its own."""
+def install_load(session: nox.Session) -> None:
+    """Locust from its lock, and the package with whatever it needs."""
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/load.txt")
     session.install("--quiet", ".")
-    session.run("python", "loadtests/against_demo.py", *session.posargs)
+
+
+@nox.session
+def load(session: nox.Session) -> None:
+    """A smoke against a demo of its own; then the gate: latency targets under load, on PostgreSQL and Redis."""
+    install_load(session)
+    session.run("python", "loadtests/against_demo.py")
+    session.run("python", "loadtests/gate.py", *session.posargs)
+
+
+@nox.session
+def load_selftest(session: nox.Session) -> None:
+    """The gate fails, and says where, on a server whose database was slowed down."""
+    install_load(session)
+    session.run("python", "loadtests/gate.py", "--slowed")
 
 
 @nox.session

@@ -1,7 +1,7 @@
 """The gate: baseline, health and errors against ``projkit serve`` on PostgreSQL and Redis, with 200,000 projects.
 
     python loadtests/gate.py             # three minutes; exit code 1 where a target was missed
-    python loadtests/gate.py --slowed    # the same server behind a delay: ends with 0 only where the gate fails
+    python loadtests/gate.py --slowed    # the same with a slow database: ends with 0 only where the gate fails
 
 The database, its rows and its server are those of the benchmarks. PROJKIT_LOAD_SLACK stretches the targets of time.
 """
@@ -11,8 +11,10 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
@@ -32,14 +34,14 @@ OWNERS = (
     "owner-0500",
     "owner-1500",
 )  # large ones first
-DELAY_MS = 150
+DELAY_MS, SLOWED_SECONDS = 150, 12
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--slowed", action="store_true", help="serve with a delay, and expect the gate to fail"
+        "--slowed", action="store_true", help="slow the database down, and expect the gate to fail"
     )
     parser.add_argument("--reports", default="", help="a directory for HTML, CSV and JSON")
     chosen = parser.parse_args(arguments)
@@ -49,13 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kit.migrate(environment)
     asyncio.run(data.load_kit(kit.TABLE, kit.COPY))
     set_user(environment)
-    spec = kit.spec()
     try:
-        with servers.running(spec, environment) as server:
-            host = f"http://127.0.0.1:{server.port}"
-            load = load_environment([server.token(owner) for owner in OWNERS])
-            if chosen.slowed:
-                return slowed(host, load)
+        if chosen.slowed:
+            return slowed()
+        with servers.running(kit.spec(), environment) as server:
+            host, load = f"http://127.0.0.1:{server.port}", load_environment(server)
             codes = [run(suite, host, load, chosen.reports) for suite in SUITES]
     finally:
         asyncio.run(forget())
@@ -77,12 +77,12 @@ def set_user(environment: dict[str, str]) -> None:
         )
 
 
-def load_environment(tokens: list[str]) -> dict[str, str]:
+def load_environment(server: servers.Server) -> dict[str, str]:
     """What a tester would set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PROJKIT_")}
     return {
         **kept,
-        "PROJKIT_LOAD_TOKEN": " ".join(tokens),
+        "PROJKIT_LOAD_TOKEN": " ".join(map(server.token, OWNERS)),
         "PROJKIT_LOAD_USER": USER,
         "PROJKIT_LOAD_PASSWORD": PASSWORD,
         "PROJKIT_LOAD_SLACK": os.environ.get("PROJKIT_LOAD_SLACK", SLACK),
@@ -107,34 +107,37 @@ def run(suite: str, host: str, load: dict[str, str], reports: str) -> int:
     return subprocess.call([*command(suite, host, SECONDS), *extra], env=load)
 
 
-def slowed(host: str, load: dict[str, str]) -> int:
-    """The baseline through a delay: 0 where it failed as it must, with a table that names the list."""
-    delay = subprocess.Popen(
-        [sys.executable, str(HERE / "slow.py"), host.rpartition(":")[2], str(DELAY_MS)],
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert delay.stdout is not None, "it was asked for"
-        port = delay.stdout.readline().decode().strip()
-        done = subprocess.run(
-            command("baseline", f"http://127.0.0.1:{port}", 12),
-            env=load,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    finally:
-        delay.terminate()
-        delay.wait()
+def slowed() -> int:
+    """The baseline on a server whose database is slow: 0 where it failed as it must, with a table that says so."""
+    database = urlsplit(kit.DATABASE_URL)
+    with delayed(database.port or 5432) as port:
+        user = f"{database.username}@" if database.username else ""
+        url = urlunsplit(database._replace(netloc=f"{user}127.0.0.1:{port}"))
+        with servers.running(kit.spec(), servers.environment({"PROJKIT_DATABASE_URL": url})) as server:
+            line = command("baseline", f"http://127.0.0.1:{server.port}", SLOWED_SECONDS)
+            done = subprocess.run(
+                line, env=load_environment(server), capture_output=True, text=True, check=False
+            )
     print(done.stdout)
     _, _, table = done.stdout.partition("\nBROKEN\n")
-    if done.returncode == 1 and "GET /projects " in table and "p99" in table:
-        print(f"As it must, the gate failed on a server that is {DELAY_MS} ms slower")
+    rows = [row.split() for row in table.splitlines()]
+    if done.returncode == 1 and any(row[:2] == ["GET", "/projects"] and "p99" in row for row in rows):
+        print(f"As it must, the gate failed on a database that is {DELAY_MS} ms slower")
         return 0
-    print(
-        f"The gate let a server pass that is {DELAY_MS} ms slower: exit code {done.returncode}\n{done.stderr}"
-    )
+    print(f"The gate let a database pass that is {DELAY_MS} ms slower: {done.returncode}\n{done.stderr}")
     return 1
+
+
+@contextmanager
+def delayed(upstream: int) -> Iterator[int]:
+    """The port of a proxy of our own that holds back every answer."""
+    line = [sys.executable, str(HERE / "slow.py"), str(upstream), str(DELAY_MS)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as proxy:
+        try:
+            assert proxy.stdout is not None, "it was asked for"
+            yield int(proxy.stdout.readline())
+        finally:
+            proxy.terminate()
 
 
 async def forget() -> None:
