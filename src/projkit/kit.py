@@ -449,8 +449,11 @@ class ProjKit:
     async def _authenticate(self, request: Request) -> Principal:
         return await self._lifecycle.get().authenticate(request)
 
-    async def _started_projects(self) -> ProjectService:
-        return (await self._lifecycle.start()).services.projects
+    @asynccontextmanager
+    async def _started_projects(self) -> AsyncIterator[ProjectService]:
+        service = (await self._lifecycle.start()).services.projects
+        with self._tracing.below_current_span():
+            yield service
 
 
 async def _no_host(scope: Scope, receive: Receive, send: Send) -> None:
