@@ -57,16 +57,16 @@ from projkit.redis.connect import RedisClient, open_redis
 from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
-from projkit.telemetry.client_spans import dependencies_of
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.host_routes import HostRoutes
-from projkit.telemetry.instrumented import instrument as instrumented
-from projkit.telemetry.meters import GivenMeterProvider, Meters
-from projkit.telemetry.mounts import Mounts
+from projkit.telemetry.otel.client_spans import dependencies_of
+from projkit.telemetry.otel.instrumented import instrument as instrumented
+from projkit.telemetry.otel.meters import GivenMeterProvider, Meters
+from projkit.telemetry.otel.mounts import Mounts
+from projkit.telemetry.otel.tracing import GivenTracerProvider, RequestTracing
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.snapshot import Facts
-from projkit.telemetry.tracing import GivenTracerProvider, RequestTracing
 from projkit.validating import Validating
 from projkit.web import pages
 from projkit.web import routes as web

@@ -26,11 +26,11 @@ from projkit.errors import ConfigurationError
 from projkit.http.client import ClientAddresses
 from projkit.http.request import Scope
 from projkit.http.tracing import RequestTrace
-from projkit.telemetry.attributes import method_of, name_of, request_attributes
-from projkit.telemetry.chance import Chance, left_by_caller
-from projkit.telemetry.client_spans import Dependencies, RequestClientSpans
-from projkit.telemetry.mounts import Mounts
-from projkit.telemetry.request_traces import Joined, NotRecorded, Recorded
+from projkit.telemetry.otel.attributes import method_of, name_of, request_attributes
+from projkit.telemetry.otel.chance import Chance, left_by_caller
+from projkit.telemetry.otel.client_spans import Dependencies, RequestClientSpans
+from projkit.telemetry.otel.mounts import Mounts
+from projkit.telemetry.otel.request_traces import Joined, NotRecorded, Recorded
 from projkit.usage import USAGE, Usage, spans
 
 logger: Final = logging.getLogger("projkit")
