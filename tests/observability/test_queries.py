@@ -117,7 +117,7 @@ def test_every_alert_has_data(scene: Scene, rule: dict[str, Any]) -> None:
 
 def documented() -> Iterator[Any]:
     """The queries of the documents, by document."""
-    for path in (ROOT / "docs" / "observability.md", *sorted((ROOT / "docs" / "runbooks").glob("*.md"))):
+    for path in sorted((ROOT / "docs").rglob("*.md")):
         for number, query in enumerate(re.findall(r"```promql\n(.*?)\n```", path.read_text(), re.DOTALL)):
             yield pytest.param(query, id=f"{path.stem}-{number}")
 
