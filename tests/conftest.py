@@ -1,6 +1,7 @@
 """What all tests share: services, kits and clients."""
 
 import functools
+import gc
 import os
 import sys
 import threading
@@ -80,6 +81,14 @@ def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     with without_settings():
         yield
+
+
+@pytest.fixture(autouse=True)
+def litter(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that may leave sockets to the garbage collector has them collected before another is blamed for them."""
+    yield
+    if any("ResourceWarning" in str(mark.args) for mark in request.node.iter_markers("filterwarnings")):
+        gc.collect()
 
 
 class Clock:

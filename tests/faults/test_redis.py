@@ -4,7 +4,8 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -55,19 +56,24 @@ async def all_is_refused(scene: Scene) -> float:
     return longest
 
 
-def clients(url: str) -> dict[str, Callable[[], Any] | None]:
-    """The kit's own client, and what a host may hand in: bytes for answers, and no time-outs."""
-    return {
-        "own": None,
-        "host's": lambda: Redis.from_url(url, socket_timeout=None, socket_connect_timeout=None),
-    }
+@asynccontextmanager
+async def client_of(url: str, whose: str) -> AsyncIterator[Redis | None]:
+    """None for the kit's own client, or what a host may hand in: bytes for answers, and no time-outs."""
+    if whose == "own":
+        yield None
+        return
+    async with Redis.from_url(url, socket_timeout=None, socket_connect_timeout=None) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(("kind", "client"), [(alone, "own"), (alone, "host's"), (in_cluster, "own")])
 async def test_stopped_and_continued(kind: Any, client: str, sqlite_url: str) -> None:
     """Stopped by SIGSTOP, at most the cache lets anybody in, for a second; continued, all sessions are there."""
     with running(kind) as servers:
-        async with playing(sqlite_url, servers.url, clients(servers.url)[client]) as scene:
+        async with (
+            client_of(servers.url, client) as given,
+            playing(sqlite_url, servers.url, given) as scene,
+        ):
             assert (await scene.ask()).status == 200
             for each in servers.masters:
                 each.signal(signal.SIGSTOP)
