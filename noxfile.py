@@ -100,7 +100,7 @@ def types(session: nox.Session) -> None:
     """mypy --strict over everything."""
     install(session, "types")
     session.run("mypy", "src", "tests", "examples", "noxfile.py")
-    scripts = ("run", "errors", "authentication", "session_check", "row_level_security")
+    scripts = ("run", "errors", "authentication", "observability", "session_check", "row_level_security")
     paths = [f"benchmarks/{name}.py" for name in scripts]
     session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/dashboards.txt")
@@ -110,11 +110,11 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The ratios against the peers, and what authentication and row-level security cost; arguments are run.py's."""
+    """The ratios against the peers, and what single parts cost; arguments are run.py's."""
     install(session, "bench")
     session.run("python", "benchmarks/run.py", *session.posargs)
     quick = ["--quick"] if "--quick" in session.posargs else []
-    for script in ("errors", "authentication", "row_level_security"):
+    for script in ("errors", "authentication", "observability", "row_level_security"):
         session.run("python", f"benchmarks/{script}.py", *quick)
 
 

@@ -70,7 +70,9 @@ def without_settings() -> Iterator[None]:
     """Hides the settings of whoever runs the tests; what tests share is made before the fixtures of any one."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith("PROJKIT_") and not name.startswith(("PROJKIT_REQUIRE", "PROJKIT_TEST")):
+            if name.startswith(("PROJKIT_", "OTEL_")) and not name.startswith(
+                ("PROJKIT_REQUIRE", "PROJKIT_TEST")
+            ):
                 patch.delenv(name)
         yield
 

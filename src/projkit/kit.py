@@ -43,6 +43,7 @@ from projkit.http.request import ASGIApp, Receive, Request, Scope, Send
 from projkit.http.response import Response
 from projkit.http.routing import Endpoint
 from projkit.http.timing import Requests, TimingMiddleware
+from projkit.http.tracing import Tracing
 from projkit.identity import Principal
 from projkit.lifecycle import Lifecycle
 from projkit.monitoring import validation_routes as validation
@@ -56,11 +57,16 @@ from projkit.redis.connect import RedisClient, open_redis
 from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
+from projkit.telemetry.client_spans import dependencies_of
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.host_routes import HostRoutes
+from projkit.telemetry.instrumented import instrument as instrumented
+from projkit.telemetry.meters import GivenMeterProvider, Meters
+from projkit.telemetry.mounts import Mounts
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.snapshot import Facts
+from projkit.telemetry.tracing import GivenTracerProvider, RequestTracing
 from projkit.validating import Validating
 from projkit.web import pages
 from projkit.web import routes as web
@@ -86,6 +92,9 @@ class ProjKit:
             coroutine function; None means nobody.
         csrf_check: the host's own check of a request's CSRF token, in place of the kit's.
         celery_app: the host's ``celery.Celery``, or a function that gives it, for the health check of its workers.
+        tracer_provider: makes the kit's spans, or a function that gives it; by default OpenTelemetry's global one, if
+            the host has set any. Nothing global is ever set.
+        meter_provider: takes the kit's figures, likewise.
         clock: the time that rows are dated by.
 
     Raises:
@@ -102,6 +111,8 @@ class ProjKit:
         get_principal: GetPrincipal | None = None,
         csrf_check: CsrfCheck | None = None,
         celery_app: CeleryApp | None = None,
+        tracer_provider: GivenTracerProvider | None = None,
+        meter_provider: GivenMeterProvider | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self.settings = settings or Settings()
@@ -114,11 +125,16 @@ class ProjKit:
         self._host_login = authenticate
         self._get_principal = get_principal
         self._csrf_check = csrf_check
-        self.registry = KitRegistry(
-            RecorderCollector(self._recorder, Facts(__version__, self.settings.legacy_sunset))
-        )
+        facts = Facts(__version__, self.settings.legacy_sunset)
+        self.registry = KitRegistry(RecorderCollector(self._recorder, facts))
         # The scrape without a question, for a port that only Prometheus reaches.
         self.metrics_app: ASGIApp = telemetry.MetricsApp(self.registry)
+        self._addresses = ClientAddresses(self.settings.trusted_proxies)
+        mounts = Mounts()
+        self._tracing = RequestTracing(
+            tracer_provider, version=__version__, addresses=self._addresses, mounts=mounts
+        )
+        self._meters = Meters(meter_provider, self._recorder, facts, mounts)
         self._clock = clock
         self._health = Health(
             self.settings, has_redis=redis is not None, celery_app=celery_app, observer=self._recorder
@@ -129,6 +145,8 @@ class ProjKit:
             "authenticate": authenticate,
             "get_principal": get_principal,
             "celery_app": celery_app,
+            "tracer_provider": tracer_provider,
+            "meter_provider": meter_provider,
         }
         self._monitoring = Monitoring(
             self.settings,
@@ -152,7 +170,7 @@ class ProjKit:
             host_decides=get_principal is not None, host_checks_csrf=csrf_check is not None,
         )  # fmt: skip
         self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
-        self._app = EntryShim(TimingMiddleware(self._application, self._recorder), self._owns)
+        self._app = EntryShim(TimingMiddleware(self._application, self._recorder, self._tracing), self._owns)
         self.projects = Projects(self._started_projects)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,6 +191,15 @@ class ProjKit:
     def requests(self) -> Requests:
         """Counts requests; for :class:`~projkit.monitoring.PerformanceMiddleware` around a host's own app."""
         return self._recorder
+
+    @property
+    def tracing(self) -> Tracing:
+        """Knows the traces of requests; for :class:`~projkit.monitoring.PerformanceMiddleware`."""
+        return self._tracing
+
+    def count_spans(self, outcome: str, count: int) -> None:
+        """Counts spans for whoever exports them: ``exported``, ``failed`` or ``dropped``."""
+        self._recorder.spans(outcome, count)
 
     @property
     def ready(self) -> bool:
@@ -238,18 +265,26 @@ class ProjKit:
         prefix: str = "",
         auth: PathRules | None = None,
         performance: bool = True,
+        instrument: bool = False,
         route_of: RouteOf | None = None,
     ) -> ASGIApp:
         """One ASGI app of both: the kit's paths below ``prefix`` go to the kit, everything else to the host.
 
         With ``auth`` the host's own paths are guarded by these rules, as :class:`AuthMiddleware` takes them. With
         ``performance`` the host's answers are timed and counted as the kit's are, each under the template that
-        ``route_of`` reads from the scope; Starlette's, FastAPI's and Litestar's are known without.
+        ``route_of`` reads from the scope; Starlette's, FastAPI's and Litestar's are known without. ``instrument`` puts
+        OpenTelemetry's ASGI instrumentation around a host that has none (``pip install 'projkit[otel]'``).
+
+        Raises:
+            ConfigurationError: that is not installed.
         """
         self._monitoring.host_is(host_app)
         host = host_app if auth is None else AuthMiddleware(host_app, self, rules=auth)
+        templates = route_of or HostRoutes(host_app)
         if performance:
-            host = HostTimingMiddleware(host, self._recorder, route_of or HostRoutes(host_app))
+            host = HostTimingMiddleware(host, self._recorder, templates, self._tracing)
+        if instrument:
+            host = instrumented(host, templates, self._addresses, self._tracing.given(), self._meters.given())
         return WrappedApp(
             self,
             host,
@@ -288,7 +323,7 @@ class ProjKit:
             require_if_match=self.settings.require_if_match,
             put_merges=self.settings.put_mode == "merge",
         )
-        addresses = ClientAddresses(self.settings.trusted_proxies)
+        addresses = self._addresses
         admission = Admission(self.settings, addresses)
         cookies = Cookies(self.settings, cookie_names(self.settings), addresses, f"{prefix}/auth")
         auth = AuthRoutes(lambda: self._lifecycle.get().auth.services, self.settings, cookies, addresses)
@@ -309,6 +344,7 @@ class ProjKit:
         validations = validation.endpoints(prefix, self._validations, admission.monitoring)
         self._recorder.quick = frozenset(each.path for each in probes)
         self._recorder.probes = self._recorder.quick | {each.path for each in validations}
+        self._tracing.quiet = self._recorder.quick | {self.settings.metrics_path}
         api = [
             *routes.endpoints(),
             *auth.endpoints(),
@@ -357,6 +393,11 @@ class ProjKit:
         except ProjkitError as error:
             self._health.cannot_start(error)
             raise
+        self._tracing.expect(
+            dependencies_of(self.settings, engine, redis),
+            calls_host=any((self._host_login, self._get_principal, self._csrf_check, engine)),
+        )
+        self._meters.open(database.dialect)
         service = ProjectService(
             database, self._tables, cursors=CursorCodec(partial(keys.secrets, _CURSOR_KEY)), clock=self._clock
         )

@@ -49,7 +49,7 @@ def test_all_is_well(run: Run) -> None:
     """Where nothing is wrong each line is good and the exit code 0."""
     findings = found(run, expect=0)
     assert {name: (each["ok"], each["warning"]) for name, each in findings.items()} == dict.fromkeys(
-        ("settings", "secrets", "database", "migrations", "clock", "users"), (True, False)
+        ("settings", "secrets", "telemetry", "database", "migrations", "clock", "users"), (True, False)
     )
     assert findings["users"]["detail"] == "0 with a name, 0 disabled"
 

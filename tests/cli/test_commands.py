@@ -230,9 +230,9 @@ def test_migrate_and_check(run: Run, empty_postgres_url: str) -> None:
     assert "up to date" in run("migrate", "--check", **variables).stderr
     found = json.loads(run("check", "--json", **variables).stdout)
     assert [each["name"] for each in found] == [
-        "settings", "secrets", "database", "migrations", "clock", "users",
+        "settings", "secrets", "telemetry", "database", "migrations", "clock", "users",
     ]  # fmt: skip
-    assert run("check", **variables).stdout.count("ok ") == 6
+    assert run("check", **variables).stdout.count("ok ") == 7
 
 
 def write(path: Path, rows: list[Any]) -> Path:

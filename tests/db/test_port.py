@@ -11,7 +11,7 @@ from projkit import Principal
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.engine import EngineDatabase
-from projkit.db.port import USAGE, Database, Transaction, Usage
+from projkit.db.port import Database, Transaction
 from projkit.db.statement import Statement
 from projkit.db.tables import build_tables
 from projkit.errors import DatabaseConstraintError, DatabaseUnavailableError
@@ -19,6 +19,7 @@ from projkit.http.cursor import CursorCodec
 from projkit.projects.schemas import ProjectInput
 from projkit.projects.service import ProjectService
 from projkit.projects.statements import project_statements
+from projkit.usage import USAGE, Usage
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio

@@ -1,4 +1,7 @@
-"""The scene: two workers on PostgreSQL and Redis, an application with a kit around it, Prometheus, Alertmanager."""
+"""The scene: two workers on PostgreSQL and Redis, an application with a kit around it, and who watches them.
+
+That is Prometheus, Alertmanager, and a collector of traces.
+"""
 
 import asyncio
 import signal
@@ -30,6 +33,7 @@ from tests.observability.load import PROJECTS, Load, client_of, leave
 from tests.observability.parts import METRICS_TOKEN, Prometheus, Receiver, alertmanager, prometheus, receiver
 from tests.redis_servers import Redises
 from tests.services import POSTGRES_URL, Postgres, database_url
+from tests.telemetry.otlp import Collector
 
 
 @dataclass
@@ -41,6 +45,7 @@ class Scene:
     server: Server
     database: Proxy
     load: Load
+    collector: Collector
 
     @property
     def instance(self) -> str:
@@ -62,12 +67,14 @@ def scene(
         url = parts._replace(netloc=f"{parts.netloc.partition('@')[0]}@127.0.0.1:{proxy.port}").geturl()
         asyncio.run(add_users(settings_for(url), PASSWORD, "alice"))
         sunset = datetime.now(UTC) + timedelta(days=7)
+        collector = stack.enter_context(Collector())
         server = stack.enter_context(
             serve(
                 url, arguments=("--workers", "2"), PROJKIT_METRICS_TOKEN=METRICS_TOKEN,
                 PROJKIT_REDIS_URL=redis_alone.url, PROJKIT_LEGACY_SECRET=LEGACY_SECRET,
                 PROJKIT_LEGACY_SUNSET=sunset.isoformat(), PROJKIT_LOGIN_LIMIT_ADDRESS="10000/minute",
                 PROJKIT_LOGIN_LIMIT_ACCOUNT="10000/minute",
+                OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, OTEL_BSP_SCHEDULE_DELAY="200",
             )
         )  # fmt: skip
         host = stack.enter_context(serving(host_app(directory)))
@@ -76,7 +83,7 @@ def scene(
         targets = [urlsplit(each).netloc for each in (server.url, host)]
         watching = stack.enter_context(prometheus(directory, targets, address))
         load = Load(stack.enter_context(client_of(server.url)))
-        scene = Scene(watching, told, server, proxy, load)
+        scene = Scene(watching, told, server, proxy, load, collector)
         # In rounds, with a look of Prometheus between them: what was counted before the first has no rate.
         for _ in range(2):
             watching.catch_up()

@@ -1,9 +1,12 @@
 """What Prometheus knows is what has happened."""
 
+import time
+
 import pytest
 
 from tests.observability.conftest import Scene
 from tests.observability.load import counted
+from tests.telemetry.otlp import Collector
 
 
 def test_the_token_is_taken(scene: Scene) -> None:
@@ -38,3 +41,46 @@ def test_buckets_agree_exactly(scene: Scene) -> None:
     numbers = [number for _, number in by_bound]
     assert numbers == sorted(numbers)
     assert by_bound[-1] == (float("inf"), scene.load.requests[("POST", "/api/v1/projects", "201")])
+
+
+def test_exemplars_lead_to_traces(scene: Scene) -> None:
+    """Each exemplar that Prometheus has names a trace that was exported, of the same route, method and status."""
+    now = time.time()
+    name = "projkit_http_server_request_duration_seconds_bucket"
+    found = scene.prometheus.get(
+        "/query_exemplars", query=f'{name}{{instance="{scene.instance}"}}', start=now - 600, end=now
+    )
+    exemplars = [
+        (
+            each["labels"]["trace_id"],
+            *(series["seriesLabels"][label] for label in ("method", "route", "status")),
+        )
+        for series in found
+        for each in series["exemplars"]
+    ]
+    assert len(exemplars) > 20
+    assert len({route for _, _, route, _ in exemplars}) >= 5
+
+    def traces(collector: Collector) -> set[tuple[str, ...]]:
+        return {
+            (
+                span.trace_id, span.attributes["http.request.method"], span.attributes.get("http.route", "__unknown__"),
+                str(span.attributes["http.response.status_code"]),
+            )
+            for span in collector.spans
+            if span.kind == "SERVER"
+        }  # fmt: skip
+
+    scene.collector.wait(lambda collector: set(exemplars) <= traces(collector))
+
+
+def test_both_workers_export(scene: Scene) -> None:
+    """Each worker sends traces and metrics of its own; no span comes twice, and Prometheus knows of no lost one."""
+    scene.collector.wait(
+        lambda collector: len({span.resource["process.pid"] for span in collector.spans}) == 2
+    )
+    ids = [span.span_id for span in scene.collector.spans]
+    assert len(set(ids)) == len(ids)
+    of = f'instance="{scene.instance}"'
+    assert scene.prometheus.value(f'sum(projkit_otel_spans_total{{{of},outcome!="exported"}})') == 0
+    assert scene.prometheus.value(f'projkit_otel_spans_total{{{of},outcome="exported"}}') > 50

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from projkit import ProjKit, Settings
 from projkit.auth.passwords import Passwords
-from projkit.cli.server import JsonFormatter
+from projkit.cli.logs import JsonFormatter
 from projkit.errors import ProjkitError
 from tests.auth.asking import Answer, Header, ask, bearer, cookie
 from tests.auth.people import AUTH, PROJECTS, add_user

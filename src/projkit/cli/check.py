@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 import typer
@@ -18,6 +19,8 @@ from projkit.auth.passwords import Passwords
 from projkit.auth.users import Users
 from projkit.cli.console import app, out
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_USER
+from projkit.cli.otel import read_export
+from projkit.cli.otel.variables import origin_of
 from projkit.clock import utc_now
 from projkit.db import migrate as migrations
 from projkit.db.connect import open_database, require_schema
@@ -33,6 +36,7 @@ from projkit.settings import Settings, unknown_variables
 from projkit.telemetry.families import FILE_BYTES
 
 _SECONDS_APART: Final = 2
+_CONNECT_SECONDS: Final = 2
 
 
 class Finding(NamedTuple):
@@ -48,7 +52,7 @@ class Finding(NamedTuple):
 def check(
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """Look at settings, secrets, Redis, Celery, database, migrations, clock and users: a line each, with the mend."""
+    """Look at settings, secrets, database, clock, users and whatever else is set: a line each, with the mend."""
     findings = asyncio.run(_findings())
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings]))
@@ -66,7 +70,7 @@ async def _findings() -> list[Finding]:
         settings = Settings()
     except ConfigurationError as error:
         return [Finding("settings", ok=False, detail=error.detail)]
-    found = [_settings(settings), _secrets(settings)]
+    found = [_settings(settings), _secrets(settings), await _telemetry(settings)]
     if settings.metrics_directory is not None:
         found.append(_metrics_directory(settings.metrics_directory))
     if settings.redis_url is not None:
@@ -151,6 +155,36 @@ def _metrics_directory(path: Path) -> Finding:
         )
         return Finding("metrics", ok=False, detail=f"{path} cannot be used; {mend}")
     return Finding("metrics", ok=True, detail=f"workers count together in {path}")
+
+
+async def _telemetry(settings: Settings) -> Finding:
+    try:
+        export = read_export(os.environ, settings.trace_ratio)
+    except ConfigurationError as error:
+        return Finding("telemetry", ok=False, detail=error.detail)
+    if export is None:
+        detail = "off; OTEL_EXPORTER_OTLP_ENDPOINT says where traces and metrics go"
+        return Finding("telemetry", ok=True, detail=detail)
+    for url in filter(None, export.endpoints.values()):
+        if not await _listens(url):
+            detail = (
+                f"nobody listens at {origin_of(url)}, and what is exported is lost; start the collector, "
+                "or correct OTEL_EXPORTER_OTLP_ENDPOINT"
+            )
+            return Finding("telemetry", ok=True, detail=detail, warning=True)
+    kept = f"; traces kept: {export.sampling}" if "traces" in export.endpoints else ""
+    return Finding("telemetry", ok=True, detail=f"exports {export}{kept}")
+
+
+async def _listens(url: str) -> bool:
+    parts = urlsplit(origin_of(url))
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except OSError:  # time-outs among them
+        return False
+    writer.close()
+    return True
 
 
 async def _redis(settings: Settings) -> Finding:

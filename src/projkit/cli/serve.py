@@ -20,7 +20,8 @@ from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenIssuer
 from projkit.cli.console import app, err, load_settings
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_SUBJECT, DEMO_USER, add_demo_projects, add_demo_user
-from projkit.cli.server import configure_logging
+from projkit.cli.logs import configure_logging
+from projkit.cli.otel import read_export
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
 from projkit.errors import ConfigurationError
@@ -117,6 +118,7 @@ async def _prepare(settings: Settings, *, demo: bool) -> bool:
     Tells whether the demo's user can log in.
     """
     load_keys(settings)
+    read_export(os.environ, settings.trace_ratio)
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)
     try:
@@ -158,6 +160,8 @@ def _greet(settings: Settings, host: str, port: int, *, demo_user: bool) -> None
     err.print(f"  API docs     {api}/docs", highlight=False)
     err.print(f"  Status page  {api}/monitoring", highlight=False)
     err.print(f"  liveness     {api}/health/live", highlight=False)
+    if (export := read_export(os.environ, settings.trace_ratio)) is not None:
+        err.print(f"  Telemetry    {export}", highlight=False)
     if settings.env == "development" and host not in _LOOPBACK:
         err.print("warning: in development others should not reach this server; set PROJKIT_ENV=production")
     if settings.env != "development" or settings.tenant_claim:

@@ -2,25 +2,30 @@
 
 import asyncio
 import gc
-import json
 import logging
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 
+from projkit.cli.logs import configure_logging
+from projkit.cli.otel import open_telemetry
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.kit import ProjKit
 from projkit.settings import Settings
+
+if TYPE_CHECKING:
+    from projkit.cli.otel.providers import Telemetry
 
 logger: Final = logging.getLogger("projkit")
 
 # Full collections walk every imported module's objects and stop the server for it; what is there at start-up is
 # there for good, so it is taken out of sight, and the young generation is given room for a few requests.
 _GC_THRESHOLDS: Final = (20_000, 50, 100)
+_STOPPED: Final = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 _ALLOWED_HEADERS: Final = (
     "Authorization",
     "Content-Type",
@@ -45,7 +50,6 @@ _EXPOSED_HEADERS: Final = (
     "X-Process-Time",
     "Server-Timing",
 )
-_EXTRA: Final = ("request_id", "trace_id", "method", "route", "status", "duration_ms", "db_ms")
 
 
 def create_app() -> ASGIApp:
@@ -53,8 +57,14 @@ def create_app() -> ASGIApp:
     settings = Settings()
     configure_logging(settings)
     kit = ProjKit(settings)
+    telemetry = open_telemetry(settings, kit.count_spans)
+    if telemetry is not None:
+        for outcome in ("exported", "failed", "dropped"):
+            kit.count_spans(
+                outcome, 0
+            )  # so that each is seen before the first, and no other thread begins a series
     if not settings.allowed_origins:
-        return Served(kit, kit, settings)
+        return Served(kit, kit, settings, telemetry)
     cors = _Cors(
         kit,
         allow_origins=settings.allowed_origins,
@@ -63,7 +73,7 @@ def create_app() -> ASGIApp:
         allow_headers=[*_ALLOWED_HEADERS, settings.csrf_header_name],
         expose_headers=_EXPOSED_HEADERS,
     )
-    return Served(cors, kit, settings)
+    return Served(cors, kit, settings, telemetry)
 
 
 class _Cors(CORSMiddleware):
@@ -93,12 +103,16 @@ class _Cors(CORSMiddleware):
 class Served:
     """The app as a server's worker runs it: drains before it stops, and tames the garbage collector.
 
+    ``telemetry`` is closed when everything else has been.
     On a signal to stop, readiness turns to 503 for ``drain_seconds`` while requests are still answered; only then
     does the server's own handler get the signal. A second signal stops at once.
     """
 
-    def __init__(self, app: ASGIApp, kit: ProjKit, settings: Settings) -> None:
+    def __init__(
+        self, app: ASGIApp, kit: ProjKit, settings: Settings, telemetry: "Telemetry | None" = None
+    ) -> None:
         self._app = app
+        self._telemetry = telemetry
         self._kit = kit
         self._settings = settings
         self._draining = False
@@ -108,12 +122,14 @@ class Served:
             await self._app(scope, receive, _closing(send) if self._draining else send)
             return
 
-        async def started(message: Message) -> None:
+        async def watching(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 self._settle()
+            elif self._telemetry is not None and message["type"] in _STOPPED:
+                await self._telemetry.close()  # before the server hears of it, since then the process ends
             await send(message)
 
-        await self._app(scope, receive, started)
+        await self._app(scope, receive, watching)
 
     def _settle(self) -> None:
         if self._settings.freeze_gc:
@@ -153,34 +169,3 @@ def _closing(send: Send) -> Send:
         await send(message)
 
     return closing
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line.update({name: getattr(record, name) for name in _EXTRA if hasattr(record, name)})
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
-def configure_logging(settings: Settings) -> None:
-    """Sends the kit's and uvicorn's log lines to standard error, as text or as JSON."""
-    handler = logging.StreamHandler()
-    if settings.log_format == "json":
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.INFO)
-    logging.getLogger("projkit.access").setLevel(logging.INFO if settings.access_log else logging.WARNING)
-    for quiet in ("alembic", "uvicorn.error"):
-        logging.getLogger(quiet).setLevel(logging.WARNING)

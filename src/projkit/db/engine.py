@@ -16,10 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool, QueuePool
 
 from projkit.db.errors import is_retriable, translate_engine, unavailable
-from projkit.db.observer import NOBODY, Observed, Observer
-from projkit.db.port import Queries, T, Transaction, account, observed
+from projkit.db.observer import NOBODY, Observer
+from projkit.db.port import Queries, T, Transaction, observed, rows_in
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Params, Row, Statement, engine_params
+from projkit.usage import Statement as Shown
+from projkit.usage import account
 
 _ATTEMPTS: Final = 3
 # SQLAlchemy would pass what it does not know of a URL to asyncpg as arguments; asyncpg reads URLs itself.
@@ -167,16 +169,18 @@ class _EngineTransaction:
         self._observer = observer
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
-        with observed(self._observer, self._shown(statement)):
+        with observed(self._observer, self._shown(statement)) as seen:
             result = await self._connection.execute(statement.for_engine(), engine_params(params))
-            if not result.returns_rows:
-                return None
-            return result.first()
+            row = result.first() if result.returns_rows else None
+            seen.rows = rows_in(row)
+            return row
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
-        with observed(self._observer, self._shown(statement)):
+        with observed(self._observer, self._shown(statement)) as seen:
             result = await self._connection.execute(statement.for_engine(), engine_params(params))
-            return result.all()
+            rows = result.all()
+            seen.rows = len(rows)
+            return rows
 
     async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:
         if params:
@@ -185,5 +189,5 @@ class _EngineTransaction:
                     statement.for_engine(), [engine_params(each) for each in params]
                 )
 
-    def _shown(self, statement: Statement) -> Observed:
+    def _shown(self, statement: Statement) -> Shown:
         return statement.for_postgresql() if self._postgresql else statement.for_sqlite()

@@ -2,19 +2,13 @@
 
 from typing import Final, Protocol
 
-
-class Observed(Protocol):
-    """A statement as observers see it: never a value."""
-
-    operation: str  # SELECT, INSERT, …
-    collection: str  # the table, "" of none
-    sql: str
+from projkit.usage import Statement
 
 
 class Observer(Protocol):
     """Is told of each statement, transaction and wait; must never raise and never wait."""
 
-    def statement(self, statement: Observed, seconds: float, error: BaseException | None) -> None:
+    def statement(self, statement: Statement, seconds: float, error: BaseException | None) -> None:
         """A statement has ended, with an error or without."""
 
     def transaction(self, *, committed: bool) -> None:
@@ -25,7 +19,7 @@ class Observer(Protocol):
 
 
 class _Nobody:
-    def statement(self, statement: Observed, seconds: float, error: BaseException | None) -> None:
+    def statement(self, statement: Statement, seconds: float, error: BaseException | None) -> None:
         pass
 
     def transaction(self, *, committed: bool) -> None:

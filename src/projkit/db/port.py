@@ -13,51 +13,56 @@ error or cancellation; a connection whose command was cancelled is discarded; ev
 :class:`~projkit.errors.DatabaseConstraintError` that names it.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
-from projkit.db.observer import Observed, Observer
+from projkit.db.observer import Observer
 from projkit.db.statement import Params, Row, Statement
+from projkit.usage import Statement as Shown
+from projkit.usage import spans
 
 T = TypeVar("T")
 
 
-class Usage:
-    """What one request has spent in the database."""
+class observed:  # noqa: N801 - reads as the verb that it is
+    """Tells the observer, and the trace of the request under way, how the statement within goes.
 
-    __slots__ = ("seconds", "statements")
+    ``rows`` is to be set where the statement returns any.
+    """
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.statements = 0
+    __slots__ = ("_observer", "_started", "_statement", "rows")
+
+    def __init__(self, observer: Observer, statement: Shown) -> None:
+        self._observer = observer
+        self._statement = statement
+        self.rows: int | None = None
+
+    def __enter__(self) -> Self:
+        self._started = perf_counter()
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        report(self._observer, self._statement, self._started, perf_counter(), self.rows, error)
 
 
-USAGE: ContextVar[Usage | None] = ContextVar("projkit_database_usage", default=None)
+def rows_in(result: object) -> int:
+    """How many rows a driver has returned: a list of them, one, or None."""
+    return len(result) if isinstance(result, list) else int(result is not None)
 
 
-def account(seconds: float) -> None:
-    """Puts the seconds down to the request that is under way, if there is one."""
-    usage = USAGE.get()
-    if usage is not None:
-        usage.seconds += seconds
-        usage.statements += 1
-
-
-@contextmanager
-def observed(observer: Observer, statement: Observed) -> Iterator[None]:
-    """Tells the observer how the statement within goes."""
-    started = perf_counter()
-    failure: BaseException | None = None
-    try:
-        yield
-    except BaseException as error:
-        failure = error
-        raise
-    finally:
-        observer.statement(statement, perf_counter() - started, failure)
+def report(
+    observer: Observer,
+    statement: Shown,
+    started: float,
+    ended: float,
+    rows: int | None,
+    error: BaseException | None,
+) -> None:
+    """Tells who wants to know that a statement has ended."""
+    observer.statement(statement, ended - started, error)
+    if (traced := spans()) is not None:
+        traced.statement(statement, started, ended, rows, error)
 
 
 class Transaction(Protocol):

@@ -12,9 +12,10 @@ from projkit.db.engine import asyncpg_dsn
 from projkit.db.errors import RETRIABLE, translate_postgresql, unavailable
 from projkit.db.observer import NOBODY, Observer
 from projkit.db.pool import Connection, ConnectionPool
-from projkit.db.port import Queries, T, Transaction, account, observed
+from projkit.db.port import Queries, T, Transaction, observed, report, rows_in
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Compiled, Params, Row, Statement
+from projkit.usage import account
 
 _ATTEMPTS: Final = 3
 _LOST: Final = (
@@ -159,6 +160,7 @@ class PostgresqlDatabase:
     async def _run(self, method: str, compiled: Compiled, arguments: Sequence[Any]) -> Any:
         started = perf_counter()
         failure: BaseException | None = None
+        rows: int | None = None
         acquired = started
         try:
             connection = await self.pool.acquire()
@@ -166,6 +168,7 @@ class PostgresqlDatabase:
             self._observer.waited(acquired - started)
             try:
                 result = await getattr(connection, method)(compiled.sql, *arguments)
+                rows = rows_in(result)
             except BaseException as error:
                 if _leaves_connection_whole(error):
                     self.pool.release(connection)
@@ -178,7 +181,7 @@ class PostgresqlDatabase:
         finally:
             ended = perf_counter()
             account(ended - started)
-            self._observer.statement(compiled, ended - acquired, failure)
+            report(self._observer, compiled, acquired, ended, rows, failure)
         self.pool.release(connection)
         return result
 
@@ -272,5 +275,8 @@ class _PostgresqlTransaction:
 
     async def _run(self, method: str, compiled: Compiled, *arguments: Any) -> Any:
         self._pool.touch(self._connection)
-        with observed(self._observer, compiled):
-            return await getattr(self._connection, method)(compiled.sql, *arguments)
+        with observed(self._observer, compiled) as seen:
+            result = await getattr(self._connection, method)(compiled.sql, *arguments)
+            if method != "executemany":
+                seen.rows = rows_in(result)
+            return result

@@ -18,9 +18,10 @@ import sqlalchemy as sa
 
 from projkit.db.errors import translate_sqlite, unavailable
 from projkit.db.observer import NOBODY, Observer
-from projkit.db.port import Queries, T, Transaction, account, observed
+from projkit.db.port import Queries, T, Transaction, observed, rows_in
 from projkit.db.statement import Compiled, Params, Row, Statement
 from projkit.errors import DatabaseUnavailableError
+from projkit.usage import account
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -199,10 +200,12 @@ class SqliteDatabase:
     async def _write(self, compiled: Compiled, arguments: Sequence[Any]) -> list[Row]:
         async with self._writer_turn() as writer:
             # Autocommit ends the statement's transaction with its last row, so all of them are read.
-            with observed(self._observer, compiled):
-                return await writer.run(
+            with observed(self._observer, compiled) as seen:
+                rows = await writer.run(
                     lambda connection: connection.execute(compiled.sql, arguments).fetchall()
                 )
+                seen.rows = len(rows)
+                return rows
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         committed = False
@@ -246,9 +249,10 @@ class SqliteDatabase:
         started = perf_counter()
         reader = await self._turn(self._readers.get(), "All database connections are in use")
         try:
-            with observed(self._observer, compiled):
+            with observed(self._observer, compiled) as seen:
                 async with asyncio.timeout(self._statement_seconds):
                     result = await reader.run(work)
+                seen.rows = rows_in(result)
         except Exception as error:
             self._raise_translated(error)
         finally:
@@ -323,8 +327,11 @@ class _SqliteTransaction:
         def run(connection: sqlite3.Connection) -> Any:
             return connection.executemany(compiled.sql, arguments)
 
-        await self._run(compiled, run)
+        with observed(self._observer, compiled):
+            await self._connection.run(run)
 
     async def _run(self, compiled: Compiled, work: Callable[[sqlite3.Connection], R]) -> R:
-        with observed(self._observer, compiled):
-            return await self._connection.run(work)
+        with observed(self._observer, compiled) as seen:
+            result = await self._connection.run(work)
+            seen.rows = rows_in(result)
+            return result

@@ -13,6 +13,7 @@ from projkit.http.problem import problem_response, unhandled
 from projkit.http.request import ASGIApp, ClientDisconnectedError, Receive, Request, Scope, Send
 from projkit.http.response import Response
 from projkit.http.routing import BodyHandler, Endpoint, Handler, Match, RouteTable
+from projkit.http.tracing import TRACE
 from projkit.identity import Principal
 
 Authenticate = Callable[[Request], Awaitable[Principal]]
@@ -80,6 +81,8 @@ class Application:
         scope = request.scope
         scope["projkit.route"] = match.template
         scope["route"] = self._route_by_template[match.template]
+        if (trace := scope.get(TRACE)) is not None:
+            trace.matched(match.template)
         endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             return _options(match, request)

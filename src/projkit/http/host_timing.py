@@ -5,29 +5,56 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Final
 
-from projkit.db.port import USAGE
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.http.response import Header
 from projkit.http.timing import ERROR_TYPE, REQUEST_ID, UNKNOWN_ROUTE, Exchange, RequestIds, Requests, record
+from projkit.http.tracing import NO_TRACING, TRACE, Tracing
+from projkit.usage import USAGE
 
 logger: Final = logging.getLogger("projkit")
 
 TRACKING: Final = "projkit.tracking"
 HOST_APP: Final = "projkit.host_app"
 _LONGEST_ROUTE: Final = 200
-_OURS: Final = frozenset({b"x-process-time", b"server-timing", b"x-request-id"})
+_OURS: Final = frozenset({b"x-process-time", b"server-timing", b"x-request-id", b"traceresponse"})
 
 # The template of the route that has answered, from the scope; never a raw path.
 RouteOf = Callable[[Scope], str]
 
 
-class _HostExchange(Exchange):
-    __slots__ = ("read", "taken")
+class SafeRouteOf:
+    """What a ``route_of`` says, whoever wrote it; ``__unknown__`` where it fails."""
 
-    def __init__(self, request_id: bytes, receive: Receive, send: Send, *, has_body: bool) -> None:
+    def __init__(self, route_of: RouteOf) -> None:
+        self._route_of = route_of
+        self._complained = False
+
+    def __call__(self, scope: Scope) -> str:
+        try:
+            route: object = self._route_of(scope)
+        except Exception as error:
+            if not self._complained:
+                self._complained = True
+                logger.warning("route_of fails, and requests count as %s: %r", UNKNOWN_ROUTE, error)
+            return UNKNOWN_ROUTE
+        return route[:_LONGEST_ROUTE] if isinstance(route, str) and route else UNKNOWN_ROUTE
+
+
+class _HostExchange(Exchange):
+    __slots__ = ("begun", "read", "taken")
+
+    def __init__(
+        self, request_id: bytes, receive: Receive, send: Send, *, has_body: bool, begun: Callable[[], None]
+    ) -> None:
         super().__init__(request_id, receive, send)
+        self.begun = begun  # is called before the answer begins: by then the host has begun its trace, if it begins any
         self.read = not has_body  # the whole of the request
         self.taken = False  # by the kit that is mounted in the host, which then times and records
+
+    async def timed_send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not self.taken:
+            self.begun()
+        await super().timed_send(message)
 
     async def watched_receive(self) -> Message:
         message = await self.receive()
@@ -52,15 +79,17 @@ class HostTimingMiddleware:
     """Times and records what a host answers, WebSockets included.
 
     Headers of the same name that the host sets itself stay as they are. What a kit that is mounted in the host
-    answers is left to that kit.
+    answers is left to that kit. A trace that the host has begun gives its id to log lines and figures.
     """
 
-    def __init__(self, app: ASGIApp, requests: Requests, route_of: RouteOf) -> None:
+    def __init__(
+        self, app: ASGIApp, requests: Requests, route_of: RouteOf, tracing: Tracing = NO_TRACING
+    ) -> None:
         self._app = app
         self._requests = requests
-        self._route_of = route_of
+        self._route = SafeRouteOf(route_of)
+        self._tracing = tracing
         self._ids = RequestIds()
-        self._complained = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -72,7 +101,14 @@ class HostTimingMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         take_over(scope)  # from one of us that stands further out
-        exchange = _HostExchange(self._ids.of(scope), receive, send, has_body=_has_body(scope))
+
+        def begun() -> None:
+            scope[TRACE] = exchange.trace = exchange.trace or self._tracing.join(scope)
+
+        exchange = _HostExchange(self._ids.of(scope), receive, send, has_body=_has_body(scope), begun=begun)
+        exchange.trace = self._tracing.join(scope)
+        if exchange.trace is not None:
+            exchange.usage.spans = exchange.trace.client_spans
         scope[REQUEST_ID] = exchange.request_id.decode()
         scope[TRACKING] = exchange
         scope[HOST_APP] = scope.get("app")
@@ -84,7 +120,7 @@ class HostTimingMiddleware:
                 _fail(exchange)  # the server says 500 for an app that does not answer
         except Exception as error:
             scope[ERROR_TYPE] = type(error).__name__
-            _fail(exchange)
+            _fail(exchange, scope[ERROR_TYPE])
             raise
         finally:
             USAGE.reset(token)
@@ -111,17 +147,6 @@ class HostTimingMiddleware:
             outcome = "failed" if failed else "accepted" if opened else "refused"
             self._requests.websocket(self._route(scope), outcome, perf_counter() - opened if opened else 0.0)
 
-    def _route(self, scope: Scope) -> str:
-        """What ``route_of`` says, whoever wrote it."""
-        try:
-            route: object = self._route_of(scope)
-        except Exception as error:
-            if not self._complained:
-                self._complained = True
-                logger.warning("route_of fails, and requests count as %s: %r", UNKNOWN_ROUTE, error)
-            return UNKNOWN_ROUTE
-        return route[:_LONGEST_ROUTE] if isinstance(route, str) and route else UNKNOWN_ROUTE
-
 
 def _has_body(scope: Scope) -> bool:
     return any(
@@ -137,10 +162,12 @@ def take_over(scope: Scope) -> None:
         exchange.taken = True
 
 
-def _fail(exchange: _HostExchange) -> None:
+def _fail(exchange: _HostExchange, error_type: str | None = None) -> None:
     """An exception, or no answer: the server's 500, unless the client was gone before."""
     if exchange.complete:  # a background task has failed: the client knows nothing of it
         return
+    if exchange.trace is not None and error_type is not None:
+        exchange.trace.failed(error_type)
     if not exchange.gone:
         exchange.status = 500
         exchange.seconds = exchange.duration

@@ -9,7 +9,7 @@ import orjson
 from projkit import errors
 from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Header, Response
-from projkit.http.tracing import trace_id_of
+from projkit.http.tracing import TRACE, trace_id_of
 
 logger: Final = logging.getLogger("projkit")
 
@@ -70,11 +70,13 @@ def problem_response(error: errors.ProjkitError, request: Request) -> Response:
 
 def unhandled(error: Exception, request: Request) -> Response:
     """The answer to what nobody expected; the traceback goes to the log, once."""
-    request.scope["projkit.error_type"] = type(error).__name__
+    error_type = request.scope["projkit.error_type"] = type(error).__name__
+    if (trace := request.scope.get(TRACE)) is not None:
+        trace.failed(error_type)
     trace_id = trace_id_of(request.scope) or "-"
     logger.error(
         "unhandled %s in %s %s, request %s, trace %s",
-        type(error).__name__,
+        error_type,
         request.method,
         request.scope.get("projkit.route") or "__unknown__",
         request.request_id,

@@ -8,15 +8,15 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from itertools import count
 from time import perf_counter
 from typing import Any, Final, Protocol
 
-from projkit.db.port import USAGE, Usage
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.http.response import Header
-from projkit.http.tracing import trace_id_of
+from projkit.http.tracing import NO_TRACING, TRACE, RequestTrace, Tracing, trace_id_of
+from projkit.usage import USAGE, Usage
 
 access_logger: Final = logging.getLogger("projkit.access")
 slow_logger: Final = logging.getLogger("projkit.slow")
@@ -31,10 +31,21 @@ _BODIES: Final = frozenset({"http.response.body", "http.response.pathsend", "htt
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
+class RequestMeters(Protocol):
+    """Who else is told how long requests take."""
+
+    def request(self, scope: Scope, route: str, status: int, seconds: float) -> None:
+        """One was answered that nobody else counts."""
+
+
 class Requests(Protocol):
     """Who is told of requests."""
 
     slow_seconds: float
+
+    @property
+    def meters(self) -> RequestMeters | None:
+        """Who else is."""
 
     def begin(self) -> None:
         """One has come."""
@@ -45,7 +56,7 @@ class Requests(Protocol):
     def request(
         self, method: str, route: str, status: int, seconds: float, trace_id: str | None = None
     ) -> None:
-        """One was answered; with the id of its trace, where somebody keeps that."""
+        """One was answered; ``trace_id`` is of a trace by which it can be looked at."""
 
     def disconnect(self, method: str, route: str) -> None:
         """A client went away before it had its answer."""
@@ -70,13 +81,19 @@ class RequestIds:
 
     def of(self, scope: Scope) -> bytes:
         """The id of the request, or of the WebSocket's handshake; the one that it has, if it has one already."""
+        return self.read(scope, frozenset())[0]
+
+    def read(self, scope: Scope, parents: Set[bytes]) -> tuple[bytes, bool]:
+        """The id, and whether the request has one of the headers ``parents``: in one pass over all of them."""
         given = scope.get(REQUEST_ID)
-        if given is not None:
-            return str(given).encode()
+        request_id = b"" if given is None else str(given).encode()
+        has_parent = False
         for name, value in scope["headers"]:
-            if name == b"x-request-id" and _SANE_ID.fullmatch(value):
-                return bytes(value)
-        return b"%s-%08x" % (self._prefix.encode(), next(self._counter))
+            if name in parents:
+                has_parent = True
+            elif name == b"x-request-id" and not request_id and _SANE_ID.fullmatch(value):
+                request_id = bytes(value)
+        return request_id or b"%s-%08x" % (self._prefix.encode(), next(self._counter)), has_parent
 
 
 async def has_gone(receive: Receive) -> bool:
@@ -97,7 +114,9 @@ async def has_gone(receive: Receive) -> bool:
 class Exchange:
     """One request and its response, as far as time goes."""
 
-    __slots__ = ("complete", "gone", "receive", "request_id", "seconds", "send", "started", "status", "usage")
+    __slots__ = (
+        "complete", "gone", "receive", "request_id", "seconds", "send", "started", "status", "trace", "usage",
+    )  # fmt: skip
 
     def __init__(self, request_id: bytes, receive: Receive, send: Send) -> None:
         self.started = perf_counter()
@@ -109,6 +128,7 @@ class Exchange:
         self.complete = False
         self.gone = False  # the client has left before it had its answer
         self.usage = Usage()
+        self.trace: RequestTrace | None = None
 
     async def timed_send(self, message: Message) -> None:
         """Passes a message on; adds what is known to the headers."""
@@ -142,12 +162,15 @@ class Exchange:
             timing = b"app;dur=%.1f, db;dur=%.1f" % (elapsed * 1000, usage.seconds * 1000)
         else:
             timing = b"app;dur=%.1f" % (elapsed * 1000)
-        return [
+        told = [
             *headers,
             (b"x-process-time", b"%.6f" % elapsed),
             (b"server-timing", timing),
             (b"x-request-id", self.request_id),
         ]
+        if self.trace is not None and self.trace.response_header is not None:
+            told.append((b"traceresponse", self.trace.response_header))
+        return told
 
     @property
     def duration(self) -> float:
@@ -161,14 +184,19 @@ class TimingMiddleware:
     One log line for each request if asked to, and one for each slow request.
     """
 
-    def __init__(self, app: ASGIApp, requests: Requests) -> None:
+    def __init__(self, app: ASGIApp, requests: Requests, tracing: Tracing = NO_TRACING) -> None:
         self._app = app
         self._requests = requests
+        self._tracing = tracing
         self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(self._ids.of(scope), receive, send)
+        request_id, has_parent = self._ids.read(scope, self._tracing.parents)
+        exchange = Exchange(request_id, receive, send)
         scope[REQUEST_ID] = exchange.request_id.decode()
+        trace = exchange.trace = scope[TRACE] = self._tracing.begin(scope, has_parent=has_parent)
+        if trace is not None:
+            exchange.usage.spans = trace.client_spans
         token = USAGE.set(exchange.usage)
         self._requests.begin()
         try:
@@ -184,6 +212,8 @@ class TimingMiddleware:
                 access_logger.info(
                     "%(method)s %(route)s %(status)d %(duration_ms).1f ms %(request_id)s", line, extra=line
                 )
+            if trace is not None:
+                trace.end(exchange.status)
 
 
 def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> None:
@@ -193,7 +223,13 @@ def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> 
         exchange.status = CLIENT_CLOSED_REQUEST
         requests.disconnect(scope["method"], route)
     else:
-        requests.request(scope["method"], route, exchange.status, seconds)
+        trace = exchange.trace
+        requests.request(
+            scope["method"], route, exchange.status, seconds, None if trace is None else trace.exemplar
+        )
+        # Whoever has begun the trace counts the request as well.
+        if requests.meters is not None and (trace is None or not trace.is_joined):
+            requests.meters.request(scope, route, exchange.status, seconds)
     if (error_type := scope.get(ERROR_TYPE)) is not None:
         requests.exception(route, error_type)
     if seconds > requests.slow_seconds:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from projkit.http.host_timing import HostTimingMiddleware, RouteOf
 from projkit.http.timing import Requests
+from projkit.http.tracing import Tracing
 from projkit.telemetry.host_routes import HostRoutes
 
 
@@ -14,6 +15,10 @@ class Counts(Protocol):
     @property
     def requests(self) -> Requests:
         """Who counts."""
+
+    @property
+    def tracing(self) -> Tracing:
+        """Who knows the traces of requests."""
 
 
 class PerformanceMiddleware(HostTimingMiddleware):
@@ -32,4 +37,4 @@ class PerformanceMiddleware(HostTimingMiddleware):
     def __init__(
         self, app: Callable[[Any, Any, Any], Awaitable[Any]], kit: Counts, *, route_of: RouteOf | None = None
     ) -> None:
-        super().__init__(app, kit.requests, route_of or HostRoutes(app))
+        super().__init__(app, kit.requests, route_of or HostRoutes(app), kit.tracing)

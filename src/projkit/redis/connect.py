@@ -15,6 +15,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from projkit.errors import ConfigurationError, UnavailableError
 from projkit.redis.observer import NOBODY, Observer
+from projkit.usage import spans
 
 logger: Final = logging.getLogger("projkit.redis")
 
@@ -69,7 +70,10 @@ class RedisCommands:
             logger.warning("Redis does not answer: %s: %s", type(caught).__name__, caught)
             raise self._error from caught
         finally:
-            self._observer.command(operation, perf_counter() - started, failure)
+            ended = perf_counter()
+            self._observer.command(operation, ended - started, failure)
+            if (traced := spans()) is not None:
+                traced.command(operation, started, ended, failure)
 
 
 def open_redis(url: str) -> RedisClient:

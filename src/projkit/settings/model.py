@@ -113,6 +113,7 @@ class Settings(BaseSettings):
     allowed_origins: Origins = ()
     drain_seconds: float = Field(default=2.0, ge=0, le=3600)
     access_log: bool = True
+    trace_ratio: float = Field(default=1.0, ge=0, le=1)
     log_format: Literal["console", "json"] = "console"
     freeze_gc: bool = True
 

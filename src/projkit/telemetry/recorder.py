@@ -6,10 +6,10 @@ import time
 import weakref
 from bisect import bisect_left
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from projkit.db.observer import Observed
 from projkit.errors import ConfigurationError
+from projkit.http.timing import RequestMeters
 from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import BOUNDS
 from projkit.telemetry.cells import CellFile, CellMemory, Cells, Family, Labels, Row, Table
@@ -53,6 +53,7 @@ from projkit.telemetry.families import (
 )
 from projkit.telemetry.figures import Endpoints, endpoints_of
 from projkit.telemetry.workers import Worker, WorkerDirectory
+from projkit.usage import Statement
 
 logger: Final = logging.getLogger("projkit")
 
@@ -78,6 +79,16 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
+class Meters(RequestMeters, Protocol):
+    """Who else is told how long things take."""
+
+    def statement(self, statement: Statement, seconds: float, error: BaseException | None) -> None:
+        """A database statement has ended."""
+
+    def command(self, operation: str, seconds: float, error: BaseException | None) -> None:
+        """A Redis command has ended."""
+
+
 class Recorder:
     """What one kit counts, on all its event loops; with a ``directory``, together with the server's other workers.
 
@@ -90,12 +101,14 @@ class Recorder:
     Attributes:
         probes: the routes whose 503 says that something else fails, and so is no error of their own.
         quick: the routes whose target is that of health.
+        meters: who else is told of durations, where the host has a MeterProvider.
     """
 
     def __init__(self, directory: Path | None = None, *, slow_seconds: float = 2.0) -> None:
         self.slow_seconds = slow_seconds
         self.probes: frozenset[str] = frozenset()
         self.quick: frozenset[str] = frozenset()
+        self.meters: Meters | None = None
         self.started_at = time.time()
         self._path = None if directory is None else _of_its_own(directory)
         self._forget()
@@ -108,7 +121,7 @@ class Recorder:
         self._cells: Cells | None = None
         self._http: dict[tuple[str, str, int], Row] = {}
         self._exemplars: dict[tuple[str, str, int], Row] = {}
-        self._statements: dict[Observed, Row] = {}
+        self._statements: dict[Statement, Row] = {}
         self._active: Row | None = None
         self._wait: Row | None = None
 
@@ -233,7 +246,7 @@ class Recorder:
 
     # --- the database (projkit.db.observer.Observer)
 
-    def statement(self, statement: Observed, seconds: float, error: BaseException | None) -> None:
+    def statement(self, statement: Statement, seconds: float, error: BaseException | None) -> None:
         """A statement was run."""
         cells = self._statements.get(statement)
         if cells is None:
@@ -241,6 +254,8 @@ class Recorder:
             cells = self.open().row(STATEMENTS, labels, (OTHER, OTHER))
             self._statements[statement] = cells
         _observe(cells, seconds)
+        if self.meters is not None:
+            self.meters.statement(statement, seconds, error)
         if seconds > _SLOW_STATEMENT_SECONDS:
             text = " ".join(statement.sql.split())[:_LONGEST_TEXT]
             slow = self.open().row(SLOW_STATEMENTS, (text,), (OTHER,))
@@ -268,6 +283,8 @@ class Recorder:
     def command(self, operation: str, seconds: float, error: BaseException | None) -> None:
         """A command was run."""
         _observe(self._row(COMMANDS, (operation,), (OTHER,)), seconds)
+        if self.meters is not None:
+            self.meters.command(operation, seconds, error)
         if error is not None:
             self._count(REDIS_ERRORS, (type(error).__name__,), (OTHER,))
 

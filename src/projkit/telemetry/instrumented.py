@@ -1,0 +1,104 @@
+"""OpenTelemetry's own ASGI instrumentation around a host that has none, rightly configured."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
+from opentelemetry.trace import Span, TracerProvider
+
+from projkit.errors import ConfigurationError
+from projkit.http.client import ClientAddresses
+from projkit.http.host_timing import RouteOf, SafeRouteOf
+from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
+from projkit.http.timing import UNKNOWN_ROUTE
+from projkit.telemetry.attributes import Attributes, method_of, name_of, request_attributes
+from projkit.telemetry.tracing import FASTAPI
+
+# The instrumentations still speak the old conventions by default, and read which ones they shall speak once.
+_OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
+# What may hold a query string, in the new conventions and in the old ones.
+_WITH_QUERY: Final = ("url.full", "url.query", "http.url", "http.target")
+_REDACTED: Final = "REDACTED"
+
+
+def instrument(
+    host: ASGIApp,
+    route_of: RouteOf,
+    addresses: ClientAddresses,
+    tracer_provider: TracerProvider | None,
+    meter_provider: MeterProvider | None,
+) -> ASGIApp:
+    """The host, with a server span for each request: stable conventions, the route, no spans of messages, no queries.
+
+    Raises:
+        ConfigurationError: the instrumentation is not installed.
+    """
+    try:
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigurationError(
+            "kit.wrap(instrument=True) needs OpenTelemetry's ASGI instrumentation; install it with: "
+            "pip install 'projkit[otel]'"
+        ) from error
+
+    def details(scope: Scope) -> tuple[str, Attributes]:
+        if scope["type"] != "http":
+            return "WebSocket", {}
+        return name_of(method_of(scope), None), request_attributes(scope, addresses)
+
+    def without_query(span: Span, _: Scope) -> None:
+        attributes: Any = getattr(span, "attributes", None) or {}
+        for name in _WITH_QUERY:
+            value = attributes.get(name)
+            if value and (name == "url.query" or "?" in value):
+                kept = "" if name == "url.query" else value.partition("?")[0] + "?"
+                span.set_attribute(name, kept + _REDACTED)
+
+    with _stable_conventions():
+        instrumented: ASGIApp = OpenTelemetryMiddleware(
+            _named(host, SafeRouteOf(route_of)),
+            default_span_details=details,
+            server_request_hook=without_query,
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+            exclude_spans=["send", "receive"],
+        )
+    return instrumented
+
+
+def _named(host: ASGIApp, route_of: SafeRouteOf) -> ASGIApp:
+    """Names the span when the host begins its answer, and so knows the route."""
+
+    async def naming(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await host(scope, receive, send)
+            return
+        scope.setdefault(FASTAPI, None)
+        span = trace.get_current_span()
+
+        async def named_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and (route := route_of(scope)) != UNKNOWN_ROUTE:
+                span.update_name(name_of(method_of(scope), route))
+                span.set_attribute(HTTP_ROUTE, route)
+            await send(message)
+
+        await host(scope, receive, named_send)
+
+    return naming
+
+
+@contextmanager
+def _stable_conventions() -> Iterator[None]:
+    """Chooses the stable HTTP conventions, unless somebody has chosen."""
+    if _OPT_IN in os.environ:
+        yield
+        return
+    os.environ[_OPT_IN] = "http"
+    try:
+        yield
+    finally:
+        del os.environ[_OPT_IN]

@@ -1,0 +1,127 @@
+"""What the kit counts, for a host that has an OpenTelemetry MeterProvider.
+
+Durations go straight to histograms in the words of the semantic conventions; everything else is read from the recorder
+when a reader asks. Each process tells of itself alone: whoever collects adds up.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, MeterProvider, NoOpMeterProvider, Observation
+from opentelemetry.semconv.attributes import db_attributes as db
+from opentelemetry.semconv.attributes import http_attributes as http
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_VERSION
+from opentelemetry.semconv.attributes.url_attributes import URL_SCHEME
+from opentelemetry.semconv.metrics.db_metrics import DB_CLIENT_OPERATION_DURATION
+from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
+from opentelemetry.semconv.schemas import Schemas
+
+from projkit.http.request import Scope
+from projkit.http.timing import UNKNOWN_ROUTE
+from projkit.telemetry.attributes import Attributes, method_of
+from projkit.telemetry.buckets import SHOWN
+from projkit.telemetry.mounts import Mounts
+from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.series import PLAIN, Plain
+from projkit.telemetry.snapshot import Facts, own_snapshot
+from projkit.usage import Statement
+
+# As an object, or as a function that gives it when the kit starts.
+GivenMeterProvider: TypeAlias = MeterProvider | Callable[[], MeterProvider]
+
+_PREFIX: Final = "projkit_"
+# What a process says of itself, OpenTelemetry's own instrumentation of processes says better.
+_LEFT_OUT: Final = ("projkit_process_", "projkit_workers", "projkit_build_info", "projkit_otel_")
+_DB_BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)  # the conventions' advice
+_SYSTEM: Final = db.DB_SYSTEM_NAME
+
+
+class Meters:
+    """One kit's instruments; made at the first :meth:`open` at which there is a provider."""
+
+    def __init__(
+        self, provider: GivenMeterProvider | None, recorder: Recorder, facts: Facts, mounts: Mounts
+    ) -> None:
+        self._given = provider
+        self._recorder = recorder
+        self._facts = facts
+        self._mounts = mounts
+        self._system = ""
+
+    def given(self) -> MeterProvider | None:
+        """The provider that the host has given, if it gave any."""
+        if self._given is not None and not isinstance(self._given, MeterProvider):
+            self._given = self._given()
+        return self._given
+
+    def open(self, system: str) -> None:
+        """Begins to tell the provider, if there is one; ``system`` is the database's ``db.system.name``."""
+        self._system = system
+        if self._recorder.meters is not None:
+            return
+        provider = self.given() or metrics.get_meter_provider()
+        # The API's own: the one before there is any, which has no public name, and the one that is switched off.
+        if isinstance(provider, NoOpMeterProvider) or type(provider).__module__.startswith(
+            "opentelemetry.metrics"
+        ):
+            return
+        meter = provider.get_meter("projkit", self._facts.version, schema_url=Schemas.V1_33_0.value)
+        self._requests = meter.create_histogram(
+            HTTP_SERVER_REQUEST_DURATION, "s", "Duration of HTTP server requests.",
+            explicit_bucket_boundaries_advisory=SHOWN,
+        )  # fmt: skip
+        self._operations = meter.create_histogram(
+            DB_CLIENT_OPERATION_DURATION, "s", "Duration of database client operations.",
+            explicit_bucket_boundaries_advisory=_DB_BOUNDS,
+        )  # fmt: skip
+        for series in PLAIN:
+            if series.name.startswith(_LEFT_OUT):
+                continue
+            name = series.name.removeprefix(_PREFIX).replace("_", ".")
+            create: Any = (
+                meter.create_observable_counter if series.kind == "counter" else meter.create_observable_gauge
+            )
+            create(f"projkit.{name}", [self._observe(series)], description=series.text)
+        self._recorder.meters = self
+
+    def request(self, scope: Scope, route: str, status: int, seconds: float) -> None:
+        """A request was answered that nobody else counts."""
+        attributes: Attributes = {
+            http.HTTP_REQUEST_METHOD: method_of(scope),
+            URL_SCHEME: scope.get("scheme", "http"),
+            http.HTTP_RESPONSE_STATUS_CODE: status,
+            NETWORK_PROTOCOL_VERSION: scope.get("http_version", "1.1"),
+        }
+        if route != UNKNOWN_ROUTE:
+            attributes[http.HTTP_ROUTE] = (
+                self._mounts.of(scope) + route if "projkit.route" in scope else route
+            )
+        if status >= 500:
+            attributes[ERROR_TYPE] = scope.get("projkit.error_type", str(status))
+        self._requests.record(seconds, attributes)
+
+    def statement(self, statement: Statement, seconds: float, error: BaseException | None) -> None:
+        """A database statement has ended."""
+        attributes: Attributes = {_SYSTEM: self._system, db.DB_OPERATION_NAME: statement.operation}
+        if statement.collection:
+            attributes[db.DB_COLLECTION_NAME] = statement.collection
+        self._operation(attributes, seconds, error)
+
+    def command(self, operation: str, seconds: float, error: BaseException | None) -> None:
+        """A Redis command has ended."""
+        self._operation({_SYSTEM: "redis", db.DB_OPERATION_NAME: operation}, seconds, error)
+
+    def _operation(self, attributes: Attributes, seconds: float, error: BaseException | None) -> None:
+        if error is not None:
+            attributes[ERROR_TYPE] = type(error).__name__
+        self._operations.record(seconds, attributes)
+
+    def _observe(self, series: Plain) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            snapshot = own_snapshot(self._recorder, self._facts)
+            for values, number in series.values(snapshot):
+                yield Observation(number, dict(zip(series.labels, values, strict=True)))
+
+        return observe

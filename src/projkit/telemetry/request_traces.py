@@ -1,0 +1,161 @@
+"""A request's trace as the timing middleware sees it (:class:`projkit.http.tracing.RequestTrace`)."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import context as contexts
+from opentelemetry.context import Context
+from opentelemetry.semconv.attributes import http_attributes as http
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import (
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    format_span_id,
+    format_trace_id,
+)
+
+from projkit.http.timing import CLIENT_CLOSED_REQUEST
+from projkit.telemetry.attributes import name_of
+from projkit.telemetry.harmless import Complain, harmless
+from projkit.usage import ClientSpans
+
+if TYPE_CHECKING:
+    from contextvars import Token
+
+_FAILED: Final = Status(StatusCode.ERROR)
+
+
+class NotRecorded:
+    """A trace that is not kept: whoever wants to know gets its id, and nothing else comes of it."""
+
+    __slots__ = ("_token", "client_spans", "is_joined", "response_header", "span_context")
+
+    def __init__(
+        self, span_context: SpanContext, *, is_joined: bool, told: bool, token: "Token[Context] | None" = None
+    ) -> None:
+        self.is_joined = is_joined
+        self.span_context = span_context
+        self.client_spans: ClientSpans | None = None
+        self.response_header = response_header(span_context) if told else None
+        self._token = token
+
+    @property
+    def trace_id(self) -> str:
+        return format_trace_id(self.span_context.trace_id)
+
+    @property
+    def exemplar(self) -> str | None:
+        return None
+
+    def matched(self, route: str) -> None:
+        pass
+
+    def failed(self, error_type: str) -> None:
+        pass
+
+    def end(self, status: int) -> None:
+        if self._token is not None:
+            contexts.detach(self._token)
+
+
+class Joined:
+    """The span of whoever has instrumented the host: the kit tells it the route, and hangs its own spans below.
+
+    ``native`` is what FastAPI's own telemetry keeps of the request, where it has made the span.
+    """
+
+    __slots__ = (
+        "_method", "_mount", "_native", "_span", "client_spans", "complain", "is_joined", "response_header",
+        "span_context",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        span: Span,
+        method: str,
+        mount: str,
+        client_spans: ClientSpans,
+        *,
+        told: bool,
+        complain: Complain,
+        native: Any = None,
+    ) -> None:
+        self._span = span
+        self.complain = complain
+        self._native = native
+        self.is_joined = True
+        self._method = method
+        self._mount = mount
+        self.span_context = span.get_span_context()
+        self.client_spans: ClientSpans | None = client_spans
+        self.response_header = response_header(self.span_context) if told else None
+
+    @property
+    def trace_id(self) -> str:
+        return format_trace_id(self.span_context.trace_id)
+
+    @property
+    def exemplar(self) -> str | None:
+        return self.trace_id if self.span_context.trace_flags.sampled else None
+
+    @harmless
+    def matched(self, route: str) -> None:
+        # At once: the host's instrumentation ends its span with the last part of the body. A span that is no
+        # server's is something of the host's around the kit, with a name of its own.
+        if getattr(self._span, "kind", None) is not SpanKind.SERVER:
+            return
+        whole = self._mount + route
+        self._span.update_name(name_of(self._method, whole))
+        self._span.set_attribute(http.HTTP_ROUTE, whole)
+        if hasattr(self._native, "route"):  # FastAPI sets the attribute anew in the end, and its metric by it
+            self._native.route = whole
+
+    @harmless
+    def failed(self, error_type: str) -> None:
+        self._span.set_attribute(ERROR_TYPE, error_type)
+
+    def end(self, status: int) -> None:
+        pass  # it is not ours
+
+
+class Recorded(Joined):
+    """The kit's own server span, which is the current one for as long as the request takes."""
+
+    __slots__ = ("_error_type", "_token")
+
+    def __init__(
+        self,
+        span: Span,
+        method: str,
+        mount: str,
+        client_spans: ClientSpans,
+        context: Context,
+        complain: Complain,
+    ) -> None:
+        super().__init__(span, method, mount, client_spans, told=True, complain=complain)
+        self.is_joined = False
+        self._error_type: str | None = None
+        self._token = contexts.attach(context)
+
+    def failed(self, error_type: str) -> None:
+        self._error_type = error_type
+
+    @harmless
+    def end(self, status: int) -> None:
+        contexts.detach(self._token)
+        if status != CLIENT_CLOSED_REQUEST:  # which nobody was told
+            self._span.set_attribute(http.HTTP_RESPONSE_STATUS_CODE, status)
+        if status >= 500:
+            self._span.set_attribute(ERROR_TYPE, self._error_type or str(status))
+            self._span.set_status(_FAILED)
+        self._span.end()
+
+
+def response_header(span_context: SpanContext) -> bytes:
+    """``traceresponse`` (W3C Trace Context Level 2 §4)."""
+    return (
+        f"00-{format_trace_id(span_context.trace_id)}-{format_span_id(span_context.span_id)}"
+        f"-{span_context.trace_flags:02x}"
+    ).encode()

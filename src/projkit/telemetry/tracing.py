@@ -1,0 +1,200 @@
+"""Begins the traces of requests (:class:`projkit.http.tracing.Tracing`).
+
+Rules:
+- where the host's instrumentation has a span for the request, that is the request's span, and no other is made;
+- otherwise the kit makes one, with the TracerProvider that it was given or else the global one, if there is any;
+- nothing global is ever set, and nothing is asked of the environment;
+- probes and scrapes begin no traces of their own, and join one that a caller has begun;
+- what goes wrong in here costs a trace and never a request.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, TypeAlias
+
+from opentelemetry import context as contexts
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.semconv.schemas import Schemas
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Tracer, TracerProvider
+
+from projkit.errors import ConfigurationError
+from projkit.http.client import ClientAddresses
+from projkit.http.request import Scope
+from projkit.http.tracing import RequestTrace
+from projkit.telemetry.attributes import method_of, name_of, request_attributes
+from projkit.telemetry.chance import Chance, left_by_caller
+from projkit.telemetry.client_spans import Dependencies, RequestClientSpans
+from projkit.telemetry.mounts import Mounts
+from projkit.telemetry.request_traces import Joined, NotRecorded, Recorded
+
+logger: Final = logging.getLogger("projkit")
+
+# As an object, or as a function that gives it when the kit starts.
+GivenTracerProvider: TypeAlias = TracerProvider | Callable[[], TracerProvider]
+
+# Where FastAPI's own telemetry keeps what it knows of a request; it leaves one alone where something is there already.
+FASTAPI: Final = "fastapi.telemetry"
+_LOOK_AGAIN_SECONDS: Final = 1.0
+_W3C: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
+_NOBODY: Final = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
+
+
+class RequestTracing:
+    """Begins the traces of one kit's requests; ``quiet`` are the kit's paths that begin none."""
+
+    def __init__(
+        self,
+        provider: GivenTracerProvider | None,
+        *,
+        version: str,
+        addresses: ClientAddresses,
+        mounts: Mounts,
+    ) -> None:
+        self.quiet: frozenset[str] = frozenset()
+        self.parents = _parents()
+        self._dependencies = Dependencies()
+        self._attaches = True
+        self._given = provider
+        self._version = version
+        self._addresses = addresses
+        self._tracer: Tracer | None = None
+        self._chance: Chance | None = None
+        self._look_at = float("-inf")
+        self._mounts = mounts
+        self._complained = False
+
+    def expect(self, dependencies: Dependencies, *, calls_host: bool) -> None:
+        """Says what requests will ask, and whether functions of the host's are among it.
+
+        Those, and drivers that are instrumented, must see that a request is not recorded, or they would begin traces of
+        their own; otherwise nobody looks, and that is a microsecond.
+        """
+        self._dependencies = dependencies
+        self._attaches = calls_host or dependencies.elsewhere
+
+    def given(self) -> TracerProvider | None:
+        """The provider that the host has given, if it gave any."""
+        if self._given is not None and not isinstance(self._given, TracerProvider):
+            self._given = self._given()
+        return self._given
+
+    def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
+        try:
+            span = trace.get_current_span()
+            if span is not trace.INVALID_SPAN and not span.get_span_context().is_remote:
+                return self._join(span, scope)
+            tracer = self._tracer or self._look()
+            if tracer is None or (scope["projkit.path"] in self.quiet and not has_parent):
+                return None
+            return self._begin(tracer, scope, has_parent=has_parent)
+        except Exception as error:
+            self._complain(error)
+            return None
+
+    def join(self, scope: Scope) -> RequestTrace | None:
+        try:
+            span = trace.get_current_span()
+            if span is trace.INVALID_SPAN or span.get_span_context().is_remote:
+                return None
+            return self._join(span, scope)
+        except Exception as error:
+            self._complain(error)
+            return None
+
+    def _look(self) -> Tracer | None:
+        """The tracer, once there is a provider: a host may set up its own after the kit was made."""
+        if (now := monotonic()) < self._look_at:
+            return None
+        self._look_at = now + _LOOK_AGAIN_SECONDS
+        provider = self.given() or trace.get_tracer_provider()
+        if isinstance(provider, _NOBODY):
+            return None
+        tracer = provider.get_tracer("projkit", self._version, schema_url=Schemas.V1_33_0.value)
+        self._chance = Chance.of(tracer)
+        self.parents = _parents()
+        self._tracer = tracer
+        return tracer
+
+    def _join(self, span: Span, scope: Scope) -> RequestTrace:
+        # Its instrumentation answers with the header itself, if it was told to.
+        told = _has_no_response_propagator()
+        if not span.is_recording():
+            return NotRecorded(span.get_span_context(), is_joined=True, told=told)
+        tracer = self._tracer or self._look() or trace.NoOpTracer()
+        context = trace.set_span_in_context(span)
+        spans = RequestClientSpans(tracer, context, self._dependencies, self._complain)
+        return Joined(
+            span, method_of(scope), self._mounts.of(scope), spans, told=told, complain=self._complain,
+            native=scope.get(FASTAPI),
+        )  # fmt: skip
+
+    def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
+        parent = None
+        if has_parent:
+            if (left := self._left_by_caller(scope)) is not None:
+                return NotRecorded(left, is_joined=False, told=True)
+            parent = _propagator().extract(_carrier(scope, self.parents))
+            has_parent = trace.get_current_span(parent) is not trace.INVALID_SPAN
+        if not has_parent and self._chance is not None and not self._chance.keeps():
+            return self._drop(self._chance.dropped(), parent) if self._attaches else None
+        method = method_of(scope)
+        attributes = request_attributes(scope, self._addresses)
+        span = tracer.start_span(name_of(method, None), parent, SpanKind.SERVER, attributes)
+        if not span.is_recording():
+            return self._drop(span.get_span_context(), parent, told=has_parent)
+        context = trace.set_span_in_context(span, parent)
+        spans = RequestClientSpans(tracer, context, self._dependencies, self._complain)
+        return Recorded(span, method, self._mounts.of(scope), spans, context, self._complain)
+
+    def _drop(self, span_context: SpanContext, parent: Context | None, *, told: bool = False) -> NotRecorded:
+        token = None
+        if self._attaches:
+            token = contexts.attach(trace.set_span_in_context(NonRecordingSpan(span_context), parent))
+        return NotRecorded(span_context, is_joined=False, told=told, token=token)
+
+    def _left_by_caller(self, scope: Scope) -> SpanContext | None:
+        """Of a caller's trace that is not recorded, where nothing else is to be passed on."""
+        if self._attaches or self._chance is None or not self._chance.heeds_parents or self.parents != _W3C:
+            return None
+        found = [value for name, value in scope["headers"] if name == b"traceparent"]
+        return left_by_caller(found[0]) if len(found) == 1 else None
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            logger.warning("requests are answered without their traces: %s: %s", type(error).__name__, error)
+
+
+def _propagator() -> TextMapPropagator:
+    """The process' own; the module makes it of OTEL_PROPAGATORS when it is imported.
+
+    Raises:
+        ConfigurationError: the variable names one that there is not.
+    """
+    try:
+        from opentelemetry import propagate  # noqa: PLC0415 - importing the kit must not fail for it
+    except ValueError as error:
+        raise ConfigurationError(f"OTEL_PROPAGATORS: {error}; set it to: tracecontext,baggage") from None
+    return propagate.get_global_textmap()
+
+
+def _parents() -> frozenset[bytes]:
+    return frozenset(name.lower().encode() for name in _propagator().fields)
+
+
+def _has_no_response_propagator() -> bool:
+    """Whether no instrumentation was told to answer with the header; they share one place to look."""
+    shared = sys.modules.get("opentelemetry.instrumentation.propagators")
+    return shared is None or shared.get_global_response_propagator() is None
+
+
+def _carrier(scope: Scope, names: frozenset[bytes]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        if name in names:
+            found.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return found

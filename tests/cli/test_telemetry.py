@@ -1,0 +1,330 @@
+"""What the command line makes of OpenTelemetry's variables."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext
+
+from projkit import Settings
+from projkit.cli.logs import QuietSdk, configure_logging
+from projkit.cli.otel import read_export
+from projkit.cli.otel.variables import Export
+from projkit.errors import ConfigurationError
+from tests.cli.conftest import Run
+from tests.cli.running import free_port, projkit
+from tests.conftest import SECRET
+from tests.telemetry.otlp import Collector
+
+ENDPOINT = "http://127.0.0.1:4318"
+
+
+def read(**variables: str) -> Export | None:
+    """What is to be exported."""
+    return read_export(variables, 1.0)
+
+
+def read_some(**variables: str) -> Export:
+    """What is to be exported, which must be something."""
+    export = read(**variables)
+    assert export is not None
+    return export
+
+
+@pytest.mark.parametrize(
+    ("variables", "shown"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT}, f"traces and metrics to {ENDPOINT}"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://u:p@c/x?k"}, "traces to https://c:443"),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://[::1]:9/m"}, "metrics to http://[::1]:9"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://t"},
+            f"traces to http://t:80, metrics to {ENDPOINT}",
+        ),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, "OTEL_METRICS_EXPORTER": "none"}, f"traces to {ENDPOINT}"),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, "traces to http://localhost:4318"),
+        ({"OTEL_METRICS_EXPORTER": "Console"}, "metrics to the console"),
+    ],
+)
+def test_where_to(variables: dict[str, str], shown: str) -> None:
+    """A signal is exported where its exporter or an endpoint is set; what is shown of an endpoint is no secret."""
+    assert str(read_some(**variables)) == shown
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_BSP_MAX_QUEUE_SIZE": "none"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "grpc", "OTEL_SDK_DISABLED": "TRUE"},
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "grpc",
+            "OTEL_TRACES_EXPORTER": "none",
+            "OTEL_METRICS_EXPORTER": "none",
+        },
+    ],
+)
+def test_off(variables: dict[str, str]) -> None:
+    """Nothing is exported where nobody says where to, or that is switched off; other variables do no harm then."""
+    assert read(**variables) is None
+
+
+def test_endpoints() -> None:
+    """The common endpoint gets the path of each signal, a signal's own is taken as it is."""
+    common = read_some(OTEL_EXPORTER_OTLP_ENDPOINT="http://c:1/hidden/")
+    assert common.endpoints == {
+        "traces": "http://c:1/hidden/v1/traces",
+        "metrics": "http://c:1/hidden/v1/metrics",
+    }
+    assert "hidden" not in repr(common)
+    own = read_some(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://c:1/x/")
+    assert own.endpoints == {"traces": "http://c:1/x/"}
+
+
+def test_numbers() -> None:
+    """Sizes and times are those of the variables; a batch is never larger than a queue that was made small."""
+    default = read_some(OTEL_TRACES_EXPORTER="otlp", OTEL_BSP_MAX_QUEUE_SIZE="")
+    assert (default.queue_size, default.batch_size, default.delay) == (2048, 512, 5000)
+    assert (default.interval, default.timeout) == (60_000, 30_000)
+    given = read_some(
+        OTEL_TRACES_EXPORTER="otlp",
+        OTEL_BSP_MAX_QUEUE_SIZE="100",
+        OTEL_BSP_SCHEDULE_DELAY="7",
+        OTEL_METRIC_EXPORT_INTERVAL="8",
+        OTEL_METRIC_EXPORT_TIMEOUT="9",
+    )
+    assert (given.queue_size, given.batch_size, given.delay) == (100, 100, 7)
+    assert (given.interval, given.timeout) == (8, 9)
+
+
+WRONG = {
+    "OTEL_SDK_DISABLED": ("1", "set it to true or false"),
+    "OTEL_TRACES_EXPORTER": ("zipkin", "'zipkin'; set it to otlp, console or none"),
+    "OTEL_METRICS_EXPORTER": ("prometheus", "set it to otlp, console or none"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("localhost:4318", "is not a URL with http or https; set it to"),
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("http://c:secret/x", "as in http://localhost:4318"),
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": ("http://:4318", "is not a URL"),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("grpc", "speaks http/protobuf alone; set it to http/protobuf"),
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ("http/json", "'http/json'"),
+    "OTEL_EXPORTER_OTLP_COMPRESSION": ("zstd", "set it to none, gzip or deflate"),
+    "OTEL_EXPORTER_OTLP_TIMEOUT": ("10s", "set it to a number of seconds"),
+    "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": ("nan", "from 0.001 to 3600"),
+    "OTEL_EXPORTER_OTLP_HEADERS": ("authorization: secret", "no pair of name and value"),
+    "OTEL_EXPORTER_OTLP_CERTIFICATE": ("/nowhere.pem", "names /nowhere.pem, which cannot be read"),
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": ("/nowhere.pem", "No such file or directory"),
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": ("sum", "cumulative, delta or lowmemory"),
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": ("x", "base2_exponential_bucket_histogram"),
+    "OTEL_METRICS_EXEMPLAR_FILTER": ("x", "trace_based, always_on or always_off"),
+    "OTEL_RESOURCE_ATTRIBUTES": ("a=b,secret", "no pair of name and value"),
+    "OTEL_TRACES_SAMPLER": ("jaeger_remote", "set it to always_on, always_off"),
+    "OTEL_BSP_MAX_QUEUE_SIZE": ("0", "set it to a whole number from 1 to 1000000"),
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": ("4096", "a whole number from 1 to 2048"),
+    "OTEL_BSP_SCHEDULE_DELAY": ("-5", "a whole number from 1"),
+    "OTEL_METRIC_EXPORT_INTERVAL": ("1e3", "a whole number from 1"),
+    "OTEL_METRIC_EXPORT_TIMEOUT": ("²", "a whole number from 1"),
+    "OTEL_SPAN_EVENT_COUNT_LIMIT": ("many", "a whole number from 0"),
+    "OTEL_PROPAGATORS": ("tracecontext,b4", "names 'b4', which is not installed"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_used(name: str) -> None:
+    """A variable with a value that cannot be used is named, with what is wrong, the mend, and nothing secret."""
+    value, words = WRONG[name]
+    with pytest.raises(ConfigurationError) as error:
+        read(**{"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, name: value})
+    assert error.value.detail.startswith(f"{name} ")
+    assert words in error.value.detail
+    assert "secret" not in error.value.detail
+
+
+@pytest.mark.parametrize("argument", ["2", "-0.1", "half", "nan"])
+def test_a_ratio_that_is_none(argument: str) -> None:
+    """A ratio is a number from 0 to 1, wherever it is set."""
+    with pytest.raises(
+        ConfigurationError, match=r"OTEL_TRACES_SAMPLER_ARG is .*; set it to a number from 0 to 1"
+    ):
+        read(
+            OTEL_TRACES_EXPORTER="otlp",
+            OTEL_TRACES_SAMPLER="traceidratio",
+            OTEL_TRACES_SAMPLER_ARG=argument,
+        )
+    with pytest.raises(ConfigurationError, match="PROJKIT_TRACE_RATIO: "):
+        Settings(trace_ratio=argument)
+
+
+def test_values_that_can_be_used(tmp_path: Path) -> None:
+    """What is right in each variable is taken, in any case of letters."""
+    certificate = tmp_path / "ca.pem"
+    certificate.touch()
+    assert read(
+        OTEL_SDK_DISABLED="False",
+        OTEL_EXPORTER_OTLP_ENDPOINT=ENDPOINT,
+        OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+        OTEL_EXPORTER_OTLP_TRACES_PROTOCOL="http/protobuf",
+        OTEL_EXPORTER_OTLP_METRICS_PROTOCOL="http/protobuf",
+        OTEL_EXPORTER_OTLP_COMPRESSION="GZip",
+        OTEL_EXPORTER_OTLP_TIMEOUT="2.5",
+        OTEL_EXPORTER_OTLP_CERTIFICATE=str(certificate),
+        OTEL_EXPORTER_OTLP_HEADERS="api-key=a%20b, authorization=Basic dTpw==,empty=,",
+        OTEL_RESOURCE_ATTRIBUTES="service.namespace=a;b,empty=",
+        OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT="0",
+        OTEL_PROPAGATORS="tracecontext, baggage",
+    )
+
+
+def test_serve_refuses(run: Run) -> None:
+    """serve does not start with a variable that cannot be used, and says so before any worker does."""
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    done = run("serve", "--port", "0", "--workers", "2", expect=1, PROJKIT_SECRET=SECRET, **variables)
+    assert (
+        "failed: OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc', and projkit serve speaks http/protobuf" in done.stderr
+    )
+    assert "projkit serves" not in done.stderr
+
+
+def test_a_propagator_that_is_not_installed() -> None:
+    """OTEL_PROPAGATORS, which OpenTelemetry reads when imported, is refused as any other, without a traceback."""
+    done = projkit("serve", "--port", "0", expect=1, OTEL_TRACES_EXPORTER="console", OTEL_PROPAGATORS="b4")
+    assert "OTEL_PROPAGATORS names 'b4', which is not installed" in done.stderr
+
+
+def telemetry_line(run: Run, *, expect: int = 0, **variables: str) -> dict[str, object]:
+    """What check says of telemetry."""
+    found = json.loads(run("check", "--json", expect=expect, PROJKIT_SECRET=SECRET, **variables).stdout)
+    (line,) = [each for each in found if each["name"] == "telemetry"]
+    assert isinstance(line, dict)
+    return line
+
+
+def test_check(run: Run) -> None:
+    """check tells where telemetry goes and how much of it, warns where nobody listens, and fails where serve would."""
+    assert str(telemetry_line(run)["detail"]).startswith("off; ")
+    with Collector() as collector:
+        line = telemetry_line(run, OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, PROJKIT_TRACE_RATIO="0.25")
+        assert line["detail"] == (
+            f"exports traces and metrics to {collector.endpoint}; "
+            "traces kept: 0.25 of them, or as the caller has decided"
+        )
+        assert (line["ok"], line["warning"]) == (True, False)
+    line = telemetry_line(
+        run, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://u:hidden@127.0.0.1:{free_port()}/v1"
+    )
+    assert (line["ok"], line["warning"]) == (True, True)
+    assert "nobody listens at http://127.0.0.1:" in str(line["detail"])
+    assert "hidden" not in str(line["detail"])
+    line = telemetry_line(run, expect=1, OTEL_TRACES_EXPORTER="jaeger")
+    assert (line["ok"], "OTEL_TRACES_EXPORTER" in str(line["detail"])) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "imported"), [({}, False), ({"OTEL_TRACES_EXPORTER": "console"}, True)]
+)
+def test_nothing_is_imported_for_nothing(variables: dict[str, str], imported: bool) -> None:
+    """A worker imports the SDK, the exporter and what they need only where something is exported."""
+    script = (
+        "import sys; from projkit.cli.server import create_app; create_app()\n"
+        "names = ('opentelemetry.sdk.trace', 'opentelemetry.exporter', 'google.protobuf')\n"
+        "print(*(name in sys.modules for name in names))"
+    )
+    environment = {**os.environ, "PROJKIT_SECRET": SECRET, **variables}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=environment,
+    )
+    assert done.stdout.split() == [str(imported)] * 3
+
+
+def test_a_provider_that_is_there_already() -> None:
+    """Where somebody has set a provider for the process it stays the one, and no second way out is made."""
+    script = (
+        "from opentelemetry import trace; from opentelemetry.sdk.trace import TracerProvider\n"
+        "trace.set_tracer_provider(mine := TracerProvider())\n"
+        "from projkit.cli.server import create_app; create_app()\n"
+        "assert trace.get_tracer_provider() is mine"
+    )
+    environment = {**os.environ, "PROJKIT_SECRET": SECRET, "OTEL_TRACES_EXPORTER": "console"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=environment,
+    )
+    assert "has a tracer provider already" in done.stderr
+    assert "Overriding" not in done.stderr
+
+
+@pytest.fixture
+def root_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test does to the root of all loggers is undone after it."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+
+
+IN_A_SPAN = trace.set_span_in_context(NonRecordingSpan(SpanContext(0xA1, 0xB2, is_remote=False)))
+TRACE_ID, SPAN_ID = f"{0xA1:032x}", f"{0xB2:016x}"
+
+
+@pytest.mark.parametrize(
+    ("in_span", "extra", "ids"),
+    [
+        (True, {}, (TRACE_ID, SPAN_ID)),
+        (True, {"trace_id": "-"}, (TRACE_ID, SPAN_ID)),
+        (True, {"trace_id": TRACE_ID}, (TRACE_ID, SPAN_ID)),
+        (True, {"trace_id": "another"}, ("another", None)),
+        (False, {"trace_id": "-"}, ("-", None)),
+        (False, {}, (None, None)),
+    ],
+)
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_log_lines_name_their_span(
+    capsys: pytest.CaptureFixture[str],
+    root_logger: None,
+    log_format: str,
+    in_span: bool,
+    extra: dict[str, str],
+    ids: tuple[str | None, str | None],
+) -> None:
+    """Every line that is logged within a span has its ids, whoever logs it, unless it names another trace itself."""
+    configure_logging(Settings(log_format=log_format, secret=SECRET))
+    with trace.use_span(trace.get_current_span(IN_A_SPAN if in_span else None)):
+        logging.getLogger("somebody.else").info("hello %s", "there", extra=extra)
+    (line,) = capsys.readouterr().err.splitlines()
+    if log_format == "json":
+        content = json.loads(line)
+        assert (content.get("trace_id"), content.get("span_id")) == ids
+        assert content["message"] == "hello there"
+    elif ids[1] is None:
+        assert line.endswith("somebody.else: hello there")
+    else:
+        assert line.endswith(f"somebody.else: hello there trace_id={ids[0]} span_id={ids[1]}")
+
+
+def test_the_sdk_does_not_flood_the_log() -> None:
+    """A logger of OpenTelemetry warns once a minute, the exporters never, and everybody else says what they want."""
+    now = 0.0
+    quiet = QuietSdk(lambda: now)
+
+    def passes(name: str, level: int = logging.WARNING) -> bool:
+        return quiet.filter(logging.LogRecord(name, level, "", 0, str(time.time()), (), None))
+
+    assert not passes("opentelemetry.sdk.trace", logging.INFO)
+    assert [passes("opentelemetry.sdk.trace") for _ in range(3)] == [True, False, False]
+    assert passes("opentelemetry.sdk.metrics")
+    assert not passes("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    assert [passes("projkit") for _ in range(3)] == [True, True, True]
+    now = 61.0
+    assert passes("opentelemetry.sdk.trace")
