@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -33,6 +34,8 @@ class Metrics:
     def of(self, name: str) -> Points:
         """The attributes and the points of a metric."""
         data = self._reader.get_metrics_data()
+        if data is not None:
+            encode_metrics(data)  # what could not be exported is of no use
         return [
             (dict(point.attributes or {}), point)
             for resource in (data.resource_metrics if data else ())

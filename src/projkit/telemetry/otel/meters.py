@@ -122,6 +122,6 @@ class Meters:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             snapshot = own_snapshot(self._recorder, self._facts)
             for values, number in series.values(snapshot):
-                yield Observation(number, dict(zip(series.labels, values, strict=True)))
+                yield Observation(float(number), dict(zip(series.labels, values, strict=True)))
 
         return observe
