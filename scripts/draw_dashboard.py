@@ -1,7 +1,8 @@
 """Draws a dashboard as SVG: ``python scripts/draw_dashboard.py PROMETHEUS_URL BOARD.json OUT.svg [route=/x …]``.
 
 Not Grafana, and not all that it would draw; but panels, places, queries, units, thresholds and texts are the board's,
-and the data is what that Prometheus knows of the last ten minutes. Further arguments are values of its variables.
+and the data is what that Prometheus knows of the last ten minutes, or of those until ``end=SECONDS``. Further
+arguments are values of its variables.
 """
 
 import json
@@ -53,7 +54,7 @@ class Board:
             "method": ".*",
             **values,
         }
-        self.end = time.time()
+        self.end = float(values.get("end", time.time()))
         self.start = self.end - SECONDS
         self.panels = content["panels"]
         self.title = content["title"]
@@ -67,7 +68,9 @@ class Board:
     def ask(self, target: dict[str, Any]) -> list[Sample]:
         """The answer to a panel's query."""
         params = {"query": self.with_values(target["expr"])}
-        if not target.get("instant"):
+        if target.get("instant"):
+            params |= {"time": f"{self.end}"}
+        else:
             params |= {"start": f"{self.start}", "end": f"{self.end}", "step": f"{STEP}"}
         path = "query" if target.get("instant") else "query_range"
         with urlopen(f"{self._url}/api/v1/{path}?{urlencode(params)}") as answer:  # noqa: S310  # whoever runs it says where

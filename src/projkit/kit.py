@@ -36,7 +36,7 @@ from projkit.http.application import Application, Authenticate
 from projkit.http.client import ClientAddresses
 from projkit.http.cursor import CursorCodec
 from projkit.http.entry import EntryShim
-from projkit.http.host_timing import HostTimingMiddleware, RouteOf, take_over
+from projkit.http.host_timing import RouteOf, take_over
 from projkit.http.openapi import document
 from projkit.http.refusal import refuse
 from projkit.http.request import ASGIApp, Receive, Request, Scope, Send
@@ -57,16 +57,10 @@ from projkit.redis.connect import RedisClient, open_redis
 from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
-from projkit.telemetry.client_spans import dependencies_of
-from projkit.telemetry.collector import RecorderCollector
-from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.host_routes import HostRoutes
-from projkit.telemetry.instrumented import instrument as instrumented
-from projkit.telemetry.meters import GivenMeterProvider, Meters
-from projkit.telemetry.mounts import Mounts
-from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.snapshot import Facts
-from projkit.telemetry.tracing import GivenTracerProvider, RequestTracing
+from projkit.telemetry.otel.meters import GivenMeterProvider
+from projkit.telemetry.otel.tracing import GivenTracerProvider
+from projkit.telemetry.wiring import Telemetry
 from projkit.validating import Validating
 from projkit.web import pages
 from projkit.web import routes as web
@@ -116,25 +110,23 @@ class ProjKit:
         clock: Clock = utc_now,
     ) -> None:
         self.settings = settings or Settings()
-        self._recorder = Recorder(
-            self.settings.metrics_directory,
-            slow_seconds=self.settings.slow_request_seconds,
+        self._addresses = ClientAddresses(self.settings.trusted_proxies)
+        self._telemetry = Telemetry(
+            self.settings,
+            version=__version__,
+            addresses=self._addresses,
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
         )
+        self._recorder = self._telemetry.recorder
+        self.registry = self._telemetry.registry
+        # The scrape without a question, for a port that only Prometheus reaches.
+        self.metrics_app: ASGIApp = self._telemetry.metrics_app
         self._engine = engine
         self._redis = redis
         self._host_login = authenticate
         self._get_principal = get_principal
         self._csrf_check = csrf_check
-        facts = Facts(__version__, self.settings.legacy_sunset)
-        self.registry = KitRegistry(RecorderCollector(self._recorder, facts))
-        # The scrape without a question, for a port that only Prometheus reaches.
-        self.metrics_app: ASGIApp = telemetry.MetricsApp(self.registry)
-        self._addresses = ClientAddresses(self.settings.trusted_proxies)
-        mounts = Mounts()
-        self._tracing = RequestTracing(
-            tracer_provider, version=__version__, addresses=self._addresses, mounts=mounts
-        )
-        self._meters = Meters(meter_provider, self._recorder, facts, mounts)
         self._clock = clock
         self._health = Health(
             self.settings, has_redis=redis is not None, celery_app=celery_app, observer=self._recorder
@@ -170,7 +162,7 @@ class ProjKit:
             host_decides=get_principal is not None, host_checks_csrf=csrf_check is not None,
         )  # fmt: skip
         self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
-        self._app = EntryShim(TimingMiddleware(self._application, self._recorder, self._tracing), self._owns)
+        self._app = EntryShim(TimingMiddleware(self._application, self._recorder, self.tracing), self._owns)
         self.projects = Projects(self._started_projects)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,7 +187,7 @@ class ProjKit:
     @property
     def tracing(self) -> Tracing:
         """Knows the traces of requests; for :class:`~projkit.monitoring.PerformanceMiddleware`."""
-        return self._tracing
+        return self._telemetry.tracing
 
     def count_spans(self, outcome: str, count: int) -> None:
         """Counts spans for whoever exports them: ``exported``, ``failed`` or ``dropped``."""
@@ -280,11 +272,9 @@ class ProjKit:
         """
         self._monitoring.host_is(host_app)
         host = host_app if auth is None else AuthMiddleware(host_app, self, rules=auth)
-        templates = route_of or HostRoutes(host_app)
-        if performance:
-            host = HostTimingMiddleware(host, self._recorder, templates, self._tracing)
-        if instrument:
-            host = instrumented(host, templates, self._addresses, self._tracing.given(), self._meters.given())
+        host = self._telemetry.around(
+            host, route_of or HostRoutes(host_app), performance=performance, instrumented=instrument
+        )
         return WrappedApp(
             self,
             host,
@@ -344,7 +334,7 @@ class ProjKit:
         validations = validation.endpoints(prefix, self._validations, admission.monitoring)
         self._recorder.quick = frozenset(each.path for each in probes)
         self._recorder.probes = self._recorder.quick | {each.path for each in validations}
-        self._tracing.quiet = self._recorder.quick | {self.settings.metrics_path}
+        self._telemetry.tracing.quiet = self._recorder.quick | {self.settings.metrics_path}
         api = [
             *routes.endpoints(),
             *auth.endpoints(),
@@ -393,11 +383,8 @@ class ProjKit:
         except ProjkitError as error:
             self._health.cannot_start(error)
             raise
-        self._tracing.expect(
-            dependencies_of(self.settings, engine, redis),
-            calls_host=any((self._host_login, self._get_principal, self._csrf_check, engine)),
-        )
-        self._meters.open(database.dialect)
+        calls_host = any((self._host_login, self._get_principal, self._csrf_check))
+        self._telemetry.open(engine, redis, database.dialect, calls_host=calls_host)
         service = ProjectService(
             database, self._tables, cursors=CursorCodec(partial(keys.secrets, _CURSOR_KEY)), clock=self._clock
         )
@@ -449,8 +436,11 @@ class ProjKit:
     async def _authenticate(self, request: Request) -> Principal:
         return await self._lifecycle.get().authenticate(request)
 
-    async def _started_projects(self) -> ProjectService:
-        return (await self._lifecycle.start()).services.projects
+    @asynccontextmanager
+    async def _started_projects(self) -> AsyncIterator[ProjectService]:
+        service = (await self._lifecycle.start()).services.projects
+        with self._telemetry.tracing.below_current_span():
+            yield service
 
 
 async def _no_host(scope: Scope, receive: Receive, send: Send) -> None:

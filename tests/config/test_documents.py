@@ -88,7 +88,7 @@ def test_named_tests_exist(document: str) -> None:
             assert function in functions, f"{path}::{function}"
 
 
-@pytest.mark.parametrize("document", [path.name for path in sorted(DOCS.glob("*.md"))])
+@pytest.mark.parametrize("document", [f"{path.relative_to(DOCS)}" for path in sorted(DOCS.rglob("*.md"))])
 def test_named_settings_exist(document: str) -> None:
     """Each variable that a document names is one that a setting reads."""
     text = (DOCS / document).read_text(encoding="utf-8")

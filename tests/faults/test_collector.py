@@ -38,7 +38,9 @@ VARIABLES = {
 
 
 @contextmanager
-def busy_server(directory: Path, database_url: str, endpoint: str, workers: int) -> Iterator[Server]:
+def busy_server(
+    directory: Path, database_url: str, endpoint: str, workers: int, **more: str
+) -> Iterator[Server]:
     """A server whose workers make spans all the time."""
     (directory / "sitecustomize.py").write_text(BUSY)
     path = os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
@@ -48,7 +50,7 @@ def busy_server(directory: Path, database_url: str, endpoint: str, workers: int)
         file_bytes=None,
         PYTHONPATH=path,
         OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
-        **VARIABLES,
+        **(VARIABLES | more),
     ) as server:
         yield server
 
@@ -75,13 +77,21 @@ def stop(server: Server) -> float:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_collector_that_works(tmp_path: Path, sqlite_url: str, workers: int) -> None:
     """Each worker exports under an id of its own, and what is there at the stop arrives."""
-    with Collector() as collector, busy_server(tmp_path, sqlite_url, collector.endpoint, workers) as server:
+    with (
+        Collector() as collector,
+        busy_server(
+            tmp_path, sqlite_url, collector.endpoint, workers, OTEL_BSP_MAX_QUEUE_SIZE="20000"
+        ) as server,
+    ):
         slowest(server, 1.0)
         collector.wait(lambda each: len({span.resource["process.pid"] for span in each.spans}) == workers)
         last = time.time()
         assert stop(server) < STOPS_WITHIN
         assert len({span.resource["service.instance.id"] for span in collector.spans}) == workers
         assert max(span.end for span in collector.spans) > last
+        names = {metric.name for metric in collector.metrics if metric.scope == "projkit"}
+        assert {"http.server.request.duration", "db.client.operation.duration"} <= names
+        assert {"projkit.auth.credentials", "projkit.health.check.critical"} <= names
         assert "cannot be exported" not in server.said
         assert "Traceback" not in server.said
 

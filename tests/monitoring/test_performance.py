@@ -1,5 +1,6 @@
 """``metrics/performance``: the figures are those of the requests that were made."""
 
+import asyncio
 from datetime import datetime
 from typing import Any
 
@@ -67,6 +68,7 @@ async def test_windows(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None
     for module in ("history", "workers"):
         monkeypatch.setattr(f"projkit.telemetry.{module}.now_ms", lambda: now)
     monkeypatch.setattr("projkit.monitoring.performance.now_ms", lambda: now)
+    monkeypatch.setattr(history_module.Sampler, "_run", lambda _: asyncio.sleep(0))  # samples are taken here
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
         kit._monitoring._history.sample()

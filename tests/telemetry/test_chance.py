@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import SpanKind
 
-from projkit.telemetry.chance import Chance, left_by_caller
+from projkit.telemetry.otel.chance import Chance, left_by_caller
 from tests.conftest import Client
 from tests.telemetry.test_traces import PARENT, TRACE, URL, Spans, traced
 

@@ -41,8 +41,12 @@ def registry() -> KitRegistry:
 
 @pytest.mark.parametrize(
     ("accept", "at_once"),
-    [("", generate_latest), (OPENMETRICS, generate_openmetrics)],
-    ids=["text", "openmetrics"],
+    [
+        ("", generate_latest),
+        (OPENMETRICS, generate_openmetrics),
+        (f"{OPENMETRICS}; q=0.0, */*", generate_latest),
+    ],
+    ids=["text", "openmetrics", "openmetrics refused"],
 )
 async def test_written_in_parts(
     registry: KitRegistry, accept: str, at_once: Any, monkeypatch: pytest.MonkeyPatch

@@ -367,6 +367,19 @@ async def test_a_hosts_engine(any_database_url: str, spans: Spans) -> None:
     assert [attributes(span)["db.response.returned_rows"] for span in reads] == [0]
 
 
+async def test_host_code_and_tasks(any_database_url: str, spans: Spans) -> None:
+    """What host code asks of ``kit.projects`` hangs below its own span, and without one leaves no trace."""
+    kit = ProjKit(settings_for(any_database_url), tracer_provider=spans.provider)
+    async with kit.lifespan():
+        await kit.projects.create(Principal("alice"), name="A")
+        assert spans.all() == ()
+        with spans.provider.get_tracer("host").start_as_current_span("task") as task:
+            page = await kit.projects.list(Principal("alice"))
+    (statement, _) = spans.all()
+    assert (len(page.items), statement.name) == (1, "SELECT projkit_projects")
+    assert statement.parent == task.get_span_context()
+
+
 class Choosy(Sampler):
     """Samples by what it is told of a request."""
 

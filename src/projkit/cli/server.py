@@ -33,6 +33,8 @@ _ALLOWED_HEADERS: Final = (
     "If-None-Match",
     "Idempotency-Key",
     "X-Request-ID",
+    "traceparent",
+    "tracestate",
 )
 _EXPOSED_HEADERS: Final = (
     "ETag",
@@ -49,6 +51,7 @@ _EXPOSED_HEADERS: Final = (
     "X-Request-ID",
     "X-Process-Time",
     "Server-Timing",
+    "traceresponse",
 )
 
 

@@ -1,6 +1,7 @@
 """``kit.projects``: the same projects for host code and background tasks, as models."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from projkit.projects.service import Expected, ProjectService
 class Projects:
     """Projects of a principal. The rules, scoping included, are those of the HTTP API; scopes are not asked for."""
 
-    def __init__(self, service: Callable[[], Awaitable[ProjectService]]) -> None:
+    def __init__(self, service: Callable[[], AbstractAsyncContextManager[ProjectService]]) -> None:
         self._service = service
 
     async def create(self, principal: Principal, **fields: Any) -> Project:
@@ -28,8 +29,8 @@ class Projects:
             ValidationFailedError: a field is wrong.
             ExternalIdTakenError: another undeleted project has this ``external_id``.
         """
-        service = await self._service()
-        return as_project(await service.create(principal, validate(ProjectInput, fields)))
+        async with self._service() as service:
+            return as_project(await service.create(principal, validate(ProjectInput, fields)))
 
     async def get(self, principal: Principal, identifier: UUID | str) -> Project:
         """One project.
@@ -37,8 +38,8 @@ class Projects:
         Raises:
             NotFoundError: there is none, or it is somebody else's.
         """
-        service = await self._service()
-        return as_project(await service.get(principal, _uuid(identifier)))
+        async with self._service() as service:
+            return as_project(await service.get(principal, _uuid(identifier)))
 
     async def list(self, principal: Principal, **query: Any) -> ProjectList:
         """One page; ``query`` as the query parameters of ``GET /projects``, repeatable ones as sequences.
@@ -47,7 +48,6 @@ class Projects:
             ValidationFailedError: a parameter is wrong.
             InvalidCursorError: the cursor was made for another list.
         """
-        service = await self._service()
         try:
             wanted = ProjectQuery.model_validate(
                 {
@@ -57,7 +57,8 @@ class Projects:
             )
         except ValidationError as error:
             raise ValidationFailedError(field_errors(error)) from None
-        page = await service.list(principal, wanted)
+        async with self._service() as service:
+            page = await service.list(principal, wanted)
         return ProjectList(
             items=[as_project(row) for row in page.rows], next_cursor=page.next_cursor, total=page.total
         )
@@ -78,14 +79,14 @@ class Projects:
             PreconditionFailedError: the project has another version by now.
             ProjectArchivedError: it is archived.
         """
-        service = await self._service()
 
         def change(row: Any) -> ProjectInput:
             document = as_document(row)
             present = {name: document[name] for name in ProjectInput.model_fields}
             return validate(ProjectInput, {**present, **changes})
 
-        return as_project(await service.update(principal, _uuid(identifier), change, _exactly(version)))
+        async with self._service() as service:
+            return as_project(await service.update(principal, _uuid(identifier), change, _exactly(version)))
 
     async def delete(
         self, principal: Principal, identifier: UUID | str, *, version: int | None = None
@@ -96,13 +97,13 @@ class Projects:
             NotFoundError: there is no such undeleted project of the principal's.
             PreconditionFailedError: the project has another version by now.
         """
-        service = await self._service()
-        await service.delete(principal, _uuid(identifier), _exactly(version))
+        async with self._service() as service:
+            await service.delete(principal, _uuid(identifier), _exactly(version))
 
     async def stats(self, principal: Principal) -> ProjectStats:
         """A summary of the principal's undeleted projects."""
-        service = await self._service()
-        return ProjectStats.model_validate(await service.stats(principal))
+        async with self._service() as service:
+            return ProjectStats.model_validate(await service.stats(principal))
 
 
 def _exactly(version: int | None) -> Expected:

@@ -4,6 +4,7 @@ Written in one go, the series of fifty routes block the event loop for 8 ms; in 
 as long. Here the loop goes on after each half of one.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,6 +16,8 @@ from projkit.telemetry.collector import RecorderCollector, pieces
 from projkit.telemetry.slices import Slices
 from projkit.telemetry.snapshot import Snapshot
 
+# A weight of 0 is "not acceptable" (RFC 9110 §12.4.2), which the library does not read.
+_REFUSED: Final = re.compile(r";\s*q=0(?:\.0*)?\s*(?:;|$)", re.IGNORECASE)
 _END: Final = b"# EOF\n"  # OpenMetrics 1.0
 
 
@@ -47,7 +50,8 @@ class _One:
 
 async def render(registry: KitRegistry, accept: str) -> tuple[bytes, str]:
     """The text, in the best format that ``accept`` names, and its content type."""
-    encode, content_type = choose_encoder(accept)
+    wanted = (each for each in accept.split(",") if not _REFUSED.search(each))
+    encode, content_type = choose_encoder(",".join(wanted))
     snapshot = await registry.own.read()
     parts: list[bytes] = []
     ends = False

@@ -295,8 +295,8 @@ class Recorder:
     ) -> None:
         """A health check was looked at; what was seen is good for so long."""
         cells = self._row(HEALTH, (name,), (OTHER,))
-        cells[WELL] = well
-        cells[CRITICAL] = critical
+        cells[WELL] = float(well)
+        cells[CRITICAL] = float(critical)
         cells[LATENCY] = seconds
         cells[GOOD_UNTIL] = time.monotonic() + good_seconds
 

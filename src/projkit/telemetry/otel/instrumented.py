@@ -15,8 +15,8 @@ from projkit.http.client import ClientAddresses
 from projkit.http.host_timing import RouteOf, SafeRouteOf
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.http.timing import UNKNOWN_ROUTE
-from projkit.telemetry.attributes import Attributes, method_of, name_of, request_attributes
-from projkit.telemetry.tracing import FASTAPI
+from projkit.telemetry.otel.attributes import Attributes, method_of, name_of, request_attributes
+from projkit.telemetry.otel.tracing import FASTAPI
 
 # The instrumentations still speak the old conventions by default, and read which ones they shall speak once.
 _OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"

@@ -20,9 +20,9 @@ from opentelemetry.semconv.schemas import Schemas
 
 from projkit.http.request import Scope
 from projkit.http.timing import UNKNOWN_ROUTE
-from projkit.telemetry.attributes import Attributes, method_of
 from projkit.telemetry.buckets import SHOWN
-from projkit.telemetry.mounts import Mounts
+from projkit.telemetry.otel.attributes import Attributes, method_of
+from projkit.telemetry.otel.mounts import Mounts
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.series import PLAIN, Plain
 from projkit.telemetry.snapshot import Facts, own_snapshot
@@ -122,6 +122,6 @@ class Meters:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             snapshot = own_snapshot(self._recorder, self._facts)
             for values, number in series.values(snapshot):
-                yield Observation(number, dict(zip(series.labels, values, strict=True)))
+                yield Observation(float(number), dict(zip(series.labels, values, strict=True)))
 
         return observe

@@ -14,13 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projkit.redis.connect import RedisClient
 from projkit.settings import Settings
-from projkit.telemetry.attributes import (
+from projkit.telemetry.otel.attributes import (
     DB_RESPONSE_RETURNED_ROWS,
     Attributes,
     database_attributes,
     redis_attributes,
 )
-from projkit.telemetry.harmless import Complain, harmless
+from projkit.telemetry.otel.harmless import Complain, harmless
 from projkit.usage import Statement
 
 _FAILED: Final = Status(StatusCode.ERROR)

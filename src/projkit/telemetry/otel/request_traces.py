@@ -17,8 +17,8 @@ from opentelemetry.trace import (
 )
 
 from projkit.http.timing import CLIENT_CLOSED_REQUEST
-from projkit.telemetry.attributes import name_of
-from projkit.telemetry.harmless import Complain, harmless
+from projkit.telemetry.otel.attributes import name_of
+from projkit.telemetry.otel.harmless import Complain, harmless
 from projkit.usage import ClientSpans
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ Rules:
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final, TypeAlias
 
@@ -25,11 +26,12 @@ from projkit.errors import ConfigurationError
 from projkit.http.client import ClientAddresses
 from projkit.http.request import Scope
 from projkit.http.tracing import RequestTrace
-from projkit.telemetry.attributes import method_of, name_of, request_attributes
-from projkit.telemetry.chance import Chance, left_by_caller
-from projkit.telemetry.client_spans import Dependencies, RequestClientSpans
-from projkit.telemetry.mounts import Mounts
-from projkit.telemetry.request_traces import Joined, NotRecorded, Recorded
+from projkit.telemetry.otel.attributes import method_of, name_of, request_attributes
+from projkit.telemetry.otel.chance import Chance, left_by_caller
+from projkit.telemetry.otel.client_spans import Dependencies, RequestClientSpans
+from projkit.telemetry.otel.mounts import Mounts
+from projkit.telemetry.otel.request_traces import Joined, NotRecorded, Recorded
+from projkit.usage import USAGE, Usage, spans
 
 logger: Final = logging.getLogger("projkit")
 
@@ -105,6 +107,21 @@ class RequestTracing:
             self._complain(error)
             return None
 
+    @contextmanager
+    def below_current_span(self) -> Iterator[None]:
+        """What is asked within hangs below the span of whoever asks: a host's request, a task of Celery's."""
+        span = trace.get_current_span()
+        if not span.is_recording() or spans() is not None:
+            yield
+            return
+        usage = Usage()
+        usage.spans = self._spans_below(span)
+        token = USAGE.set(usage)
+        try:
+            yield
+        finally:
+            USAGE.reset(token)
+
     def _look(self) -> Tracer | None:
         """The tracer, once there is a provider: a host may set up its own after the kit was made."""
         if (now := monotonic()) < self._look_at:
@@ -124,13 +141,14 @@ class RequestTracing:
         told = _has_no_response_propagator()
         if not span.is_recording():
             return NotRecorded(span.get_span_context(), is_joined=True, told=told)
-        tracer = self._tracer or self._look() or trace.NoOpTracer()
-        context = trace.set_span_in_context(span)
-        spans = RequestClientSpans(tracer, context, self._dependencies, self._complain)
         return Joined(
-            span, method_of(scope), self._mounts.of(scope), spans, told=told, complain=self._complain,
-            native=scope.get(FASTAPI),
+            span, method_of(scope), self._mounts.of(scope), self._spans_below(span), told=told,
+            complain=self._complain, native=scope.get(FASTAPI),
         )  # fmt: skip
+
+    def _spans_below(self, span: Span) -> RequestClientSpans:
+        tracer = self._tracer or self._look() or trace.NoOpTracer()
+        return RequestClientSpans(tracer, trace.set_span_in_context(span), self._dependencies, self._complain)
 
     def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         parent = None
@@ -147,8 +165,8 @@ class RequestTracing:
         if not span.is_recording():
             return self._drop(span.get_span_context(), parent, told=has_parent)
         context = trace.set_span_in_context(span, parent)
-        spans = RequestClientSpans(tracer, context, self._dependencies, self._complain)
-        return Recorded(span, method, self._mounts.of(scope), spans, context, self._complain)
+        below = RequestClientSpans(tracer, context, self._dependencies, self._complain)
+        return Recorded(span, method, self._mounts.of(scope), below, context, self._complain)
 
     def _drop(self, span_context: SpanContext, parent: Context | None, *, told: bool = False) -> NotRecorded:
         token = None

@@ -1,0 +1,1 @@
+"""What OpenTelemetry is told: traces of requests, and counts for a MeterProvider."""
