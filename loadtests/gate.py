@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
 from harness import data, kit, servers  # noqa: E402  # found by the line above
+from peers.common import DATABASE_URL  # noqa: E402
 
 SUITES = ("baseline", "health", "errors")
 SECONDS = 25
@@ -109,7 +110,7 @@ def run(suite: str, host: str, load: dict[str, str], reports: str) -> int:
 
 def slowed() -> int:
     """The baseline on a server whose database is slow: 0 where it failed as it must, with a table that says so."""
-    database = urlsplit(kit.DATABASE_URL)
+    database = urlsplit(DATABASE_URL)
     with delayed(database.port or 5432) as port:
         user = f"{database.username}@" if database.username else ""
         url = urlunsplit(database._replace(netloc=f"{user}127.0.0.1:{port}"))
