@@ -303,7 +303,8 @@ class ProjKit:
 
     def openapi(self, prefix: str = "") -> dict[str, Any]:
         """The OpenAPI 3.1 document, each path below ``prefix``, to be merged into a host's document."""
-        return document(self._application.table.endpoints, version=__version__, prefix=prefix)
+        cookie = cookie_names(self.settings).auth
+        return document(self._application.table.endpoints, version=__version__, cookie=cookie, prefix=prefix)
 
     def _endpoints(self) -> list[Endpoint]:
         prefix = self.settings.api_prefix
@@ -352,7 +353,7 @@ class ProjKit:
             csrf_cookie=cookies.names.csrf,
             tenants=bool(self.settings.tenant_claim),
         )
-        return [*api, *web.endpoints(prefix, api, __version__), *shown]
+        return [*api, *web.endpoints(prefix, api, __version__, cookies.names.auth), *shown]
 
     def _running_database(self) -> Database | None:
         running = self._lifecycle.running
