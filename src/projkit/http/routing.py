@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from projkit.http.request import Request
-from projkit.http.response import Response
+from projkit.http.response import PreparedResponse, Response
 
 Handler = Callable[[Request], Awaitable[Response]]
 BodyHandler = Callable[[Request, Any], Awaitable[Response]]
@@ -21,6 +21,8 @@ BodyHandler = Callable[[Request, Any], Awaitable[Response]]
 Check = Callable[[Request], None]
 # Lets a request in without credentials, beside those that have them.
 Admits = Callable[[Request], bool]
+# An answer that is there already, whoever asks; it never waits and looks at nothing of the request.
+Instant = Callable[[], PreparedResponse]
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -94,6 +96,7 @@ class Endpoint:
     standalone: bool = False  # answers before the kit has started, and while it cannot
     check: Check | None = None
     admits: Admits | None = None
+    instant: Instant | None = None  # what ``handler`` answers as well, without the usual way to it
 
 
 class _Node:
