@@ -297,7 +297,8 @@ class ProjKit:
             CsrfFailedError: a cookie authenticates, and another site may have caused the request.
             UnavailableError: nobody can tell, since a store does not answer.
         """
-        await self._lifecycle.ensure()
+        if (starting := self._lifecycle.ensure()) is not None:
+            await starting
         request = request_of(scope)
         try:
             return await self._authenticate(request)
@@ -436,8 +437,8 @@ class ProjKit:
         client = open_redis(self.settings.redis_url.get_secret_value())
         return client, client
 
-    async def _authenticate(self, request: Request) -> Principal:
-        return await self._lifecycle.get().authenticate(request)
+    def _authenticate(self, request: Request) -> Awaitable[Principal]:
+        return self._lifecycle.get().authenticate(request)
 
     @asynccontextmanager
     async def _started_projects(self) -> AsyncIterator[ProjectService]:

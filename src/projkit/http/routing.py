@@ -110,13 +110,15 @@ class _Node:
         self.template = ""
 
 
-@dataclass(frozen=True, slots=True)
 class Match:
     """The endpoints of one path by method, and the path's parameters."""
 
-    endpoints: Mapping[str, Endpoint]
-    params: dict[str, str]
-    template: str
+    __slots__ = ("endpoints", "params", "template")
+
+    def __init__(self, endpoints: Mapping[str, Endpoint], params: dict[str, str], template: str) -> None:
+        self.endpoints = endpoints
+        self.params = params
+        self.template = template
 
     @property
     def allowed(self) -> str:

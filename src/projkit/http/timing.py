@@ -76,7 +76,7 @@ class RequestIds:
     """
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(8)
+        self._prefix = secrets.token_hex(8).encode()
         self._counter = count(secrets.randbelow(1 << 24))
 
     def of(self, scope: Scope) -> bytes:
@@ -93,7 +93,7 @@ class RequestIds:
                 has_parent = True
             elif name == b"x-request-id" and not request_id and _SANE_ID.fullmatch(value):
                 request_id = bytes(value)
-        return request_id or b"%s-%08x" % (self._prefix.encode(), next(self._counter)), has_parent
+        return request_id or b"%b-%08x" % (self._prefix, next(self._counter)), has_parent
 
 
 async def has_gone(receive: Receive) -> bool:
@@ -156,18 +156,18 @@ class Exchange:
         return True
 
     def told(self, headers: Iterable[Header]) -> list[Header]:
-        """The headers, and what is known of the time."""
+        """The headers, and what is known of the time; a list is added to, since the kit makes one for each response."""
         elapsed, usage = perf_counter() - self.started, self.usage
         if usage.statements:
             timing = b"app;dur=%.1f, db;dur=%.1f" % (elapsed * 1000, usage.seconds * 1000)
         else:
             timing = b"app;dur=%.1f" % (elapsed * 1000)
-        told = [
-            *headers,
+        told: list[Header] = headers if isinstance(headers, list) else list(headers)
+        told += (
             (b"x-process-time", b"%.6f" % elapsed),
             (b"server-timing", timing),
             (b"x-request-id", self.request_id),
-        ]
+        )
         if self.trace is not None and self.trace.response_header is not None:
             told.append((b"traceresponse", self.trace.response_header))
         return told
