@@ -3,6 +3,7 @@
 No server and no load generator, which cannot resolve a few microseconds: the kit is driven as a server drives it, on
 uvloop, with PostgreSQL and a session in Redis. ``--against`` names the ``src`` of another version: both are then
 measured in turn, round by round, and the ratio is taken within a round, so that the machine's other work falls on both.
+``--python`` has the other one run by another Python.
 """
 
 from __future__ import annotations
@@ -58,15 +59,19 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 15,
     requests: Annotated[int, typer.Option(min=80, help="Requests of each measurement.")] = 800,
     against: Annotated[Path | None, typer.Option(help="The src directory of another version.")] = None,
+    python: Annotated[str, typer.Option(help="Another Python, which has the kit's dependencies.")] = "",
     only: Annotated[str, typer.Option(help="Only cases whose name contains this.")] = "",
     quick: Annotated[bool, typer.Option(help="5 rounds of 400 requests.")] = False,
 ) -> None:
     """Measure and print the table; fail where an error adds too much."""
     if quick:
         rounds, requests = 5, 400
-    sources = [None] if against is None else [against.resolve(), None]
+    others = [(against, python or sys.executable)] if against or python else []
     with ExitStack() as stack:
-        versions = [stack.enter_context(_running(source, number)) for number, source in enumerate(sources)]
+        versions = [
+            stack.enter_context(_running(source, interpreter, number))
+            for number, (source, interpreter) in enumerate([*others, (None, sys.executable)])
+        ]
         cases = [case for case in versions[-1].cases if only in case]
         for number in range(rounds):
             for case in cases:
@@ -76,12 +81,16 @@ def main(
 
 
 @contextmanager
-def _running(source: Path | None, number: int) -> Iterator[Version]:
+def _running(source: Path | None, python: str, number: int) -> Iterator[Version]:
     """A version of the kit on a database of its own, which is gone afterwards."""
     name = f"projkit_bench_in_process_{number}"
     url = f"{SERVER}/{name}"
     asyncio.run(_database(name, url))
-    path = [str(HERE), os.environ.get("PYTHONPATH", "")] if source is None else [str(source), str(HERE)]
+    path = (
+        [str(HERE), os.environ.get("PYTHONPATH", "")]
+        if source is None
+        else [str(source.resolve()), str(HERE)]
+    )
     kept = {each: value for each, value in os.environ.items() if not each.startswith("PROJKIT_")}
     environment = kept | {
         "PYTHONPATH": os.pathsep.join(filter(None, path)), "PROJKIT_ENV": "development", "PROJKIT_SECRET": SECRET,
@@ -90,7 +99,7 @@ def _running(source: Path | None, number: int) -> Iterator[Version]:
     with (
         tempfile.TemporaryDirectory() as directory,
         subprocess.Popen(
-            [sys.executable, str(HERE / "harness" / "laps.py")],
+            [python, str(HERE / "harness" / "laps.py")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=directory,
         ) as process,
     ):  # fmt: skip

@@ -136,6 +136,8 @@ class RouteTable:
         self.endpoints = tuple(endpoints)
         self._root = _Node()
         self._static: dict[str, Match] = {}
+        # What stands before a single parameter at the end, as in /projects/{project_id}: found without a walk.
+        self._parents: dict[str, _Node] = {}
         for endpoint in self.endpoints:
             self._add(endpoint)
 
@@ -144,6 +146,12 @@ class RouteTable:
         static = self._static.get(path)
         if static is not None:
             return static
+        parent, _, last = path.rpartition("/")
+        above = self._parents.get(parent)
+        if above is not None and last and last not in above.children:
+            one = above.parameter
+            assert one is not None  # noqa: S101  # or it would not be among the parents
+            return Match(one.endpoints, {above.parameter_name: last}, one.template)
         node = self._root
         params: dict[str, str] = {}
         for segment in path.split("/")[1:]:
@@ -157,14 +165,18 @@ class RouteTable:
         return Match(node.endpoints, params, node.template) if node.endpoints else None
 
     def _add(self, endpoint: Endpoint) -> None:
-        node = self._root
+        node = above = self._root
         for segment in endpoint.path.split("/")[1:]:
+            above = node
             if segment.startswith("{"):
                 node.parameter = node.parameter or _Node()
                 node.parameter_name = segment.strip("{}")
                 node = node.parameter
             else:
                 node = node.children.setdefault(segment, _Node())
+        parent, _, last = endpoint.path.rpartition("/")
+        if last.startswith("{") and "{" not in parent:
+            self._parents[parent] = above
         node.template = endpoint.path
         node.endpoints[endpoint.method] = endpoint
         if "{" not in endpoint.path:
