@@ -17,7 +17,8 @@ from projkit.auth.keys import load_keys
 from projkit.auth.keys_file import keys_path
 from projkit.auth.passwords import Passwords
 from projkit.auth.users import Users
-from projkit.cli.console import app, out
+from projkit.cli.colours import out
+from projkit.cli.console import app
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_USER
 from projkit.cli.otel import read_export
 from projkit.cli.otel.variables import origin_of
