@@ -1,8 +1,6 @@
 """Passwords: Argon2id (RFC 9106) in threads of its own, so that the event loop never waits for it."""
 
 import asyncio
-import ctypes
-import os
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -35,12 +33,6 @@ def _no_hash() -> str:
 _NOBODY: Final = _no_hash()
 
 
-# glibc keeps the 19 MiB of each thread's last hash for the next one, which is good while somebody logs in: asked for
-# anew they cost a hash three quarters more. Other C libraries have no such function.
-_trim: Final = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-_KEPT_SECONDS: Final = 10.0
-
-
 class Passwords:
     """Hashes and verifies, at most ``threads`` at once; more than ``waiting`` callers in line are refused."""
 
@@ -48,7 +40,6 @@ class Passwords:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="projkit-passwords")
         self._places = threads + waiting
         self._taken = 0
-        self._giving_back: asyncio.TimerHandle | None = None
 
     async def hash(self, password: str) -> str:
         """The hash to be stored.
@@ -74,28 +65,16 @@ class Passwords:
 
     def close(self) -> None:
         """Lets the threads go."""
-        if self._giving_back is not None:
-            self._giving_back.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, work: "partial[T]") -> T:
         if self._taken >= self._places:
             raise UnavailableError("Too many passwords are being checked at once")
         self._taken += 1
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._executor, work)
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         finally:
             self._taken -= 1
-            self._give_back_later(loop)
-
-    def _give_back_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Gives the memory of the last hashes back to the system when nobody has logged in for a while."""
-        if _trim is None:
-            return
-        if self._giving_back is not None:
-            self._giving_back.cancel()
-        self._giving_back = loop.call_later(_KEPT_SECONDS, self._executor.submit, _trim, 0)
 
 
 def check_new_password(password: str, username: str, pointer: str) -> None:
