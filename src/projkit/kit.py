@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
@@ -54,7 +54,6 @@ from projkit.projects.facade import Projects
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.routes import ProjectRoutes, Services
 from projkit.projects.service import ProjectService
-from projkit.redis.connect import RedisClient, open_redis
 from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
@@ -66,6 +65,9 @@ from projkit.validating import Validating
 from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp
+
+if TYPE_CHECKING:
+    from projkit.redis.connect import RedisClient
 
 # Frameworks type scopes and messages each in their own way, so theirs are taken as they come.
 HostApp = Callable[[Any, Any, Any], Awaitable[Any]]
@@ -100,8 +102,8 @@ class ProjKit:
         self,
         settings: Settings | None = None,
         *,
-        engine: GivenEngine | None = None,
-        redis: RedisClient | Callable[[], RedisClient] | None = None,
+        engine: "GivenEngine | None" = None,
+        redis: "RedisClient | Callable[[], RedisClient] | None" = None,
         authenticate: HostLogin | None = None,
         get_principal: GetPrincipal | None = None,
         csrf_check: CsrfCheck | None = None,
@@ -429,12 +431,14 @@ class ProjKit:
         except UnavailableError:
             return self._validating()
 
-    def _open_redis(self) -> tuple[RedisClient | None, RedisClient | None]:
+    def _open_redis(self) -> "tuple[RedisClient | None, RedisClient | None]":
         """The client to use, and the one to close."""
         if self._redis is not None:
             return (self._redis() if callable(self._redis) else self._redis), None
         if self.settings.redis_url is None:
             return None, None
+        from projkit.redis.connect import open_redis  # noqa: PLC0415 - a kit without Redis does without 8 MiB
+
         client = open_redis(self.settings.redis_url.get_secret_value())
         return client, client
 

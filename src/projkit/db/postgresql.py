@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn, Self
 import asyncpg
 import sqlalchemy as sa
 
-from projkit.db.engine import asyncpg_dsn
+from projkit.db.dsn import asyncpg_dsn
 from projkit.db.errors import RETRIABLE, translate_postgresql, unavailable
 from projkit.db.observer import NOBODY, Observer
 from projkit.db.pool import Connection, ConnectionPool
