@@ -101,14 +101,9 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy", "src", "tests", "examples", "noxfile.py")
     scripts = (
-        "run",
-        "errors",
-        "authentication",
-        "observability",
-        "overload",
-        "session_check",
-        "row_level_security",
-    )
+        "run", "errors", "authentication", "observability", "overload", "session_check", "row_level_security",
+        "in_process", "harness/laps",
+    )  # fmt: skip
     paths = [f"benchmarks/{name}.py" for name in scripts]
     session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/load.txt")

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
@@ -38,6 +38,7 @@ from projkit.http.client import ClientAddresses
 from projkit.http.cursor import CursorCodec
 from projkit.http.entry import EntryShim
 from projkit.http.host_timing import RouteOf, take_over
+from projkit.http.instant import InstantAnswers
 from projkit.http.openapi import document
 from projkit.http.refusal import refuse
 from projkit.http.request import ASGIApp, Receive, Request, Scope, Send
@@ -54,7 +55,6 @@ from projkit.projects.facade import Projects
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.routes import ProjectRoutes, Services
 from projkit.projects.service import ProjectService
-from projkit.redis.connect import RedisClient, open_redis
 from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
@@ -66,6 +66,9 @@ from projkit.validating import Validating
 from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp
+
+if TYPE_CHECKING:
+    from projkit.redis.connect import RedisClient
 
 # Frameworks type scopes and messages each in their own way, so theirs are taken as they come.
 HostApp = Callable[[Any, Any, Any], Awaitable[Any]]
@@ -100,8 +103,8 @@ class ProjKit:
         self,
         settings: Settings | None = None,
         *,
-        engine: GivenEngine | None = None,
-        redis: RedisClient | Callable[[], RedisClient] | None = None,
+        engine: "GivenEngine | None" = None,
+        redis: "RedisClient | Callable[[], RedisClient] | None" = None,
         authenticate: HostLogin | None = None,
         get_principal: GetPrincipal | None = None,
         csrf_check: CsrfCheck | None = None,
@@ -164,7 +167,9 @@ class ProjKit:
             host_decides=get_principal is not None, host_checks_csrf=csrf_check is not None,
         )  # fmt: skip
         self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
-        self._app = EntryShim(TimingMiddleware(self._application, self._recorder, self.tracing), self._owns)
+        timed = EntryShim(TimingMiddleware(self._application, self._recorder, self.tracing), self._owns)
+        endpoints = self._application.table.endpoints
+        self._app = InstantAnswers(timed, endpoints, self.routes, self._recorder, self.tracing)
         self.projects = Projects(self._started_projects)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -296,7 +301,8 @@ class ProjKit:
             CsrfFailedError: a cookie authenticates, and another site may have caused the request.
             UnavailableError: nobody can tell, since a store does not answer.
         """
-        await self._lifecycle.ensure()
+        if (starting := self._lifecycle.ensure()) is not None:
+            await starting
         request = request_of(scope)
         try:
             return await self._authenticate(request)
@@ -305,7 +311,8 @@ class ProjKit:
 
     def openapi(self, prefix: str = "") -> dict[str, Any]:
         """The OpenAPI 3.1 document, each path below ``prefix``, to be merged into a host's document."""
-        return document(self._application.table.endpoints, version=__version__, prefix=prefix)
+        cookie = cookie_names(self.settings).auth
+        return document(self._application.table.endpoints, version=__version__, cookie=cookie, prefix=prefix)
 
     def _endpoints(self) -> list[Endpoint]:
         prefix = self.settings.api_prefix
@@ -354,7 +361,7 @@ class ProjKit:
             csrf_cookie=cookies.names.csrf,
             tenants=bool(self.settings.tenant_claim),
         )
-        return [*api, *web.endpoints(prefix, api, __version__), *shown]
+        return [*api, *web.endpoints(prefix, api, __version__, cookies.names.auth), *shown]
 
     def _gates(self) -> Gates:
         settings = self.settings
@@ -437,17 +444,19 @@ class ProjKit:
         except UnavailableError:
             return self._validating()
 
-    def _open_redis(self) -> tuple[RedisClient | None, RedisClient | None]:
+    def _open_redis(self) -> "tuple[RedisClient | None, RedisClient | None]":
         """The client to use, and the one to close."""
         if self._redis is not None:
             return (self._redis() if callable(self._redis) else self._redis), None
         if self.settings.redis_url is None:
             return None, None
+        from projkit.redis.connect import open_redis  # noqa: PLC0415 - a kit without Redis does without 8 MiB
+
         client = open_redis(self.settings.redis_url.get_secret_value())
         return client, client
 
-    async def _authenticate(self, request: Request) -> Principal:
-        return await self._lifecycle.get().authenticate(request)
+    def _authenticate(self, request: Request) -> Awaitable[Principal]:
+        return self._lifecycle.get().authenticate(request)
 
     @asynccontextmanager
     async def _started_projects(self) -> AsyncIterator[ProjectService]:

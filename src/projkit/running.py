@@ -1,13 +1,17 @@
 """What runs on one event loop, and how it ends."""
 
+from typing import TYPE_CHECKING
+
 from projkit.auth.wiring import AuthParts
 from projkit.db.port import Database
 from projkit.health.refresher import Refresher
 from projkit.http.application import Authenticate
 from projkit.monitoring.validation_routes import Validations
 from projkit.projects.routes import Services
-from projkit.redis.connect import RedisClient, close_redis
 from projkit.telemetry.history import Sampler
+
+if TYPE_CHECKING:
+    from projkit.redis.connect import RedisClient
 
 
 class Running:
@@ -31,7 +35,7 @@ class Running:
         auth: AuthParts,
         authenticate: Authenticate,
         validations: Validations,
-        redis: RedisClient | None,
+        redis: "RedisClient | None",
         health: Refresher,
         sampler: Sampler,
     ) -> None:
@@ -51,6 +55,8 @@ class Running:
         await self.health.close()
         await self.auth.close()
         if self._redis is not None:
+            from projkit.redis.connect import close_redis  # noqa: PLC0415 - there already, where there is a Redis
+
             await close_redis(self._redis)
         await self.database.close()
 

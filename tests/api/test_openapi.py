@@ -88,3 +88,10 @@ async def test_the_command_line_prints_the_same_document(client: Client) -> None
     served = (await client.get("/api/v1/openapi.json")).json()
     own = json.loads(json.dumps(ProjKit(Settings(secret=SECRET)).openapi()))
     assert own == served
+
+
+@pytest.mark.parametrize(("host_prefix", "name"), [(False, "auth_token"), (True, "__Host-auth_token")])
+def test_the_document_names_the_cookie_as_it_is_set(host_prefix: bool, name: str) -> None:
+    """Whoever reads the document learns under which name the cookie comes, with the prefix if there is one."""
+    kit = ProjKit(Settings(secret=SECRET, cookie_host_prefix=host_prefix))
+    assert kit.openapi()["components"]["securitySchemes"]["cookie"]["name"] == name

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 from redis.asyncio import Redis
 
-from projkit.auth.counts import Counts, DatabaseCounts, RedisCounts
+from projkit.auth.counts import Counts, DatabaseCounts
+from projkit.auth.redis_counts import RedisCounts
 from projkit.auth.sessions.cached import CachedSessions
 from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.sessions.port import SessionStore

@@ -1,16 +1,18 @@
 """Migrations: whole, safe, and the same schema as the tables say."""
 
 import asyncio
+from importlib.resources import files
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from projkit import ProjKit
-from projkit.db import migrate
+from projkit.db import migrate, revisions
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
 from projkit.errors import SchemaOutOfDateError
@@ -28,10 +30,17 @@ def empty_url(request: pytest.FixtureRequest) -> str:
     return settings_for(url).database_url
 
 
+def test_the_revisions_are_those_of_alembic() -> None:
+    """What a server takes for the schema's revisions, from the names of files, is what alembic reads in them."""
+    scripts = ScriptDirectory(str(files("projkit.db") / "migrations"))
+    assert revisions.known() == tuple(sorted(script.revision for script in scripts.walk_revisions()))
+    assert revisions.head() == scripts.get_current_head()
+
+
 @pytest.mark.parametrize("prefix", ["projkit_", "other_"])
 async def test_the_migrations_make_the_tables(empty_url: str, prefix: str) -> None:
     """After all migrations there is no difference between the database and the tables, whatever the prefix."""
-    assert await migrate.upgrade(empty_url, table_prefix=prefix) == migrate.head()
+    assert await migrate.upgrade(empty_url, table_prefix=prefix) == revisions.head()
     tables = build_tables(prefix)
 
     def compare(connection: sa.Connection) -> list[Any]:
@@ -49,8 +58,8 @@ async def test_the_migrations_make_the_tables(empty_url: str, prefix: str) -> No
 
 async def test_several_may_start_at_once(empty_url: str) -> None:
     """Of several migrations at once each ends well and the schema is there once."""
-    assert set(await asyncio.gather(*(migrate.upgrade(empty_url) for _ in range(4)))) == {migrate.head()}
-    assert await migrate.current(empty_url) == migrate.head()
+    assert set(await asyncio.gather(*(migrate.upgrade(empty_url) for _ in range(4)))) == {revisions.head()}
+    assert await migrate.current(empty_url) == revisions.head()
 
 
 async def test_two_prefixes_share_a_database(empty_url: str) -> None:
@@ -73,7 +82,7 @@ async def test_data_survives_the_next_migration(empty_url: str) -> None:
         await migrate.upgrade(empty_url)
     database = await open_database(settings, build_tables(settings.table_prefix))
     await database.close()
-    assert await migrate.current(empty_url) == migrate.head()
+    assert await migrate.current(empty_url) == revisions.head()
 
 
 async def test_a_newer_schema_is_refused(empty_url: str) -> None:

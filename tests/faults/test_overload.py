@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
@@ -20,7 +20,7 @@ from tests.faults.probing import probe
 pytestmark = pytest.mark.anyio
 CLIENTS: Final = 400
 PLACES, QUEUE, QUEUE_SECONDS = 20, 100, 1.0
-LIMITS: Final = {
+LIMITS: Final[dict[str, Any]] = {
     "PROJKIT_MAX_CONCURRENT_REQUESTS": str(PLACES),
     "PROJKIT_MAX_QUEUED_REQUESTS": str(QUEUE),
     "PROJKIT_QUEUE_SECONDS": str(QUEUE_SECONDS),
@@ -38,7 +38,11 @@ class Crowd:
 
     def __init__(self, server: Server) -> None:
         self._url = urlsplit(server.projects)
-        lines = [f"GET {self._url.path} HTTP/1.1", "Host: x", *(f"{key}: {each}" for key, each in headers().items())]
+        lines = [
+            f"GET {self._url.path} HTTP/1.1",
+            "Host: x",
+            *(f"{key}: {each}" for key, each in headers().items()),
+        ]
         self._request = "\r\n".join([*lines, "", ""]).encode()
         self.answers: Counter[tuple[int, str]] = Counter()  # by status and code
         self.retry_after: set[int] = set()
@@ -129,7 +133,8 @@ async def test_a_database_that_stands_still(cluster: Cluster) -> None:
             [figures] = await probe(server.url, seconds=4)
             assert 0 < await scraped(server, "projkit_http_server_waiting_requests") <= QUEUE
             during = resident(server)
-        print(f"{dict(crowd.answers)}, longest {crowd.longest:.2f} s, {figures}, {before:.0f} to {during:.0f} MiB")  # noqa: T201
+        grown = f"{before:.0f} to {during:.0f} MiB"
+        print(f"{dict(crowd.answers)}, longest {crowd.longest:.2f} s, {figures}, {grown}")  # noqa: T201
         assert crowd.statuses == {503}, crowd.answers
         assert crowd.answers[503, "overloaded"] > CLIENTS
         assert crowd.mute == 0
@@ -140,7 +145,10 @@ async def test_a_database_that_stands_still(cluster: Cluster) -> None:
         cluster.signal(signal.SIGCONT)
         print(f"recovered {await recovers(server):.2f} s after SIGCONT")  # noqa: T201
         assert await scraped(server, "projkit_http_server_waiting_requests") == 0
-        assert await scraped(server, "projkit_http_server_refused_requests_total") >= crowd.answers[503, "overloaded"]
+        assert (
+            await scraped(server, "projkit_http_server_refused_requests_total")
+            >= crowd.answers[503, "overloaded"]
+        )
         assert "Traceback" not in server.said, server.said
 
 

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from projkit.db import migrate
+from projkit.db import revisions
 from projkit.db.probe import open_probe
 from projkit.health import system
 from projkit.health.database import database_checks
@@ -71,7 +71,7 @@ async def test_a_database_that_is_well(any_database_url: str, whose: str) -> Non
         assert checks.refresher.status() == "ok"
         latest = checks.view("migrations").latest
         assert latest is not None
-        assert latest.data == {"revision": migrate.head()}
+        assert latest.data == {"revision": revisions.head()}
     if engine is not None:
         async with engine.connect():  # nobody has disposed of it
             pass

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from projkit import ConfigurationError, ProjKit, __version__
-from projkit.db import migrate
+from projkit.db import revisions
 from projkit.health import HealthCheck
 from projkit.health.schemas import DetailedHealth, HealthJson, HealthSummary
 from projkit.redis.connect import close_redis, open_redis
@@ -58,7 +58,7 @@ async def test_the_details(open_health: OpenHealth) -> None:
         }  # fmt: skip
         for name in ("redis", "celery"):
             assert content["checks"][name]["status"] == "not_configured"
-        assert content["checks"]["migrations"]["data"] == {"revision": migrate.head()}
+        assert content["checks"]["migrations"]["data"] == {"revision": revisions.head()}
         assert content["checks"]["database"]["observed_at"].endswith("Z")
         system = content["system"]
         assert set(system) == {

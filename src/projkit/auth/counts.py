@@ -16,26 +16,9 @@ from projkit.clock import Clock
 from projkit.db.port import Database, Transaction
 from projkit.db.statement import Statement
 from projkit.db.tables import Tables
-from projkit.errors import DatabaseConstraintError, SessionStoreUnavailableError, UnavailableError
-from projkit.redis.connect import RedisClient, RedisCommands
-from projkit.redis.observer import NOBODY, Observer
+from projkit.errors import DatabaseConstraintError, UnavailableError
 
 _ATTEMPTS: Final = 5
-# A count without an end would never begin anew, so that both are set in one step. What is taken back after the end of
-# its window is taken from nothing.
-_ADD: Final = """
-local amount = tonumber(ARGV[1])
-if amount < 0 and tonumber(redis.call('GET', KEYS[1]) or 0) + amount < 0 then
-    return {0, math.max(redis.call('PTTL', KEYS[1]), 0)}
-end
-local count = redis.call('INCRBY', KEYS[1], amount)
-local left = redis.call('PTTL', KEYS[1])
-if left < 0 then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
-    left = tonumber(ARGV[2])
-end
-return {count, left}
-"""
 
 
 class Counts(Protocol):
@@ -49,19 +32,6 @@ class Counts(Protocol):
         Raises:
             UnavailableError: what counts does not answer.
         """
-
-
-class RedisCounts:
-    """:class:`Counts` in Redis."""
-
-    def __init__(self, client: RedisClient, *, prefix: str, observer: Observer = NOBODY) -> None:
-        self._redis = RedisCommands(client, SessionStoreUnavailableError, observer)
-        self._prefix = prefix
-
-    async def add(self, name: str, amount: int, seconds: int) -> tuple[int, float]:
-        key = f"{self._prefix}count:{hash_of(name)}"
-        count, left = await self._redis.run("EVAL", _ADD, 1, key, amount, seconds * 1000)
-        return int(count), int(left) / 1000
 
 
 class DatabaseCounts:

@@ -1,12 +1,15 @@
 """Passwords: Argon2id (RFC 9106) in threads of its own, so that the event loop never waits for it."""
 
 import asyncio
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from secrets import token_bytes
 from typing import Final, TypeVar
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import Argon2Error, InvalidHashError
+from argon2.low_level import ARGON2_VERSION
 
 from projkit.errors import FieldError, UnavailableError, ValidationFailedError
 
@@ -16,8 +19,18 @@ MINIMUM_LENGTH: Final = 8
 MAXIMUM_LENGTH: Final = 256
 # OWASP's first recommendation for Argon2id: 19 MiB, two passes, one lane; about 22 ms.
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
-# The hash of nobody's password: what is verified where there is no user, so that it takes as long.
-_NOBODY: Final = _HASHER.hash("nobody has this password")
+
+
+def _no_hash() -> str:
+    """In the form of a hash, of no password that anybody will find: verifying it takes as long as any other."""
+    salt, digest = (
+        b64encode(token_bytes(length)).decode().rstrip("=") for length in (_HASHER.salt_len, _HASHER.hash_len)
+    )
+    cost = f"m={_HASHER.memory_cost},t={_HASHER.time_cost},p={_HASHER.parallelism}"
+    return f"$argon2id$v={ARGON2_VERSION}${cost}${salt}${digest}"
+
+
+_NOBODY: Final = _no_hash()
 
 
 class Passwords:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from projkit.auth.authenticator import Authenticator, CountCredential
-from projkit.auth.counts import Counts, DatabaseCounts, RedisCounts
+from projkit.auth.counts import Counts, DatabaseCounts
 from projkit.auth.credentials import CookieNames, CredentialReader
 from projkit.auth.csrf import LABEL as CSRF_LABEL
 from projkit.auth.csrf import CountCheck, CsrfCheck, CsrfGuard
@@ -23,16 +23,17 @@ from projkit.auth.session_service import SESSION_LABEL, SessionService
 from projkit.auth.sessions.cached import CachedSessions
 from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.sessions.port import SessionStore
-from projkit.auth.sessions.redis import RedisSessions
 from projkit.auth.standing import StandingCheck
 from projkit.auth.tokens import TokenIssuer, TokenVerifier
 from projkit.auth.users import Users
 from projkit.clock import Clock
 from projkit.db.port import Database
 from projkit.db.tables import Tables
-from projkit.redis.connect import RedisClient
 from projkit.redis.observer import NOBODY, Observer
 from projkit.settings import Settings
+
+if TYPE_CHECKING:
+    from projkit.redis.connect import RedisClient
 
 _NO_CACHE: Final = 0.0
 
@@ -65,12 +66,14 @@ def session_store(
     settings: Settings,
     database: Database,
     tables: Tables,
-    redis: RedisClient | None,
+    redis: "RedisClient | None",
     observer: Observer = NOBODY,
 ) -> SessionStore:
     """Where sessions are kept: in Redis where there is one, unless SESSION_STORE says otherwise."""
     if redis is None or settings.session_store == "database":
         return DatabaseSessions(database, tables)
+    from projkit.auth.sessions.redis import RedisSessions  # noqa: PLC0415 - and redis-py, 8 MiB
+
     return RedisSessions(redis, prefix=settings.redis_prefix, observer=observer)
 
 
@@ -79,7 +82,7 @@ def build_auth(
     keys: KeyRing,
     database: Database,
     tables: Tables,
-    redis: RedisClient | None,
+    redis: "RedisClient | None",
     *,
     clock: Clock,
     count: CountCredential,
@@ -94,7 +97,9 @@ def build_auth(
     names = cookie_names(settings)
     store = session_store(settings, database, tables, redis, redis_observer)
     counts: Counts
-    if isinstance(store, RedisSessions) and redis is not None:
+    if redis is not None and not isinstance(store, DatabaseSessions):
+        from projkit.auth.redis_counts import RedisCounts  # noqa: PLC0415 - and redis-py, 8 MiB
+
         # A look-up costs a round trip, and what another worker revokes is refused here within the second.
         cache_seconds = settings.session_cache_seconds
         if cache_seconds:

@@ -17,12 +17,14 @@ from projkit.auth.keys import load_keys
 from projkit.auth.keys_file import keys_path
 from projkit.auth.passwords import Passwords
 from projkit.auth.users import Users
-from projkit.cli.console import app, out
+from projkit.cli.colours import out
+from projkit.cli.console import app
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_USER
 from projkit.cli.otel import read_export
 from projkit.cli.otel.variables import origin_of
 from projkit.clock import utc_now
 from projkit.db import migrate as migrations
+from projkit.db import revisions
 from projkit.db.connect import open_database, require_schema
 from projkit.db.port import Database
 from projkit.db.statement import Statement
@@ -88,7 +90,7 @@ async def _findings() -> list[Finding]:
         return [*found, Finding("database", ok=False, detail=f"{settings.dialect}: {reason}; {mend}")]
     found.append(Finding("database", ok=True, detail=f"{settings.dialect} answers"))
     try:
-        migrations.require(revision)
+        revisions.require(revision)
         found.append(Finding("migrations", ok=True, detail=f"at revision {revision}"))
     except ConfigurationError as error:
         return [*found, Finding("migrations", ok=False, detail=error.detail)]

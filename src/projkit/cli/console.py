@@ -1,15 +1,11 @@
-"""What all commands share: the typer app, the consoles, durations."""
+"""What all commands share: the typer app, plain lines, settings, durations."""
 
 import os
 import re
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
 from projkit.identity import KNOWN_SCOPES
 from projkit.settings import Settings, unknown_variables
@@ -20,8 +16,6 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out: Final = Console()
-err: Final = Console(stderr=True)
 
 _DURATION: Final = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _LONGEST: Final = timedelta(days=36_500)
@@ -30,28 +24,22 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 def failed(message: str) -> None:
     """Says on standard error what went wrong."""
+    from projkit.cli.colours import err
+
     err.print("[red]failed:[/red]", end=" ")
     err.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
     """Says on standard error what was done."""
-    err.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-def print_table(names: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
-    """Prints a table whole, however narrow the terminal; what is in the cells is shown and never obeyed."""
-    table = Table(*(Column(name, overflow="fold") for name in names), box=None)
-    for row in rows:
-        table.add_row(*(escape(_printable(cell or "")) for cell in row))
-    out.print(table, highlight=False)
+    typer.echo(message, err=True)
 
 
 def load_settings() -> Settings:
     """The settings, with a warning for each variable that none of them reads."""
     for name, nearest in unknown_variables(os.environ, Settings.model_fields):
         hint = f"; did you mean {nearest}?" if nearest else ""
-        err.print(f"warning: {name} is not a setting of projkit{hint}", markup=False, soft_wrap=True)
+        say(f"warning: {name} is not a setting of projkit{hint}")
     return Settings()
 
 
@@ -73,12 +61,6 @@ def require_tenant(settings: Settings, tenant: str) -> None:
 def rfc3339(moment: datetime | None) -> str | None:
     """A time as the API writes it, to the second."""
     return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _printable(text: str) -> str:
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
 
 
 def duration(text: str) -> timedelta:

@@ -3,12 +3,12 @@
 import asyncio
 from typing import Annotated
 
-import sqlalchemy as sa
 import typer
 
-from projkit.cli.console import app, err, load_settings
+from projkit.cli.console import app, load_settings, say
 from projkit.db import migrate as migrations
 from projkit.db.connect import require_schema
+from projkit.db.errors import FAILURES
 from projkit.errors import ConfigurationError
 
 
@@ -21,7 +21,7 @@ def migrate(
     try:
         if check:
             asyncio.run(require_schema(settings, serving=False))
-            err.print("the schema is up to date")
+            say("the schema is up to date")
             return
         revision = asyncio.run(
             migrations.upgrade(
@@ -30,8 +30,8 @@ def migrate(
                 row_level_security=settings.row_level_security,
             )
         )
-    except (OSError, sa.exc.SQLAlchemyError, TimeoutError) as error:
+    except FAILURES as error:
         reason = getattr(error, "orig", None) or error
         raise ConfigurationError(f"PROJKIT_DATABASE_URL: {reason}; is the database running?") from error
     walled = ", with row-level security" if settings.row_level_security else ""
-    err.print(f"the schema is at revision {revision}{walled}")
+    say(f"the schema is at revision {revision}{walled}")

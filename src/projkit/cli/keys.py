@@ -9,7 +9,8 @@ import typer
 
 from projkit.auth import rotation
 from projkit.auth.keys_file import keys_path, make_development_keys, new_key, write_keys_file
-from projkit.cli.console import app, duration, load_settings, print_table, rfc3339, say
+from projkit.cli.colours import print_table
+from projkit.cli.console import app, duration, load_settings, rfc3339, say
 from projkit.clock import utc_now
 from projkit.errors import ConfigurationError
 from projkit.settings import Settings

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final
 import sqlalchemy as sa
 import typer
 
-from projkit.cli.console import app, duration, err, load_settings, say
+from projkit.cli.colours import err
+from projkit.cli.console import app, duration, load_settings, say
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.port import Database, Transaction

@@ -14,11 +14,10 @@ from typing import Annotated, Final
 
 import typer
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenIssuer
-from projkit.cli.console import app, err, load_settings
+from projkit.cli.console import app, load_settings, say
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_SUBJECT, DEMO_USER, add_demo_projects, add_demo_user
 from projkit.cli.logs import configure_logging
 from projkit.cli.otel import read_export
@@ -70,6 +69,8 @@ def serve(
     listener = _listen(config, host, port)
     _greet(settings, host, listener.getsockname()[1], demo_user=demo_user)
     if workers > 1:
+        from uvicorn.supervisors import Multiprocess  # brings along what watches files
+
         with _shared_metrics(settings):
             Multiprocess(config, sockets=[listener]).run()
         return
@@ -156,22 +157,20 @@ def _listen(config: uvicorn.Config, host: str, port: int) -> socket.socket:
 def _greet(settings: Settings, host: str, port: int, *, demo_user: bool) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     api = address + settings.api_prefix
-    err.print(f"projkit serves {settings.dialect} at {api}", highlight=False)
-    err.print(f"  API docs     {api}/docs", highlight=False)
-    err.print(f"  Status page  {api}/monitoring", highlight=False)
-    err.print(f"  liveness     {api}/health/live", highlight=False)
+    say(f"projkit serves {settings.dialect} at {api}")
+    say(f"  API docs     {api}/docs")
+    say(f"  Status page  {api}/monitoring")
+    say(f"  liveness     {api}/health/live")
     if (export := read_export(os.environ, settings.trace_ratio)) is not None:
-        err.print(f"  Telemetry    {export}", highlight=False)
+        say(f"  Telemetry    {export}")
     if settings.env == "development" and host not in _LOOPBACK:
-        err.print("warning: in development others should not reach this server; set PROJKIT_ENV=production")
+        say("warning: in development others should not reach this server; set PROJKIT_ENV=production")
     if settings.env != "development" or settings.tenant_claim:
         return
     token = TokenIssuer(load_keys(settings), settings).issue(DEMO_SUBJECT, DEFAULT_SCOPES, seconds=86_400)
-    err.print("Try it (the token is good for a day):")
-    # Plain print: the line is to be pasted, so nothing may wrap or colour it.
-    err.file.write(f"  curl -H 'Authorization: Bearer {token}' {api}/projects\n")
+    say("Try it (the token is good for a day):")
+    say(f"  curl -H 'Authorization: Bearer {token}' {api}/projects")
     if demo_user:
-        err.print(f"Log in as {DEMO_USER} with the password {DEMO_PASSWORD}:", highlight=False)
+        say(f"Log in as {DEMO_USER} with the password {DEMO_PASSWORD}:")
         body = json.dumps({"username": DEMO_USER, "password": DEMO_PASSWORD})
-        err.file.write(f"  curl -H 'Content-Type: application/json' -d '{body}' {api}/auth/login\n")
-    err.file.flush()
+        say(f"  curl -H 'Content-Type: application/json' -d '{body}' {api}/auth/login")

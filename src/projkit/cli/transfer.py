@@ -16,7 +16,8 @@ import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from projkit.cli.console import app, err, failed, load_settings, require_tenant
+from projkit.cli.colours import err
+from projkit.cli.console import app, failed, load_settings, require_tenant
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables

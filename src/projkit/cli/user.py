@@ -16,7 +16,8 @@ from projkit.auth.schemas import Username
 from projkit.auth.sessions.port import SessionStore
 from projkit.auth.users import User, Users
 from projkit.auth.wiring import session_store
-from projkit.cli.console import app, load_settings, print_table, read_scopes, require_tenant, rfc3339, say
+from projkit.cli.colours import print_table
+from projkit.cli.console import app, load_settings, read_scopes, require_tenant, rfc3339, say
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables

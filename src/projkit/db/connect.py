@@ -1,27 +1,29 @@
 """Opening the database that the settings or the host name, with the schema that is needed."""
 
-from typing import Final
+import sqlite3
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import asyncpg
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from projkit.db import migrate, row_security
-from projkit.db.engine import EngineDatabase, create_engine
+from projkit.db import revisions, row_security
+from projkit.db.errors import FAILURES
 from projkit.db.observer import NOBODY, Observer
 from projkit.db.port import Database
 from projkit.db.postgresql import PostgresqlDatabase
+from projkit.db.questions import EngineQuestions, Questions, questions_for
 from projkit.db.sqlite import SqliteDatabase
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseUnavailableError
 from projkit.settings import Settings
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
 _HINT: Final = "look closer with: projkit check"
 
 
 async def open_database(
-    settings: Settings, tables: Tables, engine: AsyncEngine | None = None, observer: Observer = NOBODY
+    settings: Settings, tables: Tables, engine: "AsyncEngine | None" = None, observer: Observer = NOBODY
 ) -> Database:
     """The database, checked to have the schema of this version.
 
@@ -34,16 +36,10 @@ async def open_database(
     """
     try:
         if engine is None and settings.embedded:
-            await migrate.upgrade(settings.database_url, table_prefix=settings.table_prefix)
+            await _migrate_embedded(settings)
         else:
             await require_schema(settings, engine)
-    except (
-        OSError,
-        TimeoutError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        sa.exc.SQLAlchemyError,
-    ) as error:
+    except FAILURES as error:
         reason = getattr(error, "orig", None) or error
         where = f"PROJKIT_DATABASE_URL: the database {_shown(settings)}"
         if engine is not None:
@@ -52,27 +48,21 @@ async def open_database(
             f"{where} does not answer ({type(reason).__name__}: {reason}); {_HINT}"
         ) from error
     seconds = settings.database_statement_seconds
-    if engine is not None:
+    if engine is not None or settings.database_mode == "transactional":
+        # SQLAlchemy's engines bring its ORM with them, some 8 MiB that a kit on a driver does without.
+        from projkit.db.engine import EngineDatabase, create_engine  # noqa: PLC0415
+
         return EngineDatabase(
-            engine,
+            engine
+            or create_engine(
+                settings.database_url,
+                pool_size=settings.database_pool_size,
+                connect_seconds=settings.database_connect_seconds,
+                pool_wait_seconds=settings.database_pool_wait_seconds,
+            ),
             tables.metadata,
             statement_seconds=seconds,
-            owned=False,
-            row_level_security=settings.row_level_security,
-            observer=observer,
-        )
-    if settings.database_mode == "transactional":
-        own = create_engine(
-            settings.database_url,
-            pool_size=settings.database_pool_size,
-            connect_seconds=settings.database_connect_seconds,
-            pool_wait_seconds=settings.database_pool_wait_seconds,
-        )
-        return EngineDatabase(
-            own,
-            tables.metadata,
-            statement_seconds=seconds,
-            owned=True,
+            owned=engine is None,
             row_level_security=settings.row_level_security,
             observer=observer,
         )
@@ -97,7 +87,7 @@ async def open_database(
 
 
 async def require_schema(
-    settings: Settings, engine: AsyncEngine | None = None, *, serving: bool = True
+    settings: Settings, engine: "AsyncEngine | None" = None, *, serving: bool = True
 ) -> None:
     """Holds the schema and its row-level security against what is needed; ``serving`` the role as well.
 
@@ -106,16 +96,30 @@ async def require_schema(
         ConfigurationError: row-level security is asked for and would not hold, or holds and is not asked for.
     """
     if engine is None:
-        async with migrate.single_use(settings.database_url, settings.database_connect_seconds) as own:
-            await require_schema(settings, own, serving=serving)
-        return
-    migrate.require(await migrate.current_of(engine, table_prefix=settings.table_prefix))
-    async with engine.connect() as connection:
-        await row_security.require_policies(
-            connection, settings.table_prefix, wanted=settings.row_level_security
-        )
-        if serving and settings.row_level_security:
-            await row_security.require_obedience(connection)
+        async with questions_for(settings) as questions:
+            await _hold(settings, questions, serving=serving)
+    else:
+        async with engine.connect() as connection:
+            await _hold(settings, EngineQuestions(connection), serving=serving)
+
+
+async def _hold(settings: Settings, questions: Questions, *, serving: bool) -> None:
+    revisions.require(await revisions.current(questions, settings.table_prefix))
+    await row_security.require_policies(questions, settings.table_prefix, wanted=settings.row_level_security)
+    if serving and settings.row_level_security:
+        await row_security.require_obedience(questions)
+
+
+async def _migrate_embedded(settings: Settings) -> None:
+    """Alembic, with what it imports some 10 MiB, only where there is something to do."""
+    if settings.sqlite_path.is_file():
+        with suppress(sqlite3.Error):  # whatever is wrong, migrating says it better
+            async with questions_for(settings) as questions:
+                if await revisions.current(questions, settings.table_prefix) == revisions.head():
+                    return
+    from projkit.db import migrate  # noqa: PLC0415
+
+    await migrate.upgrade(settings.database_url, table_prefix=settings.table_prefix)
 
 
 def _shown(settings: Settings) -> str:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
+from projkit.db.dsn import asyncpg_dsn
 from projkit.db.errors import is_retriable, translate_engine, unavailable
 from projkit.db.observer import NOBODY, Observer
 from projkit.db.port import Queries, T, Transaction, observed, rows_in
@@ -153,11 +154,6 @@ def create_single_use_engine(url: str, *, connect_seconds: float) -> AsyncEngine
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(path.parent))
     return create_async_engine(url, poolclass=NullPool, connect_args={"timeout": connect_seconds})
-
-
-def asyncpg_dsn(url: str) -> str:
-    """The URL as asyncpg reads it by itself, with ``sslmode`` and all else that libpq knows."""
-    return url.replace("postgresql+asyncpg://", "postgresql://", 1)
 
 
 class _EngineTransaction:

@@ -31,6 +31,17 @@ _UNAVAILABLE: Final = (
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
+# What asking may raise where the database, or the way to it, is at fault.
+FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    sqlite3.Error,
+    sa.exc.SQLAlchemyError,
+)
+
 
 def unavailable(error: BaseException) -> DatabaseUnavailableError:
     """A bounded, retriable failure; what the driver said goes to the log and never to the client."""

@@ -1,18 +1,20 @@
 """The engine that a host hands in, in whatever form it has one."""
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
-
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from projkit.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+
 GivenEngine: TypeAlias = (
-    AsyncEngine | async_sessionmaker[Any] | Callable[[], AsyncEngine | async_sessionmaker[Any]]
+    "AsyncEngine | async_sessionmaker[Any] | Callable[[], AsyncEngine | async_sessionmaker[Any]]"
 )
 
 
-def resolve_engine(engine: GivenEngine | None) -> AsyncEngine | None:
+def resolve_engine(engine: "GivenEngine | None") -> "AsyncEngine | None":
     """The engine itself.
 
     Raises:
@@ -20,6 +22,9 @@ def resolve_engine(engine: GivenEngine | None) -> AsyncEngine | None:
     """
     if engine is None:
         return None
+    # A host that has an engine has this; a kit that runs on a driver does without the ORM that comes with it.
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker  # noqa: PLC0415
+
     given: object = engine
     if callable(given) and not isinstance(given, async_sessionmaker):
         given = given()

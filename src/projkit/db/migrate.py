@@ -6,27 +6,19 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from projkit.db import row_security
+from projkit.db import revisions, row_security
 from projkit.db.engine import create_single_use_engine
-from projkit.errors import SchemaOutOfDateError
+from projkit.db.questions import EngineQuestions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
 # Any number will do, so long as every version of projkit uses the same one.
 _ADVISORY_LOCK: Final = 0x70726F6A6B6974
 CONNECT_SECONDS: Final = 10.0
-
-
-def head() -> str:
-    """The revision that this version of projkit needs."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None  # noqa: S101  # the package ships its migrations
-    return revision
 
 
 async def upgrade(
@@ -44,55 +36,25 @@ async def upgrade(
         postgresql = connection.dialect.name == "postgresql"
         if postgresql:
             await connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-        found = await connection.run_sync(_current, table_prefix)
-        if found is not None and found not in _known_revisions():
-            require(found)
-        if postgresql and found not in (None, head()):
+        questions = EngineQuestions(connection)
+        found = await revisions.current(questions, table_prefix)
+        if found is not None and found not in revisions.known():
+            revisions.require(found)
+        if postgresql and found not in (None, revisions.head()):
             # A revision changes the rows of all owners; until the end of the transaction nobody else sees them.
             await row_security.apply(connection, table_prefix, wanted=False)
         await connection.run_sync(_upgrade, table_prefix, revision)
-        if postgresql and revision in ("head", head()):
+        if postgresql and revision in ("head", revisions.head()):
             await row_security.apply(connection, table_prefix, wanted=row_level_security)
-        return await connection.run_sync(_current, table_prefix) or ""
+        return await revisions.current(questions, table_prefix) or ""
 
 
 async def current(
     url: str, *, table_prefix: str = "projkit_", connect_seconds: float = CONNECT_SECONDS
 ) -> str | None:
     """The revision of the schema at ``url``; None where there is none yet."""
-    async with single_use(url, connect_seconds) as engine:
-        return await current_of(engine, table_prefix=table_prefix)
-
-
-async def current_of(engine: AsyncEngine, *, table_prefix: str) -> str | None:
-    """As :func:`current`, through an engine that is there already."""
-    async with engine.connect() as connection:
-        return await connection.run_sync(_current, table_prefix)
-
-
-def require(found: str | None) -> None:
-    """Holds a schema's revision against the one that is needed.
-
-    Raises:
-        SchemaOutOfDateError: it is another one; the message names the command that mends it.
-    """
-    wanted = head()
-    if found == wanted:
-        return
-    if found is not None and found not in _known_revisions():
-        raise SchemaOutOfDateError(
-            f"PROJKIT_DATABASE_URL: the database's schema is at revision {found}, which this version of projkit "
-            "does not know; it was migrated by a newer one, so upgrade with: pip install --upgrade projkit"
-        )
-    state = f"is at revision {found}" if found else "has no tables of projkit"
-    raise SchemaOutOfDateError(
-        f"PROJKIT_DATABASE_URL: the database {state}, and revision {wanted} is needed; "
-        "bring it up to date with: projkit migrate"
-    )
-
-
-def _known_revisions() -> set[str]:
-    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    async with single_use(url, connect_seconds) as engine, engine.connect() as connection:
+        return await revisions.current(EngineQuestions(connection), table_prefix)
 
 
 def _config() -> Config:
@@ -106,11 +68,6 @@ def _upgrade(connection: sa.Connection, table_prefix: str, revision: str) -> Non
     config = _config()
     config.attributes.update(connection=connection, table_prefix=table_prefix)
     command.upgrade(config, revision)
-
-
-def _current(connection: sa.Connection, table_prefix: str) -> str | None:
-    context = MigrationContext.configure(connection, opts={"version_table": f"{table_prefix}alembic_version"})
-    return context.get_current_revision()
 
 
 @asynccontextmanager

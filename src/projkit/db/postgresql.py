@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn, Self
 import asyncpg
 import sqlalchemy as sa
 
-from projkit.db.engine import asyncpg_dsn
+from projkit.db.dsn import asyncpg_dsn
 from projkit.db.errors import RETRIABLE, translate_postgresql, unavailable
 from projkit.db.observer import NOBODY, Observer
 from projkit.db.pool import Connection, ConnectionPool
@@ -163,7 +163,9 @@ class PostgresqlDatabase:
         rows: int | None = None
         acquired = started
         try:
-            connection = await self.pool.acquire()
+            connection = self.pool.take()
+            if connection is None:
+                connection = await self.pool.acquire()
             acquired = perf_counter()
             self._observer.waited(acquired - started)
             try:

@@ -9,33 +9,23 @@ import socket
 import sqlite3
 from collections.abc import Awaitable
 from contextlib import closing, suppress
-from functools import cache
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
 import asyncpg
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import StaticPool
 
-from projkit.db import migrate
-from projkit.db.engine import asyncpg_dsn
+from projkit.db import revisions
+from projkit.db.dsn import asyncpg_dsn
+from projkit.db.errors import FAILURES
 from projkit.settings import Settings
 
-# What asking may raise where the database, or the way to it, is at fault.
-FAILURES: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    sqlite3.Error,
-    sa.exc.SQLAlchemyError,
-)
-_CLOSE_SECONDS: Final = 0.5
-_PING: Final = "SELECT 1"
-_EPOCH: Final = "SELECT extract(epoch FROM clock_timestamp())"
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+CLOSE_SECONDS: Final = 0.5
+PING: Final = "SELECT 1"
+EPOCH: Final = "SELECT extract(epoch FROM clock_timestamp())"
 
 
 class DatabaseProbe(Protocol):
@@ -59,13 +49,15 @@ class DatabaseProbe(Protocol):
         """Hangs up where the event loop is closed."""
 
 
-def open_probe(settings: Settings, engine: AsyncEngine | None, *, seconds: float) -> DatabaseProbe:
+def open_probe(settings: Settings, engine: "AsyncEngine | None", *, seconds: float) -> DatabaseProbe:
     """A probe of the database that the settings or the host name; connects when it is first asked.
 
     ``seconds`` bounds what PostgreSQL is given for an answer, beside the patience of whoever asks.
     """
     table = f"{settings.table_prefix}alembic_version"
     if engine is not None:
+        from projkit.db.engine_probe import EngineProbe  # noqa: PLC0415  # who has an engine has SQLAlchemy's
+
         return EngineProbe(engine, table)
     if settings.embedded:
         return SqliteProbe(settings.sqlite_path, table)
@@ -79,11 +71,7 @@ def require_revision(found: str | None) -> None:
     Raises:
         SchemaOutOfDateError: it is another one; the message names the command that mends it.
     """
-    if found != _head():
-        migrate.require(found)
-
-
-_head: Final = cache(migrate.head)
+    revisions.require(found)
 
 
 class PostgresqlProbe:
@@ -108,26 +96,26 @@ class PostgresqlProbe:
         self._turn = asyncio.Lock()
 
     async def ping(self) -> None:
-        await self._ask(_PING)
+        await self._ask(PING)
 
     async def revision(self) -> str | None:
         found: str | None = await self._ask(self._revision)
         return found
 
     async def now(self) -> float:
-        return float(await self._ask(_EPOCH))
+        return float(await self._ask(EPOCH))
 
     async def close(self) -> None:
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
-            await asyncio.wait({connecting}, timeout=_CLOSE_SECONDS)
+            await asyncio.wait({connecting}, timeout=CLOSE_SECONDS)
             if connecting.cancel() or connecting.cancelled() or connecting.exception() is not None:
                 return
             self._connection = connecting.result()
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(*FAILURES):
-                await connection.close(timeout=_CLOSE_SECONDS)
+                await connection.close(timeout=CLOSE_SECONDS)
 
     def abandon(self) -> None:
         transport = getattr(self._connection, "_transport", None)
@@ -200,46 +188,6 @@ class SqliteProbe:
     def _ask(self, sql: str) -> Any:
         with closing(sqlite3.connect(self._uri, uri=True, timeout=0.5)) as connection:
             return connection.execute(sql).fetchone()[0]
-
-
-class EngineProbe:
-    """A connection made as the host's engine makes its own, in a pool of the probe's own."""
-
-    def __init__(self, engine: AsyncEngine, table: str) -> None:
-        self.dialect = engine.dialect.name
-        own = engine.sync_engine
-        # A StaticPool's single connection may be all there is of the database: in memory.
-        self._own = not isinstance(own.pool, StaticPool)
-        if self._own:
-            own = sa.Engine(own.pool.recreate(), own.dialect, own.url)
-        self._engine = AsyncEngine(own)
-        self._revision = f"SELECT max(version_num) FROM {table}"  # noqa: S608  # the prefix is checked by the settings
-        self._turn = asyncio.Lock()
-
-    async def ping(self) -> None:
-        await self._ask(_PING)
-
-    async def revision(self) -> str | None:
-        found: str | None = await self._ask(self._revision)
-        return found
-
-    async def now(self) -> float:
-        return float(
-            await self._ask(_EPOCH if self.dialect == "postgresql" else "SELECT strftime('%s', 'now')")
-        )
-
-    async def close(self) -> None:
-        if self._own:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._engine.dispose()
-
-    def abandon(self) -> None:
-        if self._own:
-            self._engine.sync_engine.dispose(close=False)
-
-    async def _ask(self, sql: str) -> Any:
-        async with self._turn, self._engine.connect() as connection:
-            return (await connection.exec_driver_sql(sql)).scalar()
 
 
 def _retrieve(task: "asyncio.Task[Any]") -> None:

@@ -15,13 +15,14 @@ setting can be turned on and off at any time.
 
 import hashlib
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from projkit.db.questions import EngineQuestions, Questions
 from projkit.db.scoped import OWNER_SETTING, PURGE_SETTING, TENANT_SETTING
 from projkit.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 _SETTING: Final = "PROJKIT_ROW_LEVEL_SECURITY"
 _DOCUMENT: Final = "docs/row-level-security.md"
@@ -36,16 +37,14 @@ _TABLES: Final = (
 _SCOPE: Final = "(SELECT substr(NULLIF(current_setting('{}', true), ''), 2))"
 _OWNED: Final = f"tenant_id = {_SCOPE.format(TENANT_SETTING)} AND owner_id = {_SCOPE.format(OWNER_SETTING)}"
 _PURGING: Final = f"(SELECT current_setting('{PURGE_SETTING}', true)) = 'on'"
-_STATE: Final = sa.text(
-    "SELECT c.relrowsecurity AND c.relforcerowsecurity AS forced, p.oid IS NOT NULL AS present, "
-    "obj_description(p.oid, 'pg_policy') AS digest "
-    "FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid AND p.polname = :policy "
-    "WHERE c.oid = to_regclass(:table)"
+_STATE: Final = (  # the prefix of the table is checked by the settings
+    "SELECT c.relrowsecurity AND c.relforcerowsecurity, p.oid IS NOT NULL, obj_description(p.oid, 'pg_policy') "
+    "FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid AND p.polname = '{}' "
+    "WHERE c.oid = to_regclass('{}')"
 )
-_BYPASSES: Final = sa.text(
-    "SELECT rolname FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)"
-)
-_PROBE: Final = "projkit.probe"
+_BYPASSES: Final = "SELECT rolname FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)"
+_SET_PROBE: Final = "SELECT set_config('projkit.probe', 'here', true)"
+_READ_PROBE: Final = "SELECT current_setting('projkit.probe', true)"
 
 
 class _State(Enum):
@@ -55,9 +54,9 @@ class _State(Enum):
     OTHER = auto()  # half of it, or another version's
 
 
-async def apply(connection: AsyncConnection, table_prefix: str, *, wanted: bool) -> None:
+async def apply(connection: "AsyncConnection", table_prefix: str, *, wanted: bool) -> None:
     """Puts the policies up, or takes them down, in the connection's transaction; what is as wanted is left alone."""
-    states = await _states(connection, table_prefix)
+    states = await _states(EngineQuestions(connection), table_prefix)
     present = [name for name, _ in _TABLES if states[name] is not _State.NO_TABLE]
     if all(states[name] is _goal(wanted) for name in present):
         return
@@ -79,21 +78,21 @@ async def apply(connection: AsyncConnection, table_prefix: str, *, wanted: bool)
         )
 
 
-async def require_policies(connection: AsyncConnection, table_prefix: str, *, wanted: bool) -> None:
+async def require_policies(questions: Questions, table_prefix: str, *, wanted: bool) -> None:
     """Holds what the database has against what the setting says.
 
     Raises:
         ConfigurationError: the setting is on, and the policies are not there or are of another version; or it is off,
             and they are there.
     """
-    if connection.dialect.name != "postgresql":
+    if questions.dialect != "postgresql":
         if wanted:
             raise ConfigurationError(
-                f"{_SETTING} needs PostgreSQL, and the engine that was handed in is for {connection.dialect.name}; "
+                f"{_SETTING} needs PostgreSQL, and the engine that was handed in is for {questions.dialect}; "
                 "unset it"
             )
         return
-    states = await _states(connection, table_prefix)
+    states = await _states(questions, table_prefix)
     if all(state is _goal(wanted) for state in states.values()):
         return
     if wanted:
@@ -107,38 +106,41 @@ async def require_policies(connection: AsyncConnection, table_prefix: str, *, wa
     )
 
 
-async def require_obedience(connection: AsyncConnection) -> None:
+async def require_obedience(questions: Questions) -> None:
     """Holds the role against the policies, and the connection against what they need: a transaction.
 
     Raises:
         ConfigurationError: no policy holds for the role, or settings do not outlive their statement.
     """
-    role = await connection.scalar(_BYPASSES)
+    role = await questions.first(_BYPASSES)
     if role is not None:
         raise ConfigurationError(
-            f"{_SETTING} is on, and the role {role} in PROJKIT_DATABASE_URL bypasses it, as superusers do; "
+            f"{_SETTING} is on, and the role {role[0]} in PROJKIT_DATABASE_URL bypasses it, as superusers do; "
             f"connect as a role without it, made with: CREATE ROLE projkit LOGIN NOSUPERUSER NOBYPASSRLS "
             f"(see {_DOCUMENT})"
         )
-    await connection.execute(sa.text("SELECT set_config(:name, 'here', true)"), {"name": _PROBE})
-    if await connection.scalar(sa.text("SELECT current_setting(:name, true)"), {"name": _PROBE}) != "here":
+    await questions.first(_SET_PROBE)
+    probe = await questions.first(_READ_PROBE)
+    if probe is None or probe[0] != "here":
         raise ConfigurationError(
             f"{_SETTING} needs transactions, and the engine that was handed in commits each statement by itself; "
             "make it without isolation_level=AUTOCOMMIT"
         )
 
 
-async def _states(connection: AsyncConnection, table_prefix: str) -> dict[str, _State]:
+async def _states(questions: Questions, table_prefix: str) -> dict[str, _State]:
     found = {}
     for name, purgeable in _TABLES:
         table = f"{table_prefix}{name}"
-        row = (await connection.execute(_STATE, {"policy": _POLICY, "table": table})).first()
+        row = await questions.first(_STATE.format(_POLICY, table))
         if row is None:
             found[name] = _State.NO_TABLE
-        elif not row.present:
+            continue
+        forced, present, digest = row
+        if not present:
             found[name] = _State.DOWN
         else:
-            whole = row.forced and row.digest == _digest(table, purgeable)
+            whole = forced and digest == _digest(table, purgeable)
             found[name] = _State.UP if whole else _State.OTHER
     return found
 

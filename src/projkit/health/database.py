@@ -6,7 +6,8 @@ from functools import partial
 from time import perf_counter, time
 from typing import Any, Final
 
-from projkit.db.probe import FAILURES, DatabaseProbe, require_revision
+from projkit.db.errors import FAILURES
+from projkit.db.probe import DatabaseProbe, require_revision
 from projkit.health.checks import CheckFailedError, HealthCheck
 
 TIMEOUT_SECONDS: Final = 1.0

@@ -3,10 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
-
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projkit.clock import utc_now
 from projkit.db.probe import open_probe
@@ -20,11 +18,14 @@ from projkit.health import database
 from projkit.health.celery import CeleryApp, celery_check
 from projkit.health.checks import HealthCheck, Observation, shortened
 from projkit.health.observer import NOBODY, Observer
-from projkit.health.redis import RedisProbe, redis_check
 from projkit.health.refresher import Refresher, Resource, View
 from projkit.health.system import SystemSampler, disk_check, loop_check
-from projkit.redis.connect import RedisClient, open_redis
 from projkit.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from projkit.redis.connect import RedisClient
 
 # Names that a host cannot take, whether or not they are in use.
 BUILT_IN: Final = ("database", "migrations", "clock", "redis", "celery", "disk", "event_loop")
@@ -77,7 +78,7 @@ class Health:
         for refresher in list(self._refreshers):
             refresher.add(check)
 
-    def prepare(self, engine: AsyncEngine | None, redis: RedisClient | None) -> "Plan":
+    def prepare(self, engine: "AsyncEngine | None", redis: "RedisClient | None") -> "Plan":
         """What a refresher on the running event loop is to do; opens nothing yet.
 
         ``engine`` and ``redis`` are the host's own, where it has handed them in.
@@ -89,6 +90,10 @@ class Health:
         probe = open_probe(settings, engine, seconds=database.TIMEOUT_SECONDS)
         checks, resources = database.database_checks(probe), list[Resource]([probe])
         if redis is not None or settings.redis_url is not None:
+            # A kit without Redis does without its client, 8 MiB.
+            from projkit.health.redis import RedisProbe, redis_check  # noqa: PLC0415
+            from projkit.redis.connect import open_redis  # noqa: PLC0415
+
             holds_sessions = settings.session_store != "database"
             url = "" if settings.redis_url is None else settings.redis_url.get_secret_value()
             asked = RedisProbe(

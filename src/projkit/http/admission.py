@@ -107,18 +107,18 @@ class Gate:
         """How many are in line."""
         return len(self._line)
 
-    async def enter(self, request: Request) -> None:
-        """Takes a place, at once or when it is the request's turn.
+    def enter(self, request: Request) -> Awaitable[None] | None:
+        """Takes a place, or gives what is to be awaited until it is the request's turn.
 
-        Raises:
+        Raises, when awaited:
             OverloadedError: there is none, and will be none in time.
             ClientDisconnectedError: the client went away while it waited.
         """
         if self.free > 0:
             self.free -= 1
-        else:
-            await self._wait(request)
-        request.gate = self
+            request.gate = self
+            return None
+        return self._wait(request)
 
     def leave(self, request: Request) -> None:
         """Gives the request's place back, or to whoever is next."""
@@ -143,8 +143,8 @@ class Gate:
         finally:
             self._reading.pop(request, None)
         request.watch = None
-        if request.gate is None:
-            await self.enter(request)
+        if request.gate is None and (turn := self.enter(request)) is not None:
+            await turn
         return content
 
     async def _wait(self, request: Request) -> None:
@@ -168,6 +168,7 @@ class Gate:
             if request.watch is not None:
                 request.watch.close()
             raise
+        request.gate = self
         if request.watch is not None:
             request.watch.rest()
 

@@ -117,9 +117,13 @@ class _Generator(GenerateJsonSchema):
 
 
 def document(
-    endpoints: Iterable[Endpoint], *, version: str, prefix: str = "", server: str = ""
+    endpoints: Iterable[Endpoint], *, version: str, cookie: str, prefix: str = "", server: str = ""
 ) -> dict[str, Any]:
-    """The document; ``prefix`` is put before every path, ``server`` names what stands before all of them."""
+    """The document.
+
+    ``prefix`` is put before every path, ``server`` names what stands before all of them, and ``cookie`` is the one
+    that holds the access token.
+    """
     shown = [endpoint for endpoint in endpoints if endpoint.documented]
     refs, definitions = _schemas(shown)
     paths: dict[str, Any] = {}
@@ -157,7 +161,7 @@ def document(
                 "cookie": {
                     "type": "apiKey",
                     "in": "cookie",
-                    "name": "auth_token",
+                    "name": cookie,
                     "description": "Set by logging in; unsafe methods also need the CSRF header.",
                 },
             },

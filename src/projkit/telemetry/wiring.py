@@ -1,11 +1,10 @@
 """Puts a kit's telemetry together: what counts, what traces, and how both are read."""
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from typing import TYPE_CHECKING
 
 from projkit.http.client import ClientAddresses
 from projkit.http.host_timing import HostTimingMiddleware, RouteOf
 from projkit.http.request import ASGIApp
-from projkit.redis.connect import RedisClient
 from projkit.settings import Settings
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry
@@ -17,6 +16,11 @@ from projkit.telemetry.otel.tracing import GivenTracerProvider, RequestTracing
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.routes import MetricsApp
 from projkit.telemetry.snapshot import Facts
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from projkit.redis.connect import RedisClient
 
 
 class Telemetry:
@@ -49,7 +53,7 @@ class Telemetry:
         self._addresses = addresses
 
     def open(
-        self, engine: AsyncEngine | None, redis: RedisClient | None, dialect: str, *, calls_host: bool
+        self, engine: "AsyncEngine | None", redis: "RedisClient | None", dialect: str, *, calls_host: bool
     ) -> None:
         """Says what the kit is about to ask: a host's ``engine`` or its own, and whose functions."""
         dependencies = dependencies_of(self._settings, engine, redis)

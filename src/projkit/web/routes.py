@@ -12,12 +12,12 @@ from projkit.http.response import JSON_TYPE, Response
 from projkit.http.routing import Answer, Endpoint
 
 
-def endpoints(prefix: str, api: Sequence[Endpoint], version: str) -> list[Endpoint]:
+def endpoints(prefix: str, api: Sequence[Endpoint], version: str, cookie: str) -> list[Endpoint]:
     """``/openapi.json`` for the endpoints of the API."""
 
     @lru_cache(maxsize=16)
     def encoded(server: str) -> bytes:
-        return orjson.dumps(document(api, version=version, server=server))
+        return orjson.dumps(document(api, version=version, cookie=cookie, server=server))
 
     async def openapi(request: Request) -> Response:
         return Response(200, encoded(quote(request.root_path)), (JSON_TYPE, (b"cache-control", b"no-cache")))

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import logging
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote_plus
@@ -13,6 +12,7 @@ from authlib.integrations.base_client import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 from authlib.oauth2.client import OAuth2Client
 
+from projkit.auth.oidc.error_code import error_code
 from projkit.auth.oidc.fetch import Fetcher
 from projkit.auth.oidc.provider import Metadata
 from projkit.auth.oidc.ticket import Ticket
@@ -21,8 +21,6 @@ from projkit.http import strict_json
 from projkit.settings import OidcProvider
 
 logger: Final = logging.getLogger("projkit")
-
-_ERROR_CODE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,64}")  # RFC 6749 §4.1.2.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +114,6 @@ class CodeFlow:
         methods = metadata.auth_methods
         posts = "client_secret_post" in methods and "client_secret_basic" not in methods
         return "client_secret_post" if posts else "client_secret_basic"
-
-
-def error_code(value: object) -> str:
-    """An OAuth error code as it may be logged."""
-    return value if isinstance(value, str) and _ERROR_CODE.fullmatch(value) else "(no error code)"
 
 
 def _basic(client: Any, _method: str, uri: str, headers: Any, body: bytes) -> tuple[str, Any, bytes]:

@@ -4,11 +4,11 @@ import hmac
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from projkit.auth.limits import LoginLimits
-from projkit.auth.oidc.exchange import CodeFlow, error_code
+from projkit.auth.oidc.error_code import error_code
 from projkit.auth.oidc.idtoken import Expected, IdTokens
 from projkit.auth.oidc.provider import Metadata, Provider
 from projkit.auth.oidc.ticket import Ticket, Tickets
@@ -21,6 +21,9 @@ from projkit.clock import Clock
 from projkit.errors import InvalidCredentialsError, InvalidTokenError, LoginFailedError, NotFoundError
 from projkit.settings import OidcProvider
 
+if TYPE_CHECKING:
+    from projkit.auth.oidc.exchange import CodeFlow
+
 logger: Final = logging.getLogger("projkit")
 
 _METHOD: Final = "oidc"
@@ -32,7 +35,7 @@ class Arranged:
 
     config: OidcProvider
     provider: Provider
-    flow: CodeFlow
+    flow: "CodeFlow"
     id_tokens: IdTokens
 
 

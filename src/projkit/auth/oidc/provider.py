@@ -4,14 +4,16 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from projkit.auth.jws import PROVIDER_ALGORITHMS, Unverified
-from projkit.auth.oidc.fetch import Fetcher
 from projkit.auth.oidc.jwks import ProviderKey, ProviderKeys, read_keys
 from projkit.auth.oidc.remembered import Remembered
 from projkit.errors import InvalidTokenError, ProviderUnavailableError
+
+if TYPE_CHECKING:
+    from projkit.auth.oidc.fetch import Fetcher
 
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 METADATA_SECONDS: Final = 3600.0
@@ -36,7 +38,7 @@ class Provider:
     """An issuer, as it describes itself now; ``keys`` are another object only where they have changed."""
 
     def __init__(
-        self, issuer: str, fetcher: Fetcher, *, monotonic: Callable[[], float] = time.monotonic
+        self, issuer: str, fetcher: "Fetcher", *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.issuer = issuer
         self._fetcher = fetcher

@@ -1,11 +1,10 @@
 """Puts the parts of OpenID Connect together, for one event loop."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from projkit.auth.keys import KeyRing
 from projkit.auth.limits import LoginLimits
-from projkit.auth.oidc.exchange import CodeFlow
-from projkit.auth.oidc.fetch import Fetcher
 from projkit.auth.oidc.idtoken import IdTokens
 from projkit.auth.oidc.login import Arranged, OidcLogin
 from projkit.auth.oidc.provider import Provider
@@ -18,6 +17,9 @@ from projkit.auth.users import Users
 from projkit.clock import Clock
 from projkit.settings import Settings
 
+if TYPE_CHECKING:
+    from projkit.auth.oidc.fetch import Fetcher
+
 
 class Providers:
     """The providers that the settings name, each issuer once; without any, no certificates are loaded."""
@@ -26,7 +28,7 @@ class Providers:
         self._settings = settings
         configured = settings.oidc_providers
         issuers = {each.issuer for each in configured.values()} | {settings.oidc_resource_issuer} - {""}
-        self._fetcher = Fetcher() if issuers else None
+        self._fetcher = _fetcher() if issuers else None
         self._by_issuer = (
             {} if self._fetcher is None else {each: Provider(each, self._fetcher) for each in issuers}
         )
@@ -35,6 +37,8 @@ class Providers:
         """Those that users log in with, by name."""
         if self._fetcher is None:
             return {}
+        from projkit.auth.oidc.exchange import CodeFlow  # noqa: PLC0415 - as above
+
         settings, found = self._settings, {}
         for name, config in settings.oidc_providers.items():
             redirect_uri = f"{settings.public_url}{settings.api_prefix}/auth/oidc/{name}/callback"
@@ -52,6 +56,13 @@ class Providers:
         """Gives up what is under way at them."""
         for each in self._by_issuer.values():
             await each.close()
+
+
+def _fetcher() -> "Fetcher":
+    # Whoever has no provider does without an HTTP client; whoever has one imports it at the start.
+    from projkit.auth.oidc.fetch import Fetcher  # noqa: PLC0415
+
+    return Fetcher()
 
 
 def build_login(

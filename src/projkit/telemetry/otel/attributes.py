@@ -4,7 +4,7 @@ Never a query string, a header's value beyond the named ones, a statement's valu
 hold what is nobody's business.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from opentelemetry.semconv.attributes import db_attributes as db
@@ -18,12 +18,13 @@ from opentelemetry.semconv.attributes.network_attributes import (
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
-from redis.asyncio import Redis
 
 from projkit.http.client import ClientAddresses
 from projkit.http.request import Scope
-from projkit.redis.connect import RedisClient
 from projkit.telemetry.families import METHODS, OTHER_METHOD
+
+if TYPE_CHECKING:
+    from projkit.redis.connect import RedisClient
 
 Attributes = dict[str, str | int]
 # Stable in the conventions, and not yet in the package that has their names.
@@ -96,9 +97,11 @@ def database_attributes(dialect: str, url: str) -> Attributes:
     return found
 
 
-def redis_attributes(client: RedisClient) -> Attributes:
+def redis_attributes(client: "RedisClient") -> Attributes:
     """Which Redis it is; of a Cluster's nodes and of masters that Sentinels name none is."""
     found: Attributes = {db.DB_SYSTEM_NAME: "redis"}
+    from redis.asyncio import Redis  # noqa: PLC0415 - a kit without Redis does without its client, 8 MiB
+
     if isinstance(client, Redis):
         options = client.connection_pool.connection_kwargs
         if isinstance(host := options.get("host"), str):

@@ -2,17 +2,14 @@
 
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 from opentelemetry.context import Context
 from opentelemetry.semconv.attributes import db_attributes as db
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
-from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from projkit.redis.connect import RedisClient
 from projkit.settings import Settings
 from projkit.telemetry.otel.attributes import (
     DB_RESPONSE_RETURNED_ROWS,
@@ -22,6 +19,11 @@ from projkit.telemetry.otel.attributes import (
 )
 from projkit.telemetry.otel.harmless import Complain, harmless
 from projkit.usage import Statement
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from projkit.redis.connect import RedisClient
 
 _FAILED: Final = Status(StatusCode.ERROR)
 
@@ -39,7 +41,7 @@ class Dependencies:
 
 
 def dependencies_of(
-    settings: Settings, engine: AsyncEngine | None, redis: RedisClient | None
+    settings: Settings, engine: "AsyncEngine | None", redis: "RedisClient | None"
 ) -> Dependencies:
     """What a kit asks: with a host's ``engine``, through that; ``redis`` whoever's it is."""
     dialect: str = settings.dialect
@@ -48,7 +50,9 @@ def dependencies_of(
         dialect, url = engine.dialect.name, engine.url.render_as_string(hide_password=True)
     sees_statements = dialect == "postgresql" and hasattr(asyncpg.Connection.fetchrow, "__wrapped__")
     sees_statements = sees_statements or (engine is not None and _is_instrumented(engine))
-    sees_commands = redis is not None and hasattr(Redis.execute_command, "__wrapped__")
+    sees_commands = redis is not None and hasattr(
+        getattr(type(redis), "execute_command", None), "__wrapped__"
+    )
     return Dependencies(
         database=None if sees_statements else database_attributes(dialect, url),
         redis=None if redis is None or sees_commands else redis_attributes(redis),
@@ -56,7 +60,7 @@ def dependencies_of(
     )
 
 
-def _is_instrumented(engine: AsyncEngine) -> bool:
+def _is_instrumented(engine: "AsyncEngine") -> bool:
     """Whether OpenTelemetry listens to the engine's statements."""
     listeners = engine.sync_engine.dispatch.before_cursor_execute
     return any("opentelemetry" in type(getattr(each, "__self__", None)).__module__ for each in listeners)

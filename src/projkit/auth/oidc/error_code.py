@@ -1,0 +1,11 @@
+"""Error codes of providers, which come from outside."""
+
+import re
+from typing import Final
+
+_ERROR_CODE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,64}")  # RFC 6749 §4.1.2.1
+
+
+def error_code(value: object) -> str:
+    """An OAuth error code as it may be logged."""
+    return value if isinstance(value, str) and _ERROR_CODE.fullmatch(value) else "(no error code)"

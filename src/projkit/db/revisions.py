@@ -1,0 +1,58 @@
+"""Which revision of the schema there is, and which is needed: without alembic, which only who migrates imports."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from projkit.db.questions import Questions
+from projkit.errors import SchemaOutOfDateError
+
+_MIGRATIONS: Final = "projkit.db.migrations.versions"
+_HAS_TABLE: Final = {
+    "postgresql": "SELECT to_regclass('{}') IS NOT NULL",
+    "sqlite": "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{}'",
+}
+
+
+@cache
+def known() -> tuple[str, ...]:
+    """The revisions that this version of projkit knows, oldest first; each migration's file begins with its own."""
+    names = (each.name.partition("_")[0] for each in files(_MIGRATIONS).iterdir())
+    return tuple(sorted(name for name in names if name.isdigit()))
+
+
+def head() -> str:
+    """The revision that this version of projkit needs."""
+    return known()[-1]
+
+
+async def current(questions: Questions, table_prefix: str) -> str | None:
+    """The schema's revision; None where there is none yet."""
+    table = f"{table_prefix}alembic_version"
+    there = await questions.first(_HAS_TABLE[questions.dialect].format(table))
+    if there is None or not there[0]:
+        return None
+    # The prefix is checked by the settings.
+    found = await questions.first(f"SELECT max(version_num) FROM {table}")  # noqa: S608
+    return None if found is None else found[0]
+
+
+def require(found: str | None) -> None:
+    """Holds a schema's revision against the one that is needed.
+
+    Raises:
+        SchemaOutOfDateError: it is another one; the message names the command that mends it.
+    """
+    wanted = head()
+    if found == wanted:
+        return
+    if found is not None and found not in known():
+        raise SchemaOutOfDateError(
+            f"PROJKIT_DATABASE_URL: the database's schema is at revision {found}, which this version of projkit "
+            "does not know; it was migrated by a newer one, so upgrade with: pip install --upgrade projkit"
+        )
+    state = f"is at revision {found}" if found else "has no tables of projkit"
+    raise SchemaOutOfDateError(
+        f"PROJKIT_DATABASE_URL: the database {state}, and revision {wanted} is needed; "
+        "bring it up to date with: projkit migrate"
+    )
