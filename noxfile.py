@@ -100,7 +100,10 @@ def types(session: nox.Session) -> None:
     """mypy --strict over everything."""
     install(session, "types")
     session.run("mypy", "src", "tests", "examples", "noxfile.py")
-    scripts = ("run", "errors", "authentication", "observability", "session_check", "row_level_security")
+    scripts = (
+        "run", "errors", "authentication", "observability", "session_check", "row_level_security", "in_process",
+        "harness/laps",
+    )  # fmt: skip
     paths = [f"benchmarks/{name}.py" for name in scripts]
     session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/load.txt")

@@ -37,6 +37,7 @@ from projkit.http.client import ClientAddresses
 from projkit.http.cursor import CursorCodec
 from projkit.http.entry import EntryShim
 from projkit.http.host_timing import RouteOf, take_over
+from projkit.http.instant import InstantAnswers
 from projkit.http.openapi import document
 from projkit.http.refusal import refuse
 from projkit.http.request import ASGIApp, Receive, Request, Scope, Send
@@ -164,7 +165,9 @@ class ProjKit:
             host_decides=get_principal is not None, host_checks_csrf=csrf_check is not None,
         )  # fmt: skip
         self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
-        self._app = EntryShim(TimingMiddleware(self._application, self._recorder, self.tracing), self._owns)
+        timed = EntryShim(TimingMiddleware(self._application, self._recorder, self.tracing), self._owns)
+        endpoints = self._application.table.endpoints
+        self._app = InstantAnswers(timed, endpoints, self.routes, self._recorder, self.tracing)
         self.projects = Projects(self._started_projects)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -296,7 +299,8 @@ class ProjKit:
             CsrfFailedError: a cookie authenticates, and another site may have caused the request.
             UnavailableError: nobody can tell, since a store does not answer.
         """
-        await self._lifecycle.ensure()
+        if (starting := self._lifecycle.ensure()) is not None:
+            await starting
         request = request_of(scope)
         try:
             return await self._authenticate(request)
@@ -438,8 +442,8 @@ class ProjKit:
         client = open_redis(self.settings.redis_url.get_secret_value())
         return client, client
 
-    async def _authenticate(self, request: Request) -> Principal:
-        return await self._lifecycle.get().authenticate(request)
+    def _authenticate(self, request: Request) -> Awaitable[Principal]:
+        return self._lifecycle.get().authenticate(request)
 
     @asynccontextmanager
     async def _started_projects(self) -> AsyncIterator[ProjectService]:

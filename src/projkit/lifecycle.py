@@ -116,14 +116,17 @@ class Lifecycle(Generic[R]):
             slot.starting.add_done_callback(_log_failure)
         return slot.running
 
-    async def ensure(self) -> None:
-        """Starts at the first request where no lifespan did, and says so once.
+    def ensure(self) -> Awaitable[None] | None:
+        """Starts at the first request where no lifespan did, and says so once; None where it has started.
 
         After a failure the next try waits a second, in which requests are refused at once.
         """
         loop, last = self._last
         if last is not None and loop is asyncio.get_running_loop():
-            return
+            return None
+        return self._ensure()
+
+    async def _ensure(self) -> None:
         slot = self._slot()
         if slot.running is not None or (slot.starting is None and not self._may_try(slot)):
             return

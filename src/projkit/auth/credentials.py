@@ -6,8 +6,7 @@ parser would trim into ours is another cookie (RFC 6265 §4.2.1).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from projkit.errors import AmbiguousCredentialsError, InvalidTokenError, UnauthenticatedError
 
@@ -22,8 +21,7 @@ HOST_PREFIX: Final = "__Host-"
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(NamedTuple):
     """A token and how it came; ``ignored`` names what else was there."""
 
     token: str

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from projkit.auth.sessions.port import SessionKey, SessionStore, hash_of, subject_mark
+from projkit.auth.sessions.port import SessionStore, hash_of, key_of
 from projkit.auth.users import Standing, Users
 from projkit.clock import Clock
 from projkit.errors import InvalidTokenError, UnavailableError
@@ -76,8 +76,7 @@ class StandingCheck:
         self._known.clear()
 
     async def _check_session(self, principal: Principal, session_id: str) -> None:
-        mark = subject_mark(principal.tenant_id, principal.subject)
-        key = SessionKey(principal.tenant_id, mark, hash_of(session_id))
+        key = key_of(principal.tenant_id, principal.subject, session_id)
         now = self._clock()
         session = await self._sessions.get(key, now)
         if session is None or session.subject != principal.subject:

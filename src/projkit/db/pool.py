@@ -72,18 +72,24 @@ class ConnectionPool:
         """Callers that wait for a connection."""
         return len(self._waiters)
 
-    async def acquire(self) -> Connection:
-        """A connection that was open a moment ago.
-
-        Raises:
-            DatabaseUnavailableError: none was free in time, or a new one could not be opened.
-        """
+    def take(self) -> Connection | None:
+        """A connection that was open a moment ago, if one is idle."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closed():
                 self._busy[connection] = self._loop.time()
                 return connection
             # The server closed it; the place is free again.
+        return None
+
+    async def acquire(self) -> Connection:
+        """A connection that was open a moment ago, or is opened now.
+
+        Raises:
+            DatabaseUnavailableError: none was free in time, or a new one could not be opened.
+        """
+        if (idle := self.take()) is not None:
+            return idle
         if self._closed:
             raise DatabaseUnavailableError("The kit has been shut down")
         if self.size < self.maximum:

@@ -163,7 +163,9 @@ class PostgresqlDatabase:
         rows: int | None = None
         acquired = started
         try:
-            connection = await self.pool.acquire()
+            connection = self.pool.take()
+            if connection is None:
+                connection = await self.pool.acquire()
             acquired = perf_counter()
             self._observer.waited(acquired - started)
             try:

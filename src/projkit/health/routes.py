@@ -5,6 +5,7 @@ Nothing here waits for a dependency: all answers come from what a background tas
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import orjson
@@ -17,8 +18,8 @@ from projkit.health.schemas import HEALTH_JSON, DetailedHealth, HealthJson, Heal
 from projkit.health.service import Health
 from projkit.http.negotiation import quality
 from projkit.http.request import Request
-from projkit.http.response import JSON_TYPE, NO_STORE, Header, Response
-from projkit.http.routing import JSON, Admits, Answer, Endpoint
+from projkit.http.response import JSON_TYPE, NO_STORE, Header, PreparedResponse, Response
+from projkit.http.routing import JSON, Admits, Answer, Endpoint, Handler, Instant
 from projkit.identity import Principal
 
 Shown = Literal["always", "authorized", "never"]
@@ -33,12 +34,12 @@ _VARY: Final[Header] = (b"vary", b"Accept, Authorization, Cookie")
 _CODES: Final[Mapping[Status, int]] = {"ok": 200, "degraded": 200, "error": 503}
 
 
-def _response(status: Status, body: object, *more: Header) -> Response:
+def _response(status: Status, body: object, *more: Header) -> PreparedResponse:
     failing: tuple[Header, ...] = (_RETRY,) if status == "error" else ()
-    return Response(_CODES[status], orjson.dumps(body), (*(more or (JSON_TYPE,)), NO_STORE, *failing))
+    return PreparedResponse(_CODES[status], orjson.dumps(body), (*(more or (JSON_TYPE,)), NO_STORE, *failing))
 
 
-_PROBES: Final[Mapping[Status, Response]] = {
+_PROBES: Final[Mapping[Status, PreparedResponse]] = {
     "ok": _response("ok", {"status": "ok"}),
     "degraded": _response("degraded", {"status": "degraded"}),
     "error": _response("error", {"status": "error"}),
@@ -82,11 +83,11 @@ class HealthRoutes:
         """The four endpoints; with ``root_paths`` the probes also where Kubernetes' own programs have them."""
         found = [
             Endpoint(
-                "GET", f"{prefix}/health", self.summary, "getHealth", "How does it stand?", "health",
+                "GET", f"{prefix}/health", _at_once(self.summary), "getHealth", "How does it stand?", "health",
                 {200: Answer("It can be used.", HealthSummary),
                  503: Answer("A critical check fails, or it starts or drains.", HealthSummary,
                              headers=("Retry-After",))},
-                public=True, standalone=True,
+                public=True, standalone=True, instant=self.summary,
             ),
             *self._probes(f"{prefix}/health/live", f"{prefix}/health/ready", "Liveness", "Readiness"),
             Endpoint(
@@ -101,23 +102,20 @@ class HealthRoutes:
             found += self._probes("/livez", "/readyz", "Livez", "Readyz")
         return found
 
-    async def summary(self, _: Request) -> Response:
+    def summary(self) -> PreparedResponse:
         """``/health``."""
         refresher, status = self._now()
         database = None if refresher is None else refresher.check_status("database")
         redis = None if refresher is None else refresher.check_status("redis")
-        body = {
-            "status": status,
-            "redis_connection": _connection(redis) if self._health.uses_redis else "not_configured",
-            "database_connection": _connection(database),
-        }
-        return _response(status, body)
+        return _summary(
+            status, _connection(database), _connection(redis) if self._health.uses_redis else "not_configured"
+        )
 
-    async def live(self, _: Request) -> Response:
+    def live(self) -> PreparedResponse:
         """``/health/live``: looks at nothing."""
         return _PROBES["ok"]
 
-    async def ready(self, _: Request) -> Response:
+    def ready(self) -> PreparedResponse:
         """``/health/ready``."""
         return _PROBES[self._now()[1]]
 
@@ -165,16 +163,30 @@ class HealthRoutes:
     def _probes(self, live: str, ready: str, live_name: str, ready_name: str) -> list[Endpoint]:
         return [
             Endpoint(
-                "GET", live, self.live, f"get{live_name}", "Is the process alive?", "health",
-                {200: Answer("It is.", Probe)}, public=True, standalone=True,
+                "GET", live, _at_once(self.live), f"get{live_name}", "Is the process alive?", "health",
+                {200: Answer("It is.", Probe)}, public=True, standalone=True, instant=self.live,
             ),
             Endpoint(
-                "GET", ready, self.ready, f"get{ready_name}", "Should it be sent requests?", "health",
+                "GET", ready, _at_once(self.ready), f"get{ready_name}", "Should it be sent requests?", "health",
                 {200: Answer("It should.", Probe),
                  503: Answer("A critical check fails, or it starts or drains.", Probe, headers=("Retry-After",))},
-                public=True, standalone=True,
+                public=True, standalone=True, instant=self.ready,
             ),
         ]  # fmt: skip
+
+
+@lru_cache
+def _summary(status: Status, database: str, redis: str) -> PreparedResponse:
+    return _response(status, {"status": status, "redis_connection": redis, "database_connection": database})
+
+
+def _at_once(instant: Instant) -> Handler:
+    """The usual way to the same answer."""
+
+    async def handler(_: Request) -> Response:
+        return instant()
+
+    return handler
 
 
 def _connection(status: CheckStatus | None) -> str:

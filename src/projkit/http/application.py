@@ -1,9 +1,9 @@
 """A request's way through the kit: route, credentials, scope, body, handler, response."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from copy import copy
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from starlette.routing import Route
 
@@ -12,7 +12,7 @@ from projkit.http.body import read_body
 from projkit.http.problem import problem_response, unhandled
 from projkit.http.request import ASGIApp, ClientDisconnectedError, Receive, Request, Scope, Send
 from projkit.http.response import Response
-from projkit.http.routing import BodyHandler, Endpoint, Handler, Match, RouteTable
+from projkit.http.routing import Endpoint, Match, RouteTable
 from projkit.http.tracing import TRACE
 from projkit.identity import Principal
 
@@ -21,7 +21,7 @@ Authenticate = Callable[[Request], Awaitable[Principal]]
 # How much of a body that is too large is read all the same, so that its sender gets to read the answer.
 _DRAINED_BYTES: Final = 16 * 1_048_576
 _DRAIN_SECONDS: Final = 5.0
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_UUID: Final = re.compile("-".join(f"[0-9a-fA-F]{{{digits}}}" for digits in (8, 4, 4, 4, 12)))
 
 
 class Application:
@@ -32,7 +32,7 @@ class Application:
         endpoints: Iterable[Endpoint],
         *,
         entry: ASGIApp,
-        start: Callable[[], Awaitable[None]],
+        start: Callable[[], Awaitable[None] | None],
         authenticate: Authenticate,
         max_body_bytes: int,
         request_timeout_seconds: float,
@@ -86,8 +86,8 @@ class Application:
         endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             return _options(match, request)
-        if not endpoint.standalone:
-            await self._start()
+        if not endpoint.standalone and (starting := self._start()) is not None:
+            await starting
         if not (endpoint.public or (endpoint.admits is not None and endpoint.admits(request))):
             request.principal = await self._authenticate(request)
             if endpoint.scope is not None and not request.principal.allows(endpoint.scope):
@@ -95,26 +95,30 @@ class Application:
         if endpoint.check is not None:
             endpoint.check(request)
         if match.params:
-            if not all(_is_well_formed(endpoint, name, value) for name, value in match.params.items()):
+            if not _are_well_formed(endpoint, match.params):
                 raise errors.NotFoundError
             request.params = match.params
+        handler: Callable[..., Awaitable[Response]] = endpoint.handler
         if endpoint.body is None:
-            return await cast("Handler", endpoint.handler)(request)
+            return await handler(request)
         if not endpoint.body.required and not request.has_body:
-            return await cast("BodyHandler", endpoint.handler)(request, {})
+            return await handler(request, {})
         content: Any = await read_body(
             request, endpoint.body.content_types, self._max_body_bytes, self._request_timeout_seconds
         )
-        return await cast("BodyHandler", endpoint.handler)(request, content)
+        return await handler(request, content)
 
 
-async def _is_started() -> None:
+def _is_started() -> None:
     """Nothing is to be done."""
 
 
-def _is_well_formed(endpoint: Endpoint, name: str, value: str) -> bool:
-    declared = endpoint.params.get(name)
-    return _UUID.fullmatch(value) is not None if declared is None else declared.matches(value)
+def _are_well_formed(endpoint: Endpoint, params: Mapping[str, str]) -> bool:
+    for name, value in params.items():
+        declared = endpoint.params.get(name)
+        if not (_UUID.fullmatch(value) if declared is None else declared.matches(value)):
+            return False
+    return True
 
 
 def _options(match: Match, request: Request) -> Response:

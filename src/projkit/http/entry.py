@@ -44,6 +44,8 @@ class EntryShim:
     def _locate(self, scope: Scope) -> tuple[str, str]:
         path: str = scope["path"]
         root_path: str = scope.get("root_path", "").rstrip("/")
+        if not root_path and not path.endswith("/"):
+            return "", path  # served alone, as most are
         if (
             root_path
             and path.startswith(root_path)

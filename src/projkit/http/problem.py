@@ -37,11 +37,15 @@ STATUS: Final[dict[type[errors.ProjkitError], int]] = {
     errors.ProjkitError: 500,
     errors.UnavailableError: 503,
 }
+_found: Final[dict[type[errors.ProjkitError], int]] = {}  # with the classes below
 
 
 def status_of(error: type[errors.ProjkitError]) -> int:
     """The HTTP status that stands for a class of errors."""
-    return next(STATUS[base] for base in error.__mro__ if base in STATUS)
+    found = _found.get(error)
+    if found is None:
+        found = _found[error] = next(STATUS[base] for base in error.__mro__ if base in STATUS)
+    return found
 
 
 def problem_response(error: errors.ProjkitError, request: Request) -> Response:

@@ -1,8 +1,8 @@
 """The request as handlers see it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Set
+from typing import Any, Final
 
 from projkit.errors import BadRequestError, ContentTooLargeError, RequestTimeoutError
 from projkit.identity import Principal
@@ -12,6 +12,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+_NONE: Final[Set[bytes]] = frozenset()
 
 
 class ClientDisconnectedError(Exception):
@@ -54,15 +57,10 @@ class Request:
         self.params: dict[str, str] = {}
         # Headers for the answer, whatever it will be; None is the common case.
         self.answer_headers: list[tuple[bytes, bytes]] | None = None
-        self.repeated: set[bytes] = set()
-        headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            if name in headers:
-                self.repeated.add(name)
-                headers[name] = headers[name] + b", " + value
-            else:
-                headers[name] = value
-        self.headers = headers
+        self.repeated: Set[bytes] = _NONE
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        if len(self.headers) != len(scope["headers"]):
+            self.headers, self.repeated = _joined(scope["headers"])
 
     def header(self, name: bytes) -> str | None:
         """The header's value as text (field values are bytes, read as latin-1: RFC 9110 §5.5)."""
@@ -137,3 +135,16 @@ class Request:
             if not message.get("more_body", False):
                 return chunk if not chunks else b"".join((*chunks, chunk))
             chunks.append(chunk)
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], set[bytes]]:
+    """Each name once, with all of its values, and the names that came more than once."""
+    found: dict[bytes, bytes] = {}
+    repeated: set[bytes] = set()
+    for name, value in headers:
+        if name in found:
+            repeated.add(name)
+            found[name] = found[name] + b", " + value
+        else:
+            found[name] = value
+    return found, repeated

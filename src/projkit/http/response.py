@@ -44,6 +44,16 @@ class Response:
         await send({"type": "http.response.body", "body": b"" if head else self.body})
 
 
+class PreparedResponse(Response):
+    """A response that is sent again and again; ``complete_headers`` are all that it has by itself."""
+
+    __slots__ = ("complete_headers",)
+
+    def __init__(self, status: int, body: bytes, headers: tuple[Header, ...]) -> None:
+        super().__init__(status, body, headers)
+        self.complete_headers = (*headers, NO_SNIFF, (b"content-length", b"%d" % len(body)))
+
+
 def json_response(status: int, content: Any, headers: tuple[Header, ...] = ()) -> Response:
     """``content`` as JSON, for everything that is not on a hot path."""
     return Response(status, orjson.dumps(content), (JSON_TYPE, *headers))

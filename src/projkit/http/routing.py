@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from projkit.http.request import Request
-from projkit.http.response import Response
+from projkit.http.response import PreparedResponse, Response
 
 Handler = Callable[[Request], Awaitable[Response]]
 BodyHandler = Callable[[Request, Any], Awaitable[Response]]
@@ -21,6 +21,8 @@ BodyHandler = Callable[[Request, Any], Awaitable[Response]]
 Check = Callable[[Request], None]
 # Lets a request in without credentials, beside those that have them.
 Admits = Callable[[Request], bool]
+# An answer that is there already, whoever asks; it never waits and looks at nothing of the request.
+Instant = Callable[[], PreparedResponse]
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -94,6 +96,7 @@ class Endpoint:
     standalone: bool = False  # answers before the kit has started, and while it cannot
     check: Check | None = None
     admits: Admits | None = None
+    instant: Instant | None = None  # what ``handler`` answers as well, without the usual way to it
 
 
 class _Node:
@@ -107,13 +110,15 @@ class _Node:
         self.template = ""
 
 
-@dataclass(frozen=True, slots=True)
 class Match:
     """The endpoints of one path by method, and the path's parameters."""
 
-    endpoints: Mapping[str, Endpoint]
-    params: dict[str, str]
-    template: str
+    __slots__ = ("endpoints", "params", "template")
+
+    def __init__(self, endpoints: Mapping[str, Endpoint], params: dict[str, str], template: str) -> None:
+        self.endpoints = endpoints
+        self.params = params
+        self.template = template
 
     @property
     def allowed(self) -> str:
@@ -131,6 +136,8 @@ class RouteTable:
         self.endpoints = tuple(endpoints)
         self._root = _Node()
         self._static: dict[str, Match] = {}
+        # What stands before a single parameter at the end, as in /projects/{project_id}: found without a walk.
+        self._parents: dict[str, _Node] = {}
         for endpoint in self.endpoints:
             self._add(endpoint)
 
@@ -139,6 +146,12 @@ class RouteTable:
         static = self._static.get(path)
         if static is not None:
             return static
+        parent, _, last = path.rpartition("/")
+        above = self._parents.get(parent)
+        if above is not None and last and last not in above.children:
+            one = above.parameter
+            assert one is not None  # noqa: S101  # or it would not be among the parents
+            return Match(one.endpoints, {above.parameter_name: last}, one.template)
         node = self._root
         params: dict[str, str] = {}
         for segment in path.split("/")[1:]:
@@ -152,14 +165,18 @@ class RouteTable:
         return Match(node.endpoints, params, node.template) if node.endpoints else None
 
     def _add(self, endpoint: Endpoint) -> None:
-        node = self._root
+        node = above = self._root
         for segment in endpoint.path.split("/")[1:]:
+            above = node
             if segment.startswith("{"):
                 node.parameter = node.parameter or _Node()
                 node.parameter_name = segment.strip("{}")
                 node = node.parameter
             else:
                 node = node.children.setdefault(segment, _Node())
+        parent, _, last = endpoint.path.rpartition("/")
+        if last.startswith("{") and "{" not in parent:
+            self._parents[parent] = above
         node.template = endpoint.path
         node.endpoints[endpoint.method] = endpoint
         if "{" not in endpoint.path:

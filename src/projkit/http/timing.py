@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from itertools import count
 from time import perf_counter
 from typing import Any, Final, Protocol
@@ -76,24 +76,23 @@ class RequestIds:
     """
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(8)
+        self._prefix = secrets.token_hex(8).encode()
         self._counter = count(secrets.randbelow(1 << 24))
 
     def of(self, scope: Scope) -> bytes:
         """The id of the request, or of the WebSocket's handshake; the one that it has, if it has one already."""
         return self.read(scope, frozenset())[0]
 
-    def read(self, scope: Scope, parents: Set[bytes]) -> tuple[bytes, bool]:
+    def read(self, scope: Scope, parents: frozenset[bytes]) -> tuple[bytes, bool]:
         """The id, and whether the request has one of the headers ``parents``: in one pass over all of them."""
-        given = scope.get(REQUEST_ID)
-        request_id = b"" if given is None else str(given).encode()
-        has_parent = False
-        for name, value in scope["headers"]:
-            if name in parents:
-                has_parent = True
-            elif name == b"x-request-id" and not request_id and _SANE_ID.fullmatch(value):
-                request_id = bytes(value)
-        return request_id or b"%s-%08x" % (self._prefix.encode(), next(self._counter)), has_parent
+        headers = dict(scope["headers"])  # of a header that comes twice, the last
+        has_parent = not parents.isdisjoint(headers)
+        if (known := scope.get(REQUEST_ID)) is not None:
+            return str(known).encode(), has_parent
+        given = headers.get(b"x-request-id")
+        if given is not None and _SANE_ID.fullmatch(given):
+            return bytes(given), has_parent
+        return b"%b-%08x" % (self._prefix, next(self._counter)), has_parent
 
 
 async def has_gone(receive: Receive) -> bool:
@@ -156,18 +155,18 @@ class Exchange:
         return True
 
     def told(self, headers: Iterable[Header]) -> list[Header]:
-        """The headers, and what is known of the time."""
+        """The headers, and what is known of the time; a list is added to, since the kit makes one for each response."""
         elapsed, usage = perf_counter() - self.started, self.usage
         if usage.statements:
             timing = b"app;dur=%.1f, db;dur=%.1f" % (elapsed * 1000, usage.seconds * 1000)
         else:
             timing = b"app;dur=%.1f" % (elapsed * 1000)
-        told = [
-            *headers,
+        told: list[Header] = headers if isinstance(headers, list) else list(headers)
+        told += (
             (b"x-process-time", b"%.6f" % elapsed),
             (b"server-timing", timing),
             (b"x-request-id", self.request_id),
-        ]
+        )
         if self.trace is not None and self.trace.response_header is not None:
             told.append((b"traceresponse", self.trace.response_header))
         return told

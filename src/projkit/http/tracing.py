@@ -46,6 +46,9 @@ class Tracing(Protocol):
 
     parents: frozenset[bytes]  # the headers in which a caller says which trace it is part of
 
+    def has_begun(self) -> bool:
+        """Whether somebody further out may have begun a trace of what is asked now. Must never raise."""
+
     def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         """A request to the kit has come; None where nobody traces it. Must never raise."""
 
@@ -55,6 +58,9 @@ class Tracing(Protocol):
 
 class _NoTracing:
     parents: frozenset[bytes] = frozenset()
+
+    def has_begun(self) -> bool:
+        return False
 
     def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         return None

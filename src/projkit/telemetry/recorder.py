@@ -122,6 +122,9 @@ class Recorder:
         self._http: dict[tuple[str, str, int], Row] = {}
         self._exemplars: dict[tuple[str, str, int], Row] = {}
         self._statements: dict[Statement, Row] = {}
+        self._credentials: dict[Labels, Row] = {}
+        self._commands: dict[str, Row] = {}
+        self._transactions: dict[bool, Row] = {}
         self._active: Row | None = None
         self._wait: Row | None = None
 
@@ -230,7 +233,13 @@ class Recorder:
 
     def credential(self, transport: str, format_: str, outcome: str) -> None:
         """A request brought a credential, or one of several."""
-        self._count(CREDENTIALS, (transport, format_, outcome), (OTHER, OTHER, outcome))
+        labels = (transport, format_, outcome)
+        cells = self._credentials.get(labels)
+        if cells is None:
+            cells = self._row(CREDENTIALS, labels, (OTHER, OTHER, outcome))
+            if len(self._credentials) < CREDENTIALS.limit:
+                self._credentials[labels] = cells
+        cells[0] += 1
 
     def csrf_check(self, mode: str, outcome: str) -> None:
         """An unsafe request with cookies was held against the rules of CSRF."""
@@ -267,7 +276,11 @@ class Recorder:
 
     def transaction(self, *, committed: bool) -> None:
         """A transaction has ended."""
-        self._count(TRANSACTIONS, ("committed" if committed else "rolled_back",), (OTHER,))
+        cells = self._transactions.get(committed)
+        if cells is None:
+            labels = ("committed" if committed else "rolled_back",)
+            cells = self._transactions[committed] = self._row(TRANSACTIONS, labels, (OTHER,))
+        cells[0] += 1
 
     def waited(self, seconds: float) -> None:
         """A statement or transaction has waited so long for its connection."""
@@ -282,7 +295,12 @@ class Recorder:
 
     def command(self, operation: str, seconds: float, error: BaseException | None) -> None:
         """A command was run."""
-        _observe(self._row(COMMANDS, (operation,), (OTHER,)), seconds)
+        cells = self._commands.get(operation)
+        if cells is None:
+            cells = self._row(COMMANDS, (operation,), (OTHER,))
+            if len(self._commands) < COMMANDS.limit:
+                self._commands[operation] = cells
+        _observe(cells, seconds)
         if self.meters is not None:
             self.meters.command(operation, seconds, error)
         if error is not None:
@@ -336,4 +354,5 @@ class Recorder:
 def _observe(cells: Row, seconds: float) -> None:
     cells[bisect_left(BOUNDS, seconds)] += 1
     cells[SUM] += seconds
-    cells[MAX] = max(cells[MAX], seconds)
+    if seconds > cells[MAX]:  # noqa: PLR1730  # max() takes longer than all the rest
+        cells[MAX] = seconds

@@ -7,7 +7,6 @@ before and is answered after.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -55,7 +54,7 @@ class CachedSessions:
     async def touch(self, key: SessionKey, now: datetime, idle_expires_at: datetime) -> None:
         known = self._known.get(key)
         if known is not None:
-            self._known[key] = (known[0], replace(known[1], used_at=now, idle_expires_at=idle_expires_at))
+            self._known[key] = (known[0], known[1]._replace(used_at=now, idle_expires_at=idle_expires_at))
         await self._store.touch(key, now, idle_expires_at)
 
     async def rotate(self, key: SessionKey, rotation: Rotation) -> bool:

@@ -34,7 +34,7 @@ class DatabaseSessions:
         self._insert = Statement(
             sa.insert(sessions).values({name: _bind(name, sessions.c[name]) for name in _FIELDS})
         )
-        self._get = Statement(sa.select(*(sessions.c[name] for name in Use.__slots__)).where(this, live))
+        self._get = Statement(sa.select(*(sessions.c[name] for name in Use._fields)).where(this, live))
         self._get_whole = Statement(sa.select(*fields).where(this, live))
         self._list = Statement(
             sa.select(*fields).where(of_subject, live).order_by(sessions.c.created_at.desc())

@@ -84,11 +84,15 @@ class RequestTracing:
             self._given = self._given()
         return self._given
 
+    def has_begun(self) -> bool:
+        return bool(contexts.get_current())  # which holds nothing at all where nobody has
+
     def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         try:
-            span = trace.get_current_span()
-            if span is not trace.INVALID_SPAN and not span.get_span_context().is_remote:
-                return self._join(span, scope)
+            if contexts.get_current():
+                span = trace.get_current_span()
+                if span is not trace.INVALID_SPAN and not span.get_span_context().is_remote:
+                    return self._join(span, scope)
             tracer = self._tracer or self._look()
             if tracer is None or (scope["projkit.path"] in self.quiet and not has_parent):
                 return None
