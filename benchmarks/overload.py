@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -66,7 +66,10 @@ def main(
     connections: Annotated[list[int] | None, typer.Option(help="How many clients; 10 to 1,000.")] = None,
     slow: Annotated[int, typer.Option(min=0, help="Milliseconds by which PostgreSQL is late.")] = 0,
     rude: Annotated[bool, typer.Option("--rude", help="Clients take no notice of Retry-After.")] = False,
-    limit: Annotated[list[str] | None, typer.Option(help="Settings for the server, as NAME=VALUE.")] = None,
+    limit: Annotated[list[str] | None, typer.Option(help="A setting for the server, as NAME=VALUE.")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="A setting for a second server, asked in turn with the first.")
+    ] = None,
 ) -> None:
     """Measure and print the table."""
     asyncio.run(data.make_database())
@@ -75,19 +78,28 @@ def main(
     asyncio.run(data.load_kit(kit.TABLE, kit.COPY))
     ids = asyncio.run(data.some_ids(data.READER, 512))
     paths = [f"{API}/projects/{each}" for each in ids]
-    variables = dict(each.split("=", 1) for each in limit or ())
+    variants = [limit or []] if against is None else [limit or [], against]
     print(f"PostgreSQL {slow} ms late\n" if slow else "PostgreSQL at its own speed\n")
     print(f"| {' | '.join(HEADINGS)} |\n|{'---:|' * len(HEADINGS)}", flush=True)
     with _late(slow) if slow else nullcontext(DATABASE_URL) as url:
         for count in workers or (1, 2):
-            settings = {"PROJKIT_DATABASE_URL": url, **variables}
-            with servers.running(_spec(count), servers.environment(settings)) as server:
-                if count > 1:
-                    _unpin(server)
-                token = server.token(data.READER)
+            with ExitStack() as stack:
+                running = [stack.enter_context(_serving(count, url, each)) for each in variants]
                 for number in connections or CONNECTIONS:
-                    orders = crowd.Orders(server.port, token, paths, number, seconds, polite=not rude)
-                    print(f"| {' | '.join(_cells(_measure(server, count, orders)))} |", flush=True)
+                    for variant, server in zip(variants, running, strict=True):
+                        token = server.token(data.READER)
+                        orders = crowd.Orders(server.port, token, paths, number, seconds, polite=not rude)
+                        cells = [*_cells(_measure(server, count, orders)), *variant]
+                        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+@contextmanager
+def _serving(workers: int, url: str, settings: list[str]) -> Iterator[Server]:
+    variables = {"PROJKIT_DATABASE_URL": url, **dict(each.split("=", 1) for each in settings)}
+    with servers.running(_spec(workers), servers.environment(variables)) as server:
+        if workers > 1:
+            _unpin(server)
+        yield server
 
 
 def _spec(workers: int) -> servers.Spec:

@@ -30,8 +30,13 @@ REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 _PERIOD: Final = 0.05
 # Whoever waits so long is listened to: it may have gone. A body may be so late before its place goes to others.
 _PATIENCE: Final = 0.25
-# So many are refused in one pass of the event loop, so that probes get in between.
-_REFUSED_AT_ONCE: Final = 20
+# Refusals are cheap, but clients that come back at once could keep a server busy with nothing else. So a few are told
+# at once, and of many so many in a second, or as many as it takes for nobody to wait longer than so long for it.
+_AT_ONCE: Final = 25
+_A_SECOND: Final = 500
+_TOLD_SECONDS: Final = 1.0
+_TELLING_PERIOD: Final = 0.01
+_MOST_UNTOLD: Final = 10_000
 _RATE_SECONDS: Final = 1.0
 _LONGEST_RETRY: Final = 30
 
@@ -101,6 +106,12 @@ class Gate:
         self._let_in = 0  # from the line, ever
         self._marks: deque[tuple[float, int]] = deque()  # when, and how many had been let in by then
         self._moved_at = 0.0  # when somebody was, as far as the marks tell
+        self._untold: deque[tuple[asyncio.Future[None], Request, Reason]] = (
+            deque()
+        )  # those that are to be refused
+        self._telling: asyncio.TimerHandle | None = None
+        self._told_at = loop.time()
+        self._allowance = float(_AT_ONCE)
 
     @property
     def waiting(self) -> int:
@@ -148,23 +159,18 @@ class Gate:
         return content
 
     async def _wait(self, request: Request) -> None:
-        if len(self._line) >= self._longest_queue:
-            raise self._refusal("queue_full", request)
         turn: asyncio.Future[None] = self._loop.create_future()
-        request.queued_at = self._loop.time()
-        self._line[turn] = request
-        self._tell(1)
-        if self._timer is None:
-            self._moved_at = request.queued_at
-            self._marks.append((request.queued_at, self._let_in))
-            self._timer = self._loop.call_later(_PERIOD, self._look)
+        if len(self._line) >= self._longest_queue:
+            self._turn_away(turn, request)
+        else:
+            self._get_in_line(turn, request)
         try:
             await turn
         except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._pass_on()  # it was given its place in the very moment in which it was ended
             elif self._line.pop(turn, None) is not None:
-                self._tell(-1)
+                self._count(-1)
             if request.watch is not None:
                 request.watch.close()
             raise
@@ -172,10 +178,19 @@ class Gate:
         if request.watch is not None:
             request.watch.rest()
 
+    def _get_in_line(self, turn: asyncio.Future[None], request: Request) -> None:
+        request.queued_at = self._loop.time()
+        self._line[turn] = request
+        self._count(1)
+        if self._timer is None:
+            self._moved_at = request.queued_at
+            self._marks.append((request.queued_at, self._let_in))
+            self._timer = self._loop.call_later(_PERIOD, self._look)
+
     def _pass_on(self) -> None:
         while self._line:
             turn, _ = self._line.popitem(last=False)
-            self._tell(-1)
+            self._count(-1)
             if not turn.done():
                 self._let_in += 1
                 turn.set_result(None)
@@ -190,7 +205,7 @@ class Gate:
             self._marks.clear()
             return
         self._mark(now)
-        overdue = self._refuse_overdue(now - self._seconds)
+        self._turn_overdue_away(now - self._seconds)
         for turn, request in self._line.items():
             if request.queued_at > now - _PATIENCE:
                 break
@@ -202,26 +217,52 @@ class Gate:
             del self._reading[request]
             request.gate = None
             self._pass_on()
-        self._timer = self._loop.call_later(0.0 if overdue else _PERIOD, self._look)
+        self._timer = self._loop.call_later(_PERIOD, self._look)
 
-    def _refuse_overdue(self, limit: float) -> bool:
-        """Whether there are more of them."""
-        refused = 0
+    def _turn_overdue_away(self, limit: float) -> None:
         while self._line:
             turn = next(iter(self._line))
             request = self._line[turn]
             if request.queued_at > limit:
-                return False
-            if refused == _REFUSED_AT_ONCE:
-                return True
-            refused += 1
+                return
             del self._line[turn]
-            self._tell(-1)
-            if not turn.done():
-                turn.set_exception(self._refusal("waited_too_long", request))
-        return False
+            self._count(-1)
+            self._untold.append((turn, request, "waited_too_long"))
+            self._tell_later()
 
-    def _tell(self, change: int) -> None:
+    def _turn_away(self, turn: asyncio.Future[None], request: Request) -> None:
+        now = self._loop.time()
+        if not self._untold:
+            self._allowance = min(self._allowance + (now - self._told_at) * _A_SECOND, _AT_ONCE)
+            self._told_at = now
+        if (not self._untold and self._allowance >= 1) or len(self._untold) >= _MOST_UNTOLD:
+            self._allowance -= 1
+            turn.set_exception(self._refusal("queue_full", request))
+            return
+        self._untold.append((turn, request, "queue_full"))
+        self._tell_later()
+
+    def _tell_later(self) -> None:
+        if self._telling is None:
+            self._told_at = self._loop.time()
+            self._telling = self._loop.call_later(_TELLING_PERIOD, self._tell_some)
+
+    def _tell_some(self) -> None:
+        """Tells a few of those that are to be refused that they are."""
+        number = math.ceil(max(_A_SECOND, len(self._untold) / _TOLD_SECONDS) * _TELLING_PERIOD)
+        while self._untold and number:
+            turn, request, reason = self._untold.popleft()
+            if not turn.done():
+                turn.set_exception(self._refusal(reason, request))
+                number -= 1
+        self._telling = None
+        self._allowance = 0.0
+        if self._untold:
+            self._tell_later()
+        else:
+            self._told_at = self._loop.time()
+
+    def _count(self, change: int) -> None:
         if self._observer is not None:
             self._observer.waiting(change)
 
