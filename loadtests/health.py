@@ -6,4 +6,6 @@ from support.schedule import Lane, Plan
 
 __all__ = ["Lane"]  # Locust looks for its users in this file
 
-suite.declare("health", lambda options: Plan([plans.steady(HEALTH, options.rate or 100.0)]))
+suite.declare(
+    "health", lambda options: Plan([plans.steady(HEALTH, options.rate or 100.0)]), needs_caller=False
+)

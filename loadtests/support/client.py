@@ -21,6 +21,15 @@ class Answer:
     body: bytes
     error: str = ""
 
+    @property
+    def reason(self) -> str:
+        """The status with what the problem details say; where nothing came back, why."""
+        try:
+            said = str(self.json()["title"])
+        except (ValueError, KeyError, TypeError):
+            said = ""
+        return self.error or f"{self.status} {said}".strip()
+
     def json(self) -> Any:
         """The body."""
         return json.loads(self.body)

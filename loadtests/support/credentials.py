@@ -14,6 +14,7 @@ from support.options import PREFIX
 SAME_ORIGIN: Final = {"Sec-Fetch-Site": "same-origin"}  # what a browser says of a page's own requests
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _EARLY_SECONDS: Final = 60.0
+_REFUSED_SECONDS: Final = 5.0
 
 
 class Token:
@@ -57,6 +58,7 @@ class LoggedIn:
     def __init__(self, client: Client, login: Mapping[str, str]) -> None:
         self._client, self._login = client, login
         self._lock, self._session = RLock(), None
+        self._refused, self._refused_until = "", 0.0
 
     _session: Session | None
 
@@ -64,7 +66,7 @@ class LoggedIn:
         """What a request with this method carries; logs in or refreshes where that is due, outside of the schedule."""
         with self._lock:
             if self._session is None:
-                self._session = open_session(self._client, "login", {}, dict(self._login))
+                self._session = self._log_in()
             elif time.monotonic() > self._session.due:
                 held = self._session
                 self._session = None  # where the refresh fails, the next one logs in
@@ -72,6 +74,16 @@ class LoggedIn:
                     self._client, "refresh", held.headers("POST"), held.refresh_body()
                 )
             return self._session.headers(method)
+
+    def _log_in(self) -> Session:
+        if time.monotonic() < self._refused_until:
+            raise CredentialError(self._refused)
+        try:
+            return open_session(self._client, "login", {}, dict(self._login))
+        except CredentialError as error:
+            # Every walk that is due would try again, and use up what attempts the server allows.
+            self._refused, self._refused_until = str(error), time.monotonic() + _REFUSED_SECONDS
+            raise
 
 
 Credential = Token | Session | LoggedIn
@@ -91,9 +103,7 @@ def open_session(client: Client, action: str, headers: Mapping[str, str], body: 
     kept = {name: value for name, value in headers.items() if name != "Authorization"}
     answer = client.send("POST", f"{PREFIX}/auth/{action}", kept, dict(body))
     if answer.status != 200:
-        raise CredentialError(
-            f"{action}: {answer.status} {answer.error or answer.body.decode(errors='replace')}"
-        )
+        raise CredentialError(f"POST /auth/{action} was answered with {answer.reason}")
     return Session(answer)
 
 
@@ -123,6 +133,17 @@ class Callers:
         if not self._known and self.login is not None:
             self._known = [LoggedIn(client, self.login)]
         self._weights = [1 / (rank + 1) for rank in range(len(self._known))]
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anybody."""
+        return bool(self._known)
+
+    @property
+    def by_cookie(self) -> bool:
+        """Whether requests carry cookies, as a browser's do."""
+        logged_in = any(isinstance(each, LoggedIn) for each in self._known)
+        return logged_in and self.login is not None and self.login["transport"] == "cookie"
 
     def choose(self) -> Credential:
         """One of them.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from gevent.event import Event
 from gevent.pool import Pool
 from locust import User, constant, task
 from locust.env import Environment
@@ -45,12 +46,24 @@ _shared: dict[str, tuple[Client, Callers]] = {}
 
 
 def end_all() -> None:
-    """Ends every lane of this process, and waits for what has been sent."""
+    """Ends every lane of this process: nothing more begins, walks go no further."""
     for lane in _lanes:
         lane.end()
+
+
+def await_all() -> None:
+    """Waits for what has been sent."""
     deadline = time.monotonic() + DRAIN_SECONDS
     while any(lane.busy for lane in _lanes) and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def shared(host: str) -> tuple[Client, Callers]:
+    """What all lanes of this process ask with."""
+    if host not in _shared:
+        client = Client(host)
+        _shared[host] = (client, Callers(client))
+    return _shared[host]
 
 
 class Lane(User):
@@ -60,14 +73,10 @@ class Lane(User):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        host = environment.host or ""
-        if host not in _shared:
-            client = Client(host)
-            _shared[host] = (client, Callers(client))
-        self._client, self._callers = _shared[host]
+        self._client, self._callers = shared(environment.host or "")
         self._pool = Pool(WALKS)
         self._started = time.monotonic()
-        self._over = False
+        self._over = Event()
         self._next: list[tuple[float, int, Journey]] = []
         _lanes.append(self)
 
@@ -84,7 +93,7 @@ class Lane(User):
 
     def end(self) -> None:
         """Begins nothing more; walks go no further."""
-        self._over = True
+        self._over.set()  # a lane that sleeps until a walk is due wakes
 
     @property
     def busy(self) -> bool:
@@ -94,15 +103,15 @@ class Lane(User):
     @task
     def begin_next(self) -> None:
         """Sleeps until the next walk is due, and lets it go."""
-        if self._over:
-            time.sleep(0.1)
+        if self._over.is_set():
+            time.sleep(0.1)  # gevent's
             return
         due, number, journey = self._next.pop(0)
         self._fix(number, due)
         pause = due - time.monotonic()
         if pause > 0:
-            time.sleep(pause)  # gevent's
-        if not self._over:
+            self._over.wait(pause)
+        if not self._over.is_set():
             self._pool.spawn(self._walk, journey, due)
 
     def _fix(self, number: int, after: float) -> None:
@@ -114,7 +123,7 @@ class Lane(User):
         self._next.sort(key=lambda each: each[0])
 
     def _walk(self, journey: Journey, due: float) -> None:
-        walk = Walk(self._client, self._callers, due, journey.think, self._record, lambda: self._over)
+        walk = Walk(self._client, self._callers, due, journey.think, self._record, self._over.is_set)
         try:
             journey.walk(walk)
         except EndedError:

@@ -11,10 +11,10 @@ from locust import events
 from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
-from support import options, report, server, slo
+from support import options, preflight, report, server, slo
 from support.client import Client
 from support.credentials import CredentialError, login_body
-from support.schedule import DRAIN_SECONDS, Plan, end_all, measured, plan
+from support.schedule import DRAIN_SECONDS, Plan, await_all, end_all, measured, plan, shared
 from support.slo import Broken, Target
 from support.tally import Tally
 from support.walk import Sample
@@ -60,6 +60,7 @@ class Suite:
     make_plan: Callable[[Namespace], Plan]
     judge: Judge
     needs_user: bool
+    needs_caller: bool
     watch: Callable[[Run, Environment], None] | None
     environment: Environment = field(init=False)
     run: Run = field(init=False)
@@ -70,11 +71,14 @@ class Suite:
         given = environment.parsed_options
         assert given is not None, "Locust's command line has options"
         options.check(given)
-        if self.needs_user and _user() is None:
+        if _user() is None and self.needs_user:
             raise SystemExit(f"{self.name} logs in: set PROJKIT_LOAD_USER and PROJKIT_LOAD_PASSWORD")
         environment.stop_timeout = 30.0
         self.environment = environment
         self.run = Run(self.name, given, slo.load(given.slo))
+        if given.headless and not isinstance(environment.runner, WorkerRunner):
+            host = preflight.check_host(environment.host)
+            preflight.check(host, *shared(host), needs_caller=self.needs_caller)
         if isinstance(environment.runner, WorkerRunner):
             environment.runner.register_message(_END, self.end_worker, concurrent=True)
         elif isinstance(environment.runner, MasterRunner):
@@ -113,6 +117,7 @@ class Suite:
     def end_worker(self, environment: Environment, **_: Any) -> None:
         """In a worker: lets what has been sent be answered, and then tells the master."""
         end_all()
+        await_all()
         assert environment.runner is not None, "a message came by it"
         environment.runner.send_message(_ENDED, self.run.tally.take())
 
@@ -122,8 +127,10 @@ class Suite:
         self.workers_ended += 1
 
     def stopping(self, **_: Any) -> None:
-        """In the master: Locust would give its workers half a second for what they have sent."""
+        """The schedule ends. In the master: Locust would give its workers half a second for what they have sent."""
         runner = self.environment.runner
+        self.run.seconds = max(time.monotonic() - self.run.started, 0.001)
+        end_all()
         if isinstance(runner, MasterRunner):
             self.workers_ended, workers = 0, len(runner.clients.running)
             runner.send_message(_END)
@@ -138,7 +145,6 @@ class Suite:
             return
         if runner.state in {STATE_RUNNING, STATE_SPAWNING}:
             runner.stop()
-        run.seconds = max(time.monotonic() - run.started, 0.001) if run.started else 0.0
         run.after = server.look(Client(self.environment.host or "")) if run.started else None
         self.environment.process_exit_code = conclude(run, self.judge)
 
@@ -149,10 +155,11 @@ def declare(
     *,
     judge: Judge = by_stage,
     needs_user: bool = False,
+    needs_caller: bool = True,
     watch: Callable[[Run, Environment], None] | None = None,
 ) -> None:
     """Makes the calling file a suite; ``watch`` runs beside the test, in the process that judges."""
-    suite = Suite(name, make_plan, judge, needs_user, watch)
+    suite = Suite(name, make_plan, judge, needs_user, needs_caller, watch)
     events.init.add_listener(suite.set_up)
     events.test_start.add_listener(suite.start)
     events.test_stopping.add_listener(suite.stopping)
