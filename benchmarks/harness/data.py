@@ -106,7 +106,7 @@ async def load_peers() -> bool:
         await connection.execute("SELECT setseed(0.42)")
         sizes = owner_sizes()
         await connection.execute(_GENERATE, list(sizes), list(sizes.values()))
-        await _settle(connection, TABLE)
+        await settle(connection, TABLE)
     return True
 
 
@@ -117,7 +117,7 @@ async def load_kit(table: str, copy: str) -> bool:
             return False
         await connection.execute(f"TRUNCATE {table}")
         await connection.execute(copy)
-        await _settle(connection, table)
+        await settle(connection, table)
     return True
 
 
@@ -126,7 +126,7 @@ async def forget_writes(*tables: str) -> None:
     async with connected() as connection:
         for table in tables:
             await connection.execute(f"DELETE FROM {table} WHERE owner_id = $1", WRITER)
-            await _settle(connection, table)
+            await settle(connection, table)
 
 
 async def newest(owner: str, limit: int) -> list[dict[str, object]]:
@@ -153,7 +153,7 @@ async def _is_loaded(connection: asyncpg.Connection, table: str) -> bool:
     return bool(count == PROJECTS + DEEP_PROJECTS)
 
 
-async def _settle(connection: asyncpg.Connection, table: str) -> None:
+async def settle(connection: asyncpg.Connection, table: str) -> None:
     """Do now what PostgreSQL would otherwise do in the middle of a measurement."""
     await connection.execute(f"VACUUM ANALYZE {table}")
     await connection.execute("CHECKPOINT")

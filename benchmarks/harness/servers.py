@@ -79,8 +79,8 @@ class Server:
 
 
 @contextmanager
-def running(spec: Spec, environment: Mapping[str, str]) -> Iterator[Server]:
-    """Start a server on a free port and the server core; end it, and only it, afterwards."""
+def running(spec: Spec, environment: Mapping[str, str], *, pinned: bool = True) -> Iterator[Server]:
+    """Start a server on a free port, on the server core unless told otherwise; end it, and only it, afterwards."""
     port = _free_port()
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as directory:
         process = subprocess.Popen(
@@ -92,7 +92,8 @@ def running(spec: Spec, environment: Mapping[str, str]) -> Iterator[Server]:
         )
         server = Server(spec, port, process, log)
         try:
-            wrk.pin(process.pid, wrk.SERVER_CORE)
+            if pinned:
+                wrk.pin(process.pid, wrk.SERVER_CORE)
             _await_start(server)
             yield server
         finally:

@@ -5,23 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from support import tables
 from support.server import Compared
 from support.slo import Broken
 from support.tally import Latencies, Tally
-
-
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they must be; the first is set left, figures right."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-
-    def line(row: Sequence[str]) -> str:
-        first, *others = (
-            cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return "  ".join([first, *others]).rstrip()
-
-    return "\n".join([f"\n{title}", line(head), *map(line, rows)])
 
 
 def measured(tally: Tally) -> str:
@@ -43,13 +30,7 @@ def measured(tally: Tally) -> str:
         "max",
         "sent",
     ]
-    return table("MEASURED", head, rows)
-
-
-def broken_table(broken: Sequence[Broken]) -> str:
-    """What was missed."""
-    rows = [[each.endpoint, each.stage, each.what, each.measured, each.target] for each in broken]
-    return table("BROKEN", ["endpoint", "stage", "what", "measured", "target"], rows)
+    return tables.table("MEASURED", head, rows)
 
 
 def cross_check(compared: Sequence[Compared]) -> str:
@@ -60,7 +41,7 @@ def cross_check(compared: Sequence[Compared]) -> str:
         for each in compared
     ]  # fmt: skip
     head = ["route", "sent", "counted there", "mean here ms", "mean there ms", "difference"]
-    return table("THE SERVER'S OWN HISTOGRAM", head, rows)
+    return tables.table("THE SERVER'S OWN HISTOGRAM", head, rows)
 
 
 def write_json(

@@ -32,6 +32,7 @@ class Broken:
     what: str
     measured: str
     target: str
+    limit_ms: float | None = None  # of a target of time, slack included
 
 
 def load(path: str) -> dict[str, Target]:
@@ -86,7 +87,7 @@ def _times(stage: str, name: str, row: Row, twin: Row | None, target: Target, sl
             (f"added to {target.twin}", row.intended.mean - twin.intended.mean, target.added_mean_ms)
         )
     return [
-        Broken(stage, name, what, f"{ms:.2f} ms", f"< {limit * slack:g} ms")
+        Broken(stage, name, what, f"{ms:.2f} ms", f"< {limit * slack:g} ms", limit * slack)
         for what, ms, limit in measured
         if limit is not None and not ms < limit * slack
     ]

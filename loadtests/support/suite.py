@@ -3,7 +3,7 @@
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import gevent
@@ -11,7 +11,7 @@ from locust import events
 from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
-from support import options, preflight, report, server, slo
+from support import options, preflight, report, server, slo, tables
 from support.client import Client
 from support.credentials import CredentialError, login_body
 from support.schedule import DRAIN_SECONDS, Plan, await_all, end_all, measured, plan, shared
@@ -189,7 +189,11 @@ def conclude(run: Run, judge: Judge) -> int:
     broken = judge(run) if sent else [Broken("all", "(none)", "requests", "0", "1 or more")]
     if run.options.slack != 1:
         print(f"Every target of time is stretched by the factor {run.options.slack:g}")
-    print(report.broken_table(broken) if broken else "\nPASSED: every target was met")
+    print(
+        tables.broken("BROKEN", [asdict(each) for each in broken])
+        if broken
+        else "\nPASSED: every target was met"
+    )
     if run.options.report:
         facts = {"suite": run.name, "seconds": round(run.seconds, 1), "requests": sent, "per_second": round(rate, 1),
                  "slack": run.options.slack, **run.facts}  # fmt: skip
