@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -268,10 +269,14 @@ def test_a_provider_that_is_there_already() -> None:
 
 
 @pytest.fixture
-def root_logger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test does to the root of all loggers is undone after it."""
+def loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test does to the loggers is undone after it; levels by ``setLevel``, since loggers remember them."""
+    touched = [logging.getLogger(name) for name in (None, "projkit.access", "alembic", "uvicorn.error")]
+    levels = [each.level for each in touched]
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+    yield
+    for each, level in zip(touched, levels, strict=True):
+        each.setLevel(level)
 
 
 IN_A_SPAN = trace.set_span_in_context(NonRecordingSpan(SpanContext(0xA1, 0xB2, is_remote=False)))
@@ -292,7 +297,7 @@ TRACE_ID, SPAN_ID = f"{0xA1:032x}", f"{0xB2:016x}"
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_log_lines_name_their_span(
     capsys: pytest.CaptureFixture[str],
-    root_logger: None,
+    loggers: None,
     log_format: str,
     in_span: bool,
     extra: dict[str, str],
