@@ -18,7 +18,7 @@ from projkit.cli.logs import QuietSdk, configure_logging
 from projkit.cli.otel import read_export
 from projkit.cli.otel.variables import Export
 from projkit.errors import ConfigurationError
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, loggers_kept
 from tests.cli.running import free_port, projkit
 from tests.conftest import SECRET
 from tests.telemetry.otlp import Collector
@@ -269,14 +269,11 @@ def test_a_provider_that_is_there_already() -> None:
 
 
 @pytest.fixture
-def loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test does to the loggers is undone after it; levels by ``setLevel``, since loggers remember them."""
-    touched = [logging.getLogger(name) for name in (None, "projkit.access", "alembic", "uvicorn.error")]
-    levels = [each.level for each in touched]
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    yield
-    for each, level in zip(touched, levels, strict=True):
-        each.setLevel(level)
+def loggers() -> Iterator[None]:
+    """What a test does to the loggers is undone after it."""
+    with loggers_kept():
+        logging.getLogger().handlers = []
+        yield
 
 
 IN_A_SPAN = trace.set_span_in_context(NonRecordingSpan(SpanContext(0xA1, 0xB2, is_remote=False)))
