@@ -56,6 +56,9 @@ class Sample:
     resident: float
     private: float
 
+    def __str__(self) -> str:
+        return f"{self.requests:>9,} requests: {self.resident:.1f} MiB resident, {self.private:.1f} private"
+
     @classmethod
     def of(cls, pid: int, requests: int) -> Sample:
         """Read from ``smaps_rollup``: ``private`` is what no file stands behind, so what may leak."""
@@ -135,6 +138,8 @@ def _measure(server: servers.Server, people: Path, requests: int, seconds: float
             sums[name] = sums.get(name, 0) + count
         server.expect_alive()
         samples.append(Sample.of(server.process.pid, sums["requests"]))
+        if number % 10 == 0:
+            console.print(str(samples[-1]), highlight=False)
     minutes = (time.monotonic() - began) / 60
     console.print(f"{sums['requests']:,} requests in {minutes:.1f} minutes: {sums}", highlight=False)
     if sums["failed"] or sums["broken"]:
