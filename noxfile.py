@@ -101,8 +101,8 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy", "src", "tests", "examples", "noxfile.py")
     scripts = (
-        "run", "errors", "authentication", "observability", "session_check", "row_level_security", "in_process",
-        "harness/laps",
+        "run", "errors", "authentication", "observability", "overload", "session_check", "row_level_security",
+        "in_process", "asgi_servers", "memory", "harness/laps",
     )  # fmt: skip
     paths = [f"benchmarks/{name}.py" for name in scripts]
     session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})

@@ -136,14 +136,6 @@ def find_kit() -> str | None:
     return str(beside) if beside.exists() else shutil.which("projkit")
 
 
-def family(pid: int) -> Iterator[int]:
-    """A process, and all that it has begun."""
-    yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield from family(int(child))
-
-
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -166,6 +158,14 @@ def _await_start(server: Server) -> None:
             connection.close()
         time.sleep(0.1)
     raise ServerError(f"{server.spec.name} did not answer in {START_SECONDS:g} s:\n{server.said()}")
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and all that it has started."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from family(int(child))
 
 
 def _cpu_seconds(pid: int) -> float:

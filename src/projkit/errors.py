@@ -255,6 +255,18 @@ class UnavailableError(ProjkitError):
         super().__init__(detail, retry_after=retry_after)
 
 
+class OverloadedError(UnavailableError):
+    """More is to be done than can be; ``unread`` is whether much of the request's body is still to come."""
+
+    code = "overloaded"
+    kind = "overloaded"
+    title = "The service has too much to do right now"
+
+    def __init__(self, detail: str, *, retry_after: int, unread: bool) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.unread = unread
+
+
 class DatabaseUnavailableError(UnavailableError):
     code = "database_unavailable"
     kind = "database-unavailable"

@@ -32,6 +32,7 @@ from projkit.health.checks import HealthCheck
 from projkit.health.refresher import Refresher
 from projkit.health.routes import HealthRoutes
 from projkit.health.service import Health
+from projkit.http.admission import Gates
 from projkit.http.application import Application, Authenticate
 from projkit.http.client import ClientAddresses
 from projkit.http.cursor import CursorCodec
@@ -159,6 +160,7 @@ class ProjKit:
             authenticate=self._authenticate,
             max_body_bytes=self.settings.max_body_bytes,
             request_timeout_seconds=self.settings.request_timeout_seconds,
+            gates=self._gates(),
         )
         self._validating = Validating(
             self._application, self.settings, self._tables, clock,
@@ -360,6 +362,17 @@ class ProjKit:
             tenants=bool(self.settings.tenant_claim),
         )
         return [*api, *web.endpoints(prefix, api, __version__, cookies.names.auth), *shown]
+
+    def _gates(self) -> Gates:
+        settings = self.settings
+        if not settings.max_concurrent_requests:
+            return Gates.unlimited()
+        return Gates(
+            settings.max_concurrent_requests,
+            settings.max_queued_requests,
+            settings.queue_seconds,
+            self._recorder,
+        )
 
     def _running_database(self) -> Database | None:
         running = self._lifecycle.running

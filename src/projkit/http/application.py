@@ -8,6 +8,7 @@ from typing import Any, Final
 from starlette.routing import Route
 
 from projkit import errors
+from projkit.http.admission import Gates
 from projkit.http.body import read_body
 from projkit.http.problem import problem_response, unhandled
 from projkit.http.request import ASGIApp, ClientDisconnectedError, Receive, Request, Scope, Send
@@ -36,12 +37,14 @@ class Application:
         authenticate: Authenticate,
         max_body_bytes: int,
         request_timeout_seconds: float,
+        gates: Gates,
     ) -> None:
         self.table = RouteTable(endpoints)
         self._start = start
         self._authenticate = authenticate
         self._max_body_bytes = max_body_bytes
         self._request_timeout_seconds = request_timeout_seconds
+        self._gates = gates
         # Real Starlette routes, so that hosts and instrumentors find the templates where they look for them.
         self.routes = [
             Route(endpoint.path, _RouteEndpoint(entry), methods=[endpoint.method], name=endpoint.operation_id)
@@ -50,16 +53,20 @@ class Application:
         self._route_by_template = {route.path: route for route in reversed(self.routes)}
 
     def for_callers(self, authenticate: Authenticate) -> "Application":
-        """The same endpoints for other callers, who come from inside and so start nothing."""
+        """The same endpoints for other callers, who come from inside: they start nothing and never wait in line."""
         inside = copy(self)
         inside._start = _is_started
         inside._authenticate = authenticate
+        inside._gates = Gates.unlimited()
         return inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            response = await self._respond(request)
+            try:
+                response = await self._respond(request)
+            finally:
+                request.give_place_back()
         except ClientDisconnectedError:
             return
         except errors.ContentTooLargeError as error:
@@ -86,8 +93,8 @@ class Application:
         endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             return _options(match, request)
-        if not endpoint.standalone and (starting := self._start()) is not None:
-            await starting
+        if not endpoint.standalone and (beginning := self._begin(request)) is not None:
+            await beginning
         if not (endpoint.public or (endpoint.admits is not None and endpoint.admits(request))):
             request.principal = await self._authenticate(request)
             if endpoint.scope is not None and not request.principal.allows(endpoint.scope):
@@ -107,6 +114,16 @@ class Application:
             request, endpoint.body.content_types, self._max_body_bytes, self._request_timeout_seconds
         )
         return await handler(request, content)
+
+    def _begin(self, request: Request) -> Awaitable[None] | None:
+        """Takes a place among those at work and holds the kit to be started; gives what is to be awaited for it."""
+        turn = self._gates.here().enter(request)
+        return self._start() if turn is None else self._begin_later(turn)
+
+    async def _begin_later(self, turn: Awaitable[None]) -> None:
+        await turn
+        if (starting := self._start()) is not None:
+            await starting
 
 
 def _is_started() -> None:

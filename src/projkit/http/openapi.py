@@ -40,7 +40,7 @@ _MEANINGS: Final[Mapping[int, str]] = {
     428: "If-Match is required here.",
     429: "Too many attempts; try again after `Retry-After` seconds.",
     500: "Something went wrong inside; the log has it under the request id.",
-    503: "Something that is needed does not answer; try again after `Retry-After` seconds.",
+    503: "Something that is needed does not answer, or there is too much to do; try again after `Retry-After` seconds.",
 }
 _HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "ETag": ("The version of the project, for If-Match and If-None-Match.", {"type": "string"}),
@@ -249,7 +249,8 @@ def _statuses(endpoint: Endpoint) -> set[int]:
             statuses.add(403)
     if endpoint.body is not None:
         statuses.update((400, 408, 413, 415, 422))
-    return statuses if not endpoint.public or endpoint.errors else statuses - {500, 503}
+    asks_nobody = endpoint.public and endpoint.standalone and not endpoint.errors
+    return statuses - {500, 503} if asks_nobody else statuses
 
 
 def _answer(
@@ -275,7 +276,7 @@ def _answer(
 
 def _problem(status: int) -> dict[str, Any]:
     names = [*_EVERYWHERE, "Vary"]
-    if status in (408, 413):
+    if status in (408, 413, 503):
         names.append("Connection")
     if status in (401, 403):
         names.append("WWW-Authenticate")

@@ -111,8 +111,10 @@ def headers_of(error: errors.ProjkitError) -> tuple[Header, ...]:
         headers.append((b"ratelimit", f'"{error.policy}";r=0;t={error.retry_after}'.encode()))
     elif isinstance(error, errors.MethodNotAllowedError):
         headers.append((b"allow", error.allowed.encode()))
-    elif isinstance(error, errors.RequestTimeoutError) or (
-        isinstance(error, errors.ContentTooLargeError) and not error.drained
+    elif (
+        isinstance(error, errors.RequestTimeoutError)
+        or (isinstance(error, errors.ContentTooLargeError) and not error.drained)
+        or (isinstance(error, errors.OverloadedError) and error.unread)
     ):
         headers.append((b"connection", b"close"))
     if error.retry_after is not None:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Set
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Protocol
 
 from projkit.errors import BadRequestError, ContentTooLargeError, RequestTimeoutError
 from projkit.identity import Principal
@@ -15,6 +16,28 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 _NONE: Final[Set[bytes]] = frozenset()
+# What a server reads and throws away by itself, if an answer comes before the body has.
+_SHORT_BODY: Final = 65_536
+
+
+class Gate(Protocol):
+    """Where a request has its place among those that are worked on."""
+
+    def leave(self, request: "Request") -> None:
+        """Gives the place back."""
+
+    async def body(self, request: "Request", read: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Reads the request's body."""
+
+
+class Watch(Protocol):
+    """What listens for the end of a client that waits."""
+
+    def rest(self) -> None:
+        """The wait is over."""
+
+    def close(self) -> None:
+        """Nobody asks any more."""
 
 
 class ClientDisconnectedError(Exception):
@@ -30,25 +53,31 @@ class Request:
     """
 
     __slots__ = (
-        "_receive",
         "answer_headers",
+        "gate",
         "headers",
         "method",
         "params",
         "path",
         "principal",
         "query_string",
+        "queued_at",
+        "receive",
         "repeated",
         "request_id",
         "root_path",
         "scope",
+        "watch",
     )
 
     principal: Principal
+    queued_at: float
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
-        self._receive = receive
+        self.receive = receive
+        self.gate: Gate | None = None
+        self.watch: Watch | None = None
         self.method: str = scope["method"]
         self.path: str = scope["projkit.path"]
         self.root_path: str = scope["root_path"]
@@ -67,10 +96,22 @@ class Request:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
+    def give_place_back(self) -> None:
+        """From here on others may be worked on in its place; for handlers as well, if they take their time."""
+        if self.gate is not None:
+            self.gate.leave(self)
+
     @property
     def has_body(self) -> bool:
         """Whether content was announced (RFC 9112 §6.3)."""
         return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
+
+    @property
+    def has_long_body(self) -> bool:
+        """Whether so much of it may be to come that it is better not read, even to throw it away."""
+        announced = self.headers.get(b"content-length", b"0")
+        short = announced.isdigit() and len(announced) < 10 and int(announced) <= _SHORT_BODY
+        return not short or b"transfer-encoding" in self.headers or b"expect" in self.headers
 
     def add_answer_header(self, name: bytes, value: bytes) -> None:
         """Adds a header to the answer, be it a success or a failure."""
@@ -92,6 +133,11 @@ class Request:
                 raise BadRequestError("Content-Length is not a number")
             if len(announced) > 18 or int(announced) > limit:
                 raise ContentTooLargeError(f"The body may have {limit} bytes")
+        if self.gate is None:
+            return await self._read_in_time(limit, seconds)
+        return await self.gate.body(self, partial(self._read_in_time, limit, seconds))
+
+    async def _read_in_time(self, limit: int, seconds: float) -> bytes:
         try:
             async with asyncio.timeout(seconds):
                 return await self._read(limit)
@@ -111,7 +157,7 @@ class Request:
         try:
             async with asyncio.timeout(seconds):
                 while limit > 0:
-                    message = await self._receive()
+                    message = await self.receive()
                     if message["type"] == "http.disconnect":
                         raise ClientDisconnectedError
                     limit -= len(message.get("body", b""))
@@ -125,7 +171,7 @@ class Request:
         chunks: list[bytes] = []
         size = 0
         while True:
-            message = await self._receive()
+            message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnectedError
             chunk: bytes = message.get("body", b"")

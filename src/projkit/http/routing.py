@@ -93,7 +93,7 @@ class Endpoint:
     documented: bool = True
     params: Mapping[str, Param] = field(default_factory=dict)
     security: tuple[str, ...] = ("bearer", "cookie")
-    standalone: bool = False  # answers before the kit has started, and while it cannot
+    standalone: bool = False  # answers before the kit has started, while it cannot, and under any load
     check: Check | None = None
     admits: Admits | None = None
     instant: Instant | None = None  # what ``handler`` answers as well, without the usual way to it

@@ -116,12 +116,14 @@ class Validations:
 def endpoints(prefix: str, validations: Callable[[], Validations], admits: Admits) -> list[Endpoint]:
     """``/monitoring/validate/endpoints`` and ``/monitoring/validate/authentication``."""
 
-    async def validate_endpoints(_: Request) -> Response:
+    async def validate_endpoints(request: Request) -> Response:
+        request.give_place_back()  # it takes seconds, and there is one run at a time
         run = await validations().endpoints()
         found = [_step(each) for each in run.result.steps]
         return _report(run, run.result.status, "endpoints", found, run.result.detail)
 
-    async def validate_authentication(_: Request) -> Response:
+    async def validate_authentication(request: Request) -> Response:
+        request.give_place_back()
         run = await validations().authentication()
         status = "error" if any(each.status == "failed" for each in run.result) else "ok"
         return _report(run, status, "checks", [_check(each) for each in run.result])

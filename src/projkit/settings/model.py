@@ -100,6 +100,9 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=1_073_741_824)
     request_timeout_seconds: Seconds = 30.0
+    max_concurrent_requests: int = Field(default=100, ge=0, le=100_000)
+    max_queued_requests: int = Field(default=1000, ge=0, le=1_000_000)
+    queue_seconds: Seconds = 1.5
     require_if_match: bool = False
     put_mode: Literal["replace", "merge"] = "replace"
 
@@ -158,6 +161,12 @@ class Settings(BaseSettings):
         if self.row_level_security and self.dialect != "postgresql":
             raise ValueError(
                 "PROJKIT_ROW_LEVEL_SECURITY needs PostgreSQL; unset it or set PROJKIT_DATABASE_URL"
+            )
+        if 0 < self.max_concurrent_requests < self.database_pool_size:
+            raise ValueError(
+                f"PROJKIT_MAX_CONCURRENT_REQUESTS ({self.max_concurrent_requests}) is less than "
+                f"PROJKIT_DATABASE_POOL_SIZE ({self.database_pool_size}), so that connections would stand idle while "
+                "requests wait; raise it, lower the other, or set it to 0 for no limit"
             )
         if self.env == "production":
             self._check_production()

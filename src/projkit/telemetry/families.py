@@ -27,6 +27,8 @@ EXEMPLARS: Final = Family(
 DISCONNECTS: Final = Family("http_disconnects", limit=500)  # method, route
 EXCEPTIONS: Final = Family("http_exceptions", limit=200)  # route, class
 ACTIVE: Final = Family("http_active", gauge=True, limit=1)
+WAITING: Final = Family("http_waiting", gauge=True, limit=1)
+REFUSED: Final = Family("http_refused", limit=10)  # reason
 WEBSOCKETS: Final = Family("websockets", 2, limit=200)  # route, outcome: how many, seconds they were open
 STATEMENTS: Final = Family(
     "db_statements", SIZE + 2, maxima=frozenset({MAX}), limit=300
@@ -52,9 +54,9 @@ HEALTH: Final = Family(
 SPANS: Final = Family("otel_spans", limit=10)  # outcome
 
 FAMILIES: Final = (
-    HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, ACTIVE, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS, DATABASE_ERRORS,
-    TRANSACTIONS, POOL_WAIT, POOL, COMMANDS, REDIS_ERRORS, CREDENTIALS, CSRF_CHECKS, LOGINS, REFRESHES, LAG, HEALTH,
-    SPANS,
+    HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, ACTIVE, WAITING, REFUSED, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS,
+    DATABASE_ERRORS, TRANSACTIONS, POOL_WAIT, POOL, COMMANDS, REDIS_ERRORS, CREDENTIALS, CSRF_CHECKS, LOGINS, REFRESHES,
+    LAG, HEALTH, SPANS,
 )  # fmt: skip
 # Room for all rows of all families up to their limits, with the longest names.
 FILE_BYTES: Final = 6 * 1024 * 1024

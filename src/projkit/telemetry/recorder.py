@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from projkit.errors import ConfigurationError
+from projkit.http.admission import REASONS, Reason
 from projkit.http.timing import RequestMeters
 from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import BOUNDS
@@ -41,6 +42,7 @@ from projkit.telemetry.families import (
     POOL_WAIT,
     REDIS_ERRORS,
     REFRESHES,
+    REFUSED,
     SLOW,
     SLOW_STATEMENTS,
     SPAN_OUTCOMES,
@@ -48,6 +50,7 @@ from projkit.telemetry.families import (
     STATEMENTS,
     SUM,
     TRANSACTIONS,
+    WAITING,
     WEBSOCKETS,
     WELL,
 )
@@ -127,6 +130,7 @@ class Recorder:
         self._transactions: dict[bool, Row] = {}
         self._active: Row | None = None
         self._wait: Row | None = None
+        self._line: Row | None = None
 
     def require(self) -> None:
         """Holds the directory to be usable, at start-up.
@@ -159,6 +163,9 @@ class Recorder:
                 self._cells = Cells(FAMILIES, CellFile(self._directory.buffer), self._directory)
             self._active = self._cells.row(ACTIVE, (), ())
             self._wait = self._cells.row(POOL_WAIT, (), ())
+            self._line = self._cells.row(WAITING, (), ())
+            for reason in REASONS:  # from the first on, so that rates see the first refusal
+                self._cells.row(REFUSED, (reason,), (OTHER,))
         return self._cells
 
     @property
@@ -195,6 +202,18 @@ class Recorder:
     def end(self) -> None:
         """A request is over, however it went."""
         (self._active or self._row(ACTIVE, (), ()))[0] -= 1
+
+    # --- those that wait for their turn (projkit.http.admission.Waiting)
+
+    def waiting(self, change: int) -> None:
+        """So many more requests wait."""
+        (self._line or self._row(WAITING, (), ()))[0] += change
+
+    def refused(self, reason: Reason) -> None:
+        """A request was turned away, as there was too much to do."""
+        self._count(REFUSED, (reason,), (OTHER,))
+
+    # --- how they went
 
     def request(
         self, method: str, route: str, status: int, seconds: float, trace_id: str | None = None

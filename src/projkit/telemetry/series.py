@@ -30,10 +30,12 @@ from projkit.telemetry.families import (
     POOL_WAIT,
     REDIS_ERRORS,
     REFRESHES,
+    REFUSED,
     SLOW,
     SPANS,
     STATEMENTS,
     TRANSACTIONS,
+    WAITING,
     WEBSOCKETS,
     WELL,
 )
@@ -133,6 +135,10 @@ PLAIN: Final = (
         ("route", "error_type"), _cell(EXCEPTIONS),
     ),
     Plain(
+        "counter", "projkit_http_server_refused_requests", "Requests that were refused for too much to do.",
+        ("reason",), _cell(REFUSED),
+    ),
+    Plain(
         "counter", "projkit_websocket_connections", "WebSockets by how they went.",
         ("route", "outcome"), _cell(WEBSOCKETS),
     ),
@@ -169,6 +175,7 @@ PLAIN: Final = (
         ("pid",), _process(lambda usage: usage.cpu_seconds),
     ),
     Plain("gauge", "projkit_http_server_active_requests", "Requests that are being answered.", (), _cell(ACTIVE)),
+    Plain("gauge", "projkit_http_server_waiting_requests", "Requests that wait for their turn.", (), _cell(WAITING)),
     Plain(
         "gauge", "projkit_db_pool_connections", "Connections of the database pool, by state.",
         ("state",), _cell(POOL),
