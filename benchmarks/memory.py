@@ -2,7 +2,7 @@
 
 PostgreSQL and Redis, 32 people with sessions, and requests of which hardly any comes twice (harness/mix.lua): reads,
 lists with any query, writes, probes, forged and missing tokens, ids and paths that there are not, bodies that are
-wrong, methods that nobody knows. After each slice the memory is read from ``/proc``.
+wrong, methods that nobody serves. After each slice the memory is read from ``/proc``.
 
 The rule: the first fifth is warm-up (pools, caches, what is imported when first needed). Through the samples after it
 goes the line of the median slope (Theil-Sen), and what it rises over them must be less than 1 MiB, or than three times

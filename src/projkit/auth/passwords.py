@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 from base64 import b64encode
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -38,7 +39,9 @@ _NOBODY: Final = _no_hash()
 
 # glibc keeps the 19 MiB of a hash for the next one, which is good while people log in: taken anew they cost a hash two
 # thirds more. Other C libraries have no such function.
-_malloc_trim: Final = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+_malloc_trim: Final[Callable[[int], int] | None] = (
+    getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+)
 _KEPT_SECONDS: Final = 5.0
 
 
@@ -96,11 +99,11 @@ class Passwords:
             return
         if self._giving_back is not None:
             self._giving_back.cancel()
-        self._giving_back = loop.call_later(_KEPT_SECONDS, self._trim)
+        self._giving_back = loop.call_later(_KEPT_SECONDS, self._give_back, _malloc_trim)
 
-    def _trim(self) -> None:
+    def _give_back(self, malloc_trim: Callable[[int], int]) -> None:
         with suppress(RuntimeError):  # the threads have been let go
-            self._executor.submit(_malloc_trim, 0)
+            self._executor.submit(malloc_trim, 0)
 
 
 def check_new_password(password: str, username: str, pointer: str) -> None:
