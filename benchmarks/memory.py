@@ -2,7 +2,7 @@
 
 PostgreSQL and Redis, 32 people with sessions, and requests of which hardly any comes twice (harness/mix.lua): reads,
 lists with any query, writes, probes, forged and missing tokens, ids and paths that there are not, bodies that are
-wrong, methods that nobody knows. After each slice the memory is read from ``/proc``.
+wrong, methods that nobody serves. After each slice the memory is read from ``/proc``.
 
 The rule: the first fifth is warm-up (pools, caches, what is imported when first needed). Through the samples after it
 goes the line of the median slope (Theil-Sen), and what it rises over them must be less than 1 MiB, or than three times
@@ -55,6 +55,9 @@ class Sample:
     requests: int
     resident: float
     private: float
+
+    def __str__(self) -> str:
+        return f"{self.requests:>9,} requests: {self.resident:.1f} MiB resident, {self.private:.1f} private"
 
     @classmethod
     def of(cls, pid: int, requests: int) -> Sample:
@@ -135,6 +138,8 @@ def _measure(server: servers.Server, people: Path, requests: int, seconds: float
             sums[name] = sums.get(name, 0) + count
         server.expect_alive()
         samples.append(Sample.of(server.process.pid, sums["requests"]))
+        if number % 10 == 0:
+            console.print(str(samples[-1]), highlight=False)
     minutes = (time.monotonic() - began) / 60
     console.print(f"{sums['requests']:,} requests in {minutes:.1f} minutes: {sums}", highlight=False)
     if sums["failed"] or sums["broken"]:

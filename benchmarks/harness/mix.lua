@@ -71,8 +71,9 @@ end
 local function missing(_, _)
   return "GET", PROJECTS .. "/" .. uuid()
 end
+-- No HEAD: wrk would wait for the body that its answer has the length of.
 local function elsewhere(_, _)
-  return any({ "GET", "POST", "HEAD" }), any({ "/", "/wp-login.php/", PROJECTS .. "/x/", "/api/v1/" }) .. hex(10)
+  return any({ "GET", "POST" }), any({ "/", "/wp-login.php/", PROJECTS .. "/x/", "/api/v1/" }) .. hex(10)
 end
 local function invalid(_, _)
   return "POST", PROJECTS, any({

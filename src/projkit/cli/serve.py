@@ -20,6 +20,7 @@ from projkit.auth.tokens import TokenIssuer
 from projkit.cli.console import app, load_settings, say
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_SUBJECT, DEMO_USER, add_demo_projects, add_demo_user
 from projkit.cli.logs import configure_logging
+from projkit.cli.malloc import share_arena
 from projkit.cli.otel import read_export
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
@@ -45,6 +46,7 @@ def serve(
     access_log: Annotated[bool, typer.Option(help="One log line a request.")] = True,
 ) -> None:
     """Serve the API: migrate the embedded database, start uvicorn, drain before exiting."""
+    share_arena()
     if not access_log:
         os.environ["PROJKIT_ACCESS_LOG"] = "false"  # read by each worker
     settings = load_settings()

@@ -1,12 +1,10 @@
 """The server that ``projkit serve`` starts: uvicorn, with draining and a tamed garbage collector."""
 
 import asyncio
-import ctypes
 import gc
 import logging
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 
 from projkit.cli.logs import configure_logging
+from projkit.cli.malloc import share_arena
 from projkit.cli.otel import open_telemetry
 from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.kit import ProjKit
@@ -27,7 +26,6 @@ logger: Final = logging.getLogger("projkit")
 # Full collections walk every imported module's objects and stop the server for it; what is there at start-up is
 # there for good, so it is taken out of sight, and the young generation is given room for a few requests.
 _GC_THRESHOLDS: Final = (20_000, 50, 100)
-_M_ARENA_MAX: Final = -8  # of malloc.h
 _STOPPED: Final = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 _ALLOWED_HEADERS: Final = (
     "Authorization",
@@ -60,7 +58,7 @@ _EXPOSED_HEADERS: Final = (
 
 def create_app() -> ASGIApp:
     """The app that each worker runs; CORS only here, a mounted kit adds none."""
-    _share_arena()
+    share_arena()
     settings = Settings()
     configure_logging(settings)
     kit = ProjKit(settings)
@@ -81,12 +79,6 @@ def create_app() -> ASGIApp:
         expose_headers=_EXPOSED_HEADERS,
     )
     return Served(cors, kit, settings, telemetry)
-
-
-def _share_arena() -> None:
-    """One arena for all threads: with one for each, glibc keeps 19 MiB for every thread that has hashed a password."""
-    with suppress(OSError, AttributeError, TypeError):  # another C library, or none to be had
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 class _Cors(CORSMiddleware):

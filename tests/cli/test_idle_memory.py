@@ -1,0 +1,89 @@
+"""What a server holds while nobody asks: no more than it needs."""
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+
+from projkit.cli.demo import DEMO_PASSWORD, DEMO_USER
+from tests.cli import running
+from tests.cli.running import projkit, redis_server, serving
+
+# Writes at its end what it has imported.
+TELLING = (
+    "import atexit, os, pathlib, sys\n"
+    "atexit.register(lambda: pathlib.Path(os.environ['IMPORTED']).write_text('\\n'.join(sys.modules)))\n"
+    "from projkit.cli import main; main()"
+)
+# Together some 30 MiB, and half a second of each start.
+NEVER = {
+    "alembic", "authlib", "celery", "google", "httpx2", "kombu", "mako", "opentelemetry.exporter",
+    "opentelemetry.sdk.trace", "projkit.cli.transfer", "pygments", "requests", "rich", "sqlalchemy.ext.asyncio",
+    "sqlalchemy.orm",
+}  # fmt: skip
+HASH_MIB = 19
+
+
+def imported_by(monkeypatch: pytest.MonkeyPatch, directory: Path, **variables: str) -> set[str]:
+    """What a server has imported that has answered a probe and a list."""
+    told = directory / "imported"
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "PROJKIT", [sys.executable, "-c", TELLING])
+        with serving(IMPORTED=str(told), **variables) as (url, token):
+            answer = httpx2.get(f"{url}/api/v1/projects", headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == 200
+    return set(told.read_text().split())
+
+
+def test_the_embedded_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A server on the embedded database, once migrated, holds no migrations, no ORM, no Redis, no HTTP client."""
+    monkeypatch.chdir(tmp_path)
+    first = imported_by(monkeypatch, tmp_path)
+    assert "alembic" in first  # so that what is asked for here can be told from what is never there
+    assert not imported_by(monkeypatch, tmp_path) & (NEVER | {"redis"})
+
+
+def test_postgresql_and_redis(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_postgres_url: str
+) -> None:
+    """A server on PostgreSQL with sessions in Redis holds both drivers, and nothing that it could do without."""
+    monkeypatch.chdir(tmp_path)
+    projkit("migrate", PROJKIT_DATABASE_URL=empty_postgres_url)
+    with redis_server(tmp_path) as redis_url:
+        found = imported_by(
+            monkeypatch, tmp_path, PROJKIT_DATABASE_URL=empty_postgres_url, PROJKIT_REDIS_URL=redis_url
+        )
+    assert {"asyncpg", "redis"} <= found
+    assert not found & NEVER
+
+
+def private_mib(pid: int) -> float:
+    """The memory of a process behind which no file stands."""
+    found = re.search(r"Anonymous: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())
+    assert found
+    return int(found[1]) / 1024
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="Linux tells what memory is whose")
+async def test_logins_leave_no_memory_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Seconds after logins a server holds less than what one password's hash takes, more than before them."""
+    monkeypatch.chdir(tmp_path)
+    with serving("--demo") as (url, _):
+        (server,) = (each for each in psutil.Process().children() if "serve" in each.cmdline())
+        before = private_mib(server.pid)
+        async with httpx2.AsyncClient(base_url=url) as client:
+            body = {"username": DEMO_USER, "password": DEMO_PASSWORD}
+            answers = await asyncio.gather(
+                *(client.post("/api/v1/auth/login", json=body, timeout=30) for _ in range(8))
+            )
+        assert {answer.status_code for answer in answers} == {200}
+        assert private_mib(server.pid) - before > HASH_MIB  # kept for whoever comes next
+        async with asyncio.timeout(60):
+            while private_mib(server.pid) - before > HASH_MIB:
+                await asyncio.sleep(0.5)
