@@ -33,7 +33,8 @@ IMPATIENT: Final[dict[str, Any]] = {
 HELD_BACK: Final = 1
 # In line, for a connection, for a statement and its cancellation; and the busy machine of a test.
 BOUND: Final = QUEUE_SECONDS + HELD_BACK + 1 + 1 + 3
-PROBE_MS: Final = 500  # of a client that shares its processor with 400 others and a server
+# Of a client in the same process as 400 others, on a machine that is busy with the server as well.
+PROBE_MEAN_MS, PROBE_P99_MS = 250, 1500
 MORE_MIB: Final = 40
 
 
@@ -144,7 +145,8 @@ async def test_a_database_that_stands_still(cluster: Cluster) -> None:
         assert crowd.mute == 0
         assert min(crowd.retry_after) >= 1
         assert crowd.longest < BOUND
-        assert figures.p99 < PROBE_MS
+        assert figures.mean < PROBE_MEAN_MS
+        assert figures.p99 < PROBE_P99_MS
         assert during - before < MORE_MIB
         cluster.signal(signal.SIGCONT)
         print(f"recovered {await recovers(server):.2f} s after SIGCONT")  # noqa: T201
@@ -171,7 +173,8 @@ async def test_more_clients_than_can_be_served(any_database_url: str) -> None:
         assert crowd.answers[200, ""] > CLIENTS / 2
         assert crowd.mute == 0
         assert crowd.longest < BOUND
-        assert figures.p99 < PROBE_MS
+        assert figures.mean < PROBE_MEAN_MS
+        assert figures.p99 < PROBE_P99_MS
         assert figures.ready == {200}, "to be busy is not to be ill"
         print(f"recovered in {await recovers(server):.2f} s")  # noqa: T201
         assert await scraped(server, "projkit_http_server_waiting_requests") == 0
