@@ -132,18 +132,32 @@ def install_load(session: nox.Session) -> None:
 
 @nox.session
 def load(session: nox.Session) -> None:
-    """A smoke against a demo of its own (``--smoke``: that alone); then the gate: latency targets under load."""
+    """A smoke against a demo of its own (``--smoke``: that alone); then the gate: latency targets under load.
+
+    With ``--selftest`` what `load_selftest` does follows, in the same environment.
+    """
     install_load(session)
+    flags = {"--smoke", "--selftest"} & {*session.posargs}
     session.run("python", "loadtests/against_demo.py")
-    if "--smoke" not in session.posargs:
-        session.run("python", "loadtests/gate.py", *session.posargs)
+    if "--smoke" not in flags:
+        session.run("python", "loadtests/gate.py", *(each for each in session.posargs if each not in flags))
+    if "--selftest" in flags:
+        session.run("python", "loadtests/gate.py", "--slowed")
 
 
 @nox.session
 def load_selftest(session: nox.Session) -> None:
     """The gate fails, and says where, on a server whose database was slowed down."""
     install_load(session)
-    session.run("python", "loadtests/gate.py", "--slowed")
+    session.run("python", "loadtests/gate.py", "--slowed", *session.posargs)
+
+
+@nox.session
+def record(session: nox.Session) -> None:
+    """Ratios to the peers on this machine, into the file that is named; `loadtests/compare.py` compares two of them."""
+    install(session, "bench")
+    session.install("--quiet", "--require-hashes", "--requirement", "requirements/load.txt")
+    session.run("python", "loadtests/record.py", *session.posargs)
 
 
 @nox.session

@@ -11,7 +11,8 @@ import asyncio
 import json
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 from urllib.request import Request as HttpRequest
@@ -82,6 +83,7 @@ def main(
     quick: Annotated[bool, typer.Option(help="3 rounds of 2 seconds, and bars 30 % lower.")] = False,
     only: Annotated[str, typer.Option(help="Only cases whose name contains this.")] = "",
     fresh: Annotated[bool, typer.Option(help="Make the benchmark's database anew.")] = False,
+    report: Annotated[str, typer.Option(help="A file for every round's figures, as JSON.")] = "",
 ) -> None:
     """Measure, print the tables, fail where a bar is missed."""
     if quick:
@@ -103,10 +105,22 @@ def main(
         _same_answers(running)
         results = measure(cases, running, rounds, seconds)
     _show_figures(cases, results)
+    if report:
+        write(Path(report), results, rounds, seconds)
     missed = _show_goals(results, QUICK_SLACK if quick else 1.0)
     if missed:
         console.print(f"missed: {', '.join(missed)}")
         sys.exit(1)
+
+
+def write(path: Path, results: Results, rounds: int, seconds: float) -> None:
+    """Every round of every case and server, in the order in which they were measured."""
+    cases = [
+        {"case": case, "server": name, "rounds": [asdict(each) for each in figures]}
+        for (case, name), figures in results.items()
+    ]
+    document = {"rounds": rounds, "seconds": seconds, "cases": cases}
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _cases(server: servers.Server) -> list[Case]:

@@ -1,0 +1,119 @@
+"""A record: the kit's figures as ratios to its peers', round by round, and the machine they were measured on."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+FORMAT: Final = 1
+_KIT: Final = "projkit"
+
+
+class RecordError(Exception):
+    """A file that is no record."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One comparison: a ratio for each round, and of how much to how much, as medians over the rounds."""
+
+    better: str  # "more" or "less"
+    ratios: Sequence[float]
+    kit: float
+    peer: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one file holds."""
+
+    recorded: str  # the day
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    method: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+
+
+def read(path: Path) -> Record:
+    """A record from its file.
+
+    Raises:
+        RecordError: there is none, or it is another thing.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told["format"] != FORMAT:
+            raise RecordError(f"{path} has the format {told['format']}; this program knows {FORMAT}")
+        figures = {name: Figure(**each) for name, each in told["figures"].items()}
+        record = Record(told["recorded"], told["machine"], told["method"], figures)
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError(f"{path} is no record: {error!r}") from error
+    for name, figure in figures.items():
+        if len(figure.ratios) < 2 or min(figure.ratios) <= 0 or figure.better not in {"more", "less"}:
+            raise RecordError(
+                f"{path} is no record: {name!r} needs two ratios above 0 or more, better more or less"
+            )
+    return record
+
+
+def write(path: Path, record: Record) -> None:
+    """To a file in which each figure has its line."""
+    lines = [
+        f"    {json.dumps(name)}: {json.dumps(vars(figure) | {'ratios': list(figure.ratios)})}"
+        for name, figure in record.figures.items()
+    ]
+    head = {"format": FORMAT, "recorded": record.recorded, "machine": record.machine, "method": record.method}
+    text = json.dumps(head, indent=2).removesuffix("\n}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + ',\n  "figures": {\n' + ",\n".join(lines) + "\n  }\n}\n", encoding="utf-8")
+
+
+def from_benchmark(document: Mapping[str, Any]) -> dict[str, Figure]:
+    """Figures of what ``benchmarks/run.py --report`` wrote: requests a second, and of one connection the p50."""
+    cases = {(each["case"], each["server"]): each["rounds"] for each in document["cases"]}
+    found = {}
+    for (case, server), theirs in cases.items():
+        mine = cases[case, _KIT]
+        if server == _KIT:
+            continue
+        if case.endswith(" 1"):  # one connection waits for its answer: its rate is its latency
+            name, pick, better, unit = "p50", "p50_us", "less", "ms"
+        else:
+            name, pick, better, unit = "req/s", "per_second", "more", "req/s"
+        scale = 1000 if unit == "ms" else 1
+        found[f"{case} connections, {name}, against {server}"] = _figure(
+            better, unit, [each[pick] / scale for each in mine], [each[pick] / scale for each in theirs]
+        )
+    return found
+
+
+def from_schedule(document: Mapping[str, Any], rounds: int) -> dict[str, Figure]:
+    """Figures of the report of ``beside.py``: the median time of each request in each whole round."""
+    whole = [f"round {number + 1}" for number in range(rounds)]
+    seen: dict[str, dict[str, float]] = {}
+    for each in document["endpoints"]:
+        seen.setdefault(each["endpoint"], {})[each["stage"]] = each["intended"]["p50"]
+    found = {}
+    for name, theirs in sorted(seen.items()):
+        request, _, server = name.partition(" of ")
+        mine = seen[f"{request} of {_KIT}"]
+        both = [stage for stage in whole if stage in theirs and stage in mine]
+        if server != _KIT:
+            found[f"{request} on a schedule, p50, against {server}"] = _figure(
+                "less", "ms", [mine[stage] for stage in both], [theirs[stage] for stage in both]
+            )
+    return found
+
+
+def _figure(better: str, unit: str, mine: Sequence[float], theirs: Sequence[float]) -> Figure:
+    ratios = [round(one / other, 4) for one, other in zip(mine, theirs, strict=True)]
+    return Figure(better, ratios, round(middle(mine), 3), round(middle(theirs), 3), unit)
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median."""
+    ordered, half = sorted(values), len(values) // 2
+    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2

@@ -1,0 +1,20 @@
+"""What the load tests' own commands are asked with: plain Python, no Locust."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SUITES = Path(__file__).resolve().parents[2] / "loadtests"
+
+
+@pytest.fixture
+def support(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a module of ``loadtests/support``, which is on nobody's path but the suites'."""
+    monkeypatch.setattr(sys, "path", [str(SUITES), *sys.path])
+    yield lambda name: importlib.import_module(f"support.{name}")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:
+        del sys.modules[name]

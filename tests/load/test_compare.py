@@ -1,0 +1,168 @@
+"""``python loadtests/compare.py NEW BASELINE`` on records that were made up."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.load.conftest import SUITES
+
+MACHINE = {"processor": "Made up, 3 GHz", "cores": 2, "python": "CPython 3.11.7"}
+STEADY = [6.0, 6.1, 5.9, 6.05, 5.95]
+ONE_RATIO = json.dumps(
+    {
+        "format": 1,
+        "recorded": "",
+        "machine": {},
+        "method": {},
+        "figures": {"x": {"better": "more", "ratios": [1], "kit": 1, "peer": 1, "unit": ""}},
+    }
+)
+RATE, TIME = "GET 16 connections, req/s, against fastapi_orm", "GET on a schedule, p50, against floor"
+
+
+def record(path: Path, figures: dict[str, tuple[str, list[float]]], **machine: object) -> Path:
+    """A record's file."""
+    told = {
+        name: {"better": better, "ratios": ratios, "kit": 1.0, "peer": 1.0, "unit": "req/s"}
+        for name, (better, ratios) in figures.items()
+    }
+    document = {
+        "format": 1,
+        "recorded": "2026-11-27",
+        "machine": {**MACHINE, **machine},
+        "method": {},
+        "figures": told,
+    }
+    path.write_text(json.dumps(document))
+    return path
+
+
+def compare(*paths: Path) -> tuple[int, str, str]:
+    """Exit code, what was printed, what was complained of."""
+    line = [sys.executable, str(SUITES / "compare.py"), *map(str, paths)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def times(factor: float, values: list[float]) -> list[float]:
+    """Each of them multiplied."""
+    return [factor * value for value in values]
+
+
+@pytest.mark.parametrize(
+    ("better", "factor", "code", "word"),
+    [
+        ("more", 1.0, 0, "same"),
+        ("more", 0.97, 0, "same"),
+        ("more", 1.5, 0, "better"),
+        ("more", 0.8, 1, "WORSE"),
+        ("less", 0.8, 0, "better"),
+        ("less", 1.04, 0, "same"),
+        ("less", 1.25, 1, "WORSE"),
+    ],
+)
+def test_a_ratio_that_is_worse_than_noise_fails_whichever_way_is_better(
+    tmp_path: Path, better: str, factor: float, code: int, word: str
+) -> None:
+    """A slower build ends with exit code 1 and its figure is named; the same and a faster one end with 0."""
+    old = record(tmp_path / "old.json", {RATE: (better, STEADY)})
+    new = record(tmp_path / "new.json", {RATE: (better, times(factor, STEADY))})
+
+    ended, printed, _ = compare(new, old)
+
+    row = next(line for line in printed.splitlines() if line.startswith(RATE))
+    assert (ended, row.split()[-1]) == (code, word)
+    assert ("FAILED" in printed) is bool(code)
+    assert "Not the same machine" not in printed
+
+
+@pytest.mark.parametrize("noisy", ["old", "new"])
+def test_what_one_run_proves_another_that_is_noisier_does_not(tmp_path: Path, noisy: str) -> None:
+    """A difference of a tenth fails between steady rounds, and passes where either record's rounds differ widely."""
+    wide = [5.4, 6.6, 6.0, 5.6, 6.5]
+    steady_old = record(tmp_path / "steady_old.json", {RATE: ("more", STEADY)})
+    steady_new = record(tmp_path / "steady_new.json", {RATE: ("more", times(0.9, STEADY))})
+    old = record(tmp_path / "old.json", {RATE: ("more", wide if noisy == "old" else STEADY)})
+    new = record(tmp_path / "new.json", {RATE: ("more", times(0.9, wide if noisy == "new" else STEADY))})
+
+    assert compare(steady_new, steady_old)[0] == 1
+    assert compare(new, old)[0] == 0
+
+
+def test_rounds_that_prove_nothing_are_said_to_prove_nothing(tmp_path: Path) -> None:
+    """A figure whose rounds differ by half is not called the same."""
+    wild = [3.0, 6.0, 9.0, 4.0, 8.0]
+    old = record(tmp_path / "old.json", {RATE: ("more", wild)})
+
+    ended, printed, _ = compare(record(tmp_path / "new.json", {RATE: ("more", times(0.9, wild))}), old)
+
+    assert ended == 0
+    assert "too noisy to judge" in printed
+
+
+def test_a_collapse_fails_however_noisy_the_rounds_were(tmp_path: Path) -> None:
+    """A fifth of the speed is worse than any noise explains."""
+    wild = [3.0, 6.0, 9.0, 4.0, 8.0]
+    old = record(tmp_path / "old.json", {RATE: ("more", wild)})
+
+    ended, printed, _ = compare(record(tmp_path / "new.json", {RATE: ("more", times(0.2, wild))}), old)
+
+    assert ended == 1
+    assert "WORSE" in printed
+
+
+def test_a_figure_that_was_not_measured_again_fails(tmp_path: Path) -> None:
+    """Leaving a figure out is no way to pass; one that is new is only shown."""
+    old = record(tmp_path / "old.json", {RATE: ("more", STEADY), TIME: ("less", STEADY)})
+    new = record(tmp_path / "new.json", {RATE: ("more", STEADY), "GET 99": ("more", STEADY)})
+
+    ended, printed, _ = compare(new, old)
+
+    last = {line.split("  ")[0]: line.split()[-1] for line in printed.splitlines() if line}
+    assert ended == 1
+    assert (last[RATE], last[TIME], last["GET 99"]) == ("same", "MISSING", "new")
+
+
+def test_another_machine_is_named_with_what_differs_and_still_judged(tmp_path: Path) -> None:
+    """Words before the table say what the machines do not share, and that a ratio may differ for that alone."""
+    old = record(tmp_path / "old.json", {RATE: ("more", STEADY)})
+    new = record(tmp_path / "new.json", {RATE: ("more", times(0.5, STEADY))}, processor="Another", cores=64)
+
+    ended, printed, _ = compare(new, old)
+
+    words, _, table = printed.partition("COMPARED")
+    assert "processor: Made up, 3 GHz then, Another now" in words
+    assert "cores: 2 then, 64 now" in words
+    assert "python" not in words
+    assert "may differ for that alone" in words
+    assert "WORSE" in table
+    assert ended == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        ("{", "is no record"),
+        ("[]", "is no record"),
+        ('{"format": 99, "figures": {}}', "format 99"),
+        ('{"format": 1, "figures": {}}', "is no record"),
+        (ONE_RATIO, "needs two ratios"),
+    ],
+)
+def test_a_file_that_is_no_record_is_refused_in_a_sentence(
+    tmp_path: Path, content: str | None, words: str
+) -> None:
+    """Exit code 2 and one line, whatever the file holds."""
+    old, new = record(tmp_path / "old.json", {RATE: ("more", STEADY)}), tmp_path / "new.json"
+    if content is not None:
+        new.write_text(content)
+
+    ended, _, complaint = compare(new, old)
+
+    assert ended == 2
+    assert words in complaint
+    assert complaint.count("\n") == 1
