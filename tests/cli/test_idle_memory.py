@@ -27,6 +27,7 @@ NEVER = {
     "sqlalchemy.orm",
 }  # fmt: skip
 HASH_MIB = 19
+MANY_LOGINS = {"PROJKIT_LOGIN_LIMIT_ACCOUNT": "1000/minute", "PROJKIT_LOGIN_LIMIT_ADDRESS": "1000/minute"}
 
 
 def imported_by(monkeypatch: pytest.MonkeyPatch, directory: Path, **variables: str) -> set[str]:
@@ -74,16 +75,15 @@ def private_mib(pid: int) -> float:
 async def test_logins_leave_no_memory_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Seconds after logins a server holds less than what one password's hash takes, more than before them."""
     monkeypatch.chdir(tmp_path)
-    with serving("--demo") as (url, _):
+    with serving("--demo", **MANY_LOGINS) as (url, _):
         (server,) = (each for each in psutil.Process().children() if "serve" in each.cmdline())
         before = private_mib(server.pid)
-        async with httpx2.AsyncClient(base_url=url) as client:
+        # Kept for whoever comes next; but where hashes end side by side, glibc may give back all of it by itself.
+        async with httpx2.AsyncClient(base_url=url, timeout=30) as client, asyncio.timeout(60):
             body = {"username": DEMO_USER, "password": DEMO_PASSWORD}
-            answers = await asyncio.gather(
-                *(client.post("/api/v1/auth/login", json=body, timeout=30) for _ in range(8))
-            )
-        assert {answer.status_code for answer in answers} == {200}
-        assert private_mib(server.pid) - before > HASH_MIB  # kept for whoever comes next
+            while private_mib(server.pid) - before <= HASH_MIB:
+                logins = (client.post("/api/v1/auth/login", json=body) for _ in range(8))
+                assert {answer.status_code for answer in await asyncio.gather(*logins)} == {200}
         async with asyncio.timeout(60):
             while private_mib(server.pid) - before > HASH_MIB:
                 await asyncio.sleep(0.5)
