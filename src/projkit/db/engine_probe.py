@@ -7,13 +7,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import StaticPool
 
-from projkit.db.probe import CLOSE_SECONDS, EPOCH, PING
+from projkit.db.probe import CLOSE_SECONDS, EPOCH, WaitingProbe
 
 
-class EngineProbe:
+class EngineProbe(WaitingProbe):
     """A connection made as the host's engine makes its own, in a pool of the probe's own."""
 
-    def __init__(self, engine: AsyncEngine, table: str) -> None:
+    def __init__(self, engine: AsyncEngine, revision: str) -> None:
+        super().__init__(revision)
         self.dialect = engine.dialect.name
         own = engine.sync_engine
         # A StaticPool's single connection may be all there is of the database: in memory.
@@ -21,15 +22,6 @@ class EngineProbe:
         if self._own:
             own = sa.Engine(own.pool.recreate(), own.dialect, own.url)
         self._engine = AsyncEngine(own)
-        self._revision = f"SELECT max(version_num) FROM {table}"  # noqa: S608  # the prefix is checked by the settings
-        self._turn = asyncio.Lock()
-
-    async def ping(self) -> None:
-        await self._ask(PING)
-
-    async def revision(self) -> str | None:
-        found: str | None = await self._ask(self._revision)
-        return found
 
     async def now(self) -> float:
         return float(

@@ -7,6 +7,7 @@ and a connection that did not answer in time is dropped before anything else is 
 import asyncio
 import socket
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -54,32 +55,43 @@ def open_probe(settings: Settings, engine: "AsyncEngine | None", *, seconds: flo
 
     ``seconds`` bounds what PostgreSQL is given for an answer, beside the patience of whoever asks.
     """
-    table = f"{settings.table_prefix}alembic_version"
+    revision = revisions.question(settings.table_prefix)
     if engine is not None:
         from projkit.db.engine_probe import EngineProbe  # noqa: PLC0415  # who has an engine has SQLAlchemy's
 
-        return EngineProbe(engine, table)
+        return EngineProbe(engine, revision)
     if settings.embedded:
-        return SqliteProbe(settings.sqlite_path, table)
+        return SqliteProbe(settings.sqlite_path, revision)
     bounded = settings.database_mode == "fast"  # PgBouncer takes no such settings
-    return PostgresqlProbe(settings.database_url, table, seconds=seconds, bounded=bounded)
+    return PostgresqlProbe(settings.database_url, revision, seconds=seconds, bounded=bounded)
 
 
-def require_revision(found: str | None) -> None:
-    """Holds a revision against the one that is needed.
+class WaitingProbe(ABC):
+    """What is asked of a connection for whose answer one waits, one question after the other."""
 
-    Raises:
-        SchemaOutOfDateError: it is another one; the message names the command that mends it.
-    """
-    revisions.require(found)
+    def __init__(self, revision: str) -> None:
+        self._revision = revision
+        self._turn = asyncio.Lock()
+
+    async def ping(self) -> None:
+        await self._ask(PING)
+
+    async def revision(self) -> str | None:
+        found: str | None = await self._ask(self._revision)
+        return found
+
+    @abstractmethod
+    async def _ask(self, sql: str) -> Any:
+        """The one value that answers."""
 
 
-class PostgresqlProbe:
+class PostgresqlProbe(WaitingProbe):
     """One asyncpg connection."""
 
     dialect = "postgresql"
 
-    def __init__(self, url: str, table: str, *, seconds: float, bounded: bool) -> None:
+    def __init__(self, url: str, revision: str, *, seconds: float, bounded: bool) -> None:
+        super().__init__(revision)
         milliseconds = str(int(seconds * 1000))
         self._options: dict[str, Any] = {
             "dsn": asyncpg_dsn(url),
@@ -90,17 +102,8 @@ class PostgresqlProbe:
                 **({"statement_timeout": milliseconds, "lock_timeout": milliseconds} if bounded else {}),
             },
         }
-        self._revision = f"SELECT max(version_num) FROM {table}"  # noqa: S608  # the prefix is checked by the settings
         self._connection: Any = None
         self._connecting: asyncio.Task[Any] | None = None
-        self._turn = asyncio.Lock()
-
-    async def ping(self) -> None:
-        await self._ask(PING)
-
-    async def revision(self) -> str | None:
-        found: str | None = await self._ask(self._revision)
-        return found
 
     async def now(self) -> float:
         return float(await self._ask(EPOCH))
@@ -165,9 +168,9 @@ class SqliteProbe:
 
     dialect = "sqlite"
 
-    def __init__(self, path: Path, table: str) -> None:
+    def __init__(self, path: Path, revision: str) -> None:
         self._uri = f"file:{quote(str(path.absolute()))}?mode=rw"
-        self._revision = f"SELECT max(version_num) FROM {table}"  # noqa: S608  # the prefix is checked by the settings
+        self._revision = revision
 
     def ping(self) -> None:
         self._ask("PRAGMA schema_version")  # SELECT 1 would not look into the file

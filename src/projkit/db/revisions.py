@@ -26,14 +26,23 @@ def head() -> str:
     return known()[-1]
 
 
+def table_of(table_prefix: str) -> str:
+    """The table that has the schema's revision."""
+    return f"{table_prefix}alembic_version"
+
+
+def question(table_prefix: str) -> str:
+    """What its revision is, as a statement; the prefix is checked by the settings."""
+    return f"SELECT max(version_num) FROM {table_of(table_prefix)}"  # noqa: S608
+
+
 async def current(questions: Questions, table_prefix: str) -> str | None:
     """The schema's revision; None where there is none yet."""
-    table = f"{table_prefix}alembic_version"
+    table = table_of(table_prefix)
     there = await questions.first(_HAS_TABLE[questions.dialect].format(table))
     if there is None or not there[0]:
         return None
-    # The prefix is checked by the settings.
-    found = await questions.first(f"SELECT max(version_num) FROM {table}")  # noqa: S608
+    found = await questions.first(question(table_prefix))
     return None if found is None else found[0]
 
 

@@ -6,8 +6,9 @@ from functools import partial
 from time import perf_counter, time
 from typing import Any, Final
 
+from projkit.db import revisions
 from projkit.db.errors import FAILURES
-from projkit.db.probe import DatabaseProbe, require_revision
+from projkit.db.probe import DatabaseProbe
 from projkit.health.checks import CheckFailedError, HealthCheck
 
 TIMEOUT_SECONDS: Final = 1.0
@@ -58,7 +59,7 @@ def _is_well(_: object) -> None:
 
 
 def _is_newest(revision: str | None) -> dict[str, str]:
-    require_revision(revision)
+    revisions.require(revision)
     return {"revision": revision or ""}
 
 
