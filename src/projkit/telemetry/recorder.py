@@ -6,7 +6,7 @@ import time
 import weakref
 from bisect import bisect_left
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from projkit.errors import ConfigurationError
 from projkit.http.admission import REASONS, Reason
@@ -59,6 +59,7 @@ from projkit.telemetry.workers import Worker, WorkerDirectory
 from projkit.usage import Statement
 
 logger: Final = logging.getLogger("projkit")
+K = TypeVar("K")
 
 _SLOW_STATEMENT_SECONDS: Final = 0.2
 _LONGEST_TEXT: Final = 1000
@@ -255,9 +256,7 @@ class Recorder:
         labels = (transport, format_, outcome)
         cells = self._credentials.get(labels)
         if cells is None:
-            cells = self._row(CREDENTIALS, labels, (OTHER, OTHER, outcome))
-            if len(self._credentials) < CREDENTIALS.limit:
-                self._credentials[labels] = cells
+            cells = self._keep(self._credentials, labels, CREDENTIALS, labels, (OTHER, OTHER, outcome))
         cells[0] += 1
 
     def csrf_check(self, mode: str, outcome: str) -> None:
@@ -279,8 +278,7 @@ class Recorder:
         cells = self._statements.get(statement)
         if cells is None:
             labels = (statement.operation, statement.collection)
-            cells = self.open().row(STATEMENTS, labels, (OTHER, OTHER))
-            self._statements[statement] = cells
+            cells = self._keep(self._statements, statement, STATEMENTS, labels, (OTHER, OTHER))
         _observe(cells, seconds)
         if self.meters is not None:
             self.meters.statement(statement, seconds, error)
@@ -298,7 +296,7 @@ class Recorder:
         cells = self._transactions.get(committed)
         if cells is None:
             labels = ("committed" if committed else "rolled_back",)
-            cells = self._transactions[committed] = self._row(TRANSACTIONS, labels, (OTHER,))
+            cells = self._keep(self._transactions, committed, TRANSACTIONS, labels, (OTHER,))
         cells[0] += 1
 
     def waited(self, seconds: float) -> None:
@@ -316,9 +314,7 @@ class Recorder:
         """A command was run."""
         cells = self._commands.get(operation)
         if cells is None:
-            cells = self._row(COMMANDS, (operation,), (OTHER,))
-            if len(self._commands) < COMMANDS.limit:
-                self._commands[operation] = cells
+            cells = self._keep(self._commands, operation, COMMANDS, (operation,), (OTHER,))
         _observe(cells, seconds)
         if self.meters is not None:
             self.meters.command(operation, seconds, error)
@@ -364,9 +360,13 @@ class Recorder:
             route,
             str(status) if 100 <= status <= 599 else OTHER_STATUS,
         )
-        cells = self._row(family, labels, (OTHER_METHOD, OTHER, labels[2]))
+        return self._keep(known, (method, route, status), family, labels, (OTHER_METHOD, OTHER, labels[2]))
+
+    def _keep(self, known: dict[K, Row], key: K, family: Family, labels: Labels, overflow: Labels) -> Row:
+        """The cells for these labels, known by ``key`` from here on; no more of them than the family may have."""
+        cells = self._row(family, labels, overflow)
         if len(known) < family.limit:
-            known[(method, route, status)] = cells
+            known[key] = cells
         return cells
 
 
