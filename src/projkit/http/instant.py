@@ -14,7 +14,7 @@ from starlette.routing import Route
 from projkit.http.host_timing import TRACKING
 from projkit.http.request import ASGIApp, Receive, Scope, Send
 from projkit.http.routing import Endpoint, Instant
-from projkit.http.timing import RequestIds, Requests, access_logger
+from projkit.http.timing import RequestIds, Requests, access_logger, timing_headers
 from projkit.http.tracing import Tracing
 
 
@@ -54,13 +54,7 @@ class InstantAnswers:
             return
         instant, scope["route"] = found
         response = instant()
-        elapsed = perf_counter() - started
-        headers = [
-            *response.complete_headers,
-            (b"x-process-time", b"%.6f" % elapsed),
-            (b"server-timing", b"app;dur=%.1f" % (elapsed * 1000)),
-            (b"x-request-id", request_id),
-        ]
+        headers = [*response.complete_headers, *timing_headers(perf_counter() - started, request_id)]
         try:
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await send({"type": "http.response.body", "body": response.body})

@@ -110,6 +110,20 @@ async def has_gone(receive: Receive) -> bool:
     return bool(message["type"] == "http.disconnect")
 
 
+def timing_headers(
+    elapsed: float, request_id: bytes, usage: Usage | None = None
+) -> tuple[Header, Header, Header]:
+    """What every answer of the kit says of itself: the seconds it took, what of them the database, and its id."""
+    timing = b"app;dur=%.1f" % (elapsed * 1000)
+    if usage is not None and usage.statements:
+        timing += b", db;dur=%.1f" % (usage.seconds * 1000)
+    return (
+        (b"x-process-time", b"%.6f" % elapsed),
+        (b"server-timing", timing),
+        (b"x-request-id", request_id),
+    )
+
+
 class Exchange:
     """One request and its response, as far as time goes."""
 
@@ -156,17 +170,8 @@ class Exchange:
 
     def told(self, headers: Iterable[Header]) -> list[Header]:
         """The headers, and what is known of the time; a list is added to, since the kit makes one for each response."""
-        elapsed, usage = perf_counter() - self.started, self.usage
-        if usage.statements:
-            timing = b"app;dur=%.1f, db;dur=%.1f" % (elapsed * 1000, usage.seconds * 1000)
-        else:
-            timing = b"app;dur=%.1f" % (elapsed * 1000)
         told: list[Header] = headers if isinstance(headers, list) else list(headers)
-        told += (
-            (b"x-process-time", b"%.6f" % elapsed),
-            (b"server-timing", timing),
-            (b"x-request-id", self.request_id),
-        )
+        told += timing_headers(perf_counter() - self.started, self.request_id, self.usage)
         if self.trace is not None and self.trace.response_header is not None:
             told.append((b"traceresponse", self.trace.response_header))
         return told
