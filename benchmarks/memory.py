@@ -30,12 +30,9 @@ from urllib.request import urlopen
 
 import typer
 from harness import data, kit, servers, wrk
-from peers.common import API, DATABASE_URL, SECRET
+from peers.common import API
 from rich.console import Console
 from rich.table import Table
-
-from projkit import ProjKit, Settings
-from projkit.auth.session_service import Client
 
 PEOPLE, PROJECTS_EACH = 32, 4
 OWNER = "memory-{:02}"
@@ -115,9 +112,10 @@ def main(
     asyncio.run(data.make_database())
     kit.migrate(environment)
     try:
+        tokens = kit.make_tokens(OWNER.format(n) for n in range(PEOPLE))
         with servers.running(kit.spec(), environment) as server, tempfile.TemporaryDirectory() as directory:
             people = Path(directory) / "people"
-            people.write_text("\n".join(_people(server.port, asyncio.run(_tokens()))))
+            people.write_text("\n".join(_people(server.port, tokens)))
             samples = _measure(server, people, requests, slice_seconds)
     finally:
         asyncio.run(_forget())
@@ -171,22 +169,6 @@ def _slice(port: int, people: Path, number: int, seconds: float) -> dict[str, in
         raise wrk.RunError(f"wrk said no result:\n{output}")
     counts: dict[str, int] = json.loads(line.removeprefix("RESULT "))
     return counts
-
-
-async def _tokens() -> list[str]:
-    """A session for each of the people, as a login opens it; outlives the run."""
-    seconds = 86_400
-    settings = Settings(
-        database_url=DATABASE_URL, secret=SECRET, redis_url=kit.REDIS_URL, redis_prefix=kit.REDIS_PREFIX,
-        access_token_seconds=seconds, session_idle_seconds=seconds, session_max_seconds=seconds,
-    )  # fmt: skip
-    opened = ProjKit(settings)
-    async with opened.lifespan():
-        client = Client("127.0.0.1", "benchmark")
-        return [
-            (await opened.sessions.open(OWNER.format(n), kit.SCOPES, "", "body", client)).access_token
-            for n in range(PEOPLE)
-        ]
 
 
 def _people(port: int, tokens: list[str]) -> list[str]:

@@ -15,10 +15,10 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import stdev
+from statistics import median, stdev
 
 from support import tables
-from support.record import Figure, Record, RecordError, middle, read
+from support.record import Figure, Record, RecordError, read
 
 ERRORS, LEAST, MOST = 4.0, 0.05, 0.25
 MEDIAN = 1.2533  # the standard error of a median is so much larger than that of a mean
@@ -46,7 +46,7 @@ class Judged:
 
 def judge(new: Figure, old: Figure) -> Judged:
     """By logarithms, in which twice as fast and half as fast are equally far."""
-    was, now = middle(old.ratios), middle(new.ratios)
+    was, now = median(old.ratios), median(new.ratios)
     change = math.log(now / was) * (-1 if old.better == "more" else 1)
     error = math.hypot(_error(new.ratios), _error(old.ratios))
     return Judged(was, now, math.expm1(change), max(LEAST, math.expm1(ERRORS * error)))
@@ -61,13 +61,13 @@ def compare(new: Record, old: Record) -> tuple[str, bool]:
     rows, words = [], []
     for name, figure in old.figures.items():
         if name not in new.figures:
-            rows.append([name, f"{middle(figure.ratios):.3f}", "", "", "", MISSING])
+            rows.append([name, f"{median(figure.ratios):.3f}", "", "", "", MISSING])
         else:
             judged = judge(new.figures[name], figure)
             rows.append([name, f"{judged.was:.3f}", f"{judged.now:.3f}", f"{100 * judged.worse:+.1f} %",
                          f"{100 * judged.noise:.1f} %", judged.word])  # fmt: skip
         words.append(rows[-1][-1])
-    rows += [[name, "", f"{middle(figure.ratios):.3f}", "", "", "new"]
+    rows += [[name, "", f"{median(figure.ratios):.3f}", "", "", "new"]
              for name, figure in new.figures.items() if name not in old.figures]  # fmt: skip
     head = ["ratio of the kit's figure to the peer's", "was", "is", "worse by", "noise", ""]
     return tables.table("COMPARED", head, rows), not {WORSE, MISSING} & set(words)

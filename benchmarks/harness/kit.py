@@ -15,7 +15,7 @@ from projkit import ProjKit, Settings
 from projkit.auth.session_service import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 TABLE = "projkit_projects"
 REDIS_URL = os.environ.get("BENCH_REDIS_URL", "redis://127.0.0.1:6379/9")
@@ -35,10 +35,15 @@ FROM {PEERS} ORDER BY created_at
 
 def make_token(subject: str) -> str:
     """An access token of a session in Redis, as a login gives it; outlives the run."""
-    return asyncio.run(_log_in(subject))
+    return make_tokens([subject])[0]
 
 
-async def _log_in(subject: str) -> str:
+def make_tokens(subjects: Iterable[str]) -> list[str]:
+    """As :func:`make_token`, for each of several."""
+    return asyncio.run(_log_in(subjects))
+
+
+async def _log_in(subjects: Iterable[str]) -> list[str]:
     seconds = 86_400
     settings = Settings(
         database_url=DATABASE_URL,
@@ -51,8 +56,11 @@ async def _log_in(subject: str) -> str:
     )
     kit = ProjKit(settings)
     async with kit.lifespan():
-        opened = await kit.sessions.open(subject, SCOPES, "", "body", Client("127.0.0.1", "benchmark"))
-    return opened.access_token
+        client = Client("127.0.0.1", "benchmark")
+        return [
+            (await kit.sessions.open(subject, SCOPES, "", "body", client)).access_token
+            for subject in subjects
+        ]
 
 
 def migrate(environment: Mapping[str, str]) -> None:

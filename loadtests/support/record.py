@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 FORMAT: Final = 1
@@ -110,10 +111,4 @@ def from_schedule(document: Mapping[str, Any], rounds: int) -> dict[str, Figure]
 
 def _figure(better: str, unit: str, mine: Sequence[float], theirs: Sequence[float]) -> Figure:
     ratios = [round(one / other, 4) for one, other in zip(mine, theirs, strict=True)]
-    return Figure(better, ratios, round(middle(mine), 3), round(middle(theirs), 3), unit)
-
-
-def middle(values: Sequence[float]) -> float:
-    """The median."""
-    ordered, half = sorted(values), len(values) // 2
-    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
+    return Figure(better, ratios, round(median(mine), 3), round(median(theirs), 3), unit)
