@@ -56,13 +56,14 @@ class Goal:
     peer: str
     must: float
     latency: bool = False  # p50, where less is better
-    against: str = ""  # another case of the kit's own instead of the same case of a peer's
+    against: str = ""  # another case instead of the same one
 
     @property
     def title(self) -> str:
         """What is compared with what."""
         figure = "p50" if self.latency else "req/s"
-        return f"{self.case} {figure} against {self.against or self.peer}"
+        of = self.against and f"{self.against} of "
+        return f"{self.case} {figure} against {of}{self.peer}"
 
 
 GOALS = (
@@ -71,6 +72,7 @@ GOALS = (
     Goal("GET 16", FLOOR, 0.45),
     Goal("GET 1", FLOOR, 1.4, latency=True),
     Goal("health/live 64", BARE, 2.2),
+    Goal("health/ready 64", BARE, 2.2, against="health/live 64"),
     Goal("page 1,000", KIT, 1.5, latency=True, against="page 1"),
 )
 
@@ -138,6 +140,7 @@ def _cases(server: servers.Server) -> list[Case]:
         Case("LIST 16", lists, 16),
         Case("POST 16", posts, 16, data.WRITER),
         Case("health/live 64", [wrk.Request("GET", f"{API}/health/live")], 64),
+        Case("health/ready 64", [wrk.Request("GET", f"{API}/health/ready")], 64, servers=(KIT,)),
         deep("page 1", f"{API}/projects?limit=20"),
         deep("page 1,000", thousandth_page(server)),
         deep("page 1 with total", f"{API}/projects?limit=20&total=true"),

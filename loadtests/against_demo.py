@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 SLACK = os.environ.get("PROJKIT_LOAD_SLACK", "10")  # a second beside whatever else runs: does it work at all?
@@ -41,6 +42,7 @@ def await_greeting(server: "subprocess.Popen[bytes]", log: Path) -> tuple[str, s
         found = re.search(r"Bearer (\S+)' (http://[^/\s]+)", log.read_text())
         if found:
             return found[2], found[1]
+        time.sleep(0.05)
     raise SystemExit(log.read_text())
 
 

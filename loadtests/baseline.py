@@ -8,4 +8,4 @@ from support.schedule import Lane
 
 __all__ = ["Lane"]  # Locust looks for its users in this file
 
-suite.declare("baseline", lambda options: plans.everyday(options, 100.0))
+suite.declare("baseline", lambda options: plans.everyday(options, 100.0), needs_data=True)

@@ -25,7 +25,7 @@ from support.walk import Walk
 __all__ = ["Lane"]  # Locust looks for its users in this file
 
 RATE: Final = 60.0  # what FastAPI with its stock observability still does on one core without a queue
-REST_SECONDS: Final = 1.0  # at the beginning of each turn: for what the server before still has to do
+REST_SECONDS: Final = 0.4  # at the beginning of each turn: for what the server before still has to do
 BODY: Final = {
     "name": "Load",
     "description": "Made beside a peer. " * 4,

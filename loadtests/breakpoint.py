@@ -2,11 +2,13 @@
 
     locust -f loadtests/breakpoint.py --headless -H URL -t 2m
 
-Ends with exit code 1 only where it gave way below ``--rate``, or below 100 requests a second where that is not given.
+The third step is the rate that must hold: ``--rate``, or 100 requests a second where that is not given. Ends with exit
+code 1 only where it did not, or was not reached.
 """
 
 import time
 from argparse import Namespace
+from itertools import count
 
 import gevent
 from locust.env import Environment
@@ -18,72 +20,93 @@ from support.suite import LATE_MS, Run
 
 __all__ = ["Lane"]  # Locust looks for its users in this file
 
-FIRST, GROWTH, SECONDS = 50.0, 1.5, 5.0
+WANTED, GROWTH, STEPS_BEFORE, SECONDS = 100.0, 1.5, 2, 5.0
 SETTLE = 1.5  # for answers that are under way, and the workers' reports, when a step is over
 
 
-def step_rate(number: int) -> float:
+def step_rate(options: Namespace, number: int) -> float:
     """Requests a second."""
-    return FIRST * GROWTH**number
+    wanted: float = options.rate or WANTED
+    return wanted * GROWTH ** (number - STEPS_BEFORE)
 
 
-def stage_name(number: int) -> str:
+def stage_name(options: Namespace, number: int) -> str:
     """As tables show it."""
-    return f"{step_rate(number):.0f}/s"
+    return f"{step_rate(options, number):.0f}/s"
 
 
 def make_plan(options: Namespace) -> Plan:
     """A stair."""
-    del options
     return Plan(
-        [Stream(EVERYDAY, lambda elapsed: step_rate(int(elapsed / SECONDS)))],
-        lambda elapsed: stage_name(int(elapsed / SECONDS)),
+        [Stream(EVERYDAY, lambda elapsed: step_rate(options, int(elapsed / SECONDS)))],
+        lambda elapsed: stage_name(options, int(elapsed / SECONDS)),
     )
 
 
-def failed_step(run: Run, number: int) -> list[Broken]:
-    """What one step missed."""
-    return slo.judge(stage_name(number), run.tally.stage(stage_name(number)), run.targets, run.options.slack)
+def missed(run: Run, number: int) -> list[Broken]:
+    """What one step missed; nothing where it was not reached."""
+    stage = stage_name(run.options, number)
+    return slo.judge(stage, run.tally.stage(stage), run.targets, run.options.slack)
+
+
+def gave_way(run: Run, number: int) -> bool:
+    """Whether a step broke: at a wrong answer, or at a time that the next step, if there is one, misses as well.
+
+    A time that is met again at a higher rate was missed by a stall, not by the rate.
+    """
+    broken = missed(run, number)
+    if not broken or any(each.limit_ms is None for each in broken):
+        return bool(broken)
+    after = run.tally.stage(stage_name(run.options, number + 1))
+    return bool(missed(run, number + 1)) or run.seconds < SECONDS * (number + 2) or not after
 
 
 def watch(run: Run, environment: Environment) -> None:
-    """Ends the test at the first step that broke."""
-    number = 0
-    while True:
-        gevent.sleep(SECONDS * (number + 1) + SETTLE - elapsed(run))
-        if failed_step(run, number):
+    """Ends the test behind the first step that broke, or the one after it."""
+    for number in count():
+        gevent.sleep(max(SECONDS * (number + 1) + SETTLE - (time.monotonic() - run.started), 0.0))
+        broken, before = missed(run, number), number and missed(run, number - 1)
+        if broken and (before or any(each.limit_ms is None for each in broken)):
             assert environment.runner is not None, "a test that runs has a runner"
             environment.runner.quit()
             return
-        number += 1
-
-
-def elapsed(run: Run) -> float:
-    """Seconds since the test began."""
-    return time.monotonic() - run.started
 
 
 def judge(run: Run) -> list[Broken]:
-    """Says where it gave way; that is a failure below what was asked for."""
-    wanted = run.options.rate or 100.0
-    # The last step may have been cut short, and is judged as far as it went.
-    number = 0
-    while run.tally.stage(stage_name(number)):
-        broken = failed_step(run, number)
-        if broken:
-            held = f"held {step_rate(number - 1):.0f}/s, " if number else ""
-            print(f"BREAKPOINT: {held}gave way at {step_rate(number):.0f} requests a second")
-            run.facts["breaks_at_per_second"] = step_rate(number)
-            if run.tally.lateness.percentile(0.99) > LATE_MS:
-                print("This machine was late to send: the breakpoint may be its own")
-            for each in broken:
-                print(f"  {each.endpoint}: {each.what} {each.measured}, target {each.target}")
-            return broken if step_rate(number) <= wanted else []
+    """Says where it gave way; that is a failure at what was asked for or below."""
+    number, held, broken = 0, 0.0, list[Broken]()
+    while run.tally.stage(stage_name(run.options, number)):
+        if gave_way(run, number):
+            broken = missed(run, number)
+            break
+        # The last step may have been cut short: it may break as far as it went, but it has not held.
+        if run.seconds < SECONDS * (number + 1):
+            break
+        held = step_rate(run.options, number)
         number += 1
-    held_rate = step_rate(number - 1)
-    print(f"BREAKPOINT: none up to {held_rate:.0f} requests a second; give it more time with -t")
-    run.facts["held_per_second"] = held_rate
-    return []
+    run.facts["held_per_second"] = held
+    held_text = f"held {held:.0f}/s" if held else "held no step"
+    if broken:
+        say(run, number, held_text, broken)
+    else:
+        print(f"BREAKPOINT: none, {held_text} as long as it was asked; give it more time with -t")
+    wanted = run.options.rate or WANTED
+    if held >= wanted:
+        return []
+    return broken or [Broken("all", "(all)", "rate", held_text, f"{wanted:g}/s: give it more time with -t")]
 
 
-suite.declare("breakpoint", make_plan, judge=judge, watch=watch)
+def say(run: Run, number: int, held: str, broken: list[Broken]) -> None:
+    """At which rate, and at what."""
+    rate, stage = step_rate(run.options, number), stage_name(run.options, number)
+    sent = sum(row.intended.count for row in run.tally.stage(stage).values())
+    seconds = min(SECONDS, run.seconds - SECONDS * number)
+    print(f"BREAKPOINT: {held}, gave way at {rate:.0f} requests a second ({sent / seconds:.0f} were sent)")
+    run.facts["breaks_at_per_second"] = rate
+    if run.tally.lateness.percentile(0.99) > LATE_MS:
+        print("This machine was late to send: the breakpoint may be its own")
+    for each in broken:
+        print(f"  {each.endpoint}: {each.what} {each.measured}, target {each.target}")
+
+
+suite.declare("breakpoint", make_plan, judge=judge, watch=watch, needs_data=True)

@@ -1,10 +1,11 @@
 """A new record against an earlier one: exit code 1 where a ratio is worse than the noise explains.
 
-    python loadtests/compare.py NEW BASELINE
+    python loadtests/compare.py NEW [BASELINE]      # by default, the record in baselines/
 
 A ratio is the kit's figure by a peer's of the same round, so that what else the machine did falls on both. Compared are
 the medians over the rounds, in percent. The noise is four standard errors of their difference, taken from the spread of
 the rounds of both records, and at least 5 %: two records of one build, made one after the other, differ by that much.
+Of many rounds the spread is their median distance from the median, which a few disturbed ones do not change.
 A figure whose noise is above 25 % cannot be judged: it is said, and asks for more rounds. A figure that the earlier
 record has and the new one lacks fails as well. Exit code 2: a file that is no record.
 """
@@ -20,8 +21,10 @@ from statistics import median, stdev
 from support import tables
 from support.record import Figure, Record, RecordError, read
 
+REFERENCE = Path(__file__).resolve().parent / "baselines" / "reference.json"
 ERRORS, LEAST, MOST = 4.0, 0.05, 0.25
 MEDIAN = 1.2533  # the standard error of a median is so much larger than that of a mean
+MANY, DEVIATION = 15, 1.4826  # a median distance times this is the standard deviation of what is normal
 WORSE, MISSING = "WORSE", "MISSING"
 
 
@@ -53,7 +56,12 @@ def judge(new: Figure, old: Figure) -> Judged:
 
 
 def _error(ratios: Sequence[float]) -> float:
-    return MEDIAN * stdev(map(math.log, ratios)) / math.sqrt(len(ratios))
+    logarithms = [math.log(each) for each in ratios]
+    spread = stdev(logarithms)
+    if len(ratios) >= MANY:
+        middle = median(logarithms)
+        spread = DEVIATION * median(abs(each - middle) for each in logarithms)
+    return MEDIAN * spread / math.sqrt(len(ratios))
 
 
 def compare(new: Record, old: Record) -> tuple[str, bool]:
@@ -87,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("new", type=Path)
-    parser.add_argument("baseline", type=Path)
+    parser.add_argument("baseline", type=Path, nargs="?", default=REFERENCE)
     chosen = parser.parse_args(arguments)
     try:
         new, old = read(chosen.new), read(chosen.baseline)

@@ -4,7 +4,8 @@
     python loadtests/record.py FILE --part schedule      # that half alone; what FILE has of the other one stays
 
 Two halves: what benchmarks/run.py measures, wrk against one server after the other, and beside.py, Locust's open-loop
-schedule with the servers in turns. All servers run on PostgreSQL with the benchmarks' rows, on one core.
+schedule with the servers in turns. All servers run on PostgreSQL with the benchmarks' rows, on one core. Turns are
+short and many: what else a machine does changes from second to second, and within a short round falls on all alike.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ LIBRARIES = (
     "projkit", "starlette", "uvicorn", "uvloop", "httptools", "asyncpg", "sqlalchemy", "pydantic", "orjson",
     "redis", "hiredis", "joserfc", "fastapi", "opentelemetry-sdk", "locust",
 )  # fmt: skip
-TURN_SECONDS = 5.0
+TURN_SECONDS = 2.0
 Parts = dict[str, dict[str, Figure]]
 
 
@@ -45,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--part", choices=("benchmark", "schedule"), help="one half alone")
-    parser.add_argument("--rounds", type=int, default=5, help="of each half; 5")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement of the benchmark; 4")
+    parser.add_argument("--rounds", type=int, default=30, help="of each half; 30")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement of the benchmark; 1")
     chosen = parser.parse_args(arguments)
     if chosen.rounds < 2:
         parser.error("noise is what rounds differ by: two or more")

@@ -25,4 +25,4 @@ def make_plan(options: Namespace) -> Plan:
     )
 
 
-suite.declare("smoke", make_plan)
+suite.declare("smoke", make_plan, needs_data=True)

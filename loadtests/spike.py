@@ -6,6 +6,7 @@ walk cannot go on after any, all are counted, and up to 5 % of them are forgiven
 
 from argparse import Namespace
 
+from support import options as given
 from support import slo, suite
 from support.journeys import EVERYDAY
 from support.schedule import Lane, Plan, Stream
@@ -24,7 +25,7 @@ BEGINS, ENDS, CALM = (
 
 def make_plan(options: Namespace) -> Plan:
     """50 requests a second, and 250."""
-    usual, seconds = options.rate or 50.0, options.run_time or 60
+    usual, seconds = options.rate or 50.0, given.seconds(options, 60.0)
 
     def rate(elapsed: float) -> float:
         return usual * (FACTOR if BEGINS <= elapsed / seconds < ENDS else 1.0)
@@ -46,7 +47,11 @@ def make_plan(options: Namespace) -> Plan:
 
 def judge(run: Run) -> list[Broken]:
     """All targets before and after; in between and just after it, that nearly everything is answered."""
-    broken = []
+    broken = [
+        Broken(stage, "(all)", "requests", "0", "1 or more")
+        for stage in ("before", "spike", "after")
+        if not run.tally.stage(stage)
+    ]
     for stage in run.tally.stages():
         calm = stage in {"before", "after"}
         rows = run.tally.stage(stage)
@@ -63,4 +68,4 @@ def judge(run: Run) -> list[Broken]:
     return broken
 
 
-suite.declare("spike", make_plan, judge=judge)
+suite.declare("spike", make_plan, judge=judge, needs_data=True)

@@ -54,6 +54,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._read = b""
         self._asked = 0.0
+        self._waits = False  # for an answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
@@ -61,7 +62,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._crowd.lost()
+        if self._waits:
+            self._crowd.lost()
 
     def data_received(self, data: bytes) -> None:
         self._read += data
@@ -73,6 +75,7 @@ class _Connection(asyncio.Protocol):
         if len(body) < length:
             return
         self._read = b""
+        self._waits = False
         retry_after = lowered.partition(b"\r\nretry-after: ")[2].partition(b"\r\n")[0].decode()
         self._crowd.heard(head[9:12].decode(), time.perf_counter() - self._asked, retry_after)
         if retry_after and self._crowd.orders.polite:
@@ -81,9 +84,12 @@ class _Connection(asyncio.Protocol):
             self._ask()
 
     def _ask(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._asked = time.perf_counter()
-            self._transport.write(self._crowd.next())
+        if self._transport is None or self._transport.is_closing():
+            self._crowd.open()  # servers close what has been idle for a while
+            return
+        self._waits = True
+        self._asked = time.perf_counter()
+        self._transport.write(self._crowd.next())
 
 
 class _Crowd:
@@ -107,9 +113,12 @@ class _Crowd:
     def lost(self) -> None:
         if not self._ended:
             self._broken += 1
-            task = asyncio.get_running_loop().create_task(self._open(_RECONNECT_SECONDS))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.open(_RECONNECT_SECONDS)
+
+    def open(self, after: float = 0.0) -> None:
+        task = asyncio.get_running_loop().create_task(self._open(after))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def run(self) -> Told:
         for opened in range(self.orders.connections):

@@ -1,14 +1,21 @@
 """HTTP without a user's state: who asks, and when, is the caller's business."""
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
+import gevent.socket
 from geventhttpclient import HTTPClient
+from geventhttpclient.connectionpool import ConnectionPool
 
 CONNECTIONS: Final = 500  # of one process; a request that finds them all busy waits, and its time runs
 SECONDS: Final = 10.0
+KEPT_SECONDS: Final = (
+    4.0  # a connection that nobody has used for longer is left: servers close theirs after five
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Client:
         self._http = HTTPClient.from_url(
             host, concurrency=CONNECTIONS, connection_timeout=SECONDS, network_timeout=SECONDS
         )
+        _send_once(self._http._connection_pool)
         self._mount = urlsplit(host).path.rstrip("/")
 
     def send(self, method: str, path: str, headers: dict[str, str], body: object = None) -> Answer:
@@ -62,3 +70,20 @@ class Client:
                 key, _, rest = value.partition("=")
                 cookies[key] = rest.partition(";")[0]
         return Answer(response.status_code, found, cookies, content)
+
+
+def _send_once(pool: ConnectionPool) -> None:
+    """Whatever is lost is a failure to be counted: the library would repeat it, as often as it may have connections."""
+    pool.size = -1  # read for the number of attempts alone
+    used_last: WeakKeyDictionary[gevent.socket.socket, float] = WeakKeyDictionary()
+    put_back, is_alive = pool.return_socket, pool._is_socket_alive
+
+    def return_socket(sock: gevent.socket.socket) -> None:
+        used_last[sock] = time.monotonic()
+        put_back(sock)
+
+    def is_fresh(sock: gevent.socket.socket) -> bool:
+        return time.monotonic() - used_last.get(sock, 0.0) < KEPT_SECONDS and is_alive(sock)
+
+    pool.return_socket = return_socket  # type: ignore[method-assign]  # a class of ours would be given no place
+    pool._is_socket_alive = is_fresh  # type: ignore[method-assign]

@@ -1,9 +1,9 @@
-"""Who asks: a token of the environment, or a user who logs in, with Bearer or with cookies."""
+"""Who asks: tokens of the environment, or a user who logs in; as Bearer or in cookies."""
 
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gevent.lock import RLock
@@ -12,6 +12,9 @@ from support.client import Answer, Client
 from support.options import PREFIX
 
 SAME_ORIGIN: Final = {"Sec-Fetch-Site": "same-origin"}  # what a browser says of a page's own requests
+COOKIE: Final = os.environ.get("PROJKIT_LOAD_COOKIE", "auth_token")
+_CSRF_HEADER: Final = os.environ.get("PROJKIT_LOAD_CSRF_HEADER", "X-CSRF-Token")
+_CSRF_SECONDS: Final = 600.0
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _EARLY_SECONDS: Final = 60.0
 _REFUSED_SECONDS: Final = 5.0
@@ -29,6 +32,38 @@ class Token:
         return dict(self._headers)
 
 
+class CookieToken:
+    """One token in a cookie, as a browser sends it: writes carry the proof that they are the page's own."""
+
+    def __init__(self, client: Client, token: str) -> None:
+        self._client, self._lock = client, RLock()
+        self._cookies, self._csrf, self._due = {COOKIE: token}, "", 0.0
+
+    def headers(self, method: str) -> dict[str, str]:
+        """What a request with this method carries; the proof is asked for where it is due, outside of the schedule.
+
+        Raises:
+            CredentialError: it is refused.
+        """
+        if method in _SAFE:
+            return {"Cookie": _cookie(self._cookies)}
+        with self._lock:
+            if time.monotonic() > self._due:
+                self._ask_for_proof()
+            return {"Cookie": _cookie(self._cookies), **SAME_ORIGIN, _CSRF_HEADER: self._csrf}
+
+    def _ask_for_proof(self) -> None:
+        answer = self._client.send("GET", f"{PREFIX}/auth/csrf", self.headers("GET"))
+        if answer.status != 200:
+            raise CredentialError(f"GET /auth/csrf was answered with {answer.reason}")
+        self._cookies |= answer.cookies
+        self._csrf, self._due = answer.json()["csrf_token"], time.monotonic() + _CSRF_SECONDS
+
+
+def _cookie(cookies: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}={value}" for name, value in cookies.items())
+
+
 class Session:
     """A log-in's tokens or cookies."""
 
@@ -43,9 +78,8 @@ class Session:
         """What a request with this method carries."""
         if self._bearer:
             return {"Authorization": f"Bearer {self._bearer}"}
-        cookie = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
-        proof = {} if method in _SAFE else {**SAME_ORIGIN, "X-CSRF-Token": self._csrf}
-        return {"Cookie": cookie, **proof}
+        proof = {} if method in _SAFE else {**SAME_ORIGIN, _CSRF_HEADER: self._csrf}
+        return {"Cookie": _cookie(self._cookies), **proof}
 
     def refresh_body(self) -> dict[str, str]:
         """For ``POST /auth/refresh``: empty where the token is in its cookie."""
@@ -75,6 +109,13 @@ class LoggedIn:
                 )
             return self._session.headers(method)
 
+    def log_out(self) -> None:
+        """Ends the session, if there is one."""
+        with self._lock:
+            session, self._session = self._session, None
+            if session is not None:
+                self._client.send("POST", f"{PREFIX}/auth/logout", session.headers("POST"))
+
     def _log_in(self) -> Session:
         if time.monotonic() < self._refused_until:
             raise CredentialError(self._refused)
@@ -86,7 +127,7 @@ class LoggedIn:
             raise
 
 
-Credential = Token | Session | LoggedIn
+Credential = Token | CookieToken | Session | LoggedIn
 
 
 class CredentialError(Exception):
@@ -107,6 +148,18 @@ def open_session(client: Client, action: str, headers: Mapping[str, str], body: 
     return Session(answer)
 
 
+def by_cookies() -> bool:
+    """Whether credentials go as a browser's do.
+
+    Raises:
+        CredentialError: a transport that is none.
+    """
+    transport = os.environ.get("PROJKIT_LOAD_TRANSPORT", "bearer")
+    if transport not in {"bearer", "cookies"}:
+        raise CredentialError("PROJKIT_LOAD_TRANSPORT is bearer or cookies")
+    return transport == "cookies"
+
+
 def login_body() -> dict[str, str] | None:
     """What to log in with; None where the environment names no user.
 
@@ -114,12 +167,9 @@ def login_body() -> dict[str, str] | None:
         CredentialError: a transport that is none.
     """
     user, password = os.environ.get("PROJKIT_LOAD_USER"), os.environ.get("PROJKIT_LOAD_PASSWORD")
-    transport = os.environ.get("PROJKIT_LOAD_TRANSPORT", "bearer")
-    if transport not in {"bearer", "cookies"}:
-        raise CredentialError("PROJKIT_LOAD_TRANSPORT is bearer or cookies")
+    kind = "cookie" if by_cookies() else "body"
     if not user or not password:
         return None
-    kind = "cookie" if transport == "cookies" else "body"
     return {"username": user, "password": password, "transport": kind}
 
 
@@ -129,10 +179,14 @@ class Callers:
     def __init__(self, client: Client) -> None:
         self.login = login_body()
         tokens = os.environ.get("PROJKIT_LOAD_TOKEN", "").split()
-        self._known: list[Credential] = [Token(token) for token in tokens]
+        self.by_cookie = by_cookies()  # so that requests are held to the rules for browsers
+        self._known: list[Credential] = [
+            CookieToken(client, token) if self.by_cookie else Token(token) for token in tokens
+        ]
         if not self._known and self.login is not None:
             self._known = [LoggedIn(client, self.login)]
         self._weights = [1 / (rank + 1) for rank in range(len(self._known))]
+        self.seen: dict[Credential, list[str]] = {}  # ids of projects that walks leave alone
 
     @property
     def known(self) -> bool:
@@ -140,10 +194,15 @@ class Callers:
         return bool(self._known)
 
     @property
-    def by_cookie(self) -> bool:
-        """Whether requests carry cookies, as a browser's do."""
-        logged_in = any(isinstance(each, LoggedIn) for each in self._known)
-        return logged_in and self.login is not None and self.login["transport"] == "cookie"
+    def all(self) -> Sequence[Credential]:
+        """Everybody, the one who is chosen most first."""
+        return self._known
+
+    def log_out(self) -> None:
+        """Ends the sessions that were opened for all walks."""
+        for each in self._known:
+            if isinstance(each, LoggedIn):
+                each.log_out()
 
     def choose(self) -> Credential:
         """One of them.

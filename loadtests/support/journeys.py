@@ -7,6 +7,7 @@ from typing import Final
 from uuid import uuid4
 
 from support.credentials import SAME_ORIGIN, Session
+from support.dataset import mark
 from support.walk import Walk
 
 TAG: Final = "load"  # on every project that a journey makes
@@ -32,38 +33,38 @@ _FILTERS: Final = (
 
 @dataclass(frozen=True)
 class Journey:
-    """A walk, how many requests it makes, and how often it is chosen."""
+    """A walk, how many requests it makes, how often it is chosen, and which endpoints it cannot do without."""
 
     walk: Callable[[Walk], None]
     steps: int
     weight: float = 1.0
     think: tuple[float, float] = (0.2, 1.0)
+    asks: Sequence[str] = ()
 
 
 def _project() -> dict[str, object]:
     number = random.randrange(10_000)
     return {
         "name": f"Load no. {number}", "description": "Made by a load test, which takes it away again. " * (number % 5),
-        "priority": random.choice(("low", "medium", "high")), "tags": [TAG], "metadata": {"number": number},
+        "priority": random.choice(("low", "medium", "high")), "tags": [TAG, mark()], "metadata": {"number": number},
     }  # fmt: skip
 
 
 def browse(walk: Walk) -> None:
     """The list, its next page, one project, and the same again, unchanged."""
     page = walk.send("GET", "/projects?limit=20&archived=any", 200).json()
+    seen = page["items"]
     if page["next_cursor"]:
-        walk.send(
-            "GET",
-            f"/projects?limit=20&archived=any&cursor={page['next_cursor']}",
-            200,
-            name="GET /projects?cursor",
-        )
-    # Not one that another walk is about to change or to take away.
-    kept = [each for each in page["items"] if TAG not in each["tags"]]
+        path = f"/projects?limit=20&archived=any&cursor={page['next_cursor']}"
+        seen = seen + walk.send("GET", path, 200, name="GET /projects?cursor").json()["items"]
+    # Not one that another walk is about to change or to take away; where there are only such, one of those seen before.
+    kept = [each["id"] for each in seen if TAG not in each["tags"]] or walk.callers.seen.get(walk.caller, [])
     if kept:
-        path = f"/projects/{random.choice(kept)['id']}"
-        tag = walk.send("GET", path, 200, route=_ONE).headers["etag"]
-        walk.send("GET", path, 304, route=_ONE, name=f"304 GET {_ONE}", headers={"If-None-Match": tag})
+        walk.callers.seen[walk.caller] = kept
+        path = f"/projects/{random.choice(kept)}"
+        tag = walk.send("GET", path, 200, route=_ONE).headers.get("etag")
+        if tag:
+            walk.send("GET", path, 304, route=_ONE, name=f"304 GET {_ONE}", headers={"If-None-Match": tag})
 
 
 def search(walk: Walk) -> None:
@@ -87,8 +88,9 @@ def work(walk: Walk) -> None:
     """Makes a project, changes it twice, archives it and takes it away."""
     project = _project()
     path = walk.make(project)
-    changed = walk.send("PATCH", path, 200, route=_ONE, body={"status": "active"})
-    tag = {"If-Match": changed.headers["etag"]}
+    tag = {"If-Match": walk.tag} if walk.tag else {}
+    changed = walk.send("PATCH", path, 200, route=_ONE, body={"status": "active"}, headers=tag)
+    tag = {"If-Match": changed.headers["etag"]} if tag else {}
     walk.send("PUT", path, 200, route=_ONE, body={**project, "name": "Load, renamed"}, headers=tag)
     walk.send("POST", f"{path}/archive", 200, route=f"{_ONE}/archive")
     walk.take_away()
@@ -154,7 +156,7 @@ def err_in_writing(walk: Walk) -> None:
     # A form of another site can send cookies and text, so that text with cookies is a forgery before it is a mistake.
     text = 403 if walk.callers.by_cookie else 415
     for status, body, headers in (
-        (422, {"name": "", "status": "unheard of", "tags": [TAG]}, {}),
+        (422, {"name": "", "status": "unheard of", "tags": [TAG, mark()]}, {}),
         (400, b'{"name": "not JSON",', {}),
         (text, b"name=Load", {"Content-Type": "text/plain"}),
     ):
@@ -166,15 +168,24 @@ def err_in_writing(walk: Walk) -> None:
 
 
 QUICK: Final = (0.02, 0.1)  # between the requests of a machine
+_BROWSED: Final = ("GET /projects", "GET /projects?cursor", f"GET {_ONE}", f"304 GET {_ONE}")
+_WORKED: Final = ("POST /projects", f"PATCH {_ONE}", f"PUT {_ONE}", f"POST {_ONE}/archive", f"DELETE {_ONE}")
+_LOGGED_IN: Final = ("POST /auth/login", "GET /auth/session", "POST /auth/refresh", "POST /auth/logout")
+_MISREAD: Final = (f"GET {_ONE}", f"404 GET {_ONE}", f"401 GET {_ONE}")
+_MISWRITTEN: Final = ("422 POST /projects", "400 POST /projects", "405 PUT /projects", "POST /projects")
+_PROBED: Final = ("GET /health/live", "GET /health/ready", "GET /health", "GET /health/detailed")
 EVERYDAY: Final[Sequence[Journey]] = (
-    Journey(browse, 4, 6),
-    Journey(search, 2, 4),
-    Journey(page_through, 5, 1),
-    Journey(work, 5, 2),
-    Journey(look_at_figures, 1, 2),
+    Journey(browse, 4, 6, asks=_BROWSED),
+    Journey(search, 2, 4, asks=("GET /projects?q", "GET /projects?filter")),
+    Journey(page_through, 5, 1, asks=("GET /projects", "GET /projects?cursor")),
+    Journey(work, 5, 2, asks=_WORKED),
+    Journey(look_at_figures, 1, 2, asks=("GET /projects/stats/summary",)),
 )
-HEALTH: Final = (Journey(probe, 4, think=QUICK),)
-ERRORS: Final = (Journey(err_in_reading, 11, think=QUICK), Journey(err_in_writing, 6, 2, think=QUICK))
-TOKENS: Final = (Journey(who_am_i, 1),)
-LOG_INS: Final = (Journey(log_in, 4),)
-REFUSALS: Final = (Journey(be_refused, 2),)
+HEALTH: Final = (Journey(probe, 4, think=QUICK, asks=_PROBED),)
+ERRORS: Final = (
+    Journey(err_in_reading, 11, think=QUICK, asks=_MISREAD),
+    Journey(err_in_writing, 6, 2, think=QUICK, asks=_MISWRITTEN),
+)
+TOKENS: Final = (Journey(who_am_i, 1, asks=("GET /auth/session",)),)
+LOG_INS: Final = (Journey(log_in, 4, asks=_LOGGED_IN),)
+REFUSALS: Final = (Journey(be_refused, 2, asks=("401 POST /auth/login", "401 GET /auth/session")),)

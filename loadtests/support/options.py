@@ -35,6 +35,12 @@ def add_options(parser: LocustArgumentParser) -> None:
     parser.set_defaults(num_users=LANES, spawn_rate=LANES)
 
 
+def seconds(options: Namespace, otherwise: float) -> float:
+    """How long the test takes; workers are told by their master."""
+    planned: float | None = getattr(options, "planned_seconds", None)
+    return planned or otherwise
+
+
 def check(options: Namespace) -> None:
     """Refuses what would change the rate in silence.
 

@@ -52,6 +52,8 @@ def read(path: Path) -> Record:
         raise RecordError(f"{path}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(f"{path} is no record: {error!r}") from error
+    if not figures:
+        raise RecordError(f"{path} is no record: it has no figures")
     for name, figure in figures.items():
         if len(figure.ratios) < 2 or min(figure.ratios) <= 0 or figure.better not in {"more", "less"}:
             raise RecordError(

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from gevent.event import Event
@@ -20,6 +21,7 @@ from support.walk import EndedError, Sample, Walk
 
 WALKS: Final = 1_000  # under way at once in one lane; what is due beyond them waits, and its time runs
 DRAIN_SECONDS: Final = 15
+_STEP: Final = 0.1  # a rate is taken as constant for so long
 # Fires for each request with its ``sample`` and the ``stage`` it fell into; Locust's own event fires as well.
 measured: Final = EventHook()
 
@@ -31,6 +33,24 @@ class Stream:
     journeys: Sequence[Journey]
     rate: Callable[[float], float]
 
+    @property
+    def steps(self) -> float:
+        """How many requests a walk brings on average."""
+        return sum(each.weight * each.steps for each in self.journeys) / self.weight
+
+    @property
+    def weight(self) -> float:
+        """Of all journeys."""
+        return sum(each.weight for each in self.journeys)
+
+    def walks(self, elapsed: float) -> float:
+        """How many walks begin in a second."""
+        return self.rate(elapsed) / self.steps
+
+    def requests(self, seconds: float) -> float:
+        """How many requests it brings in all."""
+        return sum(self.rate(number * _STEP) for number in range(round(seconds / _STEP))) * _STEP
+
 
 @dataclass
 class Plan:
@@ -38,6 +58,20 @@ class Plan:
 
     streams: Sequence[Stream] = ()
     stage: Callable[[float], str] = lambda _: "all"
+
+    def requests(self, seconds: float) -> float:
+        """How many requests are due in so many seconds."""
+        return sum(each.requests(seconds) for each in self.streams)
+
+    def asked(self, seconds: float) -> dict[str, float]:
+        """How often each endpoint is asked at the least, by what it is that its journeys cannot do without."""
+        found: dict[str, float] = {}
+        for stream in self.streams:
+            walks = stream.requests(seconds) / stream.steps / stream.weight
+            for journey in stream.journeys:
+                for name in journey.asks:
+                    found[name] = found.get(name, 0.0) + walks * journey.weight
+        return found
 
 
 plan: Final = Plan()  # a suite's, set when Locust has read its options
@@ -52,10 +86,12 @@ def end_all() -> None:
 
 
 def await_all() -> None:
-    """Waits for what has been sent."""
+    """Waits for what has been sent; what is not answered by then has failed."""
     deadline = time.monotonic() + DRAIN_SECONDS
     while any(lane.busy for lane in _lanes) and time.monotonic() < deadline:
         time.sleep(0.05)
+    for lane in _lanes:
+        lane.give_up()
 
 
 def shared(host: str) -> tuple[Client, Callers]:
@@ -77,7 +113,9 @@ class Lane(User):
         self._pool = Pool(WALKS)
         self._started = time.monotonic()
         self._over = Event()
-        self._next: list[tuple[float, int, Journey]] = []
+        self._next: list[tuple[float, int]] = []
+        self._walks: set[Walk] = set()
+        self._held_up = False
         _lanes.append(self)
 
     def on_start(self) -> None:
@@ -90,10 +128,17 @@ class Lane(User):
         """Waits for what has been sent."""
         self.end()
         self._pool.join(DRAIN_SECONDS)
+        self.give_up()
 
     def end(self) -> None:
         """Begins nothing more; walks go no further."""
         self._over.set()  # a lane that sleeps until a walk is due wakes
+
+    def give_up(self) -> None:
+        """Counts what is still not answered as failed, and waits for it no longer."""
+        for walk in list(self._walks):
+            walk.give_up()
+        self._pool.kill(block=False)
 
     @property
     def busy(self) -> bool:
@@ -106,32 +151,44 @@ class Lane(User):
         if self._over.is_set():
             time.sleep(0.1)  # gevent's
             return
-        due, number, journey = self._next.pop(0)
+        due, number = self._next.pop(0)
         self._fix(number, due)
         pause = due - time.monotonic()
         if pause > 0:
             self._over.wait(pause)
+        # Behind as many walks as may be under way it is the server that is late.
+        late = None if self._held_up and pause <= 0 else time.monotonic() - due
         if not self._over.is_set():
-            self._pool.spawn(self._walk, journey, due)
+            self._held_up = self._pool.full()
+            self._pool.spawn(self._walk, plan.streams[number], due, late)
 
     def _fix(self, number: int, after: float) -> None:
-        stream = plan.streams[number]
-        journey = random.choices(stream.journeys, [each.weight for each in stream.journeys])[0]
-        # A walk brings several requests, so that it takes the room of several in the schedule.
-        walks = stream.rate(after - self._started) / LANES / journey.steps
-        self._next.append((after + random.expovariate(walks), number, journey))
-        self._next.sort(key=lambda each: each[0])
+        """Draws when the next walk begins: of a Poisson process whose rate may change."""
+        stream, left = plan.streams[number], random.expovariate(1.0)
+        for step in count():
+            begins = after + step * _STEP
+            rate = stream.walks(begins - self._started) / LANES
+            if left <= rate * _STEP:
+                break
+            left -= rate * _STEP
+        self._next.append((begins + left / rate, number))
+        self._next.sort()
 
-    def _walk(self, journey: Journey, due: float) -> None:
-        walk = Walk(self._client, self._callers, due, journey.think, self._record, self._over.is_set)
+    def _walk(self, stream: Stream, due: float, late: float | None) -> None:
+        journey = random.choices(stream.journeys, [each.weight for each in stream.journeys])[0]
+        walk = Walk(self._client, self._callers, due, journey.think, self._record, self._over.is_set, late)
+        self._walks.add(walk)
         try:
             journey.walk(walk)
         except EndedError:
-            walk.tidy()
+            pass
         except CredentialError as error:
             now = time.monotonic()
-            failed = Sample("POST /auth/login", "POST", "", due, now, now, None, 0, str(error))
-            self._record(failed)
+            self._record(Sample("POST /auth/login", "POST", "", due, now, now, None, 0, str(error)))
+        except Exception as error:  # an answer of another kind than the walk needs, as of a login page
+            walk.fail(f"cannot go on: {type(error).__name__}: {error}")
+        finally:
+            self._walks.discard(walk)
 
     def _record(self, sample: Sample) -> None:
         stage = plan.stage(max(sample.due - self._started, 0.0))

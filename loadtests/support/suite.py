@@ -11,7 +11,7 @@ from locust import events
 from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
-from support import options, preflight, report, server, slo, tables
+from support import dataset, options, preflight, report, server, slo, tables
 from support.client import Client
 from support.credentials import CredentialError, login_body
 from support.schedule import DRAIN_SECONDS, Plan, await_all, end_all, measured, plan, shared
@@ -62,10 +62,12 @@ class Suite:
     needs_user: bool
     needs_caller: bool
     cross_check: bool
+    needs_data: bool
     watch: Callable[[Run, Environment], None] | None
     environment: Environment = field(init=False)
     run: Run = field(init=False)
     workers_ended: int = 0
+    marks: set[str] = field(default_factory=set)  # of all processes that have made projects
 
     def set_up(self, environment: Environment, **_: Any) -> None:
         """Reads options and targets, so that what is wrong with them is said before anything is sent."""
@@ -82,7 +84,9 @@ class Suite:
             preflight.check(host, *shared(host), needs_caller=self.needs_caller)
         if isinstance(environment.runner, WorkerRunner):
             environment.runner.register_message(_END, self.end_worker, concurrent=True)
-        elif isinstance(environment.runner, MasterRunner):
+            return
+        given.planned_seconds = given.run_time  # which Locust keeps from its workers
+        if isinstance(environment.runner, MasterRunner):
             environment.runner.register_message(_ENDED, self.worker_ended)
 
     def start(self, **_: Any) -> None:
@@ -91,6 +95,8 @@ class Suite:
         plan.streams, plan.stage = made.streams, made.stage
         if isinstance(self.environment.runner, WorkerRunner):
             return
+        if self.needs_data:
+            self._prepare()
         self.run.tally, self.run.started = Tally(), time.monotonic()
         if self.cross_check:
             self.run.before = server.look(Client(self.environment.host or ""))
@@ -109,24 +115,29 @@ class Suite:
 
     def tell(self, client_id: str, data: dict[str, Any]) -> None:
         """A worker reports."""
-        data[_WIRE] = self.run.tally.take()
+        data[_WIRE] = {**self.run.tally.take(), "mark": dataset.mark()}
 
     def hear(self, client_id: str, data: dict[str, Any]) -> None:
         """The master listens."""
         if _WIRE in data:
-            self.run.tally.put(data.pop(_WIRE))
+            self._add(data.pop(_WIRE))
 
     def end_worker(self, environment: Environment, **_: Any) -> None:
         """In a worker: lets what has been sent be answered, and then tells the master."""
         end_all()
         await_all()
+        shared(environment.host or "")[1].log_out()
         assert environment.runner is not None, "a message came by it"
-        environment.runner.send_message(_ENDED, self.run.tally.take())
+        environment.runner.send_message(_ENDED, {**self.run.tally.take(), "mark": dataset.mark()})
 
     def worker_ended(self, msg: Any, **_: Any) -> None:
         """In the master."""
-        self.run.tally.put(msg.data)
+        self._add(msg.data)
         self.workers_ended += 1
+
+    def _add(self, told: dict[str, Any]) -> None:
+        self.marks.add(told["mark"])
+        self.run.tally.put(told)
 
     def stopping(self, **_: Any) -> None:
         """The schedule ends. In the master: Locust would give its workers half a second for what they have sent."""
@@ -149,7 +160,24 @@ class Suite:
             runner.stop()
         if self.cross_check and run.started:
             run.after = server.look(Client(self.environment.host or ""))
+        if run.started:
+            self._clear()
         self.environment.process_exit_code = conclude(run, self.judge, cross_check=self.cross_check)
+
+    def _prepare(self) -> None:
+        """Without projects there is nothing to turn pages of."""
+        client, callers = shared(self.environment.host or "")
+        if callers.known and (made := dataset.prepare(client, callers.all[0])):
+            print(f"{self.name}: made {made} projects to be read, which go again in the end")
+
+    def _clear(self) -> None:
+        """Nothing stays of what was made here or by workers, neither projects nor sessions."""
+        client, callers = shared(self.environment.host or "")
+        for mark in {dataset.mark(), *self.marks}:
+            left = sum(dataset.clear(client, each, mark) for each in callers.all)
+            if left:
+                print(f"{self.name}: {left} projects with the tag {mark} could not be taken away")
+        callers.log_out()
 
 
 def declare(
@@ -160,10 +188,11 @@ def declare(
     needs_user: bool = False,
     needs_caller: bool = True,
     cross_check: bool = True,
+    needs_data: bool = False,
     watch: Callable[[Run, Environment], None] | None = None,
 ) -> None:
     """Makes the calling file a suite; ``watch`` runs beside the test, in the process that judges."""
-    suite = Suite(name, make_plan, judge, needs_user, needs_caller, cross_check, watch)
+    suite = Suite(name, make_plan, judge, needs_user, needs_caller, cross_check, needs_data, watch)
     events.init.add_listener(suite.set_up)
     events.test_start.add_listener(suite.start)
     events.test_stopping.add_listener(suite.stopping)
@@ -190,7 +219,14 @@ def conclude(run: Run, judge: Judge, *, cross_check: bool = True) -> int:
     )
     if late > LATE_MS:
         print("WARNING: so late a generator measures itself; use --processes, or a machine with more room")
-    broken = judge(run) if sent else [Broken("all", "(none)", "requests", "0", "1 or more")]
+    broken = [Broken("all", "(none)", "requests", "0", "1 or more")]
+    if sent:
+        seen = {name for _, name in run.tally.rows}
+        seconds = run.seconds
+        broken = [
+            *judge(run),
+            *slo.unmeasured(seen, sent, plan.asked(seconds), plan.requests(seconds), seconds),
+        ]
     if run.options.slack != 1:
         print(f"Every target of time is stretched by the factor {run.options.slack:g}")
     print(

@@ -45,6 +45,12 @@ class Latencies:
                 return min(math.exp(bucket * _GROWTH), self.max)
         return 0.0
 
+    def above(self, limit: float) -> int:
+        """How many exceed it; up to one part in fifty above it does not count."""
+        return sum(
+            number for bucket, number in self._buckets.items() if (bucket - 1) * _GROWTH >= math.log(limit)
+        )
+
     def to_wire(self) -> list[Any]:
         """For another process."""
         return [self.count, self.sum, self.max, list(self._buckets.items())]

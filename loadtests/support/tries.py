@@ -38,19 +38,28 @@ def by_median(missed: Missed, reports: Sequence[Report]) -> Missed | None:
     return {**missed, "what": f"p50 for {missed['what']}", "measured": f"{least:.2f} ms"}
 
 
-def _rows(report: Report, missed: Missed) -> dict[str, float]:
-    return {
-        row["endpoint"]: row["intended"]["p50"]
+def slow_medians(report: Report, limits: Mapping[str, float]) -> list[Missed]:
+    """Endpoints whose median is not below the target itself, without any slack: no luck of a busy moment."""
+    return [
+        {"stage": row["stage"], "endpoint": row["endpoint"], "what": "p50", "measured": f"{ms:.2f} ms",
+         "target": f"< {limit:g} ms", "limit_ms": limit}
         for row in report["endpoints"]
-        if row["stage"] == missed["stage"]
+        if (limit := limits.get(row["endpoint"])) is not None and (ms := row["intended"]["p50"]) >= limit
+    ]  # fmt: skip
+
+
+def _rows(report: Report, missed: Missed, since: str) -> dict[str, float]:
+    return {
+        row["endpoint"]: row[since]["p50"] for row in report["endpoints"] if row["stage"] == missed["stage"]
     }
 
 
 def _asked(report: Report, missed: Missed) -> bool:
-    return missed["endpoint"] in _rows(report, missed)
+    return missed["endpoint"] in _rows(report, missed, "intended")
 
 
 def _median(report: Report, missed: Missed) -> float:
-    rows = _rows(report, missed)
+    """Of the endpoint in this try, in ms; of what is added, the difference to its twin's, from when they were sent."""
     _, added, twin = missed["what"].partition("added to ")
+    rows = _rows(report, missed, "service" if added else "intended")
     return rows[missed["endpoint"]] - (rows[twin] if added else 0.0)

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gevent
 
@@ -26,12 +26,12 @@ class Sample:
     due: float
     sent: float
     ended: float
-    late: float | None  # how late a sleeper woke: this machine's fault; None where it did not sleep
+    late: float | None  # how late a sleeper woke: this machine's fault; None where nobody slept
     bytes: int
     failure: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Walk:
     """Each step is due a think time after the one before was *due*, not after it was answered.
 
@@ -44,9 +44,13 @@ class Walk:
     think: tuple[float, float]  # seconds, uniform
     record: Callable[[Sample], None]
     over: Callable[[], bool]
+    late: float | None = None  # how late the first step begins for which somebody else slept
     credential: Credential | None = None
     made: str = ""  # the project that this walk has made and not yet taken away
+    tag: str = ""  # its ETag then
     _first: bool = True
+    _last: Sample | None = None  # what was asked last, and whether it is still under way
+    _asking: bool = False
 
     def send(
         self,
@@ -73,17 +77,18 @@ class Walk:
         self._first = False
         sent_headers = dict(headers or {})
         if not anonymous:
-            sent_headers |= (credential or self._caller()).headers(method)
+            sent_headers |= (credential or self.caller).headers(method)
         late = self._wait()
         sent = time.monotonic()
+        self._last = Sample(name, method, PREFIX + route, self.due, sent, sent, late, 0, "")
+        self._asking = True
         answer = self.client.send(method, PREFIX + path, sent_headers, body)
-        ended = time.monotonic()
+        self._asking = False
         failure = (
             "" if answer.status == expected else answer.error or f"{answer.status} instead of {expected}"
         )
-        self.record(
-            Sample(name, method, PREFIX + route, self.due, sent, ended, late, len(answer.body), failure)
-        )
+        self._last = replace(self._last, ended=time.monotonic(), bytes=len(answer.body), failure=failure)
+        self.record(self._last)
         if failure:
             raise EndedError(failure)
         return answer
@@ -91,6 +96,7 @@ class Walk:
     def make(self, body: object) -> str:
         """Makes a project; gives its path."""
         answer = self.send("POST", "/projects", 201, body=body)
+        self.tag = answer.headers.get("etag", "")
         self.made = f"/projects/{answer.json()['id']}"
         return self.made
 
@@ -99,12 +105,23 @@ class Walk:
         self.send("DELETE", self.made, 204, route="/projects/{project_id}")
         self.made = ""
 
-    def tidy(self) -> None:
-        """Takes away what a walk that ended early has left, outside of the schedule."""
-        if self.made:
-            self.client.send("DELETE", PREFIX + self.made, self._caller().headers("DELETE"))
+    def fail(self, why: str) -> None:
+        """Counts what was asked last as failed: there was no answer, or none with which the walk can go on."""
+        if self._last is not None:
+            self.record(replace(self._last, ended=time.monotonic(), late=None, failure=why))
 
-    def _caller(self) -> Credential:
+    def give_up(self) -> None:
+        """Counts what is still under way as failed."""
+        if self._asking:
+            self.fail("no answer before the end of the test")
+
+    @property
+    def caller(self) -> Credential:
+        """Who walks, chosen once.
+
+        Raises:
+            CredentialError: the environment names nobody.
+        """
         if self.credential is None:
             self.credential = self.callers.choose()
         return self.credential
@@ -115,4 +132,5 @@ class Walk:
             gevent.sleep(pause)
         if self.over():
             raise EndedError("the test is over")
-        return time.monotonic() - self.due if pause > 0 else None
+        late, self.late = self.late, None
+        return time.monotonic() - self.due if pause > 0 else late

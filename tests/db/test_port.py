@@ -26,6 +26,7 @@ pytestmark = pytest.mark.anyio
 TABLES = build_tables("projkit_")
 COUNT = Statement(sa.select(sa.func.count()).select_from(TABLES.projects))
 INSERT = project_statements(TABLES).insert
+INSERT_IMPORTED = project_statements(TABLES).insert_imported
 ALICE = Principal("alice")
 
 
@@ -45,6 +46,11 @@ def row(name: str = "A", **fields: Any) -> dict[str, Any]:
     """The parameters of an insert."""
     service = ProjectService(None, TABLES, cursors=CursorCodec(bytes(32)), clock=utc_now)  # type: ignore[arg-type]
     return service.new_row(ALICE, ProjectInput(name=name, **fields))
+
+
+def imported(*names: str) -> list[dict[str, Any]]:
+    """The parameters of an import, a row for each name."""
+    return [{**row(name), "archived_at": None} for name in names]
 
 
 async def count(database: Database) -> int:
@@ -75,7 +81,7 @@ async def test_a_transaction_is_whole_or_not_at_all(database: Database) -> None:
 
     async def work(transaction: Transaction) -> None:
         await transaction.fetch_one(INSERT, row())
-        await transaction.execute_many(INSERT, [row("B"), row("C")])
+        await transaction.execute_many(INSERT_IMPORTED, imported("B", "C"))
         assert len(await transaction.fetch_all(COUNT, {})) == 1
         raise ValueError("enough")
 
@@ -88,7 +94,7 @@ async def test_a_committed_transaction_stays(database: Database) -> None:
     """What a transaction returns comes back, and its writes stay."""
 
     async def work(transaction: Transaction) -> str:
-        await transaction.execute_many(INSERT, [row("B"), row("C")])
+        await transaction.execute_many(INSERT_IMPORTED, imported("B", "C"))
         return "done"
 
     assert await database.transact(work) == "done"

@@ -1,5 +1,6 @@
 """What the load gate makes of several tries, and what the suites make of their counts."""
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,9 @@ def report(*broken: tuple[str, str, float | None], **medians: float) -> dict[str
             for endpoint, what, limit in broken
         ],
         "endpoints": [
-            {"stage": "all", "endpoint": names[name], "intended": {"p50": ms}} for name, ms in medians.items()
+            # Walks wait for each other: what is added is told from when requests were sent.
+            {"stage": "all", "endpoint": names[name], "intended": {"p50": ms}, "service": {"p50": ms - 1}}
+            for name, ms in medians.items()
         ],
     }
 
@@ -90,6 +93,37 @@ def test_what_an_error_adds_is_judged_by_medians_beside_its_twin(support: Suppor
     assert by_median(busy["broken"][0], [busy]) is None
 
 
+@pytest.mark.parametrize(("ms", "missed"), [(39.9, []), (40.0, [LIST]), (61.0, [LIST])])
+def test_a_median_above_the_target_itself_is_missed_whatever_the_slack(
+    support: Support, ms: float, missed: list[str]
+) -> None:
+    """A build that is slow for most requests fails the gate also where its slowest ones stay within the slack."""
+    found = support("tries").slow_medians(report(list=ms, post=3.0), {LIST: 40.0})
+
+    assert [each["endpoint"] for each in found] == missed
+    assert {each["limit_ms"] for each in found} <= {40.0}
+
+
+@pytest.mark.parametrize(
+    ("seen", "sent", "seconds", "missed"),
+    [
+        ({LIST, "POST /projects"}, 95, 20.0, []),
+        ({LIST}, 95, 20.0, ["POST /projects"]),
+        ({LIST, "POST /projects"}, 55, 20.0, ["(all)"]),
+        ({LIST, "POST /projects"}, 55, 5.0, []),
+    ],
+)
+def test_what_was_not_measured_is_not_passed(
+    support: Support, seen: set[str], sent: int, seconds: float, missed: list[str]
+) -> None:
+    """A suite fails where an endpoint of its schedule was never asked, or most of what was due was not sent."""
+    asked = {LIST: 60.0, "POST /projects": 30.0, "GET /rare": 2.0}
+
+    found = support("slo").unmeasured(seen, sent, asked, 100.0, seconds)
+
+    assert [each.endpoint for each in found] == missed
+
+
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.99])
 def test_a_percentile_is_right_to_two_parts_in_a_hundred_also_after_adding_up_processes(
     support: Support, share: float
@@ -128,6 +162,38 @@ def test_a_target_is_missed_at_its_limit_times_the_slack(
 
     assert [each.what for each in found] == broken
     assert all(each.limit_ms == 40.0 * slack for each in found)
+
+
+@pytest.mark.parametrize(
+    ("of", "above", "missed"),
+    [(11, 1, False), (11, 2, True), (60, 2, False), (60, 3, True), (300, 6, False), (300, 7, True),
+     (20_000, 220, False), (20_000, 224, True)],
+)  # fmt: skip
+def test_a_percentile_is_missed_by_more_than_chance(
+    support: Support, of: int, above: int, missed: bool
+) -> None:
+    """One slow answer in sixty proves nothing about a p99; as many as chance would not bring do."""
+    row = support("tally").Row("GET", LIST)
+    for number in range(of):
+        row.intended.add(90.0 if number < above else 3.0)
+    slo = support("slo")
+
+    found = slo.judge("all", {LIST: row}, {LIST: slo.Target(p99_ms=40.0)}, 1.0)
+
+    assert [each.what for each in found] == ["p99"] * missed
+
+
+@pytest.mark.parametrize("of", [1, 10, 100, 1_000])
+def test_targets_that_are_met_are_missed_in_less_than_one_run_in_twenty(support: Support, of: int) -> None:
+    """The number that is too many is the least that chance brings so seldom."""
+    number = support("slo").too_many(of, 0.01)
+
+    def at_least(least: int) -> float:
+        return sum(
+            math.comb(of, k) * 0.01**k * 0.99 ** (of - k) for k in range(least, min(of, least + 60) + 1)
+        )
+
+    assert at_least(number) < 0.05 <= at_least(number - 1)
 
 
 def test_an_endpoint_without_a_target_fails_a_suite(support: Support) -> None:

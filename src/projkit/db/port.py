@@ -75,7 +75,7 @@ class Transaction(Protocol):
         """All rows."""
 
     async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:
-        """Runs the statement once for each of ``params``."""
+        """Runs the statement, which returns no rows, once for each of ``params``."""
 
 
 class Queries(Protocol):
