@@ -97,16 +97,21 @@ class RequestIds:
 
 async def has_gone(receive: Receive) -> bool:
     """Whether the client has gone away already; servers tell only those who ask."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # requests are answered in tasks
+    before = task.cancelling()
     asked = asyncio.ensure_future(receive())
-    await asyncio.sleep(0)
-    if not asked.done():
-        asked.cancel()
     try:
+        await asyncio.sleep(0)
+        if not asked.done():
+            asked.cancel()
         message = await asked
     except asyncio.CancelledError:
-        if asked.cancelled():
+        if asked.cancelled() and task.cancelling() == before:
             return False
-        raise
+        raise  # somebody has cancelled us, be it in the moment in which we gave up asking
+    finally:
+        asked.cancel()
     return bool(message["type"] == "http.disconnect")
 
 
