@@ -312,6 +312,21 @@ async def test_no_body_is_asked_for_in_line(sqlite_url: str) -> None:
         assert await inside.status() == 200
 
 
+async def test_no_body_is_asked_for_with_a_refusal(sqlite_url: str) -> None:
+    """A client that waits for 100 Continue, and has waited too long in line, is refused without that word."""
+    host = Host()
+    async with opened(sqlite_url, host, queue_seconds=0.1) as kit:
+        inside = Asked(kit, name="inside")
+        await host.arrived("inside")
+        headers = [(b"content-length", b"70000"), (b"expect", b"100-continue")]
+        posted = Asked(kit, method="POST", body=[b"x" * 70_000], headers=headers)
+        assert await posted.status() == 503
+        assert posted.headers["connection"] == "close"
+        assert posted.reads == 0
+        host.go_on("inside")
+        assert await inside.status() == 200
+
+
 async def test_a_slow_body_keeps_nobody_waiting(sqlite_url: str) -> None:
     """While a body is slow to come others get the turn; once it is there its request is served as well."""
     host = Host()

@@ -44,9 +44,16 @@ class _HostExchange(Exchange):
     __slots__ = ("begun", "read", "taken")
 
     def __init__(
-        self, request_id: bytes, receive: Receive, send: Send, *, has_body: bool, begun: Callable[[], None]
+        self,
+        request_id: bytes,
+        asked: Iterable[Header],
+        receive: Receive,
+        send: Send,
+        *,
+        has_body: bool,
+        begun: Callable[[], None],
     ) -> None:
-        super().__init__(request_id, receive, send)
+        super().__init__(request_id, asked, receive, send)
         self.begun = begun  # is called before the answer begins: by then the host has begun its trace, if it begins any
         self.read = not has_body  # the whole of the request
         self.taken = False  # by the kit that is mounted in the host, which then times and records
@@ -65,7 +72,7 @@ class _HostExchange(Exchange):
         return message
 
     def may_look(self) -> bool:
-        return self.read and not self.taken
+        return self.read and not self.taken  # whoever has read it all has said the word, if one was expected
 
     def told(self, headers: Iterable[Header]) -> list[Header]:
         own = list(headers)
@@ -105,7 +112,9 @@ class HostTimingMiddleware:
         def begun() -> None:
             scope[TRACE] = exchange.trace = exchange.trace or self._tracing.join(scope)
 
-        exchange = _HostExchange(self._ids.of(scope), receive, send, has_body=_has_body(scope), begun=begun)
+        exchange = _HostExchange(
+            self._ids.of(scope), scope["headers"], receive, send, has_body=_has_body(scope), begun=begun
+        )
         exchange.trace = self._tracing.join(scope)
         if exchange.trace is not None:
             exchange.usage.spans = exchange.trace.client_spans

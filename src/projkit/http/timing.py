@@ -133,11 +133,13 @@ class Exchange:
     """One request and its response, as far as time goes."""
 
     __slots__ = (
-        "complete", "gone", "receive", "request_id", "seconds", "send", "started", "status", "trace", "usage",
+        "asked", "complete", "gone", "receive", "request_id", "seconds", "send", "started", "status", "trace", "usage",
     )  # fmt: skip
 
-    def __init__(self, request_id: bytes, receive: Receive, send: Send) -> None:
+    def __init__(self, request_id: bytes, asked: Iterable[Header], receive: Receive, send: Send) -> None:
+        """``asked`` are the request's headers."""
         self.started = perf_counter()
+        self.asked = asked
         self.receive = receive
         self.request_id = request_id
         self.send = send
@@ -170,8 +172,11 @@ class Exchange:
             await self.send(message)
 
     def may_look(self) -> bool:
-        """Whether the whole request was read, so that asking for more tells whether the client is still there."""
-        return True
+        """Whether asking for more of the request does no more than tell whether the client is still there.
+
+        Where it expects a word of ours before it sends its body, asking for that is the word (RFC 9110 §10.1.1).
+        """
+        return all(name != b"expect" for name, _ in self.asked)
 
     def told(self, headers: Iterable[Header]) -> list[Header]:
         """The headers, and what is known of the time; a list is added to, since the kit makes one for each response."""
@@ -201,7 +206,7 @@ class TimingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, has_parent = self._ids.read(scope, self._tracing.parents)
-        exchange = Exchange(request_id, receive, send)
+        exchange = Exchange(request_id, scope["headers"], receive, send)
         scope[REQUEST_ID] = exchange.request_id.decode()
         trace = exchange.trace = scope[TRACE] = self._tracing.begin(scope, has_parent=has_parent)
         if trace is not None:
