@@ -1,10 +1,13 @@
 """More requests than may be at work wait for their turn; too many, or for too long, are refused; none is forgotten."""
 
 import asyncio
+import gc
 import json
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -257,6 +260,62 @@ async def test_a_client_that_leaves_while_it_waits(sqlite_url: str, method: str,
         host.go_on("staying")
         assert await staying.status() == await inside.status() == 200
         assert host.came == ["inside", "staying"]
+
+
+OWN: ContextVar[object] = ContextVar("own")
+
+
+class Own:
+    """What the context of one request holds."""
+
+
+class Marked(Asked):
+    """A request with something in its context, which notes what it finds there when it is asked for more."""
+
+    def __init__(self, app: Any, name: str, own: object) -> None:
+        self.found: list[object] = []
+        token = OWN.set(own)
+        super().__init__(app, name=name)
+        OWN.reset(token)
+
+    async def _receive(self) -> dict[str, Any]:
+        self.found.append(OWN.get(None))
+        return await super()._receive()
+
+
+async def test_contexts_of_those_that_wait(sqlite_url: str) -> None:
+    """Whoever waits in line is asked for more of its request in its own context."""
+    host = Host()
+    async with opened(sqlite_url, host) as kit:
+        inside = Asked(kit, name="inside")
+        await host.arrived("inside")
+        line = [Marked(kit, f"quick {number}", number) for number in range(2)]
+        await until(lambda: all(len(each.found) > 1 for each in line))
+        assert [each.found for each in line] == [[0, 0], [1, 1]]
+        host.go_on("inside")
+        assert [await each.status() for each in (inside, *line)] == [200] * 3
+
+
+async def test_contexts_of_those_that_have_gone(sqlite_url: str) -> None:
+    """What was in a request's context goes with its client, though others that came after it wait on."""
+    host = Host()
+    async with opened(sqlite_url, host) as kit:
+        inside = Asked(kit, name="inside")
+        await host.arrived("inside")
+        own = Own()
+        kept = weakref.ref(own)
+        first = Marked(kit, "first", own)
+        other = Asked(kit, name="quick")
+        await until(lambda: waiting(kit) == 2)
+        first.hang_up()
+        await until(lambda: waiting(kit) == 1)
+        del first, own
+        await asyncio.sleep(0.1)
+        gc.collect()
+        assert waiting(kit) == 1
+        assert kept() is None
+        host.go_on("inside")
+        assert await inside.status() == await other.status() == 200
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Set
+from contextvars import Context
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -54,6 +55,7 @@ class Request:
 
     __slots__ = (
         "answer_headers",
+        "context",
         "gate",
         "headers",
         "method",
@@ -72,6 +74,7 @@ class Request:
 
     principal: Principal
     queued_at: float
+    context: Context  # of its task, once it waits in line
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
