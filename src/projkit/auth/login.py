@@ -21,7 +21,10 @@ HostLogin = Callable[[str, str], "Principal | Awaitable[Principal | None] | None
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt to log in; ``device`` is the mark of the browser, if it has one."""
+    """An attempt to log in; ``device`` is the mark of the browser, if it has one.
+
+    ``before_waiting`` is called by whoever goes on to wait for somebody else, once the attempt has been counted.
+    """
 
     username: str
     password: str
@@ -29,6 +32,7 @@ class Attempt:
     transport: Transport
     client: Client
     device: str | None
+    before_waiting: Callable[[], None]
 
     @property
     def account(self) -> str:
@@ -77,6 +81,7 @@ class HostUsers:
     async def log_in(self, attempt: Attempt) -> tuple[Issued, str | None]:
         await self._limits.attempt(attempt.client.address)
         count = await self._limits.begin(attempt.account, attempt.device)
+        attempt.before_waiting()
         principal = await self._ask(attempt.username, attempt.password)
         if principal is None:
             raise InvalidCredentialsError

@@ -9,7 +9,7 @@ A place is held from the request's route to its response, but not
 
 - while the response is sent, nor while a body that is too large is read to its end: a slow client costs nobody a turn;
 - while the body is slow to come, if others wait: the request gets in line again when it has its body;
-- by a handler that takes seconds, within bounds of its own, and gives it back.
+- while a login waits for the host or a provider to say who it is: attempts have a limit of their own.
 """
 
 import asyncio
