@@ -479,6 +479,7 @@ async def test_what_tells_how_it_is(sqlite_url: str) -> None:
             "/livez", "/readyz", "/metrics", "/api/v1/openapi.json", "/api/v1/docs", "/api/v1/monitoring",
             *(f"/api/v1/health{each}" for each in ("", "/live", "/ready", "/detailed")),
             *(f"/api/v1/monitoring/{each}" for each in ("metrics/performance", "metrics/database", "system/info")),
+            *(f"/api/v1/monitoring/validate/{each}" for each in ("endpoints", "authentication")),
         ]  # fmt: skip
         answers = {path: await Asked(kit, path).status() for path in paths}
         assert set(answers.values()) == {200}, answers
@@ -497,7 +498,7 @@ async def test_validations_need_one_place(sqlite_url: str, which: str) -> None:
 
 
 async def test_a_validation_keeps_nobody_waiting(sqlite_url: str) -> None:
-    """While a validation runs its place is another request's."""
+    """While a validation runs, it takes no place from other requests."""
     async with opened(sqlite_url, max_queued_requests=0) as kit:
         token = token_for(kit.settings, "alice").encode()
         validated = Asked(kit, "/api/v1/monitoring/validate/endpoints")

@@ -93,7 +93,8 @@ class Application:
         endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             return _options(match, request)
-        if not endpoint.standalone and (beginning := self._begin(request)) is not None:
+        beginning = self._begin_standalone(endpoint) if endpoint.standalone else self._begin(request)
+        if beginning is not None:
             await beginning
         if not (endpoint.public or (endpoint.admits is not None and endpoint.admits(request))):
             request.principal = await self._authenticate(request)
@@ -119,6 +120,10 @@ class Application:
         """Takes a place among those at work and holds the kit to be started; gives what is to be awaited for it."""
         turn = self._gates.here().enter(request)
         return self._start() if turn is None else self._begin_later(turn)
+
+    def _begin_standalone(self, endpoint: Endpoint) -> Awaitable[None] | None:
+        """Takes no place, and needs no kit that has started."""
+        return self._start() if endpoint.starts else None
 
     async def _begin_later(self, turn: Awaitable[None]) -> None:
         await turn
