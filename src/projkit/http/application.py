@@ -68,7 +68,7 @@ class Application:
             finally:
                 request.give_place_back()
         except ClientDisconnectedError:
-            return
+            return  # whoever times it answers in our place, and counts it as gone
         except errors.ContentTooLargeError as error:
             try:
                 error.drained = await request.drain(_DRAINED_BYTES, _DRAIN_SECONDS)

@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from time import perf_counter
 from typing import Any, Final, Protocol
@@ -25,6 +26,7 @@ UNKNOWN_ROUTE: Final = "__unknown__"
 REQUEST_ID: Final = "projkit.request_id"
 ERROR_TYPE: Final = "projkit.error_type"
 CLIENT_CLOSED_REQUEST: Final = 499  # as nginx writes it into its log; nobody gets it
+_TO_NOBODY: Final = 400  # which, other than that, is a status that everything knows
 # Who takes longer to answer looks whether anybody still waits for it.
 _LONG_SECONDS: Final = 0.05
 _BODIES: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
@@ -113,6 +115,15 @@ async def has_gone(receive: Receive) -> bool:
     finally:
         asked.cancel()
     return bool(message["type"] == "http.disconnect")
+
+
+async def _answer_nobody(send: Send) -> None:
+    """Where the client has gone servers drop whatever is sent, but what stands between may insist on an answer."""
+    with suppress(OSError):  # of servers that say that it has gone
+        await send(
+            {"type": "http.response.start", "status": _TO_NOBODY, "headers": [(b"content-length", b"0")]}
+        )
+        await send({"type": "http.response.body", "body": b""})
 
 
 def timing_headers(
@@ -215,8 +226,10 @@ class TimingMiddleware:
         self._requests.begin()
         try:
             await self._app(scope, receive, exchange.timed_send)
+            if exchange.status == 0:
+                await _answer_nobody(send)
         finally:
-            # A client that went away has had no answer: the kit then sends none, or was cancelled.
+            # A client that went away has had no answer: the kit then makes none, or was cancelled.
             USAGE.reset(token)
             self._requests.end()
             route = scope.get("projkit.route") or UNKNOWN_ROUTE
