@@ -74,8 +74,9 @@ class Gates:
             return gate
         gate = self._gates.get(here)
         if gate is None:
-            for each in [each for each in self._gates if each.is_closed()]:
-                del self._gates[each]
+            # Loops of other threads come and go meanwhile.
+            for each in [each for each in list(self._gates) if each.is_closed()]:
+                self._gates.pop(each, None)
             gate = self._gates[here] = self._make(here)
         self._last = (here, gate)
         return gate
