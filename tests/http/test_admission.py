@@ -38,6 +38,7 @@ class Asked:
         name: str = "",
         body: Iterable[bytes] = (),
         headers: Iterable[tuple[bytes, bytes]] = (),
+        version: str = "1.1",
     ) -> None:
         self.reads = 0
         self.messages: list[Any] = []
@@ -51,7 +52,7 @@ class Asked:
         else:
             headers = [(b"content-type", b"application/json"), *headers]
         scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": version, "method": method, "scheme": "http",
             "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
             "headers": [(b"host", b"x"), (b"x-name", name.encode()), *headers],
             "client": ("127.0.0.1", 4711), "server": ("127.0.0.1", 80),
@@ -218,6 +219,21 @@ async def test_a_long_body_that_is_not_read(sqlite_url: str, headers: list[tuple
         late = Asked(kit, method="POST", headers=headers)
         assert await late.status() == 503
         assert late.headers["connection"] == "close"
+        assert late.reads == 0
+        host.go_on("inside")
+        assert await inside.status() == 200
+
+
+@pytest.mark.parametrize("headers", [[(b"content-length", b"70000")], []])
+async def test_a_long_body_over_http_2(sqlite_url: str, headers: list[tuple[bytes, bytes]]) -> None:
+    """Over HTTP/2, where others are served on the same connection, a refusal does not end it."""
+    host = Host()
+    async with opened(sqlite_url, host, max_queued_requests=0) as kit:
+        inside = Asked(kit, name="inside")
+        await host.arrived("inside")
+        late = Asked(kit, method="POST", headers=headers, version="2")
+        assert await late.status() == 503
+        assert "connection" not in late.headers
         assert late.reads == 0
         host.go_on("inside")
         assert await inside.status() == 200

@@ -109,10 +109,14 @@ class Application:
         handler: Callable[..., Awaitable[Response]] = endpoint.handler
         if endpoint.body is None:
             return await handler(request)
-        if not endpoint.body.required and not request.has_body:
+        if not endpoint.body.required and not request.may_have_body:
             return await handler(request, {})
         content: Any = await read_body(
-            request, endpoint.body.content_types, self._max_body_bytes, self._request_timeout_seconds
+            request,
+            endpoint.body.content_types,
+            self._max_body_bytes,
+            self._request_timeout_seconds,
+            required=endpoint.body.required,
         )
         return await handler(request, content)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Final
 
-from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
+from projkit.http.request import ASGIApp, Message, Receive, Scope, Send, may_have_body
 from projkit.http.response import Header
 from projkit.http.timing import ERROR_TYPE, REQUEST_ID, UNKNOWN_ROUTE, Exchange, RequestIds, Requests, record
 from projkit.http.tracing import NO_TRACING, TRACE, Tracing
@@ -112,8 +112,9 @@ class HostTimingMiddleware:
         def begun() -> None:
             scope[TRACE] = exchange.trace = exchange.trace or self._tracing.join(scope)
 
+        has_body = may_have_body(scope, dict(scope["headers"]))
         exchange = _HostExchange(
-            self._ids.of(scope), scope["headers"], receive, send, has_body=_has_body(scope), begun=begun
+            self._ids.of(scope), scope["headers"], receive, send, has_body=has_body, begun=begun
         )
         exchange.trace = self._tracing.join(scope)
         if exchange.trace is not None:
@@ -155,13 +156,6 @@ class HostTimingMiddleware:
         finally:
             outcome = "failed" if failed else "accepted" if opened else "refused"
             self._requests.websocket(self._route(scope), outcome, perf_counter() - opened if opened else 0.0)
-
-
-def _has_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
 
 
 def take_over(scope: Scope) -> None:
