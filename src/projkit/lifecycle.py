@@ -179,8 +179,10 @@ class Lifecycle(Generic[R]):
         return slot
 
     def _let_go_of_closed_loops(self) -> None:
-        for loop in [each for each in self._slots if each.is_closed()]:
-            running = self._slots.pop(loop).running
+        # Loops of other threads come and go meanwhile; what one has let go of is not for another one to abandon.
+        for loop in [each for each in list(self._slots) if each.is_closed()]:
+            slot = self._slots.pop(loop, None)
+            running = None if slot is None else slot.running
             if running is not None:
                 running.abandon()
                 if self._last[1] is running:

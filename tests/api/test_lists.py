@@ -177,6 +177,23 @@ async def test_next_link_keeps_the_query(client: Client) -> None:
     assert len((await client.get(target)).json()["items"]) == 1
 
 
+async def test_a_query_that_is_escaped_in_part(client: Client) -> None:
+    """Bytes that a client has not escaped, and its server lets through, are read alike in the list and in its Link."""
+
+    async def letting_through(scope: Any, receive: Any, send: Any) -> None:
+        raw = scope["query_string"].replace(b"%C3", b"\xc3")
+        await client.app({**scope, "query_string": raw}, receive, send)
+
+    for number in range(2):
+        await client.project(name=f"\u00e9{number}")
+    async with Client(letting_through, client.kit_settings) as careless:
+        answer = await careless.get(f"{URL}?limit=1&q=%C3%A9")
+    assert answer.status_code == 200
+    target = answer.headers["link"].partition(">")[0].removeprefix("<")
+    assert dict(parse_qsl(urlsplit(target).query))["q"] == "\u00e9"
+    assert [each["name"] for each in (await client.get(target)).json()["items"]] == ["\u00e90"]
+
+
 @pytest.mark.parametrize(
     "other", ["sort=name", "status=active", "archived=any", "q=x", "external_id=a", "tag=a"]
 )

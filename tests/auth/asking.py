@@ -80,19 +80,24 @@ async def ask(
     query: str = "",
     address: str = ADDRESS,
     scheme: str = "http",
+    http_version: str = "1.1",
 ) -> Answer:
-    """Sends one request to an ASGI app and gives its answer; whatever the app raises is raised."""
+    """Sends one request to an ASGI app and gives its answer; whatever the app raises is raised.
+
+    With another protocol than HTTP/1.1 a body's length is not announced, as it need not be there.
+    """
     raw = [(_bytes(name).lower(), _bytes(value)) for name, value in headers]
     if json is not None:
         body = json_module.dumps(json).encode()
     if body:
         if content_type:
             raw.append((b"content-type", content_type.encode()))
-        raw.append((b"content-length", b"%d" % len(body)))
+        if http_version == "1.1":
+            raw.append((b"content-length", b"%d" % len(body)))
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
+        "http_version": http_version,
         "method": method,
         "scheme": scheme,
         "path": path,

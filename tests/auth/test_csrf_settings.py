@@ -1,5 +1,6 @@
 """The rules against other sites at login, refresh and logout, and what settings make of them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,6 +74,31 @@ async def test_a_form_cannot_log_in(open_kit: OpenKit, content_type: str) -> Non
         refuses(answer, "content_type")
         answer = await ask(kit, "POST", f"{AUTH}/login", body=body, content_type=content_type)
         assert answer.code == "unsupported_media_type"
+
+
+async def test_bodies_that_come_unannounced(open_kit: OpenKit) -> None:
+    """Over HTTP/2, where a body needs no length, one is read if there is one, and held to the same rules."""
+    async with open_kit() as kit:
+        await add_user(kit, "alice")
+        by_body = (await log_in(kit)).json()["refresh_token"]
+        browser = Browser(kit)
+        await browser.log_in()
+        value = browser.jar["csrf_token"]
+        mine = cookie(refresh_token=browser.jar["refresh_token"], csrf_token=value)
+        good: list[Header] = [mine, ("x-csrf-token", value), SAME_ORIGIN]
+
+        async def refresh(headers: Iterable[Header], **sent: Any) -> Answer:
+            return await ask(kit, "POST", f"{AUTH}/refresh", headers, http_version="2", **sent)
+
+        assert (await refresh([], json={"refresh_token": by_body})).status == 200
+        assert (await refresh([])).code == "missing_credentials"
+        assert (await refresh([], body=b"{}", content_type="")).code == "unsupported_media_type"
+        refuses(await refresh(good, body=b"{}", content_type="text/plain"), "content_type")
+        assert (await refresh([*good, ("content-type", "application/json")])).status == 200
+        refreshed = await refresh(good)
+        assert refreshed.status == 200
+        gone = await ask(kit, "POST", f"{AUTH}/logout", good, http_version="2")
+        assert gone.status == 204
 
 
 async def test_refresh_by_cookie(open_kit: OpenKit) -> None:

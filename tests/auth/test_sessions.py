@@ -6,6 +6,7 @@ import pytest
 
 from projkit import ProjKit
 from projkit.auth.session_service import Client
+from projkit.auth.users import User, Users
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, refuses
 from tests.auth.conftest import OpenKit
@@ -177,6 +178,24 @@ async def test_a_new_password(open_kit: OpenKit) -> None:
         assert refreshed.status == 200
         refuses(await log_in(kit), "invalid_credentials")
         assert (await log_in(kit, password=NEW)).status == 200
+
+
+async def test_a_login_while_the_password_changes(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever logs in with the old password in the last moment in which it is good loses that session as well."""
+    thief: list[str] = []
+    set_password = Users.set_password
+
+    async def overtaken(self: Users, user: User, password_hash: str) -> None:
+        thief.append((await log_in(kit)).json()["access_token"])
+        await set_password(self, user, password_hash)
+
+    async with open_kit() as kit:
+        await add_user(kit)
+        mine = (await log_in(kit)).json()["access_token"]
+        monkeypatch.setattr(Users, "set_password", overtaken)
+        assert (await change(kit, mine)).status == 204
+        refuses(await whoami(kit, thief[0]))
+        assert (await whoami(kit, mine)).status == 200
 
 
 async def test_what_is_no_new_password(open_kit: OpenKit) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from projkit.auth.passwords import Passwords
+from projkit.auth.users import User, Users
 from tests.faults.proxy import Proxy
 from tests.faults.scene import AUTH, BOUND, CACHE, PASSWORD, Outcome, Scene, playing, timed
 from tests.redis_servers import Redises, alone, in_cluster, running
@@ -152,6 +154,45 @@ async def test_the_password_stays_while_sessions_cannot_be_ended(scene: Scene, s
     assert (await scene.log_in()).status_code == 200
     answer = await scene.client.post(f"{AUTH}/password", json=change, headers=scene.session)
     assert answer.status_code == 204
+    assert (await scene.log_in()).status_code == 401
+    assert (await scene.log_in("another horse battery")).status_code == 200
+
+
+async def test_redis_is_lost_while_the_password_changes(
+    scene: Scene, servers: Redises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost when the old password has been looked at, Redis keeps it from being changed: no session outlives it."""
+    server, hash_ = servers.masters[0], Passwords.hash
+
+    async def losing(self: Passwords, password: str) -> str:
+        server.kill()
+        return await hash_(self, password)
+
+    monkeypatch.setattr(Passwords, "hash", losing)
+    change = {"old_password": PASSWORD, "new_password": "another horse battery"}
+    answer = await scene.client.post(f"{AUTH}/password", json=change, headers=scene.session)
+    assert (answer.status_code, answer.json()["code"]) == (503, "session_store_unavailable")
+    await asyncio.to_thread(server.start)
+    assert (await scene.log_in("another horse battery")).status_code == 401
+    assert (await scene.log_in()).status_code == 200
+
+
+async def test_redis_is_lost_when_the_password_has_changed(
+    scene: Scene, servers: Redises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Redis is lost right after it, the answer says that the password is changed, and what may live on."""
+    server, set_password = servers.masters[0], Users.set_password
+
+    async def losing(self: Users, user: User, password_hash: str) -> None:
+        await set_password(self, user, password_hash)
+        server.kill()
+
+    monkeypatch.setattr(Users, "set_password", losing)
+    change = {"old_password": PASSWORD, "new_password": "another horse battery"}
+    answer = await scene.client.post(f"{AUTH}/password", json=change, headers=scene.session)
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith("The password is changed, but a session")
+    await asyncio.to_thread(server.start)
     assert (await scene.log_in()).status_code == 401
     assert (await scene.log_in("another horse battery")).status_code == 200
 

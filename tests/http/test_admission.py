@@ -1,13 +1,20 @@
 """More requests than may be at work wait for their turn; too many, or for too long, are refused; none is forgotten."""
 
 import asyncio
+import gc
 import json
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.routing import Mount
 
 from projkit import Principal, ProjKit, Settings
 from projkit.errors import ConfigurationError
@@ -31,6 +38,7 @@ class Asked:
         name: str = "",
         body: Iterable[bytes] = (),
         headers: Iterable[tuple[bytes, bytes]] = (),
+        version: str = "1.1",
     ) -> None:
         self.reads = 0
         self.messages: list[Any] = []
@@ -44,7 +52,7 @@ class Asked:
         else:
             headers = [(b"content-type", b"application/json"), *headers]
         scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": version, "method": method, "scheme": "http",
             "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
             "headers": [(b"host", b"x"), (b"x-name", name.encode()), *headers],
             "client": ("127.0.0.1", 4711), "server": ("127.0.0.1", 80),
@@ -145,6 +153,11 @@ def refused(kit: ProjKit, reason: str) -> float:
     return value(kit, "projkit_http_server_refused_requests_total", reason=reason)
 
 
+def gone(kit: ProjKit, method: str) -> float:
+    """How many clients went away before they had their answer, as a scrape would show it."""
+    return value(kit, "projkit_http_server_client_disconnects_total", method=method, route=PROJECTS)
+
+
 async def test_first_come_first_served(sqlite_url: str) -> None:
     """Requests beyond the limit get their turn in the order in which they came, one for each that is answered."""
     host = Host()
@@ -211,6 +224,21 @@ async def test_a_long_body_that_is_not_read(sqlite_url: str, headers: list[tuple
         assert await inside.status() == 200
 
 
+@pytest.mark.parametrize("headers", [[(b"content-length", b"70000")], []])
+async def test_a_long_body_over_http_2(sqlite_url: str, headers: list[tuple[bytes, bytes]]) -> None:
+    """Over HTTP/2, where others are served on the same connection, a refusal does not end it."""
+    host = Host()
+    async with opened(sqlite_url, host, max_queued_requests=0) as kit:
+        inside = Asked(kit, name="inside")
+        await host.arrived("inside")
+        late = Asked(kit, method="POST", headers=headers, version="2")
+        assert await late.status() == 503
+        assert "connection" not in late.headers
+        assert late.reads == 0
+        host.go_on("inside")
+        assert await inside.status() == 200
+
+
 async def test_a_wait_that_is_too_long(sqlite_url: str) -> None:
     """Whoever has waited for QUEUE_SECONDS is refused; who came later goes on waiting, and is served."""
     host = Host()
@@ -248,8 +276,7 @@ async def test_a_client_that_leaves_while_it_waits(sqlite_url: str, method: str,
         async with asyncio.timeout(20):
             await leaving.task
         assert waiting(kit) == 0
-        assert not leaving.messages
-        assert value(kit, "projkit_http_server_client_disconnects_total", method=method, route=PROJECTS) == 1
+        assert gone(kit, method) == 1
         staying = Asked(kit, name="staying")
         await until(lambda: waiting(kit) == 1)
         host.go_on("inside")
@@ -257,6 +284,81 @@ async def test_a_client_that_leaves_while_it_waits(sqlite_url: str, method: str,
         host.go_on("staying")
         assert await staying.status() == await inside.status() == 200
         assert host.came == ["inside", "staying"]
+
+
+async def test_a_client_that_leaves_a_hosts_middleware(sqlite_url: str) -> None:
+    """A client that leaves the line is no error of a host whose middleware insists on an answer."""
+    host = Host()
+    async with opened(sqlite_url, host) as kit:
+        around = Middleware(BaseHTTPMiddleware, dispatch=lambda request, call_next: call_next(request))
+        app = Starlette(routes=[Mount("/", app=kit)], middleware=[around])
+        inside = Asked(kit, name="inside")
+        await host.arrived("inside")
+        leaving = Asked(app, name="leaving")
+        await until(lambda: waiting(kit) == 1)
+        leaving.hang_up()
+        async with asyncio.timeout(20):
+            await leaving.task
+        assert gone(kit, "GET") == 1
+        host.go_on("inside")
+        assert await inside.status() == 200
+        assert host.came == ["inside"]
+
+
+OWN: ContextVar[object] = ContextVar("own")
+
+
+class Own:
+    """What the context of one request holds."""
+
+
+class Marked(Asked):
+    """A request with something in its context, which notes what it finds there when it is asked for more."""
+
+    def __init__(self, app: Any, name: str, own: object) -> None:
+        self.found: list[object] = []
+        token = OWN.set(own)
+        super().__init__(app, name=name)
+        OWN.reset(token)
+
+    async def _receive(self) -> dict[str, Any]:
+        self.found.append(OWN.get(None))
+        return await super()._receive()
+
+
+async def test_contexts_of_those_that_wait(sqlite_url: str) -> None:
+    """Whoever waits in line is asked for more of its request in its own context."""
+    host = Host()
+    async with opened(sqlite_url, host) as kit:
+        inside = Asked(kit, name="inside")
+        await host.arrived("inside")
+        line = [Marked(kit, f"quick {number}", number) for number in range(2)]
+        await until(lambda: all(len(each.found) > 1 for each in line))
+        assert [each.found for each in line] == [[0, 0], [1, 1]]
+        host.go_on("inside")
+        assert [await each.status() for each in (inside, *line)] == [200] * 3
+
+
+async def test_contexts_of_those_that_have_gone(sqlite_url: str) -> None:
+    """What was in a request's context goes with its client, though others that came after it wait on."""
+    host = Host()
+    async with opened(sqlite_url, host) as kit:
+        inside = Asked(kit, name="inside")
+        await host.arrived("inside")
+        own = Own()
+        kept = weakref.ref(own)
+        first = Marked(kit, "first", own)
+        other = Asked(kit, name="quick")
+        await until(lambda: waiting(kit) == 2)
+        first.hang_up()
+        await until(lambda: waiting(kit) == 1)
+        del first, own
+        await asyncio.sleep(0.1)
+        gc.collect()
+        assert waiting(kit) == 1
+        assert kept() is None
+        host.go_on("inside")
+        assert await inside.status() == await other.status() == 200
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3])
@@ -309,6 +411,21 @@ async def test_no_body_is_asked_for_in_line(sqlite_url: str) -> None:
         assert posted.reads == 0
         host.go_on("inside")
         assert await posted.status() == 201
+        assert await inside.status() == 200
+
+
+async def test_no_body_is_asked_for_with_a_refusal(sqlite_url: str) -> None:
+    """A client that waits for 100 Continue, and has waited too long in line, is refused without that word."""
+    host = Host()
+    async with opened(sqlite_url, host, queue_seconds=0.1) as kit:
+        inside = Asked(kit, name="inside")
+        await host.arrived("inside")
+        headers = [(b"content-length", b"70000"), (b"expect", b"100-continue")]
+        posted = Asked(kit, method="POST", body=[b"x" * 70_000], headers=headers)
+        assert await posted.status() == 503
+        assert posted.headers["connection"] == "close"
+        assert posted.reads == 0
+        host.go_on("inside")
         assert await inside.status() == 200
 
 
@@ -405,6 +522,7 @@ async def test_what_tells_how_it_is(sqlite_url: str) -> None:
             "/livez", "/readyz", "/metrics", "/api/v1/openapi.json", "/api/v1/docs", "/api/v1/monitoring",
             *(f"/api/v1/health{each}" for each in ("", "/live", "/ready", "/detailed")),
             *(f"/api/v1/monitoring/{each}" for each in ("metrics/performance", "metrics/database", "system/info")),
+            *(f"/api/v1/monitoring/validate/{each}" for each in ("endpoints", "authentication")),
         ]  # fmt: skip
         answers = {path: await Asked(kit, path).status() for path in paths}
         assert set(answers.values()) == {200}, answers
@@ -423,7 +541,7 @@ async def test_validations_need_one_place(sqlite_url: str, which: str) -> None:
 
 
 async def test_a_validation_keeps_nobody_waiting(sqlite_url: str) -> None:
-    """While a validation runs its place is another request's."""
+    """While a validation runs, it takes no place from other requests."""
     async with opened(sqlite_url, max_queued_requests=0) as kit:
         token = token_for(kit.settings, "alice").encode()
         validated = Asked(kit, "/api/v1/monitoring/validate/endpoints")

@@ -2,10 +2,13 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from projkit import ProjKit
+from projkit.http.admission import Gates
 from projkit.lifecycle import Lifecycle
 from tests.auth.asking import ask
 from tests.conftest import settings_for
@@ -91,3 +94,36 @@ def test_loops_of_several_threads() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+class Ended:
+    """An event loop of another thread's that has ended; while it is looked at, something goes on over there."""
+
+    def __init__(self, meanwhile: Callable[[], object] = bool) -> None:
+        self._meanwhile = meanwhile
+
+    def is_closed(self) -> bool:
+        """It is."""
+        self._meanwhile()
+        return True
+
+
+def come_and_go(known: Any, made: Any) -> None:
+    """Has another loop come to those that are known, and one go, while they are looked through."""
+    first = Ended(lambda: known.update({Ended(): made}))
+    known.update({first: made, Ended(lambda: known.pop(first, None)): made})
+
+
+async def test_loops_that_come_and_go_meanwhile() -> None:
+    """A loop of another thread's that comes, or is let go of there, while ended ones are let go of here is no error."""
+
+    async def open_() -> Running:
+        return Running()
+
+    lifecycle: Lifecycle[Running] = Lifecycle(open_)
+    other: Lifecycle[Running] = Lifecycle(open_)
+    come_and_go(lifecycle._slots, other._slot())
+    assert (await lifecycle.start()).loop is asyncio.get_running_loop()
+    gates = Gates.unlimited()
+    come_and_go(gates._gates, Gates.unlimited().here())
+    assert gates.here() is gates.here()

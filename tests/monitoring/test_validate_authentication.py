@@ -425,6 +425,15 @@ async def test_requests_at_once_share_one_run(kit: ProjKit, monkeypatch: pytest.
     assert len(runs) == 1
 
 
+@pytest.mark.parametrize("which", ["endpoints", "authentication"])
+async def test_the_first_request_of_all(sqlite_url: str, which: str) -> None:
+    """Where no lifespan was run, the kit starts for a validation as for any other request."""
+    kit = ProjKit(settings_for(sqlite_url))
+    answer = await validate(kit, which)
+    await kit.shutdown()
+    assert (answer.status, failed(answer)) == (200, set())
+
+
 async def test_where_the_kit_cannot_start(tmp_path: Path) -> None:
     """A kit without its database says so where it matters, and what works all the same."""
     kit = ProjKit(settings_for(f"sqlite:///{tmp_path / 'no' / 'such.db'}"))

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from projkit import ProjKit
+from projkit.telemetry.families import HTTP
 from tests.auth.asking import ask
 from tests.conftest import settings_for
 
@@ -92,6 +93,16 @@ async def test_random_requests(sqlite_url: str) -> None:
     # What is possible at all: a known method or none, and each route's statuses.
     rows = counts[3]["projkit_http_server_request_duration_seconds_count"]
     assert rows <= (len(METHODS) + 1) * ((len(PATHS) + 1) * 6 + len(STATUSES))
+
+
+async def test_methods_that_clients_make_up(sqlite_url: str) -> None:
+    """However many methods nobody knows have come before, where a known one is counted is remembered."""
+    kit = ProjKit(settings_for(sqlite_url))
+    for number in range(HTTP.limit):
+        await ask(kit, f"M{number}", "/")
+    await ask(kit, "GET", "/")
+    assert list(kit._recorder._http) == [("GET", "__unknown__", 404)]
+    assert series(kit)["projkit_http_server_request_duration_seconds_count"] == 2
 
 
 async def test_random_websockets(sqlite_url: str) -> None:

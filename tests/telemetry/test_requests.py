@@ -303,19 +303,19 @@ async def test_clients_that_do_not_wait(kit: ProjKit, monkeypatch: pytest.Monkey
         assert (found[key].disconnects, found[key].requests, found[key].errors) == (1, 0, 0)
 
 
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Reads the request only after the answer has begun."""
+    await asyncio.sleep(0.1)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    more = True
+    while more:
+        message = await receive()
+        more = message.get("more_body", False)
+        await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+
+
 async def test_clients_that_wait(kit: ProjKit) -> None:
     """Who waits for a slow answer gets it, and nothing of the request is lost by looking after the client."""
-
-    async def echo(scope: Any, receive: Any, send: Any) -> None:
-        """Reads the request only after the answer has begun."""
-        await asyncio.sleep(0.1)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        more = True
-        while more:
-            message = await receive()
-            more = message.get("more_body", False)
-            await send({"type": "http.response.body", "body": message["body"], "more_body": more})
-
     app = kit.wrap(Starlette(routes=[Route("/slow", slow), Mount("/echo", echo)]))
     with serving(app) as url:
         async with httpx2.AsyncClient(base_url=url) as client:
@@ -324,6 +324,14 @@ async def test_clients_that_wait(kit: ProjKit) -> None:
     found = figures(kit)
     assert [found[("GET", "/slow")].requests, found[("POST", "/echo/{path}")].requests] == [1, 1]
     assert not any(each.disconnects for each in found.values())
+
+
+async def test_bodies_that_come_unannounced(kit: ProjKit) -> None:
+    """Nor is anything lost where the body's length need not be announced, as over HTTP/2."""
+    app = kit.wrap(Starlette(routes=[Mount("/echo", echo)]))
+    whole = {"type": "http.request", "body": b"whole", "more_body": False}
+    sent = await drive(app, scope("/echo/x", "POST") | {"http_version": "2"}, whole)
+    assert [message.get("body") for message in sent] == [None, b"whole"]
 
 
 async def test_background_tasks(kit: ProjKit) -> None:

@@ -12,7 +12,7 @@ from projkit.auth.outcomes import CountLogin, count_failure
 from projkit.auth.passwords import Passwords, check_new_password
 from projkit.auth.session_service import Client, Issued, SessionService, Transport
 from projkit.auth.users import User, Users, username_key
-from projkit.errors import InvalidCredentialsError
+from projkit.errors import InvalidCredentialsError, UnavailableError
 from projkit.identity import DEFAULT_SCOPES, Principal
 
 # The host's own users: who this is, or None where the name or the password is wrong. A plain function runs in a thread.
@@ -21,7 +21,10 @@ HostLogin = Callable[[str, str], "Principal | Awaitable[Principal | None] | None
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt to log in; ``device`` is the mark of the browser, if it has one."""
+    """An attempt to log in; ``device`` is the mark of the browser, if it has one.
+
+    ``before_waiting`` is called by whoever goes on to wait for somebody else, once the attempt has been counted.
+    """
 
     username: str
     password: str
@@ -29,6 +32,7 @@ class Attempt:
     transport: Transport
     client: Client
     device: str | None
+    before_waiting: Callable[[], None]
 
     @property
     def account(self) -> str:
@@ -77,6 +81,7 @@ class HostUsers:
     async def log_in(self, attempt: Attempt) -> tuple[Issued, str | None]:
         await self._limits.attempt(attempt.client.address)
         count = await self._limits.begin(attempt.account, attempt.device)
+        attempt.before_waiting()
         principal = await self._ask(attempt.username, attempt.password)
         if principal is None:
             raise InvalidCredentialsError
@@ -151,7 +156,7 @@ class BuiltInUsers:
             InvalidCredentialsError: ``old`` is not the present one, or the principal has no password here.
             ValidationFailedError: ``new`` is the user's name.
             RateLimitedError: there were too many attempts.
-            UnavailableError: a store does not answer; nothing has been changed.
+            UnavailableError: a store does not answer: the password is the old one, unless the error says otherwise.
         """
         user = await self.users.by_subject(principal.subject, principal.tenant_id)
         name = principal.subject if user is None or user.username is None else user.username
@@ -163,7 +168,20 @@ class BuiltInUsers:
             raise InvalidCredentialsError("The present password is wrong")
         await self._limits.succeed(count)
         check_new_password(new, name, "/new_password")
-        await self.users.set_password(user, await self._passwords.hash(new))
+        stored = await self._passwords.hash(new)
+        # Before, so that no password is changed whose sessions cannot be ended; and after, since the old one was good
+        # to log in with until then.
+        await self._end_others(principal)
+        await self.users.set_password(user, stored)
+        try:
+            await self._end_others(principal)
+        except UnavailableError as error:
+            raise UnavailableError(
+                "The password is changed, but a session that was opened in that moment may live on; "
+                "log out everywhere to end it"
+            ) from error
+
+    async def _end_others(self, principal: Principal) -> None:
         await self._sessions.end_all(principal.tenant_id, principal.subject, keep=principal.session_id)
 
 

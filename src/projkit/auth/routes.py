@@ -161,6 +161,7 @@ class AuthRoutes:
                 content.transport,
                 self._client(request),
                 device,
+                request.give_place_back,
             )
         )
         more = [] if mark is None else [self._cookies.device(request, mark)]

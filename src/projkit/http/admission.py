@@ -9,13 +9,14 @@ A place is held from the request's route to its response, but not
 
 - while the response is sent, nor while a body that is too large is read to its end: a slow client costs nobody a turn;
 - while the body is slow to come, if others wait: the request gets in line again when it has its body;
-- by a handler that takes seconds, within bounds of its own, and gives it back.
+- while a login waits for the host or a provider to say who it is: attempts have a limit of their own.
 """
 
 import asyncio
 import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
 from functools import partial
 from random import randint
 from typing import Final, Literal, Protocol, get_args
@@ -73,8 +74,9 @@ class Gates:
             return gate
         gate = self._gates.get(here)
         if gate is None:
-            for each in [each for each in self._gates if each.is_closed()]:
-                del self._gates[each]
+            # Loops of other threads come and go meanwhile.
+            for each in [each for each in list(self._gates) if each.is_closed()]:
+                self._gates.pop(each, None)
             gate = self._gates[here] = self._make(here)
         self._last = (here, gate)
         return gate
@@ -97,6 +99,8 @@ class Gate:
     ) -> None:
         self.free = places
         self._loop = loop
+        # Timers run in a context of their own, not in that of whoever came when none was set: it would stay as long.
+        self._context = Context()
         self._longest_queue = queue
         self._seconds = seconds
         self._observer = observer
@@ -180,12 +184,13 @@ class Gate:
 
     def _get_in_line(self, turn: asyncio.Future[None], request: Request) -> None:
         request.queued_at = self._loop.time()
+        request.context = copy_context()
         self._line[turn] = request
         self._count(1)
         if self._timer is None:
             self._moved_at = request.queued_at
             self._marks.append((request.queued_at, self._let_in))
-            self._timer = self._loop.call_later(_PERIOD, self._look)
+            self._timer = self._loop.call_later(_PERIOD, self._look, context=self._context)
 
     def _pass_on(self) -> None:
         while self._line:
@@ -217,7 +222,7 @@ class Gate:
             del self._reading[request]
             request.gate = None
             self._pass_on()
-        self._timer = self._loop.call_later(_PERIOD, self._look)
+        self._timer = self._loop.call_later(_PERIOD, self._look, context=self._context)
 
     def _turn_overdue_away(self, limit: float) -> None:
         while self._line:
@@ -245,7 +250,7 @@ class Gate:
     def _tell_later(self) -> None:
         if self._telling is None:
             self._told_at = self._loop.time()
-            self._telling = self._loop.call_later(_TELLING_PERIOD, self._tell_some)
+            self._telling = self._loop.call_later(_TELLING_PERIOD, self._tell_some, context=self._context)
 
     def _tell_some(self) -> None:
         """Tells a few of those that are to be refused that they are."""
@@ -307,6 +312,7 @@ class Watch:
 
     def __init__(self, request: Request, turn: asyncio.Future[None]) -> None:
         self._receive: Receive = request.receive
+        self._context = request.context
         self._turn = turn
         self._kept: deque[Message] = deque()
         self._complete = False
@@ -327,8 +333,12 @@ class Watch:
             self._asked.cancel()
 
     def _ask(self) -> None:
-        self._asked = asyncio.ensure_future(self._receive())
+        # What stands before us may look into the context of the request whose body it reads.
+        self._asked = asyncio.get_running_loop().create_task(self._next(), context=self._context)
         self._asked.add_done_callback(self._heard)
+
+    async def _next(self) -> Message:
+        return await self._receive()
 
     def _heard(self, asked: "asyncio.Task[Message]") -> None:
         self._asked = None

@@ -68,7 +68,7 @@ class Application:
             finally:
                 request.give_place_back()
         except ClientDisconnectedError:
-            return
+            return  # whoever times it answers in our place, and counts it as gone
         except errors.ContentTooLargeError as error:
             try:
                 error.drained = await request.drain(_DRAINED_BYTES, _DRAIN_SECONDS)
@@ -93,7 +93,8 @@ class Application:
         endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             return _options(match, request)
-        if not endpoint.standalone and (beginning := self._begin(request)) is not None:
+        beginning = self._begin_standalone(endpoint) if endpoint.standalone else self._begin(request)
+        if beginning is not None:
             await beginning
         if not (endpoint.public or (endpoint.admits is not None and endpoint.admits(request))):
             request.principal = await self._authenticate(request)
@@ -108,10 +109,14 @@ class Application:
         handler: Callable[..., Awaitable[Response]] = endpoint.handler
         if endpoint.body is None:
             return await handler(request)
-        if not endpoint.body.required and not request.has_body:
+        if not endpoint.body.required and not request.may_have_body:
             return await handler(request, {})
         content: Any = await read_body(
-            request, endpoint.body.content_types, self._max_body_bytes, self._request_timeout_seconds
+            request,
+            endpoint.body.content_types,
+            self._max_body_bytes,
+            self._request_timeout_seconds,
+            required=endpoint.body.required,
         )
         return await handler(request, content)
 
@@ -119,6 +124,10 @@ class Application:
         """Takes a place among those at work and holds the kit to be started; gives what is to be awaited for it."""
         turn = self._gates.here().enter(request)
         return self._start() if turn is None else self._begin_later(turn)
+
+    def _begin_standalone(self, endpoint: Endpoint) -> Awaitable[None] | None:
+        """Takes no place, and needs no kit that has started."""
+        return self._start() if endpoint.starts else None
 
     async def _begin_later(self, turn: Awaitable[None]) -> None:
         await turn

@@ -11,8 +11,10 @@ from projkit.http.request import Request
 M = TypeVar("M", bound=BaseModel)
 
 
-async def read_body(request: Request, content_types: tuple[str, ...], limit: int, seconds: float) -> Any:
-    """The body's JSON.
+async def read_body(
+    request: Request, content_types: tuple[str, ...], limit: int, seconds: float, *, required: bool
+) -> Any:
+    """The body's JSON; of one that is not ``required``, and may turn out to be none, ``{}``.
 
     Raises:
         UnsupportedMediaTypeError: the content type is none of ``content_types``, or its charset is not UTF-8.
@@ -20,8 +22,14 @@ async def read_body(request: Request, content_types: tuple[str, ...], limit: int
         InvalidJsonError: it is not JSON as RFC 8259 says, or not as strict as the kit wants it.
         ValidationFailedError: it holds values that no database keeps faithfully.
     """
-    _check_content_type(request.header(b"content-type"), content_types)
+    content_type = request.header(b"content-type")
+    if required:
+        _check_content_type(content_type, content_types)
     raw = await request.body(limit, seconds)
+    if not required:
+        if not raw:
+            return {}
+        _check_content_type(content_type, content_types)
     try:
         return strict_json.loads(raw)
     except strict_json.InvalidJson as error:

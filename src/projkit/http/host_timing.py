@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Final
 
-from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
+from projkit.http.request import ASGIApp, Message, Receive, Scope, Send, may_have_body
 from projkit.http.response import Header
 from projkit.http.timing import ERROR_TYPE, REQUEST_ID, UNKNOWN_ROUTE, Exchange, RequestIds, Requests, record
 from projkit.http.tracing import NO_TRACING, TRACE, Tracing
@@ -44,9 +44,16 @@ class _HostExchange(Exchange):
     __slots__ = ("begun", "read", "taken")
 
     def __init__(
-        self, request_id: bytes, receive: Receive, send: Send, *, has_body: bool, begun: Callable[[], None]
+        self,
+        request_id: bytes,
+        asked: Iterable[Header],
+        receive: Receive,
+        send: Send,
+        *,
+        has_body: bool,
+        begun: Callable[[], None],
     ) -> None:
-        super().__init__(request_id, receive, send)
+        super().__init__(request_id, asked, receive, send)
         self.begun = begun  # is called before the answer begins: by then the host has begun its trace, if it begins any
         self.read = not has_body  # the whole of the request
         self.taken = False  # by the kit that is mounted in the host, which then times and records
@@ -65,7 +72,7 @@ class _HostExchange(Exchange):
         return message
 
     def may_look(self) -> bool:
-        return self.read and not self.taken
+        return self.read and not self.taken  # whoever has read it all has said the word, if one was expected
 
     def told(self, headers: Iterable[Header]) -> list[Header]:
         own = list(headers)
@@ -105,7 +112,10 @@ class HostTimingMiddleware:
         def begun() -> None:
             scope[TRACE] = exchange.trace = exchange.trace or self._tracing.join(scope)
 
-        exchange = _HostExchange(self._ids.of(scope), receive, send, has_body=_has_body(scope), begun=begun)
+        has_body = may_have_body(scope, dict(scope["headers"]))
+        exchange = _HostExchange(
+            self._ids.of(scope), scope["headers"], receive, send, has_body=has_body, begun=begun
+        )
         exchange.trace = self._tracing.join(scope)
         if exchange.trace is not None:
             exchange.usage.spans = exchange.trace.client_spans
@@ -146,13 +156,6 @@ class HostTimingMiddleware:
         finally:
             outcome = "failed" if failed else "accepted" if opened else "refused"
             self._requests.websocket(self._route(scope), outcome, perf_counter() - opened if opened else 0.0)
-
-
-def _has_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
 
 
 def take_over(scope: Scope) -> None:

@@ -1,5 +1,6 @@
 """Reading query strings: strict UTF-8, known names only, bounded in number."""
 
+from collections.abc import Iterator
 from typing import Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -20,13 +21,12 @@ def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[st
     """
     values: dict[str, str | list[str]] = {}
     errors: list[FieldError] = []
-    parts = [part for part in query_string.split(b"&") if part] if query_string else []
-    if len(parts) > MAX_PARAMETERS:
+    pairs = list(pairs_of(query_string))
+    if len(pairs) > MAX_PARAMETERS:
         raise _failed(
             [FieldError("too_many_parameters", f"At most {MAX_PARAMETERS} parameters", parameter="")]
         )
-    for part in parts:
-        raw_name, _, raw_value = part.replace(b"+", b" ").partition(b"=")
+    for raw_name, raw_value in pairs:
         try:
             name = unquote_to_bytes(raw_name).decode()
             value = unquote_to_bytes(raw_value).decode()
@@ -59,6 +59,14 @@ def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[st
                 for each in error.errors(include_url=False, include_input=False, include_context=False)
             ]
         ) from None
+
+
+def pairs_of(query_string: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Names and values, still escaped; some servers let bytes through that a client ought to have escaped."""
+    for part in query_string.split(b"&"):
+        if part:
+            name, _, value = part.replace(b"+", b" ").partition(b"=")
+            yield name, value
 
 
 def _failed(errors: list[FieldError]) -> ValidationFailedError:

@@ -1,7 +1,8 @@
 """The request as handlers see it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Set
+from contextvars import Context
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -18,6 +19,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 _NONE: Final[Set[bytes]] = frozenset()
 # What a server reads and throws away by itself, if an answer comes before the body has.
 _SHORT_BODY: Final = 65_536
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 
 
 class Gate(Protocol):
@@ -40,6 +42,18 @@ class Watch(Protocol):
         """Nobody asks any more."""
 
 
+def may_have_body(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    """Whether content may come: it is announced, or its protocol does not ask for that (RFC 9113 §8.1.1)."""
+    length = headers.get(b"content-length")
+    if length is not None or _is_http_1(scope):
+        return length not in (None, b"0") or b"transfer-encoding" in headers
+    return scope["method"] not in _WITHOUT_BODY
+
+
+def _is_http_1(scope: Scope) -> bool:
+    return bool(scope.get("http_version", "1.1").startswith("1"))
+
+
 class ClientDisconnectedError(Exception):
     """The client went away before its request was complete; there is nobody to answer."""
 
@@ -54,6 +68,7 @@ class Request:
 
     __slots__ = (
         "answer_headers",
+        "context",
         "gate",
         "headers",
         "method",
@@ -72,6 +87,7 @@ class Request:
 
     principal: Principal
     queued_at: float
+    context: Context  # of its task, once it waits in line
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -107,8 +123,18 @@ class Request:
         return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
 
     @property
+    def may_have_body(self) -> bool:
+        """Whether content may come; whoever reads it may find that there is none."""
+        return may_have_body(self.scope, self.headers)
+
+    @property
     def has_long_body(self) -> bool:
-        """Whether so much of it may be to come that it is better not read, even to throw it away."""
+        """Whether so much of it may be to come that it is better not read, even to throw it away.
+
+        That is for connections on which one request follows the other; with HTTP/2 it ends with its own stream.
+        """
+        if not _is_http_1(self.scope):
+            return False
         announced = self.headers.get(b"content-length", b"0")
         short = announced.isdigit() and len(announced) < 10 and int(announced) <= _SHORT_BODY
         return not short or b"transfer-encoding" in self.headers or b"expect" in self.headers

@@ -94,6 +94,7 @@ class Endpoint:
     params: Mapping[str, Param] = field(default_factory=dict)
     security: tuple[str, ...] = ("bearer", "cookie")
     standalone: bool = False  # answers before the kit has started, while it cannot, and under any load
+    starts: bool = False  # standalone, and yet has the kit start where nothing has, and waits for that
     check: Check | None = None
     admits: Admits | None = None
     instant: Instant | None = None  # what ``handler`` answers as well, without the usual way to it

@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from time import perf_counter
 from typing import Any, Final, Protocol
@@ -25,6 +26,7 @@ UNKNOWN_ROUTE: Final = "__unknown__"
 REQUEST_ID: Final = "projkit.request_id"
 ERROR_TYPE: Final = "projkit.error_type"
 CLIENT_CLOSED_REQUEST: Final = 499  # as nginx writes it into its log; nobody gets it
+_TO_NOBODY: Final = 400  # which, other than that, is a status that everything knows
 # Who takes longer to answer looks whether anybody still waits for it.
 _LONG_SECONDS: Final = 0.05
 _BODIES: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
@@ -97,17 +99,31 @@ class RequestIds:
 
 async def has_gone(receive: Receive) -> bool:
     """Whether the client has gone away already; servers tell only those who ask."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # requests are answered in tasks
+    before = task.cancelling()
     asked = asyncio.ensure_future(receive())
-    await asyncio.sleep(0)
-    if not asked.done():
-        asked.cancel()
     try:
+        await asyncio.sleep(0)
+        if not asked.done():
+            asked.cancel()
         message = await asked
     except asyncio.CancelledError:
-        if asked.cancelled():
+        if asked.cancelled() and task.cancelling() == before:
             return False
-        raise
+        raise  # somebody has cancelled us, be it in the moment in which we gave up asking
+    finally:
+        asked.cancel()
     return bool(message["type"] == "http.disconnect")
+
+
+async def _answer_nobody(send: Send) -> None:
+    """Where the client has gone servers drop whatever is sent, but what stands between may insist on an answer."""
+    with suppress(OSError):  # of servers that say that it has gone
+        await send(
+            {"type": "http.response.start", "status": _TO_NOBODY, "headers": [(b"content-length", b"0")]}
+        )
+        await send({"type": "http.response.body", "body": b""})
 
 
 def timing_headers(
@@ -128,11 +144,13 @@ class Exchange:
     """One request and its response, as far as time goes."""
 
     __slots__ = (
-        "complete", "gone", "receive", "request_id", "seconds", "send", "started", "status", "trace", "usage",
+        "asked", "complete", "gone", "receive", "request_id", "seconds", "send", "started", "status", "trace", "usage",
     )  # fmt: skip
 
-    def __init__(self, request_id: bytes, receive: Receive, send: Send) -> None:
+    def __init__(self, request_id: bytes, asked: Iterable[Header], receive: Receive, send: Send) -> None:
+        """``asked`` are the request's headers."""
         self.started = perf_counter()
+        self.asked = asked
         self.receive = receive
         self.request_id = request_id
         self.send = send
@@ -165,8 +183,11 @@ class Exchange:
             await self.send(message)
 
     def may_look(self) -> bool:
-        """Whether the whole request was read, so that asking for more tells whether the client is still there."""
-        return True
+        """Whether asking for more of the request does no more than tell whether the client is still there.
+
+        Where it expects a word of ours before it sends its body, asking for that is the word (RFC 9110 §10.1.1).
+        """
+        return all(name != b"expect" for name, _ in self.asked)
 
     def told(self, headers: Iterable[Header]) -> list[Header]:
         """The headers, and what is known of the time; a list is added to, since the kit makes one for each response."""
@@ -196,7 +217,7 @@ class TimingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, has_parent = self._ids.read(scope, self._tracing.parents)
-        exchange = Exchange(request_id, receive, send)
+        exchange = Exchange(request_id, scope["headers"], receive, send)
         scope[REQUEST_ID] = exchange.request_id.decode()
         trace = exchange.trace = scope[TRACE] = self._tracing.begin(scope, has_parent=has_parent)
         if trace is not None:
@@ -205,8 +226,10 @@ class TimingMiddleware:
         self._requests.begin()
         try:
             await self._app(scope, receive, exchange.timed_send)
+            if exchange.status == 0:
+                await _answer_nobody(send)
         finally:
-            # A client that went away has had no answer: the kit then sends none, or was cancelled.
+            # A client that went away has had no answer: the kit then makes none, or was cancelled.
             USAGE.reset(token)
             self._requests.end()
             route = scope.get("projkit.route") or UNKNOWN_ROUTE

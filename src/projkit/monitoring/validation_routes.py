@@ -114,16 +114,17 @@ class Validations:
 
 
 def endpoints(prefix: str, validations: Callable[[], Validations], admits: Admits) -> list[Endpoint]:
-    """``/monitoring/validate/endpoints`` and ``/monitoring/validate/authentication``."""
+    """``/monitoring/validate/endpoints`` and ``/monitoring/validate/authentication``.
 
-    async def validate_endpoints(request: Request) -> Response:
-        request.give_place_back()  # it takes seconds, and there is one run at a time
+    However many ask, there is one run of each at a time, so that nobody waits in line for it.
+    """
+
+    async def validate_endpoints(_: Request) -> Response:
         run = await validations().endpoints()
         found = [_step(each) for each in run.result.steps]
         return _report(run, run.result.status, "endpoints", found, run.result.detail)
 
-    async def validate_authentication(request: Request) -> Response:
-        request.give_place_back()
+    async def validate_authentication(_: Request) -> Response:
         run = await validations().authentication()
         status = "error" if any(each.status == "failed" for each in run.result) else "ok"
         return _report(run, status, "checks", [_check(each) for each in run.result])
@@ -134,7 +135,7 @@ def endpoints(prefix: str, validations: Callable[[], Validations], admits: Admit
             "Do the endpoints answer rightly?", _TAG,
             {200: Answer("They do; `warning` where one was too slow.", EndpointReport),
              503: Answer("One does not.", EndpointReport, headers=("Retry-After",))},
-            scope=_SCOPE, admits=admits,
+            scope=_SCOPE, admits=admits, standalone=True, starts=True,
             description="Really calls them, on a project that is removed for good afterwards.",
         ),
         Endpoint(
@@ -142,7 +143,7 @@ def endpoints(prefix: str, validations: Callable[[], Validations], admits: Admit
             "validateAuthentication", "Does the authentication work?", _TAG,
             {200: Answer("It does.", AuthenticationReport),
              503: Answer("Part of it does not.", AuthenticationReport, headers=("Retry-After",))},
-            scope=_SCOPE, admits=admits,
+            scope=_SCOPE, admits=admits, standalone=True, starts=True,
             description="Really signs, verifies and revokes, with keys and a session that nobody else can use.",
         ),
     ]  # fmt: skip

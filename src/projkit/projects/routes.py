@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, unquote_to_bytes, urlencode
 from uuid import UUID
 
 import orjson
@@ -14,7 +14,7 @@ from projkit.db.statement import Row
 from projkit.errors import FieldError, PreconditionRequiredError, ValidationFailedError
 from projkit.http.body import body_error, pointer, validate
 from projkit.http.conditional import etag_of, if_match, if_none_match
-from projkit.http.query import read_query
+from projkit.http.query import pairs_of, read_query
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, PRIVATE, REVALIDATE, Header, Response
 from projkit.http.routing import JSON, MERGE_PATCH, Answer, Body, Endpoint
@@ -240,8 +240,8 @@ def _query_of(query_string: bytes) -> ProjectQuery:
 @_remembered  # 8 µs
 def _without_cursor(query_string: bytes) -> str:
     """The query without its cursor, ready for another one to follow."""
-    pairs = parse_qsl(query_string.decode(), keep_blank_values=True)
-    return "".join(f"{urlencode([pair])}&" for pair in pairs if pair[0] != "cursor")
+    pairs = [(unquote_to_bytes(name), unquote_to_bytes(value)) for name, value in pairs_of(query_string)]
+    return "".join(f"{urlencode([pair])}&" for pair in pairs if pair[0] != b"cursor")
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

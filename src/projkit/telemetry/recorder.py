@@ -355,12 +355,11 @@ class Recorder:
         self, family: Family, known: dict[tuple[str, str, int], Row], method: str, route: str, status: int
     ) -> Row:
         """The cells of a request, under labels that are bounded."""
-        labels = (
-            method if method in METHODS else OTHER_METHOD,
-            route,
-            str(status) if 100 <= status <= 599 else OTHER_STATUS,
-        )
-        return self._keep(known, (method, route, status), family, labels, (OTHER_METHOD, OTHER, labels[2]))
+        code = str(status) if 100 <= status <= 599 else OTHER_STATUS
+        overflow = (OTHER_METHOD, OTHER, code)
+        if method not in METHODS:  # which anybody may make up, so that nothing is known by it
+            return self._row(family, (OTHER_METHOD, route, code), overflow)
+        return self._keep(known, (method, route, status), family, (method, route, code), overflow)
 
     def _keep(self, known: dict[K, Row], key: K, family: Family, labels: Labels, overflow: Labels) -> Row:
         """The cells for these labels, known by ``key`` from here on; no more of them than the family may have."""

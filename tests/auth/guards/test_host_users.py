@@ -200,6 +200,26 @@ async def test_a_slow_plain_authenticate_stalls_nobody(sqlite_url: str) -> None:
         assert (await waiting).status == 200
 
 
+async def test_a_slow_authenticate_keeps_nobody_waiting(sqlite_url: str) -> None:
+    """While the host takes its time over a login, that takes no place among the requests that are worked on."""
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(username: str, password: str) -> Found:
+        entered.set()
+        await release.wait()
+        return _known(username, password)
+
+    narrow = {"max_concurrent_requests": 1, "max_queued_requests": 0, "database_pool_size": 1}
+    kit = ProjKit(make_settings(sqlite_url).model_copy(update=narrow), authenticate=slow)
+    async with kit.lifespan(), asyncio.timeout(30):
+        waiting = asyncio.create_task(log_in(kit, "carol", "lorac"))
+        await entered.wait()
+        assert (await http(kit, "/api/v1/auth/jwks")).status == 200
+        assert not waiting.done()
+        release.set()
+        assert (await waiting).status == 200
+
+
 async def test_guesses_at_a_hosts_users_are_limited(sqlite_url: str) -> None:
     """The host is asked no more often than the limit allows, and then the answer is 429."""
     asked: list[str] = []

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 
 from projkit.auth.oidc import fetch
 from tests.auth.oidc.conftest import (
+    AUTH,
     Browser,
     OpenKit,
     refused,
@@ -33,6 +34,23 @@ async def test_a_hanging_provider(
         assert unavailable(await last_answer(browser))
         assert time.monotonic() - began < 10
         assert (await browser.get("/api/v1/health/live")).status_code == 200
+
+
+@pytest.mark.parametrize("path", [DISCOVERY, TOKEN, JWKS])
+async def test_a_hanging_provider_keeps_nobody_waiting(
+    open_kit: OpenKit, provider: OpenIdProvider, path: str
+) -> None:
+    """While a login waits for the provider, it takes no place among the requests that are worked on."""
+    provider.hanging = {path}
+    narrow = {"max_concurrent_requests": 1, "max_queued_requests": 0, "database_pool_size": 1}
+    async with open_kit(**narrow) as kit, Browser(kit) as browser, asyncio.timeout(30):
+        waiting = asyncio.create_task(last_answer(browser))
+        while not provider.hits[path]:
+            await asyncio.sleep(0.01)
+        assert (await browser.get(f"{AUTH}/jwks")).status_code == 200
+        assert not waiting.done()
+        provider.hanging = set()
+        assert (await waiting).status_code == 303
 
 
 async def test_shutting_down_while_a_provider_hangs(open_kit: OpenKit, provider: OpenIdProvider) -> None:

@@ -2,7 +2,7 @@
 
 import hmac
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -111,8 +111,12 @@ class OidcLogin:
                 raise LoginFailedError
         return ticket
 
-    async def finish(self, ticket: Ticket, answer: ProviderAnswer, client: Client) -> Issued:
+    async def finish(
+        self, ticket: Ticket, answer: ProviderAnswer, client: Client, *, before_waiting: Callable[[], None]
+    ) -> Issued:
         """A new session for whoever the provider says it is.
+
+        ``before_waiting`` is called once the attempt has been counted, before the provider is asked.
 
         Raises:
             LoginFailedError: it says nothing of the kind, it was said before, or the user is shut out.
@@ -121,16 +125,22 @@ class OidcLogin:
         """
         arranged = self._of(ticket.provider)
         with count_failure(self._count, _METHOD):
-            issued = await self._finish(arranged, ticket, answer, client)
+            issued = await self._finish(arranged, ticket, answer, client, before_waiting)
         self._count(_METHOD, "succeeded")
         return issued
 
     async def _finish(
-        self, arranged: Arranged, ticket: Ticket, answer: ProviderAnswer, client: Client
+        self,
+        arranged: Arranged,
+        ticket: Ticket,
+        answer: ProviderAnswer,
+        client: Client,
+        before_waiting: Callable[[], None],
     ) -> Issued:
         await self._limits.attempt(client.address)
         if not await self._store.consume(ticket.state, self._clock(), ticket.expires_at):
             raise LoginFailedError
+        before_waiting()
         metadata = await arranged.provider.metadata()
         code = _code(metadata, answer)
         exchanged = await arranged.flow.exchange(metadata, code, ticket)

@@ -95,6 +95,7 @@ class OidcRoutes:
 
     async def login(self, request: Request) -> Response:
         query = read_query(LoginQuery, request.query_string, repeatable=frozenset())
+        request.give_place_back()  # a provider that hangs is waited for, for seconds, by all in one question
         started = await self._login().start(request.params["provider"], query.next)
         cookie = self._cookies.transient(request, started.ticket, LIFETIME_SECONDS)
         return Response(302, headers=(_location(started.location), *PRIVATE, cookie))
@@ -108,7 +109,7 @@ class OidcRoutes:
         # From here on the ticket is used up, however this ends.
         request.add_answer_header(*self._cookies.transient(request, "", 0))
         client = Client(self._addresses.of(request.scope), request.header(b"user-agent") or "")
-        issued = await login.finish(ticket, answer, client)
+        issued = await login.finish(ticket, answer, client, before_waiting=request.give_place_back)
         return Response(303, headers=(_location(ticket.next), *PRIVATE, *self._cookies_of(request, issued)))
 
 
