@@ -68,6 +68,7 @@ def watch(run: Run, environment: Environment) -> None:
         broken, before = missed(run, number), number and missed(run, number - 1)
         if broken and (before or any(each.limit_ms is None for each in broken)):
             assert environment.runner is not None, "a test that runs has a runner"
+            run.enough = True
             environment.runner.quit()
             return
 

@@ -6,8 +6,9 @@ A ratio is the kit's figure by a peer's of the same round, so that what else the
 the medians over the rounds, in percent. The noise is four standard errors of their difference, taken from the spread of
 the rounds of both records, and at least 5 %: two records of one build, made one after the other, differ by that much.
 Of many rounds the spread is their median distance from the median, which a few disturbed ones do not change.
-A figure whose noise is above 25 % cannot be judged: it is said, and asks for more rounds. A figure that the earlier
-record has and the new one lacks fails as well. Exit code 2: a file that is no record.
+A figure that the earlier record has and the new one lacks fails as well. Exit code 2: a file that is no record. Exit
+code 3: nothing is worse, but there are figures whose noise is above 25 % and that cannot be judged; record with more
+rounds.
 """
 
 import math
@@ -25,7 +26,7 @@ REFERENCE = Path(__file__).resolve().parent / "baselines" / "reference.json"
 ERRORS, LEAST, MOST = 4.0, 0.05, 0.25
 MEDIAN = 1.2533  # the standard error of a median is so much larger than that of a mean
 MANY, DEVIATION = 15, 1.4826  # a median distance times this is the standard deviation of what is normal
-WORSE, MISSING = "WORSE", "MISSING"
+WORSE, MISSING, NOISY = "WORSE", "MISSING", "too noisy to judge"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Judged:
     def word(self) -> str:
         """The verdict."""
         if self.noise > MOST and abs(self.worse) <= self.noise:
-            return "too noisy to judge"
+            return NOISY
         if self.worse > self.noise:
             return WORSE
         return "better" if self.worse < -self.noise else "same"
@@ -64,11 +65,11 @@ def _error(ratios: Sequence[float]) -> float:
     return MEDIAN * spread / math.sqrt(len(ratios))
 
 
-def compare(new: Record, old: Record) -> tuple[str, bool]:
-    """The table, and whether all is well."""
+def compare(new: Record, old: Record) -> tuple[str, list[str]]:
+    """The table, and the verdicts in it."""
     rows, words = [], []
     for name, figure in old.figures.items():
-        if name not in new.figures:
+        if name not in new.figures or new.figures[name].better != figure.better:
             rows.append([name, f"{median(figure.ratios):.3f}", "", "", "", MISSING])
         else:
             judged = judge(new.figures[name], figure)
@@ -78,7 +79,7 @@ def compare(new: Record, old: Record) -> tuple[str, bool]:
     rows += [[name, "", f"{median(figure.ratios):.3f}", "", "", "new"]
              for name, figure in new.figures.items() if name not in old.figures]  # fmt: skip
     head = ["ratio of the kit's figure to the peer's", "was", "is", "worse by", "noise", ""]
-    return tables.table("COMPARED", head, rows), not {WORSE, MISSING} & set(words)
+    return tables.table("COMPARED", head, rows), words
 
 
 def differences(new: Record, old: Record) -> list[str]:
@@ -108,10 +109,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             "A ratio may differ for that alone. To know, record the earlier version on this machine as well."
         )
-    table, good = compare(new, old)
+    table, words = compare(new, old)
     print(table)
-    print("\nNothing is worse" if good else f"\nFAILED: there are figures that are {WORSE} or {MISSING}")
-    return 0 if good else 1
+    if {WORSE, MISSING} & set(words):
+        print(f"\nFAILED: there are figures that are {WORSE} or {MISSING}")
+        return 1
+    if NOISY in words:
+        print(
+            f"\nUNDECIDED: {words.count(NOISY)} of {len(words)} figures could not be judged; record with more rounds"
+        )
+        return 3
+    print("\nNothing is worse")
+    return 0
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def watch(run: Run, environment: Environment) -> None:
     """Reads the server's memory when it has warmed up."""
     gevent.sleep(given.seconds(run.options, 3600.0) / len(QUARTERS))
     seen = server.look(Client(environment.host or ""))
-    run.facts["memory_warm_bytes"] = seen.memory if seen else 0.0
+    run.facts["memory_warm_bytes"] = seen.memory
 
 
 def judge(run: Run) -> list[Broken]:
@@ -59,7 +59,7 @@ def judge(run: Run) -> list[Broken]:
             )
     warm, last = run.facts.get("memory_warm_bytes"), run.after.memory if run.after else 0.0
     if not isinstance(warm, float) or not warm or not last:
-        print("The server's memory was not looked at, since /metrics could not be read")
+        print("The server's memory was not looked at, since there was no scrape of it at both times")
         return broken
     grown = 100 * (last / warm - 1)
     run.facts["memory_grown_percent"] = round(grown, 2)

@@ -179,6 +179,8 @@ class Callers:
     def __init__(self, client: Client) -> None:
         self.login = login_body()
         tokens = os.environ.get("PROJKIT_LOAD_TOKEN", "").split()
+        if not all(token.isascii() and token.isprintable() for token in tokens):
+            raise CredentialError("PROJKIT_LOAD_TOKEN holds characters that no token has")
         self.by_cookie = by_cookies()  # so that requests are held to the rules for browsers
         self._known: list[Credential] = [
             CookieToken(client, token) if self.by_cookie else Token(token) for token in tokens

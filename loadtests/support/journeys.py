@@ -7,10 +7,9 @@ from typing import Final
 from uuid import uuid4
 
 from support.credentials import SAME_ORIGIN, Session
-from support.dataset import mark
+from support.dataset import TAG, is_kept, mark
 from support.walk import Walk
 
-TAG: Final = "load"  # on every project that a journey makes
 _ONE: Final = "/projects/{project_id}"
 _WORDS: Final = (
     "portal",
@@ -58,7 +57,7 @@ def browse(walk: Walk) -> None:
         path = f"/projects?limit=20&archived=any&cursor={page['next_cursor']}"
         seen = seen + walk.send("GET", path, 200, name="GET /projects?cursor").json()["items"]
     # Not one that another walk is about to change or to take away; where there are only such, one of those seen before.
-    kept = [each["id"] for each in seen if TAG not in each["tags"]] or walk.callers.seen.get(walk.caller, [])
+    kept = [each["id"] for each in seen if is_kept(each["tags"])] or walk.callers.seen.get(walk.caller, [])
     if kept:
         walk.callers.seen[walk.caller] = kept
         path = f"/projects/{random.choice(kept)}"

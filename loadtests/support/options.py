@@ -1,5 +1,6 @@
 """What a tester may say, on the command line or by environment variables."""
 
+import math
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -51,8 +52,22 @@ def check(options: Namespace) -> None:
         raise SystemExit(f"the load is said by --rate, not by --users: leave it at {LANES}")
     for name in ("rate", "login_rate", "slack"):
         value = getattr(options, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise SystemExit(f"--{name.replace('_', '-')} must be above 0")
+    if options.report:
+        _check_file(Path(options.report))
+
+
+def _check_file(path: Path) -> None:
+    """Whether it can be written, which is better known before the test than after it."""
+    there = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise SystemExit(f"--report {path}: {error.strerror}") from error
+    if not there:
+        path.unlink()
 
 
 events.init_command_line_parser.add_listener(add_options)

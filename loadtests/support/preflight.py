@@ -27,14 +27,17 @@ def check(host: str, client: Client, callers: Callers, *, needs_caller: bool) ->
     if not needs_caller:
         return
     try:
-        headers = callers.choose().headers("GET")
+        asked = [each.headers("GET") for each in callers.all or [callers.choose()]]
     except CredentialError as error:
         raise SystemExit(str(error)) from error
-    answer = client.send("GET", f"{PREFIX}/projects?limit=1", headers)
-    if answer.status != 200:
-        raise SystemExit(
-            f"GET {PREFIX}/projects, asked with the credentials of the environment, was answered with {answer.reason}"
-        )
+    for number, headers in enumerate(asked, start=1):
+        answer = client.send("GET", f"{PREFIX}/projects?limit=1", headers)
+        if answer.status != 200:
+            which = f", number {number} of {len(asked)}," if len(asked) > 1 else ""
+            raise SystemExit(
+                f"GET {PREFIX}/projects, asked with the credentials of the environment{which} was answered with "
+                f"{answer.reason}"
+            )
 
 
 def check_host(host: str | None) -> str:
@@ -48,4 +51,6 @@ def check_host(host: str | None) -> str:
     parts = urlsplit(host)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise SystemExit(f"{host} is no address: {_WHERE}")
+    if parts.username or parts.password:
+        raise SystemExit(f"no name and password into -H, which is written into reports: {_WHERE}")
     return host

@@ -1,6 +1,7 @@
 """A record: the kit's figures as ratios to its peers', round by round, and the machine they were measured on."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,9 @@ def read(path: Path) -> Record:
     if not figures:
         raise RecordError(f"{path} is no record: it has no figures")
     for name, figure in figures.items():
-        if len(figure.ratios) < 2 or min(figure.ratios) <= 0 or figure.better not in {"more", "less"}:
+        told: Sequence[object] = figure.ratios
+        numbers = [isinstance(each, int | float) and 0 < each < math.inf for each in told]
+        if len(numbers) < 2 or not all(numbers) or figure.better not in {"more", "less"}:
             raise RecordError(
                 f"{path} is no record: {name!r} needs two ratios above 0 or more, better more or less"
             )

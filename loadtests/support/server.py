@@ -4,10 +4,12 @@ import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from support.client import Client
 from support.tally import Row
+
+if TYPE_CHECKING:
+    from support.client import Client
 
 _PATH: Final = os.environ.get("PROJKIT_LOAD_METRICS_PATH", "/metrics")
 _DURATION: Final = "projkit_http_server_request_duration_seconds"
@@ -23,6 +25,7 @@ class Seen:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
     memory: float = 0.0
+    problem: str = ""  # why nothing was read
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Compared:
     there_ms: float
 
 
-def look(client: Client) -> Seen | None:
-    """A scrape; None where nobody who is known may read it."""
+def look(client: "Client") -> Seen:
+    """A scrape, or why there is none."""
     tokens = [
         os.environ.get("PROJKIT_LOAD_METRICS_TOKEN", ""),
         *os.environ.get("PROJKIT_LOAD_TOKEN", "").split()[:1],
@@ -47,7 +50,8 @@ def look(client: Client) -> Seen | None:
         answer = client.send("GET", _PATH, headers)
         if answer.status == 200:
             return read(answer.body.decode())
-    return None
+    hint = "; PROJKIT_LOAD_METRICS_TOKEN names who may" if answer.status in {401, 403} else ""
+    return Seen(problem=f"GET {_PATH} was answered with {answer.reason}{hint}")
 
 
 def read(text: str) -> Seen:
@@ -71,8 +75,9 @@ def compare(rows: list[Row], before: Seen, after: Seen) -> list[Compared]:
         here.setdefault((row.method, row.route), Row(row.method, row.route)).merge(row)
     compared = []
     for key, row in sorted(here.items()):
-        there = after.counts[key] - before.counts[key]
-        spent = after.seconds.get(key, 0.0) - before.seconds.get(key, 0.0)
+        there, spent = after.counts[key], after.seconds.get(key, 0.0)
+        if there >= before.counts[key]:  # else it has begun anew in between
+            there, spent = there - before.counts[key], spent - before.seconds.get(key, 0.0)
         mean = 1000 * spent / there if there else 0.0
         compared.append(Compared(" ".join(key), row.service.count, there, row.service.mean, mean))
     return compared

@@ -17,7 +17,8 @@ _CHANCE, _DEVIATIONS, _MANY = (
     1.645,
     10_000,
 )  # the same chance, of a normal distribution where there are many
-_FIELDS: Final = {"p99_ms", "p95_ms", "mean_ms", "added_mean_ms", "twin", "failures_percent"}
+_TIMES: Final = {"p99_ms", "p95_ms", "mean_ms", "added_mean_ms"}
+_FIELDS: Final = _TIMES | {"twin", "failures_percent"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,27 @@ def load(path: str) -> dict[str, Target]:
             raise SystemExit(f"{path}: {name!r} may only have {', '.join(sorted(_FIELDS))}")
         if ("added_mean_ms" in table) != ("twin" in table):
             raise SystemExit(f"{path}: {name!r} needs added_mean_ms and twin together")
+        for key, value in table.items():
+            check(f"{path}: {key} of {name!r}", key, value)
+        if not table.keys() & _TIMES:
+            raise SystemExit(f"{path}: {name!r} asks nothing; give it one of {', '.join(sorted(_TIMES))}")
     return {name: Target(**table) for name, table in tables.items()}
+
+
+def check(what: str, key: str, value: object) -> None:
+    """Refuses a value that is no target.
+
+    Raises:
+        SystemExit: with what is wrong.
+    """
+    if key == "twin":
+        good = isinstance(value, str)
+    else:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        good = number and (value >= 0 if key == "failures_percent" else value > 0)  # type: ignore[operator]
+    if not good:
+        wanted = {"twin": "an endpoint's name", "failures_percent": "a number, 0 or more"}
+        raise SystemExit(f"{what} is {value!r}, and must be {wanted.get(key, 'a number above 0')}")
 
 
 def judge(

@@ -37,6 +37,9 @@ class Run:
     after: server.Seen | None = None
     started: float = 0.0
     seconds: float = 0.0
+    enough: bool = False  # the suite itself has ended the test
+    workers: int = 0
+    workers_lost: int = 0
     facts: dict[str, object] = field(default_factory=dict)
 
 
@@ -94,7 +97,9 @@ class Suite:
         made = self.make_plan(self.run.options)
         plan.streams, plan.stage = made.streams, made.stage
         if isinstance(self.environment.runner, WorkerRunner):
+            dataset.read_from(self.run.options.data_mark)
             return
+        self.run.options.data_mark = dataset.mark()
         if self.needs_data:
             self._prepare()
         self.run.tally, self.run.started = Tally(), time.monotonic()
@@ -150,6 +155,8 @@ class Suite:
             with gevent.Timeout(DRAIN_SECONDS + 5, False):
                 while self.workers_ended < workers:
                     gevent.sleep(0.05)
+            self.run.workers = workers + len(runner.clients.missing)
+            self.run.workers_lost = self.run.workers - self.workers_ended
 
     def finish(self, **_: Any) -> None:
         """The verdict; Ctrl-C comes here with the test under way."""
@@ -160,23 +167,21 @@ class Suite:
             runner.stop()
         if self.cross_check and run.started:
             run.after = server.look(Client(self.environment.host or ""))
-        if run.started:
-            self._clear()
+        self._clear()
         self.environment.process_exit_code = conclude(run, self.judge, cross_check=self.cross_check)
 
     def _prepare(self) -> None:
         """Without projects there is nothing to turn pages of."""
         client, callers = shared(self.environment.host or "")
-        if callers.known and (made := dataset.prepare(client, callers.all[0])):
-            print(f"{self.name}: made {made} projects to be read, which go again in the end")
+        if callers.known and (said := dataset.prepare(client, callers.all[0])):
+            print(f"{self.name}: {said}", flush=True)
 
     def _clear(self) -> None:
         """Nothing stays of what was made here or by workers, neither projects nor sessions."""
         client, callers = shared(self.environment.host or "")
         for mark in {dataset.mark(), *self.marks}:
-            left = sum(dataset.clear(client, each, mark) for each in callers.all)
-            if left:
-                print(f"{self.name}: {left} projects with the tag {mark} could not be taken away")
+            for why in filter(None, [dataset.clear(client, each, mark) for each in callers.all]):
+                print(f"{self.name}: projects with the tag {mark} may be left: {why}")
         callers.log_out()
 
 
@@ -206,11 +211,12 @@ def conclude(run: Run, judge: Judge, *, cross_check: bool = True) -> int:
     """Says it all; the exit code."""
     compared: Sequence[server.Compared] = []
     print(report.measured(run.tally))
-    if run.before is not None and run.after is not None:
-        compared = server.compare(list(run.tally.rows.values()), run.before, run.after)
-        print(report.cross_check(compared))
-    elif cross_check:
-        print("\nThe server's own histogram could not be read: set PROJKIT_LOAD_METRICS_TOKEN")
+    if cross_check and run.before is not None and run.after is not None:
+        if problem := run.before.problem or run.after.problem:
+            print(f"\nThe server's own histogram could not be read: {problem}")
+        else:
+            compared = server.compare(list(run.tally.rows.values()), run.before, run.after)
+            print(report.cross_check(compared))
     sent = sum(row.intended.count for row in run.tally.rows.values())
     late = run.tally.lateness.percentile(0.99)
     rate = sent / run.seconds if run.seconds else 0.0
@@ -227,6 +233,7 @@ def conclude(run: Run, judge: Judge, *, cross_check: bool = True) -> int:
             *judge(run),
             *slo.unmeasured(seen, sent, plan.asked(seconds), plan.requests(seconds), seconds),
         ]
+    broken += cut_short(run)
     if run.options.slack != 1:
         print(f"Every target of time is stretched by the factor {run.options.slack:g}")
     print(
@@ -239,6 +246,19 @@ def conclude(run: Run, judge: Judge, *, cross_check: bool = True) -> int:
                  "slack": run.options.slack, **run.facts}  # fmt: skip
         report.write_json(run.options.report, run.tally, broken, compared, facts)
     return 1 if broken else 0
+
+
+def cut_short(run: Run) -> list[Broken]:
+    """A test that somebody ended, or a part of it that was lost."""
+    broken = []
+    planned = options.seconds(run.options, 0.0)
+    if not run.enough and run.seconds < planned - 1:
+        broken.append(
+            Broken("all", "(all)", "time", f"{run.seconds:.0f} s, then it was ended", f"{planned:.0f} s")
+        )
+    if run.workers_lost:
+        broken.append(Broken("all", "(workers)", "lost", f"{run.workers_lost} of {run.workers}", "0"))
+    return broken
 
 
 def _user() -> dict[str, str] | None:

@@ -17,7 +17,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount
 
 from projkit import Principal, ProjKit, Settings
-from projkit.errors import ConfigurationError
+from projkit.errors import ConfigurationError, OverloadedError
 from projkit.http.admission import Gate
 from tests.conftest import settings_for, token_for
 
@@ -622,6 +622,50 @@ async def test_retry_after_follows_the_line() -> None:
         task.cancel()
     await asyncio.wait(entering)
     assert gate.waiting == 0
+
+
+@pytest.mark.parametrize("burst", [100, 3_000, 9_000])
+async def test_refusals_are_held_back_for_a_second(burst: int) -> None:
+    """However many are refused at once, the last one is told about a second later, and a few at once."""
+    clock = _Clock()
+    gate = Gate(clock, 0, 0, 1.0, None)  # type: ignore[arg-type]
+    refused = [asyncio.ensure_future(gate._wait(_Quiet())) for _ in range(burst)]  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    told: list[float] = []
+    while len(told) < burst:
+        await asyncio.sleep(0)  # those that have been told end
+        await asyncio.sleep(0)
+        ended = sum(each.done() for each in refused)
+        told += [clock.now] * (ended - len(told))
+        if len(told) < burst:
+            clock.next()
+    assert told[0] == 0.0
+    assert told[-1] <= 1.1
+    assert {type(each.exception()) for each in refused} == {OverloadedError}
+
+
+class _Clock:
+    """As much of an event loop as a gate asks for, with a time that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._due: list[tuple[float, Callable[[], None]]] = []
+        self.create_future = asyncio.get_running_loop().create_future
+
+    def time(self) -> float:
+        """Seconds since it was made."""
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[[], None], **_: object) -> object:
+        """Kept until then."""
+        self._due.append((self.now + delay, callback))
+        return self
+
+    def next(self) -> None:
+        """Goes on to what is due next."""
+        self._due.sort(key=lambda each: each[0])
+        self.now, callback = self._due.pop(0)
+        callback()
 
 
 class _Quiet:

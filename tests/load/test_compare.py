@@ -111,8 +111,19 @@ def test_rounds_that_prove_nothing_are_said_to_prove_nothing(tmp_path: Path) -> 
 
     ended, printed, _ = compare(record(tmp_path / "new.json", {RATE: ("more", times(0.9, wild))}), old)
 
-    assert ended == 0
+    assert ended == 3
     assert "too noisy to judge" in printed
+    assert "UNDECIDED: 1 of 1" in printed
+    assert "Nothing is worse" not in printed
+
+
+def test_a_figure_that_means_the_opposite_is_no_comparison(tmp_path: Path) -> None:
+    """Where more was better and now less is, the figure counts as not measured again."""
+    old = record(tmp_path / "old.json", {RATE: ("more", STEADY)})
+
+    ended, printed, _ = compare(record(tmp_path / "new.json", {RATE: ("less", STEADY)}), old)
+
+    assert (ended, "MISSING" in printed) == (1, True)
 
 
 def test_a_collapse_fails_however_noisy_the_rounds_were(tmp_path: Path) -> None:
@@ -163,6 +174,9 @@ def test_another_machine_is_named_with_what_differs_and_still_judged(tmp_path: P
         ('{"format": 99, "figures": {}}', "format 99"),
         ('{"format": 1, "figures": {}}', "is no record"),
         (NO_FIGURES, "no figures"),
+        (ONE_RATIO.replace("[1]", "[1, NaN]"), "needs two ratios"),
+        (ONE_RATIO.replace("[1]", "[1, Infinity]"), "needs two ratios"),
+        (ONE_RATIO.replace("[1]", '["1", "2"]'), "needs two ratios"),
         (ONE_RATIO, "needs two ratios"),
     ],
 )

@@ -1,7 +1,9 @@
 """What the load gate makes of several tries, and what the suites make of their counts."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -203,3 +205,43 @@ def test_an_endpoint_without_a_target_fails_a_suite(support: Support) -> None:
     (missed,) = support("slo").judge("all", {"GET /new": row}, {}, 1.0)
 
     assert (missed.endpoint, missed.target) == ("GET /new", "one in slo.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('p99_ms = "40"', "must be a number above 0"),
+        ("p99_ms = 0", "must be a number above 0"),
+        ("p99_ms = -5", "must be a number above 0"),
+        ("mean_ms = nan", "must be a number above 0"),
+        ("mean_ms = true", "must be a number above 0"),
+        ("mean_ms = 5\nfailures_percent = -1", "must be a number, 0 or more"),
+        ("twin = 5\nadded_mean_ms = 5", "must be an endpoint's name"),
+        ("twin = 'GET /x'", "needs added_mean_ms and twin together"),
+        ("failures_percent = 1", "asks nothing"),
+        ("", "asks nothing"),
+        ("p99 = 40", "may only have"),
+    ],
+)
+def test_a_target_that_asks_nothing_is_refused(
+    support: Support, tmp_path: Path, text: str, words: str
+) -> None:
+    """Whoever mistypes a target is told before anything is sent, since nothing would be held to it."""
+    path = tmp_path / "slo.toml"
+    path.write_text(f'["GET /x"]\n{text}\n')
+
+    with pytest.raises(SystemExit, match=words):
+        support("slo").load(str(path))
+
+
+def test_a_server_that_has_begun_anew_is_counted_from_there(support: Support) -> None:
+    """Counts that were lost in a restart are not taken off."""
+    seen = support("server").Seen
+    row = support("tally").Row("GET", "/x")
+    before, after = (
+        seen(Counter({("GET", "/x"): number}), {("GET", "/x"): 0.5 * number}) for number in (200, 8)
+    )
+
+    (compared,) = support("server").compare([row], before, after)
+
+    assert (compared.there, compared.there_ms) == (8, 500.0)

@@ -29,8 +29,10 @@ REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 # While anybody waits, the queue is looked through so often.
 _PERIOD: Final = 0.05
-# Whoever waits so long is listened to: it may have gone. A body may be so late before its place goes to others.
+# Whoever waits so long is listened to: it may have gone.
 _PATIENCE: Final = 0.25
+# A body may be so late before its place goes to others, be it that of a log-in that nobody has counted yet.
+_LATE_BODY: Final = 0.05
 # Refusals are cheap, but clients that come back at once could keep a server busy with nothing else. So a few are told
 # at once, and of many so many in a second, or as many as it takes for nobody to wait longer than so long for it.
 _AT_ONCE: Final = 25
@@ -39,7 +41,7 @@ _TOLD_SECONDS: Final = 1.0
 _TELLING_PERIOD: Final = 0.01
 _MOST_UNTOLD: Final = 10_000
 _RATE_SECONDS: Final = 1.0
-_LONGEST_RETRY: Final = 30
+_LONGEST_RETRY: Final = 20  # and up to half as many more
 
 
 class Waiting(Protocol):
@@ -114,6 +116,7 @@ class Gate:
             deque()
         )  # those that are to be refused
         self._telling: asyncio.TimerHandle | None = None
+        self._a_second = 0.0  # so many of them are told in one
         self._told_at = loop.time()
         self._allowance = float(_AT_ONCE)
 
@@ -217,7 +220,7 @@ class Gate:
             if request.watch is None:
                 request.watch = Watch(request, turn)
         for request, since in list(self._reading.items()):
-            if not self._line or since > now - _PATIENCE:
+            if not self._line or since > now - _LATE_BODY:
                 break
             del self._reading[request]
             request.gate = None
@@ -254,7 +257,9 @@ class Gate:
 
     def _tell_some(self) -> None:
         """Tells a few of those that are to be refused that they are."""
-        number = math.ceil(max(_A_SECOND, len(self._untold) / _TOLD_SECONDS) * _TELLING_PERIOD)
+        # Not fewer as they become fewer: the last one would wait for several times as long.
+        self._a_second = max(_A_SECOND, self._a_second, len(self._untold) / _TOLD_SECONDS)
+        number = math.ceil(self._a_second * (self._loop.time() - self._told_at))
         while self._untold and number:
             turn, request, reason = self._untold.popleft()
             if not turn.done():
@@ -266,6 +271,7 @@ class Gate:
             self._tell_later()
         else:
             self._told_at = self._loop.time()
+            self._a_second = 0.0
 
     def _count(self, change: int) -> None:
         if self._observer is not None:
