@@ -7,7 +7,7 @@ the medians over the rounds, in percent. The noise is four standard errors of th
 the rounds of both records, and at least 5 %: two records of one build, made one after the other, differ by that much.
 Of many rounds the spread is their median distance from the median, which a few disturbed ones do not change.
 A figure that the earlier record has and the new one lacks fails as well. Exit code 2: a file that is no record. Exit
-code 3: nothing is worse, but there are figures whose noise is above 25 % and that cannot be judged; record with more
+code 3: nothing is worse, but there are figures whose noise is above a third and that cannot be judged; record with more
 rounds.
 """
 
@@ -23,7 +23,7 @@ from support import tables
 from support.record import Figure, Record, RecordError, read
 
 REFERENCE = Path(__file__).resolve().parent / "baselines" / "reference.json"
-ERRORS, LEAST, MOST = 4.0, 0.05, 0.25
+ERRORS, LEAST, MOST = 4.0, 0.05, 1 / 3
 MEDIAN = 1.2533  # the standard error of a median is so much larger than that of a mean
 MANY, DEVIATION = 15, 1.4826  # a median distance times this is the standard deviation of what is normal
 WORSE, MISSING, NOISY = "WORSE", "MISSING", "too noisy to judge"

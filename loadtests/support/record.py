@@ -56,8 +56,8 @@ def read(path: Path) -> Record:
     if not figures:
         raise RecordError(f"{path} is no record: it has no figures")
     for name, figure in figures.items():
-        told: Sequence[object] = figure.ratios
-        numbers = [isinstance(each, int | float) and 0 < each < math.inf for each in told]
+        ratios: Sequence[object] = figure.ratios
+        numbers = [isinstance(each, int | float) and 0 < each < math.inf for each in ratios]
         if len(numbers) < 2 or not all(numbers) or figure.better not in {"more", "less"}:
             raise RecordError(
                 f"{path} is no record: {name!r} needs two ratios above 0 or more, better more or less"

@@ -53,6 +53,21 @@ def times(factor: float, values: list[float]) -> list[float]:
     return [factor * value for value in values]
 
 
+def test_the_record_of_this_repository_equals_itself() -> None:
+    """The record against which new ones are held has every request's figures, none of them too noisy to judge."""
+    kept = SUITES / "baselines" / "reference.json"
+    figures = json.loads(kept.read_text())["figures"]
+
+    ended, printed, _ = compare(kept)
+
+    assert ended == 0
+    assert {"GET", "LIST", "POST"} <= {name.split()[0] for name in figures}
+    assert {"floor", "fastapi_orm", "fastapi_stock"} <= {name.split()[-1] for name in figures}
+    words = {name: line.removeprefix(name).split()[-1] for line in printed.splitlines() for name in figures
+             if line.startswith(name)}  # fmt: skip
+    assert words == dict.fromkeys(figures, "same")
+
+
 @pytest.mark.parametrize(
     ("better", "factor", "code", "word"),
     [
