@@ -49,13 +49,18 @@ def missed(run: Run, number: int) -> list[Broken]:
     return slo.judge(stage, run.tally.stage(stage), run.targets, run.options.slack)
 
 
+def is_wrong(broken: list[Broken]) -> bool:
+    """Whether it was not for a time alone."""
+    return any(each.limit_ms is None for each in broken)
+
+
 def gave_way(run: Run, number: int) -> bool:
     """Whether a step broke: at a wrong answer, or at a time that the next step, if there is one, misses as well.
 
     A time that is met again at a higher rate was missed by a stall, not by the rate.
     """
     broken = missed(run, number)
-    if not broken or any(each.limit_ms is None for each in broken):
+    if not broken or is_wrong(broken):
         return bool(broken)
     after = run.tally.stage(stage_name(run.options, number + 1))
     return bool(missed(run, number + 1)) or run.seconds < SECONDS * (number + 2) or not after
@@ -66,7 +71,7 @@ def watch(run: Run, environment: Environment) -> None:
     for number in count():
         gevent.sleep(max(SECONDS * (number + 1) + SETTLE - (time.monotonic() - run.started), 0.0))
         broken, before = missed(run, number), number and missed(run, number - 1)
-        if broken and (before or any(each.limit_ms is None for each in broken)):
+        if broken and (before or is_wrong(broken)):
             assert environment.runner is not None, "a test that runs has a runner"
             run.enough = True
             environment.runner.quit()

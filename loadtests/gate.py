@@ -17,6 +17,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -183,10 +184,15 @@ def run(suite: str, seconds: int, host: str, load: dict[str, str], at: Path) -> 
     report: dict[str, Any] = json.loads(Path(f"{at}.json").read_text())
     if code != int(not report["passed"]):
         raise GateError(f"{suite} ended with exit code {code}, and its report says otherwise")
-    targets = slo.load(str(HERE / "slo.toml"))
-    limits = {name: limit for name, each in targets.items() if (limit := each.p99_ms or each.mean_ms)}
-    report["broken"] += tries.slow_medians(report, limits)
+    report["broken"] += tries.slow_medians(report, limits())
     return report
+
+
+@cache
+def limits() -> dict[str, float]:
+    """What each endpoint's median must stay below: its target, as it is declared."""
+    targets = slo.load(str(HERE / "slo.toml"))
+    return {name: limit for name, each in targets.items() if (limit := each.p99_ms or each.mean_ms)}
 
 
 def slowed(reports: Path) -> int:

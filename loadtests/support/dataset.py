@@ -25,18 +25,8 @@ _RUN: Final = uuid4().hex[:8]
 _source: list[str] = []  # the mark of the data set that walks of this process read
 _AT_ONCE: Final = 8
 _ROUNDS: Final = 20  # of a hundred; a server that refuses deletions is not asked for ever
-_WORDS: Final = (
-    "portal",
-    "billing",
-    "audit",
-    "mobile",
-    "launch",
-    "payroll",
-    "warehouse",
-    "search",
-    "archive",
-    "print",
-)
+SOUGHT: Final = ("portal", "billing", "audit", "mobile", "launch", "payroll")  # in names, and by walks
+_WORDS: Final = (*SOUGHT, "warehouse", "search", "archive", "print")
 _STATUSES: Final = {"planning": 3, "active": 6, "on_hold": 1, "completed": 4, "cancelled": 1}
 _PRIORITIES: Final = {"low": 3, "medium": 8, "high": 3, "critical": 1}
 

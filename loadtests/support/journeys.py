@@ -7,20 +7,11 @@ from typing import Final
 from uuid import uuid4
 
 from support.credentials import SAME_ORIGIN, Session
-from support.dataset import TAG, is_kept, mark
+from support.dataset import SOUGHT, TAG, is_kept, mark
 from support.walk import Walk
 
 _ONE: Final = "/projects/{project_id}"
-_WORDS: Final = (
-    "portal",
-    "billing",
-    "audit",
-    "mobile",
-    "launch",
-    "no. 17",
-    "payroll",
-    "nothing has this name",
-)
+_WORDS: Final = (*SOUGHT, "no. 17", "nothing has this name")
 _FILTERS: Final = (
     "status=active",
     "priority=high&priority=critical",

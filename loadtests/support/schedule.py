@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Final
 
@@ -33,12 +34,12 @@ class Stream:
     journeys: Sequence[Journey]
     rate: Callable[[float], float]
 
-    @property
+    @cached_property
     def steps(self) -> float:
         """How many requests a walk brings on average."""
         return sum(each.weight * each.steps for each in self.journeys) / self.weight
 
-    @property
+    @cached_property
     def weight(self) -> float:
         """Of all journeys."""
         return sum(each.weight for each in self.journeys)

@@ -12,11 +12,8 @@ from support.tally import Row
 
 _LEAST_ASKED: Final = 12.0  # of so many that are expected, none at all is no accident
 _LEAST_SHARE, _RATE_SECONDS = 0.6, 15.0  # of what was due, once walks have filled up
-_CHANCE, _DEVIATIONS, _MANY = (
-    0.05,
-    1.645,
-    10_000,
-)  # the same chance, of a normal distribution where there are many
+_CHANCE: Final = 0.05
+_MANY, _DEVIATIONS = 10_000, 1.645  # from so many on that chance is taken of a normal distribution
 _TIMES: Final = {"p99_ms", "p95_ms", "mean_ms", "added_mean_ms"}
 _FIELDS: Final = _TIMES | {"twin", "failures_percent"}
 

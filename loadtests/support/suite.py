@@ -120,7 +120,7 @@ class Suite:
 
     def tell(self, client_id: str, data: dict[str, Any]) -> None:
         """A worker reports."""
-        data[_WIRE] = {**self.run.tally.take(), "mark": dataset.mark()}
+        data[_WIRE] = self._told()
 
     def hear(self, client_id: str, data: dict[str, Any]) -> None:
         """The master listens."""
@@ -133,12 +133,15 @@ class Suite:
         await_all()
         shared(environment.host or "")[1].log_out()
         assert environment.runner is not None, "a message came by it"
-        environment.runner.send_message(_ENDED, {**self.run.tally.take(), "mark": dataset.mark()})
+        environment.runner.send_message(_ENDED, self._told())
 
     def worker_ended(self, msg: Any, **_: Any) -> None:
         """In the master."""
         self._add(msg.data)
         self.workers_ended += 1
+
+    def _told(self) -> dict[str, Any]:
+        return {**self.run.tally.take(), "mark": dataset.mark()}
 
     def _add(self, told: dict[str, Any]) -> None:
         self.marks.add(told["mark"])

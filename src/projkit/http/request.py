@@ -44,10 +44,13 @@ class Watch(Protocol):
 
 def may_have_body(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
     """Whether content may come: it is announced, or its protocol does not ask for that (RFC 9113 §8.1.1)."""
-    length = headers.get(b"content-length")
-    if length is not None or _is_http_1(scope):
-        return length not in (None, b"0") or b"transfer-encoding" in headers
+    if b"content-length" in headers or _is_http_1(scope):
+        return _announces_body(headers)
     return scope["method"] not in _WITHOUT_BODY
+
+
+def _announces_body(headers: Mapping[bytes, bytes]) -> bool:
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
 def _is_http_1(scope: Scope) -> bool:
@@ -120,7 +123,7 @@ class Request:
     @property
     def has_body(self) -> bool:
         """Whether content was announced (RFC 9112 §6.3)."""
-        return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
+        return _announces_body(self.headers)
 
     @property
     def may_have_body(self) -> bool:
