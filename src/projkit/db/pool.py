@@ -2,7 +2,7 @@
 
 asyncpg's own pool costs 20 µs of CPU a query even with its reset switched off, and arms a timer for each command
 that is to be bounded. This one hands out the connection that was returned last, and one watchdog for all
-connections ends what has waited too long (docs/decisions.md has the figures).
+connections ends what has waited too long (docs/decisions/storage.md has the figures).
 
 Rules:
 - size = idle + busy + connecting, never above the maximum;

@@ -3,7 +3,7 @@
 The policies compare each row with two settings of the transaction, which are set here from the principal, never from
 the parameters of the statement that they guard. A transaction sets them first. A single statement is made one with
 the setting of them, and so stays one message: asked in four (BEGIN, set, ask, COMMIT) a GET takes three to four times
-as long (docs/decisions.md has the figures).
+as long (docs/decisions/storage.md has the figures).
 
 That one statement joins what sets to what asks by LATERAL: the second cannot begin before the first has given its row,
 and OFFSET 0 keeps the planner from merging the two. Were it otherwise, the settings would be unset and no row be seen.
