@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit import __version__
 from projkit.auth.admission import Admission
@@ -41,7 +42,7 @@ from projkit.http.host_timing import RouteOf, take_over
 from projkit.http.instant import InstantAnswers
 from projkit.http.openapi import document
 from projkit.http.refusal import refuse
-from projkit.http.request import ASGIApp, Receive, Request, Scope, Send
+from projkit.http.request import Request
 from projkit.http.response import Response
 from projkit.http.routing import Endpoint
 from projkit.http.timing import Requests, TimingMiddleware

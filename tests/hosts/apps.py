@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from projkit import ProjKit, Settings
 from projkit.auth.middleware import PUBLIC
 from projkit.auth.rules import PathRules
-from projkit.http.request import ASGIApp, Receive, Scope, Send
 
 UNKNOWN = "the host knows no such page"
 HANDLED = "the host's handler: broken"

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from starlette.types import Scope
+
 from projkit.auth.credentials import AUTH_COOKIE, BEARER, Credential, CredentialReader
 from projkit.auth.csrf import SAFE_METHODS, CsrfGuard, binding_of
 from projkit.auth.legacy import LEGACY, LegacyProfile
@@ -11,7 +13,7 @@ from projkit.auth.oidc.resource import EXTERNAL, ExternalTokens
 from projkit.auth.tokens import TokenVerifier
 from projkit.errors import AmbiguousCredentialsError, CsrfFailedError, InvalidTokenError, UnauthenticatedError
 from projkit.http.in_process import is_from_inside
-from projkit.http.request import Request, Scope
+from projkit.http.request import Request
 from projkit.identity import Principal
 
 GetPrincipal = Callable[[Scope], Principal | Awaitable[Principal | None] | None]

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from starlette.authentication import AuthCredentials
+from starlette.types import Message, Scope
 
 from projkit.auth.rules import path_of
 from projkit.errors import InsufficientScopeError, ProjkitError
-from projkit.http.request import Message, Request, Scope
+from projkit.http.request import Request
 from projkit.identity import ANONYMOUS, Anonymous, Principal
 from projkit.settings import Settings
 

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 from typing import Any, Final
 
+from starlette.types import Message, Receive, Scope, Send
+
 from projkit.auth.connection import (
     Authenticates,
     admitted,
@@ -20,7 +22,6 @@ from projkit.auth.rules import PUBLIC, SELF_GUARDED, PathRules, Rules
 from projkit.errors import ProjkitError
 from projkit.http.problem import problem_response, unhandled
 from projkit.http.refusal import refuse
-from projkit.http.request import Message, Receive, Scope, Send
 from projkit.http.timing import RequestIds
 
 __all__ = ["PUBLIC", "SELF_GUARDED", "AuthMiddleware"]

@@ -12,8 +12,9 @@ from enum import Enum
 from typing import Final
 from urllib.parse import unquote
 
+from starlette.types import Scope
+
 from projkit.errors import ConfigurationError
-from projkit.http.request import Scope
 
 
 class Open(Enum):

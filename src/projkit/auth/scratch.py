@@ -14,6 +14,7 @@ import orjson
 from joserfc import jwt
 from joserfc.jwk import OctKey
 from pydantic import SecretStr
+from starlette.types import Message
 
 from projkit.auth import jws
 from projkit.auth.authenticator import Authenticator, ChecksStanding
@@ -23,7 +24,7 @@ from projkit.auth.csrf import CsrfGuard
 from projkit.auth.keys import KeyRing
 from projkit.auth.legacy import LegacyProfile
 from projkit.auth.tokens import TOKEN_TYPE, TokenIssuer, TokenVerifier
-from projkit.http.request import Message, Request
+from projkit.http.request import Request
 from projkit.identity import DEFAULT_SCOPES, VALIDATION_SUBJECT, Principal
 from projkit.settings import Settings
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from projkit.cli.logs import configure_logging
 from projkit.cli.malloc import share_arena
 from projkit.cli.otel import open_telemetry
-from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.kit import ProjKit
 from projkit.settings import Settings
 

@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.urls import Resolver404, resolve
 from django.utils.module_loading import import_string
+from starlette.types import Scope
 
 from projkit.auth.connection import (
     Authenticates,
@@ -27,7 +28,6 @@ from projkit.auth.connection import (
 )
 from projkit.errors import ProjkitError
 from projkit.http.problem import problem_response
-from projkit.http.request import Scope
 from projkit.http.response import NO_SNIFF
 from projkit.http.timing import UNKNOWN_ROUTE, RequestIds
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from quart import Quart
+from starlette.types import Scope
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from projkit.http.request import Scope
 from projkit.http.timing import UNKNOWN_ROUTE
 
 

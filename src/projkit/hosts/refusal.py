@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from starlette.types import Scope
+
 from projkit.auth.connection import Authenticates, admitted, known_of, sign_in, take_answer_headers
 from projkit.errors import ProjkitError
 from projkit.http.problem import headers_of, status_of
-from projkit.http.request import Scope
 from projkit.identity import Principal
 
 

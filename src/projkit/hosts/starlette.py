@@ -13,12 +13,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from starlette.types import Scope
 
 from projkit.auth.connection import Authenticates, take_answer_headers
 from projkit.errors import ProjkitError
 from projkit.hosts.refusal import admit, refusal_of
 from projkit.http.refusal import DENIAL, POLICY_VIOLATION
-from projkit.http.request import Scope
 from projkit.identity import Principal
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -21,8 +21,10 @@ from functools import partial
 from random import randint
 from typing import Final, Literal, Protocol, get_args
 
+from starlette.types import Message, Receive
+
 from projkit.errors import OverloadedError
-from projkit.http.request import ClientDisconnectedError, Message, Receive, Request
+from projkit.http.request import ClientDisconnectedError, Request
 
 Reason = Literal["queue_full", "waited_too_long"]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)

@@ -6,12 +6,13 @@ from copy import copy
 from typing import Any, Final
 
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit import errors
 from projkit.http.admission import Gates
 from projkit.http.body import read_body
 from projkit.http.problem import problem_response, unhandled
-from projkit.http.request import ASGIApp, ClientDisconnectedError, Receive, Request, Scope, Send
+from projkit.http.request import ClientDisconnectedError, Request
 from projkit.http.response import Response
 from projkit.http.routing import Endpoint, Match, RouteTable
 from projkit.http.tracing import TRACE

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
-from projkit.http.request import Scope
+from starlette.types import Scope
 
 _IPV6_PREFIX: Final = 64  # what one subscriber has; single addresses are theirs to choose
 

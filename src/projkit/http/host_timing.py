@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Final
 
-from projkit.http.request import ASGIApp, Message, Receive, Scope, Send, may_have_body
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from projkit.http.request import may_have_body
 from projkit.http.response import Header
 from projkit.http.timing import ERROR_TYPE, REQUEST_ID, UNKNOWN_ROUTE, Exchange, RequestIds, Requests, record
 from projkit.http.tracing import NO_TRACING, TRACE, Tracing

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
+from starlette.types import ASGIApp, Message, Scope
 
 from projkit.errors import UnauthenticatedError
-from projkit.http.request import ASGIApp, Message, Request, Scope
+from projkit.http.request import Request
 from projkit.identity import Principal
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from time import perf_counter
 
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit.http.host_timing import TRACKING
-from projkit.http.request import ASGIApp, Receive, Scope, Send
 from projkit.http.routing import Endpoint, Instant
 from projkit.http.timing import RequestIds, Requests, access_logger, timing_headers
 from projkit.http.tracing import Tracing

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from projkit.http.request import Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+
 from projkit.http.response import Header, Response
 
 DENIAL: Final = "websocket.http.response"

@@ -1,20 +1,15 @@
 """The request as handlers see it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from contextvars import Context
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
+
+from starlette.types import Receive, Scope
 
 from projkit.errors import BadRequestError, ContentTooLargeError, RequestTimeoutError
 from projkit.identity import Principal
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 
 _NONE: Final[Set[bytes]] = frozenset()
 # What a server reads and throws away by itself, if an answer comes before the body has.

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
-
-from projkit.http.request import Send
+from starlette.types import Send
 
 Header = tuple[bytes, bytes]
 

@@ -14,7 +14,8 @@ from itertools import count
 from time import perf_counter
 from typing import Any, Final, Protocol
 
-from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from projkit.http.response import Header
 from projkit.http.tracing import NO_TRACING, TRACE, RequestTrace, Tracing, trace_id_of
 from projkit.usage import USAGE, Usage

@@ -3,7 +3,8 @@
 import re
 from typing import Final, Protocol
 
-from projkit.http.request import Scope
+from starlette.types import Scope
+
 from projkit.usage import ClientSpans
 
 TRACE: Final = "projkit.trace"

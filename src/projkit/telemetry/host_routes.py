@@ -3,8 +3,9 @@
 from functools import lru_cache
 from typing import Any, Final
 
+from starlette.types import Scope
+
 from projkit.http.host_timing import HOST_APP
-from projkit.http.request import Scope
 from projkit.telemetry.families import UNKNOWN
 
 _LONGEST: Final = 200

@@ -5,9 +5,10 @@ import gzip
 from typing import Final
 
 from prometheus_client.exposition import gzip_accepted
+from starlette.types import Receive, Scope, Send
 
 from projkit.http.refusal import refuse
-from projkit.http.request import Receive, Request, Scope, Send
+from projkit.http.request import Request
 from projkit.http.response import NO_STORE, Header, Response
 from projkit.http.routing import Admits, Answer, Endpoint
 from projkit.telemetry.exposition import KitRegistry, render

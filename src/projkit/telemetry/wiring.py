@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from starlette.types import ASGIApp
+
 from projkit.http.client import ClientAddresses
 from projkit.http.host_timing import HostTimingMiddleware, RouteOf
-from projkit.http.request import ASGIApp
 from projkit.settings import Settings
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry

@@ -9,8 +9,10 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
+from starlette.types import Scope
+
 from projkit.http.conditional import if_none_match
-from projkit.http.request import Request, Scope
+from projkit.http.request import Request
 from projkit.http.response import Header, Response
 from projkit.http.routing import Answer, Endpoint
 

@@ -18,9 +18,9 @@ from opentelemetry.semconv.attributes.network_attributes import (
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
+from starlette.types import Scope
 
 from projkit.http.client import ClientAddresses
-from projkit.http.request import Scope
 from projkit.telemetry.families import METHODS, OTHER_METHOD
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from opentelemetry import trace
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
 from opentelemetry.trace import Span, TracerProvider
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from projkit.errors import ConfigurationError
 from projkit.http.client import ClientAddresses
 from projkit.http.host_timing import RouteOf, SafeRouteOf
-from projkit.http.request import ASGIApp, Message, Receive, Scope, Send
 from projkit.http.timing import UNKNOWN_ROUTE
 from projkit.telemetry.otel.attributes import Attributes, method_of, name_of, request_attributes
 from projkit.telemetry.otel.tracing import FASTAPI

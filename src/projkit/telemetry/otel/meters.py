@@ -17,8 +17,8 @@ from opentelemetry.semconv.attributes.url_attributes import URL_SCHEME
 from opentelemetry.semconv.metrics.db_metrics import DB_CLIENT_OPERATION_DURATION
 from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
 from opentelemetry.semconv.schemas import Schemas
+from starlette.types import Scope
 
-from projkit.http.request import Scope
 from projkit.http.timing import UNKNOWN_ROUTE
 from projkit.telemetry.buckets import SHOWN
 from projkit.telemetry.otel.attributes import Attributes, method_of

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from projkit.http.request import Scope
+from starlette.types import Scope
+
 from projkit.telemetry.families import UNKNOWN
 
 _LIMIT: Final = 64

@@ -21,10 +21,10 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Tracer, TracerProvider
+from starlette.types import Scope
 
 from projkit.errors import ConfigurationError
 from projkit.http.client import ClientAddresses
-from projkit.http.request import Scope
 from projkit.http.tracing import RequestTrace
 from projkit.telemetry.otel.attributes import method_of, name_of, request_attributes
 from projkit.telemetry.otel.chance import Chance, left_by_caller
