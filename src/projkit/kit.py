@@ -49,9 +49,7 @@ from projkit.http.timing import Requests, TimingMiddleware
 from projkit.http.tracing import Tracing
 from projkit.identity import Principal
 from projkit.lifecycle import Lifecycle
-from projkit.monitoring import validation_routes as validation
 from projkit.monitoring.service import Monitoring
-from projkit.monitoring.validation_routes import Validations
 from projkit.projects.facade import Projects
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.routes import ProjectRoutes, Services
@@ -63,7 +61,9 @@ from projkit.telemetry.host_routes import HostRoutes
 from projkit.telemetry.otel.meters import GivenMeterProvider
 from projkit.telemetry.otel.tracing import GivenTracerProvider
 from projkit.telemetry.wiring import Telemetry
-from projkit.validating import Validating
+from projkit.validation import routes as validation
+from projkit.validation.routes import Validations
+from projkit.validation.wiring import Validating
 from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp

@@ -6,9 +6,9 @@ from projkit.auth.wiring import AuthParts
 from projkit.db.port import Database
 from projkit.health.refresher import Refresher
 from projkit.http.application import Authenticate
-from projkit.monitoring.validation_routes import Validations
 from projkit.projects.routes import Services
 from projkit.telemetry.history import Sampler
+from projkit.validation.routes import Validations
 
 if TYPE_CHECKING:
     from projkit.redis.connect import RedisClient

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from projkit.db.statement import Statement
 from projkit.db.tables import build_tables
 from projkit.projects.listing import Shape, _count_statement, _page_statement
-from projkit.projects.probe import probe_statements
 from projkit.projects.query import SORT_KEYS
 from projkit.projects.statements import idempotency_statements, project_statements
 from projkit.projects.transfer import _known_statement
+from projkit.validation.cleanup import probe_statements
 
 TABLES = build_tables("projkit_")
 

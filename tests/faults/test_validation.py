@@ -11,8 +11,8 @@ from projkit.errors import DatabaseUnavailableError, SessionStoreUnavailableErro
 from tests.auth.asking import Answer, ask
 from tests.conftest import settings_for
 from tests.faults.conftest import Cluster
-from tests.monitoring.validating import count_rows, failed, found
 from tests.redis_servers import alone, running
+from tests.validation.helpers import count_rows, failed, found
 
 pytestmark = [
     pytest.mark.anyio,

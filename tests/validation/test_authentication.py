@@ -17,18 +17,18 @@ from projkit.auth.credentials import CredentialReader
 from projkit.auth.csrf import CsrfGuard
 from projkit.auth.keys import SigningKey
 from projkit.auth.legacy import LegacyProfile
-from projkit.auth.scratch import Scratch
 from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.tokens import TokenVerifier
 from projkit.auth.users import Standing, Users
-from projkit.auth.validation import CredentialChecks
 from projkit.errors import DatabaseUnavailableError, InvalidTokenError, SessionStoreUnavailableError
-from projkit.monitoring.validation_routes import AuthenticationReport
+from projkit.validation.authentication import CredentialChecks
+from projkit.validation.ephemeral import Scratch
+from projkit.validation.routes import AuthenticationReport
 from tests.auth import forge
 from tests.auth.asking import ask, bearer, cookie, refuses
 from tests.conftest import settings_for
-from tests.monitoring.validating import count_rows, counted, failed, found, validate
 from tests.redis_servers import Redises, alone, running
+from tests.validation.helpers import count_rows, counted, failed, found, validate
 
 pytestmark = pytest.mark.anyio
 URL: Final = "/api/v1/monitoring/validate/authentication"
@@ -367,7 +367,7 @@ async def test_a_session_ends_with_a_run_that_is_cancelled(
         await asyncio.sleep(60)
 
     monkeypatch.setattr(DatabaseSessions, "create", hanging)
-    monkeypatch.setattr("projkit.auth.validation._CLEAR_SECONDS", 0.3)
+    monkeypatch.setattr("projkit.validation.authentication._CLEAR_SECONDS", 0.3)
     kit = ProjKit(settings_for(any_database_url))
     await kit.startup()
     before = await count_rows(any_database_url)

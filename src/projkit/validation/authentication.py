@@ -1,8 +1,8 @@
-"""Whether the authentication does what it claims: it really signs, verifies and revokes, and leaves nothing behind.
+"""Self-test of authentication: issue, verify and revoke real credentials, and leave nothing behind.
 
-Tokens are made with keys of the validation's own (:mod:`projkit.auth.scratch`), so that the real ones sign nothing that
-anybody could use; the real keys sign and verify what is no token at all. The session is real, in the real store: nobody
-but this run knows its id, and it ends within a minute whatever becomes of the run.
+Tokens are signed with keys created for the run (:mod:`projkit.validation.ephemeral`), so that nothing the real keys
+sign is usable as a credential: the real keys only sign and verify content that is not a token. The session is created
+in the real store. Its id is known only to the run, and it expires within a minute even if the run is killed.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from datetime import timedelta
 from time import perf_counter
 from typing import Final, Literal
 
-from projkit.auth.key_validation import KeyChecks
-from projkit.auth.scratch import LONG_AGO, Headers, Scratch, altered
 from projkit.auth.sessions.port import Rotation, Session, hash_of
 from projkit.auth.standing import StandingCheck
-from projkit.auth.verdicts import CheckFailedError, NotConfiguredError, agree, refused
 from projkit.auth.wiring import AuthParts, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.errors import ProjkitError, UnavailableError
 from projkit.finishing import to_its_end
 from projkit.identity import DEFAULT_SCOPES, VALIDATION_SUBJECT
 from projkit.settings import Settings
+from projkit.validation.ephemeral import LONG_AGO, Headers, Scratch, altered
+from projkit.validation.keys import KeyChecks
+from projkit.validation.results import CheckFailedError, NotConfiguredError, agree, refused
 
 logger: Final = logging.getLogger("projkit")
 

@@ -19,8 +19,8 @@ from projkit.http.problem import PROBLEM_TYPE
 from projkit.http.routing import Answer as Declared
 from projkit.http.routing import Endpoint
 from projkit.identity import VALIDATION_SUBJECT
-from projkit.monitoring.steps import Step, WrongAnswerError, all_steps
 from projkit.settings import Settings
+from projkit.validation.steps import Step, WrongAnswerError, all_steps
 
 logger: Final = logging.getLogger("projkit")
 

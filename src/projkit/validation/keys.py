@@ -9,10 +9,10 @@ from joserfc.errors import JoseError
 from projkit.auth import jws
 from projkit.auth.keys import KeyList, KeyRing, SigningKey, load_keys
 from projkit.auth.keys_file import keys_path
-from projkit.auth.scratch import altered, encoded
-from projkit.auth.verdicts import CheckFailedError, NotConfiguredError, agree
 from projkit.errors import ConfigurationError
 from projkit.settings import Settings
+from projkit.validation.ephemeral import altered, encoded
+from projkit.validation.results import CheckFailedError, NotConfiguredError, agree
 
 # Neither the type nor the content of a token: what is signed here no entry point takes.
 _TYPE: Final = "projkit-validation"

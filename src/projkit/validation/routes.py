@@ -11,7 +11,7 @@ from projkit.clock import utc_now
 from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Header, Response, json_response
 from projkit.http.routing import Admits, Answer, Endpoint
-from projkit.monitoring.validation import EndpointResults, EndpointValidation, SharedRun, StepResult
+from projkit.validation.endpoints import EndpointResults, EndpointValidation, SharedRun, StepResult
 
 T = TypeVar("T")
 _SCOPE: Final = "monitoring:read"

@@ -17,20 +17,20 @@ from projkit.http.in_process import ask as ask_inside
 from projkit.http.request import ClientDisconnectedError, Request
 from projkit.http.response import JSON_TYPE, Response
 from projkit.identity import VALIDATION_SUBJECT
-from projkit.monitoring import validation
-from projkit.monitoring.steps import HEALTH_TARGET_MS, TARGET_MS, Step, all_steps
-from projkit.monitoring.validation import EndpointValidation
-from projkit.monitoring.validation_routes import EndpointReport
 from projkit.projects.idempotency import IdempotentCreation
-from projkit.projects.probe import ProbeRows
 from projkit.projects.routes import ProjectRoutes
 from projkit.projects.schemas import ProjectInput
 from projkit.projects.service import ProjectService
 from projkit.testing import FakeClock
+from projkit.validation import endpoints as validation
+from projkit.validation.cleanup import ProbeRows
+from projkit.validation.endpoints import EndpointValidation
+from projkit.validation.routes import EndpointReport
+from projkit.validation.steps import HEALTH_TARGET_MS, TARGET_MS, Step, all_steps
 from tests.auth.asking import Answer, ask, bearer
 from tests.conftest import Client, settings_for, token_for
 from tests.db.conftest import Walled, role, walled, walled_template  # noqa: F401  # fixtures
-from tests.monitoring.validating import count_rows, counted, failed, found, validate
+from tests.validation.helpers import count_rows, counted, failed, found, validate
 
 pytestmark = pytest.mark.anyio
 URL: Final = "/api/v1/monitoring/validate/endpoints"

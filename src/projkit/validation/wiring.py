@@ -2,17 +2,17 @@
 
 from functools import partial
 
-from projkit.auth.validation import validate_authentication
 from projkit.auth.wiring import AuthParts
 from projkit.clock import Clock
 from projkit.db.port import Database
 from projkit.db.tables import Tables
 from projkit.http.application import Application
 from projkit.http.in_process import named_caller
-from projkit.monitoring.validation import EndpointValidation
-from projkit.monitoring.validation_routes import Validations
-from projkit.projects.probe import ProbeRows
 from projkit.settings import Settings
+from projkit.validation.authentication import validate_authentication
+from projkit.validation.cleanup import ProbeRows
+from projkit.validation.endpoints import EndpointValidation
+from projkit.validation.routes import Validations
 
 
 class Validating:
