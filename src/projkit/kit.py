@@ -29,8 +29,8 @@ from projkit.db.port import Database
 from projkit.db.tables import build_tables
 from projkit.errors import ProjkitError, UnavailableError
 from projkit.health.celery import CeleryApp
+from projkit.health.check_scheduler import CheckScheduler
 from projkit.health.checks import HealthCheck
-from projkit.health.refresher import Refresher
 from projkit.health.routes import HealthRoutes
 from projkit.health.service import Health
 from projkit.http.admission import Gates
@@ -334,7 +334,7 @@ class ProjKit:
             self._health,
             self.settings.shows_health_details,
             version=__version__,
-            running=self._refresher,
+            running=self._check_scheduler,
             draining=lambda: self._lifecycle.draining,
             admits=admission.monitoring,
             authenticate=self._authenticate,
@@ -379,7 +379,7 @@ class ProjKit:
         running = self._lifecycle.running
         return None if running is None else running.database
 
-    def _refresher(self) -> Refresher | None:
+    def _check_scheduler(self) -> CheckScheduler | None:
         # Nobody sends requests to what is not ready, so that the probe itself must begin a lazy start.
         running = self._lifecycle.begin()
         return None if running is None else running.health

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from projkit.auth.wiring import AuthParts
 from projkit.db.port import Database
-from projkit.health.refresher import Refresher
+from projkit.health.check_scheduler import CheckScheduler
 from projkit.http.application import Authenticate
 from projkit.projects.routes import Services
 from projkit.telemetry.history import Sampler
@@ -36,7 +36,7 @@ class Running:
         authenticate: Authenticate,
         validations: Validations,
         redis: "RedisClient | None",
-        health: Refresher,
+        health: CheckScheduler,
         sampler: Sampler,
     ) -> None:
         self._sampler = sampler

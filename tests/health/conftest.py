@@ -10,8 +10,8 @@ import pytest
 
 from projkit import ProjKit
 from projkit.health import HealthCheck
+from projkit.health.check_scheduler import CheckScheduler, Resource, View
 from projkit.health.checks import Observation
-from projkit.health.refresher import Refresher, Resource, View
 from projkit.health.system import SystemSampler
 from tests.conftest import Client, settings_for
 
@@ -74,12 +74,12 @@ def open_health(sqlite_url: str) -> OpenHealth:
 class Watching:
     """Checks that are looked at in quick succession, without a kit around them."""
 
-    def __init__(self, refresher: Refresher) -> None:
-        self.refresher = refresher
+    def __init__(self, scheduler: CheckScheduler) -> None:
+        self.scheduler = scheduler
 
     def view(self, name: str) -> View:
         """A check as it stands."""
-        (found,) = [view for view in self.refresher.views() if view.name == name]
+        (found,) = [view for view in self.scheduler.views() if view.name == name]
         return found
 
     async def until(self, name: str, status: str, detail: str = "") -> Observation:
@@ -109,11 +109,11 @@ async def watching(
 ) -> AsyncIterator[Watching]:
     """Looks at checks each twentieth of a second; ``changes`` are of their other values."""
     quick = [replace(check, period=period, **changes) for check in checks]
-    refresher = Refresher(quick, SystemSampler(), resources)
+    scheduler = CheckScheduler(quick, SystemSampler(), resources)
     try:
-        yield Watching(refresher)
+        yield Watching(scheduler)
     finally:
-        await refresher.close()
+        await scheduler.close()
 
 
 @asynccontextmanager

@@ -259,9 +259,9 @@ async def test_a_result_that_is_too_old(open_health: OpenHealth, critical: bool,
     """What was seen more than three periods ago is unknown, and counts as failing, though nobody looks any more."""
     async with open_health(HealthCheck("mine", well, critical=critical, **QUICK)) as patient:
         await patient.until("mine", "ok")
-        refresher = patient.kit._refresher()
-        assert refresher is not None
-        refresher._watches["mine"].task.cancel()
+        scheduler = patient.kit._check_scheduler()
+        assert scheduler is not None
+        scheduler._watches["mine"].task.cancel()
         async with asyncio.timeout(PATIENCE):
             while (await patient.get("/ready"))[1] == {"status": "ok"}:
                 await asyncio.sleep(0.01)

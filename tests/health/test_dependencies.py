@@ -65,10 +65,10 @@ async def test_a_database_that_is_well(any_database_url: str, whose: str) -> Non
     mode = {"database_mode": "transactional"} if whose == "PgBouncer's" else {}
     async with watched_database(any_database_url, engine, **mode) as checks:
         names = NAMES[urlsplit(any_database_url).scheme]
-        assert [view.name for view in checks.refresher.views()] == names
+        assert [view.name for view in checks.scheduler.views()] == names
         for name in names:
             await checks.until(name, "ok")
-        assert checks.refresher.status() == "ok"
+        assert checks.scheduler.status() == "ok"
         latest = checks.view("migrations").latest
         assert latest is not None
         assert latest.data == {"revision": revisions.head()}
@@ -128,7 +128,7 @@ async def test_a_database_that_falls_silent(postgres_url: str, whose: str) -> No
             proxy.silent = True
             seen = await checks.until("database", "error")
             assert "answer" in seen.detail or "hangs since" in seen.detail
-            assert checks.refresher.status() == "error"
+            assert checks.scheduler.status() == "error"
             await asyncio.sleep(1)
             proxy.silent = False
             await checks.until("database", "ok")
@@ -191,7 +191,7 @@ async def test_a_schema_of_another_version(any_database_url: str) -> None:
             await ask(any_database_url, statement)
             await checks.until("migrations", "error", detail)
         await checks.until("database", "ok")
-        assert checks.refresher.status() == "degraded"
+        assert checks.scheduler.status() == "degraded"
 
 
 async def test_clocks_that_disagree(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from projkit import ConfigurationError
 from projkit.errors import DatabaseUnavailableError
 from projkit.health import CheckFailedError, HealthCheck
-from projkit.health.refresher import Refresher
+from projkit.health.check_scheduler import CheckScheduler
 from projkit.health.system import SystemSampler
 from tests.health.conftest import PATIENCE, OpenHealth
 
@@ -125,12 +125,12 @@ async def test_a_watch_that_ends_before_it_has_looked() -> None:
         await asyncio.sleep(PATIENCE * 2)
 
     check = HealthCheck("mine", hangs, critical=True, timeout=PATIENCE * 2)
-    refresher = Refresher([check], SystemSampler())
-    waiting = asyncio.create_task(refresher.first_round())
-    await refresher.close()
+    scheduler = CheckScheduler([check], SystemSampler())
+    waiting = asyncio.create_task(scheduler.first_round())
+    await scheduler.close()
     async with asyncio.timeout(PATIENCE):
         await waiting
-    assert refresher.views()[0].latest is None
+    assert scheduler.views()[0].latest is None
 
 
 class Own(Mapping[str, Any]):

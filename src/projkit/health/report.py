@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from projkit.clock import utc_now
+from projkit.health.check_scheduler import View
 from projkit.health.checks import Status
-from projkit.health.refresher import View
 
 _PASS: Final = {"ok": "pass", "degraded": "warn", "error": "fail"}
 _COMPONENT_TYPES: Final = {

@@ -12,8 +12,8 @@ import orjson
 
 from projkit.errors import ProjkitError
 from projkit.health import report
+from projkit.health.check_scheduler import CheckScheduler, View
 from projkit.health.checks import CheckStatus, Status
-from projkit.health.refresher import Refresher, View
 from projkit.health.schemas import HEALTH_JSON, DetailedHealth, HealthJson, HealthSummary, Probe
 from projkit.health.service import Health
 from projkit.http.negotiation import quality
@@ -50,7 +50,7 @@ class HealthRoutes:
     """The handlers.
 
     Args:
-        running: the refresher of this event loop; None where the kit has not started.
+        running: the scheduler of this event loop; None where the kit has not started.
         draining: whether the kit turns requests away.
         shown: who gets more than the status.
         admits: lets in without credentials, where they are asked for.
@@ -64,7 +64,7 @@ class HealthRoutes:
         shown: Shown,
         *,
         version: str,
-        running: Callable[[], Refresher | None],
+        running: Callable[[], CheckScheduler | None],
         draining: Callable[[], bool],
         admits: Admits,
         authenticate: Callable[[Request], Awaitable[Principal]],
@@ -104,9 +104,9 @@ class HealthRoutes:
 
     def summary(self) -> PreparedResponse:
         """``/health``."""
-        refresher, status = self._now()
-        database = None if refresher is None else refresher.check_status("database")
-        redis = None if refresher is None else refresher.check_status("redis")
+        scheduler, status = self._now()
+        database = None if scheduler is None else scheduler.check_status("database")
+        redis = None if scheduler is None else scheduler.check_status("redis")
         return _summary(
             status, _connection(database), _connection(redis) if self._health.uses_redis else "not_configured"
         )
@@ -121,7 +121,7 @@ class HealthRoutes:
 
     async def detailed(self, request: Request) -> Response:
         """``/health/detailed``."""
-        refresher, status = self._now()
+        scheduler, status = self._now()
         accept = request.header(b"accept") or ""
         wanted = quality(accept, HEALTH_JSON)
         as_health_json = HEALTH_JSON in accept.lower() and wanted > 0 and wanted >= quality(accept, JSON)
@@ -130,26 +130,26 @@ class HealthRoutes:
             body = report.health_json_status(status) if as_health_json else {"status": status}
             return _response(status, body, content_type, _VARY)
         views: list[View]
-        if refresher is None:
-            views, system = self._health.views_without_refresher(), {}
+        if scheduler is None:
+            views, system = self._health.views_before_start(), {}
         else:
-            views = refresher.views()
-            system = report.system_of(views, refresher.sampler.latest, refresher.sampler.lag_seconds)
+            views = scheduler.views()
+            system = report.system_of(views, scheduler.sampler.latest, scheduler.sampler.lag_seconds)
         known: dict[str, Any] = {
             "version": self._version, "uptime_seconds": self._health.uptime_seconds, "system": system,
         }  # fmt: skip
         if as_health_json:
             return _response(status, report.health_json(status, views, **known), content_type, _VARY)
-        state = "starting" if refresher is None else "draining" if self._draining() else "ready"
+        state = "starting" if scheduler is None else "draining" if self._draining() else "ready"
         traffic = None if self._traffic is None else self._traffic()
         body = report.detailed(status, state, views, traffic=traffic, **known)
         return _response(status, body, content_type, _VARY)
 
-    def _now(self) -> tuple[Refresher | None, Status]:
-        refresher = self._running()
-        if refresher is None or self._draining():
-            return refresher, "error"
-        return refresher, refresher.status()
+    def _now(self) -> tuple[CheckScheduler | None, Status]:
+        scheduler = self._running()
+        if scheduler is None or self._draining():
+            return scheduler, "error"
+        return scheduler, scheduler.status()
 
     async def _shows(self, request: Request) -> bool:
         if self._shown != "authorized" or self._admits(request):

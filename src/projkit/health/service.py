@@ -1,4 +1,4 @@
-"""All of a kit's health: which checks there are, and a refresher for each event loop."""
+"""All of a kit's health: which checks there are, and a scheduler for each event loop."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from projkit.errors import (
 )
 from projkit.health import database
 from projkit.health.celery import CeleryApp, celery_check
+from projkit.health.check_scheduler import CheckScheduler, Resource, View
 from projkit.health.checks import HealthCheck, Observation, shortened
 from projkit.health.observer import NOBODY, Observer
-from projkit.health.refresher import Refresher, Resource, View
 from projkit.health.system import SystemSampler, disk_check, loop_check
 from projkit.settings import Settings
 
@@ -48,7 +48,7 @@ class Health:
         self._has_redis = has_redis  # the host's own
         self._celery_app = celery_app
         self._own: dict[str, HealthCheck] = {}
-        self._refreshers: WeakSet[Refresher] = WeakSet()
+        self._schedulers: WeakSet[CheckScheduler] = WeakSet()
         self._made = monotonic()
         self._failure: tuple[str, Observation] | None = None
 
@@ -63,7 +63,7 @@ class Health:
         return self._has_redis or self._settings.redis_url is not None
 
     def add(self, check: HealthCheck) -> None:
-        """Adds one of the host's, also where refreshers run already.
+        """Adds one of the host's, also while schedulers run.
 
         Raises:
             ConfigurationError: its name is taken.
@@ -75,11 +75,11 @@ class Health:
             )
         check = self._rated(check)
         self._own[check.name] = check
-        for refresher in list(self._refreshers):
-            refresher.add(check)
+        for scheduler in list(self._schedulers):
+            scheduler.add(check)
 
     def prepare(self, engine: "AsyncEngine | None", redis: "RedisClient | None") -> "Plan":
-        """What a refresher on the running event loop is to do; opens nothing yet.
+        """What a scheduler on the running event loop is to do; opens nothing yet.
 
         ``engine`` and ``redis`` are the host's own, where it has handed them in.
 
@@ -125,7 +125,7 @@ class Health:
         watched = "database" if name == "start" else name
         self._observer.health_check(watched, critical=True, well=False, seconds=0.0, good_seconds=0.0)
 
-    def views_without_refresher(self) -> list[View]:
+    def views_before_start(self) -> list[View]:
         """What is known where the kit has not started."""
         if self._failure is None:
             return [View("database", True, "unknown", None, None)]
@@ -136,11 +136,11 @@ class Health:
             views.insert(0, View("database", True, "unknown", None, None))
         return views
 
-    def _watched(self, refresher: Refresher) -> None:
+    def _watched(self, scheduler: CheckScheduler) -> None:
         self._failure = None
-        self._refreshers.add(refresher)
+        self._schedulers.add(scheduler)
         for check in self._own.values():
-            refresher.add(check)
+            scheduler.add(check)
 
     def _rated(self, check: HealthCheck) -> HealthCheck:
         wanted = self._settings.health_critical
@@ -163,7 +163,7 @@ class Plan:
 
     def __init__(
         self,
-        watched: Callable[[Refresher], None],
+        watched: Callable[[CheckScheduler], None],
         checks: Sequence[HealthCheck],
         sampler: SystemSampler,
         resources: Sequence[Resource],
@@ -175,9 +175,9 @@ class Plan:
         self._resources = resources
         self._observer = observer
 
-    async def start(self) -> Refresher:
-        """Starts watching; gives the refresher when each critical check has been looked at once."""
-        refresher = Refresher(self._checks, self._sampler, self._resources, self._observer)
-        self._watched(refresher)
-        await refresher.first_round()
-        return refresher
+    async def start(self) -> CheckScheduler:
+        """Starts watching; gives the scheduler when each critical check has been looked at once."""
+        scheduler = CheckScheduler(self._checks, self._sampler, self._resources, self._observer)
+        self._watched(scheduler)
+        await scheduler.first_round()
+        return scheduler

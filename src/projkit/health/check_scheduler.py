@@ -1,4 +1,4 @@
-"""The background refresher of one event loop: looks, so that no probe ever has to.
+"""The background scheduler of one event loop: looks, so that no probe ever has to.
 
 Rules:
 - each check is looked at by itself, so that one that hangs delays no other;
@@ -46,7 +46,7 @@ class View:
     age_seconds: float | None
 
 
-class Refresher:
+class CheckScheduler:
     """Watches checks on the running event loop."""
 
     def __init__(
