@@ -20,9 +20,9 @@ from projkit.auth.standing import StandingCheck
 from projkit.auth.wiring import AuthParts, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.errors import ProjkitError, UnavailableError
-from projkit.finishing import to_its_end
 from projkit.identity import DEFAULT_SCOPES, VALIDATION_SUBJECT
 from projkit.settings import Settings
+from projkit.tasks import run_to_completion
 from projkit.validation.ephemeral import LONG_AGO, Headers, Scratch, altered
 from projkit.validation.keys import KeyChecks
 from projkit.validation.results import CheckFailedError, NotConfiguredError, agree, refused
@@ -199,7 +199,7 @@ class CredentialChecks:
             await refused(self._scratch.admits(token, standing=standing), "a session that has ended")
             agree(await store.get_fresh(session.key, self._clock()) is None, "it is still stored")
         finally:
-            await to_its_end(self._end(session, creating))
+            await run_to_completion(self._end(session, creating))
         return f"kept in {'Redis' if self._settings.session_backend == 'redis' else 'the database'}"
 
     async def _end(self, session: Session, creating: asyncio.Task[None]) -> None:

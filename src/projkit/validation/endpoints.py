@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
 from projkit.errors import ProjkitError, UnavailableError
-from projkit.finishing import to_its_end
 from projkit.http.application import Application
 from projkit.http.in_process import Answer, ask
 from projkit.http.problem import PROBLEM_TYPE
@@ -20,6 +19,7 @@ from projkit.http.routing import Answer as Declared
 from projkit.http.routing import Endpoint
 from projkit.identity import VALIDATION_SUBJECT
 from projkit.settings import Settings
+from projkit.tasks import run_to_completion
 from projkit.validation.steps import Step, WrongAnswerError, all_steps
 
 logger: Final = logging.getLogger("projkit")
@@ -90,7 +90,7 @@ class EndpointValidation:
             steps = all_steps(self._app.table.endpoints, self._settings, mark)
             await self._take(steps, results)
         finally:
-            results.detail = await to_its_end(self._clear_away(mark))
+            results.detail = await run_to_completion(self._clear_away(mark))
         return results
 
     async def _take(self, steps: Iterable[Step], results: EndpointResults) -> None:
