@@ -19,7 +19,7 @@ from projkit.http.cursor import CursorCodec
 from projkit.projects.schemas import ProjectInput
 from projkit.projects.service import ProjectService
 from projkit.projects.statements import project_statements
-from projkit.usage import USAGE, Usage
+from projkit.request_stats import REQUEST_STATS, RequestStats
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio
@@ -170,14 +170,14 @@ async def test_waiting_for_a_connection_is_bounded(database: Database) -> None:
     assert await database.write_one(INSERT, row()) is not None
 
 
-async def test_usage_is_accounted(database: Database) -> None:
+async def test_request_stats(database: Database) -> None:
     """Each statement adds its time to the request's account."""
-    usage = Usage()
-    mark = USAGE.set(usage)
+    stats = RequestStats()
+    mark = REQUEST_STATS.set(stats)
     try:
         await count(database)
         await database.write_one(INSERT, row())
     finally:
-        USAGE.reset(mark)
-    assert usage.statements == 2
-    assert usage.seconds > 0
+        REQUEST_STATS.reset(mark)
+    assert stats.statements == 2
+    assert stats.database_seconds > 0

@@ -21,8 +21,7 @@ from projkit.db.observer import NOBODY, Observer
 from projkit.db.port import Queries, T, Transaction, observed, rows_in
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Params, Row, Statement, engine_params
-from projkit.usage import Statement as Shown
-from projkit.usage import account
+from projkit.request_stats import StatementInfo, add_database_time
 
 _ATTEMPTS: Final = 3
 # SQLAlchemy would pass what it does not know of a URL to asyncpg as arguments; asyncpg reads URLs itself.
@@ -116,7 +115,7 @@ class EngineDatabase:
             committed = True
             return result
         finally:
-            account(perf_counter() - started)
+            add_database_time(perf_counter() - started)
             self._observer.transaction(committed=committed)
 
 
@@ -185,5 +184,5 @@ class _EngineTransaction:
                     statement.for_engine(), [engine_params(each) for each in params]
                 )
 
-    def _shown(self, statement: Statement) -> Shown:
+    def _shown(self, statement: Statement) -> StatementInfo:
         return statement.for_postgresql() if self._postgresql else statement.for_sqlite()

@@ -2,13 +2,13 @@
 
 from typing import Final, Protocol
 
-from projkit.usage import Statement
+from projkit.request_stats import StatementInfo
 
 
 class Observer(Protocol):
     """Is told of each statement, transaction and wait; must never raise and never wait."""
 
-    def statement(self, statement: Statement, seconds: float, error: BaseException | None) -> None:
+    def statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
         """A statement has ended, with an error or without."""
 
     def transaction(self, *, committed: bool) -> None:
@@ -19,7 +19,7 @@ class Observer(Protocol):
 
 
 class _Nobody:
-    def statement(self, statement: Statement, seconds: float, error: BaseException | None) -> None:
+    def statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
         pass
 
     def transaction(self, *, committed: bool) -> None:

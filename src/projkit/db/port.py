@@ -19,8 +19,7 @@ from typing import Protocol, Self, TypeVar
 
 from projkit.db.observer import Observer
 from projkit.db.statement import Params, Row, Statement
-from projkit.usage import Statement as Shown
-from projkit.usage import spans
+from projkit.request_stats import StatementInfo, current_client_spans
 
 T = TypeVar("T")
 
@@ -33,7 +32,7 @@ class observed:  # noqa: N801 - reads as the verb that it is
 
     __slots__ = ("_observer", "_started", "_statement", "rows")
 
-    def __init__(self, observer: Observer, statement: Shown) -> None:
+    def __init__(self, observer: Observer, statement: StatementInfo) -> None:
         self._observer = observer
         self._statement = statement
         self.rows: int | None = None
@@ -53,7 +52,7 @@ def rows_in(result: object) -> int:
 
 def report(
     observer: Observer,
-    statement: Shown,
+    statement: StatementInfo,
     started: float,
     ended: float,
     rows: int | None,
@@ -61,7 +60,7 @@ def report(
 ) -> None:
     """Tells who wants to know that a statement has ended."""
     observer.statement(statement, ended - started, error)
-    if (traced := spans()) is not None:
+    if (traced := current_client_spans()) is not None:
         traced.statement(statement, started, ended, rows, error)
 
 

@@ -15,7 +15,7 @@ from projkit.db.pool import Connection, ConnectionPool
 from projkit.db.port import Queries, T, Transaction, observed, report, rows_in
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Compiled, Params, Row, Statement
-from projkit.usage import account
+from projkit.request_stats import add_database_time
 
 _ATTEMPTS: Final = 3
 _LOST: Final = (
@@ -182,7 +182,7 @@ class PostgresqlDatabase:
             raise
         finally:
             ended = perf_counter()
-            account(ended - started)
+            add_database_time(ended - started)
             report(self._observer, compiled, acquired, ended, rows, failure)
         self.pool.release(connection)
         return result
@@ -195,7 +195,7 @@ class PostgresqlDatabase:
             committed = True
             return result
         finally:
-            account(perf_counter() - started)
+            add_database_time(perf_counter() - started)
             self._observer.transaction(committed=committed)
 
     async def _in_transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:

@@ -21,7 +21,7 @@ from projkit.db.observer import NOBODY, Observer
 from projkit.db.port import Queries, T, Transaction, observed, rows_in
 from projkit.db.statement import Compiled, Params, Row, Statement
 from projkit.errors import DatabaseUnavailableError
-from projkit.usage import account
+from projkit.request_stats import add_database_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -257,7 +257,7 @@ class SqliteDatabase:
             self._raise_translated(error)
         finally:
             self._readers.put_nowait(reader)
-            account(perf_counter() - started)
+            add_database_time(perf_counter() - started)
         return result
 
     async def _turn(self, turn: Coroutine[Any, Any, R], refusal: str) -> R:
@@ -283,7 +283,7 @@ class SqliteDatabase:
             self._raise_translated(error)
         finally:
             self._writing.release()
-            account(perf_counter() - started)
+            add_database_time(perf_counter() - started)
 
     def _raise_translated(self, error: Exception) -> NoReturn:
         translated = (

@@ -11,7 +11,7 @@ from projkit.http.request import may_have_body
 from projkit.http.response import Header
 from projkit.http.timing import ERROR_TYPE, REQUEST_ID, UNKNOWN_ROUTE, Exchange, RequestIds, Requests, record
 from projkit.http.tracing import NO_TRACING, TRACE, Tracing
-from projkit.usage import USAGE
+from projkit.request_stats import REQUEST_STATS
 
 logger: Final = logging.getLogger("projkit")
 
@@ -120,11 +120,11 @@ class HostTimingMiddleware:
         )
         exchange.trace = self._tracing.join(scope)
         if exchange.trace is not None:
-            exchange.usage.spans = exchange.trace.client_spans
+            exchange.stats.client_spans = exchange.trace.client_spans
         scope[REQUEST_ID] = exchange.request_id.decode()
         scope[TRACKING] = exchange
         scope[HOST_APP] = scope.get("app")
-        token = USAGE.set(exchange.usage)
+        token = REQUEST_STATS.set(exchange.stats)
         self._requests.begin()
         try:
             await self._app(scope, exchange.watched_receive, exchange.timed_send)
@@ -135,7 +135,7 @@ class HostTimingMiddleware:
             _fail(exchange, scope[ERROR_TYPE])
             raise
         finally:
-            USAGE.reset(token)
+            REQUEST_STATS.reset(token)
             self._requests.end()
             if not exchange.taken:
                 record(self._requests, scope, self._route(scope), exchange)

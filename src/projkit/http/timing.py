@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from projkit.http.response import Header
 from projkit.http.tracing import NO_TRACING, TRACE, RequestTrace, Tracing, trace_id_of
-from projkit.usage import USAGE, Usage
+from projkit.request_stats import REQUEST_STATS, RequestStats
 
 access_logger: Final = logging.getLogger("projkit.access")
 slow_logger: Final = logging.getLogger("projkit.slow")
@@ -128,12 +128,12 @@ async def _answer_nobody(send: Send) -> None:
 
 
 def timing_headers(
-    elapsed: float, request_id: bytes, usage: Usage | None = None
+    elapsed: float, request_id: bytes, stats: RequestStats | None = None
 ) -> tuple[Header, Header, Header]:
     """What every answer of the kit says of itself: the seconds it took, what of them the database, and its id."""
     timing = b"app;dur=%.1f" % (elapsed * 1000)
-    if usage is not None and usage.statements:
-        timing += b", db;dur=%.1f" % (usage.seconds * 1000)
+    if stats is not None and stats.statements:
+        timing += b", db;dur=%.1f" % (stats.database_seconds * 1000)
     return (
         (b"x-process-time", b"%.6f" % elapsed),
         (b"server-timing", timing),
@@ -145,7 +145,17 @@ class Exchange:
     """One request and its response, as far as time goes."""
 
     __slots__ = (
-        "asked", "complete", "gone", "receive", "request_id", "seconds", "send", "started", "status", "trace", "usage",
+        "asked",
+        "complete",
+        "gone",
+        "receive",
+        "request_id",
+        "seconds",
+        "send",
+        "started",
+        "stats",
+        "status",
+        "trace",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, asked: Iterable[Header], receive: Receive, send: Send) -> None:
@@ -159,7 +169,7 @@ class Exchange:
         self.seconds = -1.0  # until the response is complete or begins to be streamed
         self.complete = False
         self.gone = False  # the client has left before it had its answer
-        self.usage = Usage()
+        self.stats = RequestStats()
         self.trace: RequestTrace | None = None
 
     async def timed_send(self, message: Message) -> None:
@@ -193,7 +203,7 @@ class Exchange:
     def told(self, headers: Iterable[Header]) -> list[Header]:
         """The headers, and what is known of the time; a list is added to, since the kit makes one for each response."""
         told: list[Header] = headers if isinstance(headers, list) else list(headers)
-        told += timing_headers(perf_counter() - self.started, self.request_id, self.usage)
+        told += timing_headers(perf_counter() - self.started, self.request_id, self.stats)
         if self.trace is not None and self.trace.response_header is not None:
             told.append((b"traceresponse", self.trace.response_header))
         return told
@@ -222,8 +232,8 @@ class TimingMiddleware:
         scope[REQUEST_ID] = exchange.request_id.decode()
         trace = exchange.trace = scope[TRACE] = self._tracing.begin(scope, has_parent=has_parent)
         if trace is not None:
-            exchange.usage.spans = trace.client_spans
-        token = USAGE.set(exchange.usage)
+            exchange.stats.client_spans = trace.client_spans
+        token = REQUEST_STATS.set(exchange.stats)
         self._requests.begin()
         try:
             await self._app(scope, receive, exchange.timed_send)
@@ -231,7 +241,7 @@ class TimingMiddleware:
                 await _answer_nobody(send)
         finally:
             # A client that went away has had no answer: the kit then makes none, or was cancelled.
-            USAGE.reset(token)
+            REQUEST_STATS.reset(token)
             self._requests.end()
             route = scope.get("projkit.route") or UNKNOWN_ROUTE
             record(self._requests, scope, route, exchange)
@@ -279,5 +289,5 @@ def fields(scope: Scope, route: str, exchange: Exchange) -> dict[str, Any]:
         "route": route,
         "status": exchange.status,
         "duration_ms": round(exchange.duration * 1000, 1),
-        "db_ms": round(exchange.usage.seconds * 1000, 1),
+        "db_ms": round(exchange.stats.database_seconds * 1000, 1),
     }

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from starlette.types import Scope
 
-from projkit.usage import ClientSpans
+from projkit.request_stats import ClientSpans
 
 TRACE: Final = "projkit.trace"
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")

@@ -15,7 +15,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from projkit.errors import ConfigurationError, UnavailableError
 from projkit.redis.observer import NOBODY, Observer
-from projkit.usage import spans
+from projkit.request_stats import current_client_spans
 
 logger: Final = logging.getLogger("projkit.redis")
 
@@ -72,7 +72,7 @@ class RedisCommands:
         finally:
             ended = perf_counter()
             self._observer.command(operation, ended - started, failure)
-            if (traced := spans()) is not None:
+            if (traced := current_client_spans()) is not None:
                 traced.command(operation, started, ended, failure)
 
 

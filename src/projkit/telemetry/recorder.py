@@ -11,6 +11,7 @@ from typing import Final, Protocol, TypeVar
 from projkit.errors import ConfigurationError
 from projkit.http.admission import REASONS, Reason
 from projkit.http.timing import RequestMeters
+from projkit.request_stats import StatementInfo
 from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import BOUNDS
 from projkit.telemetry.cells import CellFile, CellMemory, Cells, Family, Labels, Row, Table
@@ -56,7 +57,6 @@ from projkit.telemetry.families import (
 )
 from projkit.telemetry.figures import Endpoints, endpoints_of
 from projkit.telemetry.workers import Worker, WorkerDirectory
-from projkit.usage import Statement
 
 logger: Final = logging.getLogger("projkit")
 K = TypeVar("K")
@@ -86,7 +86,7 @@ os.register_at_fork(after_in_child=_forget_all)
 class Meters(RequestMeters, Protocol):
     """Who else is told how long things take."""
 
-    def statement(self, statement: Statement, seconds: float, error: BaseException | None) -> None:
+    def statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
         """A database statement has ended."""
 
     def command(self, operation: str, seconds: float, error: BaseException | None) -> None:
@@ -125,7 +125,7 @@ class Recorder:
         self._cells: Cells | None = None
         self._http: dict[tuple[str, str, int], Row] = {}
         self._exemplars: dict[tuple[str, str, int], Row] = {}
-        self._statements: dict[Statement, Row] = {}
+        self._statements: dict[StatementInfo, Row] = {}
         self._credentials: dict[Labels, Row] = {}
         self._commands: dict[str, Row] = {}
         self._transactions: dict[bool, Row] = {}
@@ -273,7 +273,7 @@ class Recorder:
 
     # --- the database (projkit.db.observer.Observer)
 
-    def statement(self, statement: Statement, seconds: float, error: BaseException | None) -> None:
+    def statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
         """A statement was run."""
         cells = self._statements.get(statement)
         if cells is None:

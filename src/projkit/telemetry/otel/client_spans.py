@@ -10,6 +10,7 @@ from opentelemetry.semconv.attributes import db_attributes as db
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
+from projkit.request_stats import StatementInfo
 from projkit.settings import Settings
 from projkit.telemetry.otel.attributes import (
     DB_RESPONSE_RETURNED_ROWS,
@@ -18,7 +19,6 @@ from projkit.telemetry.otel.attributes import (
     redis_attributes,
 )
 from projkit.telemetry.otel.harmless import Complain, harmless
-from projkit.usage import Statement
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -67,7 +67,7 @@ def _is_instrumented(engine: "AsyncEngine") -> bool:
 
 
 class RequestClientSpans:
-    """Client spans below one request's span (:class:`projkit.usage.ClientSpans`)."""
+    """Client spans below one request's span (:class:`projkit.request_stats.ClientSpans`)."""
 
     __slots__ = ("_context", "_dependencies", "_offset", "_tracer", "complain")
 
@@ -83,7 +83,7 @@ class RequestClientSpans:
     @harmless
     def statement(
         self,
-        statement: Statement,
+        statement: StatementInfo,
         started: float,
         ended: float,
         rows: int | None,

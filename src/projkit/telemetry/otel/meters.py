@@ -20,13 +20,13 @@ from opentelemetry.semconv.schemas import Schemas
 from starlette.types import Scope
 
 from projkit.http.timing import UNKNOWN_ROUTE
+from projkit.request_stats import StatementInfo
 from projkit.telemetry.buckets import SHOWN
 from projkit.telemetry.otel.attributes import Attributes, method_of
 from projkit.telemetry.otel.mounts import Mounts
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.series import PLAIN, Plain
 from projkit.telemetry.snapshot import Facts, own_snapshot
-from projkit.usage import Statement
 
 # As an object, or as a function that gives it when the kit starts.
 GivenMeterProvider: TypeAlias = MeterProvider | Callable[[], MeterProvider]
@@ -102,7 +102,7 @@ class Meters:
             attributes[ERROR_TYPE] = scope.get("projkit.error_type", str(status))
         self._requests.record(seconds, attributes)
 
-    def statement(self, statement: Statement, seconds: float, error: BaseException | None) -> None:
+    def statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
         """A database statement has ended."""
         attributes: Attributes = {_SYSTEM: self._system, db.DB_OPERATION_NAME: statement.operation}
         if statement.collection:

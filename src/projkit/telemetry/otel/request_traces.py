@@ -17,9 +17,9 @@ from opentelemetry.trace import (
 )
 
 from projkit.http.timing import CLIENT_CLOSED_REQUEST
+from projkit.request_stats import ClientSpans
 from projkit.telemetry.otel.attributes import name_of
 from projkit.telemetry.otel.harmless import Complain, harmless
-from projkit.usage import ClientSpans
 
 if TYPE_CHECKING:
     from contextvars import Token

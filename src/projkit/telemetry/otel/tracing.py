@@ -26,12 +26,12 @@ from starlette.types import Scope
 from projkit.errors import ConfigurationError
 from projkit.http.client import ClientAddresses
 from projkit.http.tracing import RequestTrace
+from projkit.request_stats import REQUEST_STATS, RequestStats, current_client_spans
 from projkit.telemetry.otel.attributes import method_of, name_of, request_attributes
 from projkit.telemetry.otel.chance import Chance, left_by_caller
 from projkit.telemetry.otel.client_spans import Dependencies, RequestClientSpans
 from projkit.telemetry.otel.mounts import Mounts
 from projkit.telemetry.otel.request_traces import Joined, NotRecorded, Recorded
-from projkit.usage import USAGE, Usage, spans
 
 logger: Final = logging.getLogger("projkit")
 
@@ -115,16 +115,16 @@ class RequestTracing:
     def below_current_span(self) -> Iterator[None]:
         """What is asked within hangs below the span of whoever asks: a host's request, a task of Celery's."""
         span = trace.get_current_span()
-        if not span.is_recording() or spans() is not None:
+        if not span.is_recording() or current_client_spans() is not None:
             yield
             return
-        usage = Usage()
-        usage.spans = self._spans_below(span)
-        token = USAGE.set(usage)
+        stats = RequestStats()
+        stats.client_spans = self._spans_below(span)
+        token = REQUEST_STATS.set(stats)
         try:
             yield
         finally:
-            USAGE.reset(token)
+            REQUEST_STATS.reset(token)
 
     def _look(self) -> Tracer | None:
         """The tracer, once there is a provider: a host may set up its own after the kit was made."""
