@@ -24,7 +24,7 @@ from projkit.auth.session_service import SessionService
 from projkit.auth.wiring import build_auth, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.db.connect import open_database
-from projkit.db.given import GivenEngine, resolve_engine
+from projkit.db.host_engine import HostEngine, resolve_engine
 from projkit.db.port import Database
 from projkit.db.tables import build_tables
 from projkit.errors import ProjkitError, UnavailableError
@@ -104,7 +104,7 @@ class ProjKit:
         self,
         settings: Settings | None = None,
         *,
-        engine: "GivenEngine | None" = None,
+        engine: "HostEngine | None" = None,
         redis: "RedisClient | Callable[[], RedisClient] | None" = None,
         authenticate: HostLogin | None = None,
         get_principal: GetPrincipal | None = None,
