@@ -19,7 +19,7 @@ from projkit.auth.keys import SigningKey
 from projkit.auth.legacy import LegacyProfile
 from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.tokens import TokenVerifier
-from projkit.auth.users import Standing, Users
+from projkit.auth.users import RevocationStatus, Users
 from projkit.errors import DatabaseUnavailableError, InvalidTokenError, SessionStoreUnavailableError
 from projkit.validation.authentication import CredentialChecks
 from projkit.validation.ephemeral import Scratch
@@ -256,8 +256,8 @@ async def know_nothing(*_: Any) -> None:
     return None
 
 
-async def shut_out(*_: Any) -> Standing:
-    return Standing(disabled=True, valid_after=None, revoked=False)
+async def shut_out(*_: Any) -> RevocationStatus:
+    return RevocationStatus(disabled=True, valid_after=None, revoked=False)
 
 
 def refuse(*_: Any) -> None:
@@ -285,7 +285,7 @@ def somebody_else(self: TokenVerifier, claims: dict[str, Any]) -> Principal:
         (DatabaseSessions, "revoke", revoke_nothing, {"session"}),
         (DatabaseSessions, "get", know_nothing, {"session"}),
         (DatabaseSessions, "rotate", revoke_nothing, {"session"}),
-        (Users, "standing", shut_out, {"standing"}),
+        (Users, "revocation_status", shut_out, {"standing"}),
         (LegacyProfile, "verify", refuse, {"access_token"}),
         (LegacyProfile, "_verify_signature", blind, {"access_token"}),
         (TokenVerifier, "_principal", somebody_else, {"bearer", "auth_token", "csrf", "standing", "session"}),
@@ -332,7 +332,7 @@ async def test_stores_that_do_not_answer(kit: ProjKit, monkeypatch: pytest.Monke
     async def crashing(*_: Any) -> None:
         raise RuntimeError("CANARY")
 
-    monkeypatch.setattr(Users, "standing", silent)
+    monkeypatch.setattr(Users, "revocation_status", silent)
     monkeypatch.setattr(DatabaseSessions, "create", crashing)
     answer = await ask(kit, "GET", URL, address="127.0.0.1")
     assert failed(answer) == {"standing", "session"}

@@ -23,7 +23,7 @@ _UNKNOWN: Final = "unknown"
 _NONE: Final = "none"
 
 
-class ChecksStanding(Protocol):
+class ChecksRevocation(Protocol):
     """Tells whether what a token says still holds."""
 
     async def check(self, principal: Principal, token: str) -> None:
@@ -42,7 +42,7 @@ class Authenticator:
         self,
         reader: CredentialReader,
         verifier: TokenVerifier,
-        standing: ChecksStanding,
+        revocation: ChecksRevocation,
         csrf: CsrfGuard,
         legacy: LegacyProfile,
         count: CountCredential,
@@ -51,7 +51,7 @@ class Authenticator:
     ) -> None:
         self._reader = reader
         self._verifier = verifier
-        self._standing = standing
+        self._revocation = revocation
         self._csrf = csrf
         self._legacy = legacy
         self._count = count
@@ -111,7 +111,7 @@ class Authenticator:
             principal = self._verifier.verify(credential.token)
         if principal.token_format == LEGACY and credential.transport == AUTH_COOKIE:
             raise InvalidTokenError  # the secure cookie never held one
-        await self._standing.check(principal, credential.token)
+        await self._revocation.check(principal, credential.token)
         return principal
 
     def _is_external(self, credential: Credential, external: ExternalTokens) -> bool:

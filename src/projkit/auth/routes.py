@@ -15,6 +15,7 @@ from projkit.auth.csrf import CsrfGuard, binding_of, session_binding
 from projkit.auth.keys import KeyRing
 from projkit.auth.login import Attempt, BuiltInUsers, LoginService
 from projkit.auth.passwords import check_new_password
+from projkit.auth.revocation import RevocationChecker
 from projkit.auth.schemas import (
     CsrfValue,
     JsonWebKeySet,
@@ -28,7 +29,6 @@ from projkit.auth.schemas import (
     SessionList,
 )
 from projkit.auth.session_service import Client, Issued, SessionService
-from projkit.auth.standing import StandingCheck
 from projkit.errors import (
     AmbiguousCredentialsError,
     FieldError,
@@ -57,7 +57,7 @@ class AuthServices:
     login: LoginService
     built_in: BuiltInUsers
     sessions: SessionService
-    standing: StandingCheck
+    revocation: RevocationChecker
     keys: KeyRing
     csrf: CsrfGuard
 
@@ -193,14 +193,14 @@ class AuthRoutes:
             with suppress(NotFoundError):  # it has just been ended from somewhere else
                 await services.sessions.end(principal, principal.session_id)
         else:
-            await services.standing.call_back(principal, credential.token)
+            await services.revocation.revoke_token(principal, credential.token)
         return self._gone(request)
 
     async def logout_all(self, request: Request) -> Response:
         services, principal = self._services(), request.principal
         await services.built_in.users.end_tokens(principal.subject, principal.tenant_id)
         await services.sessions.end_all(principal.tenant_id, principal.subject)
-        services.standing.forget()
+        services.revocation.clear_cache()
         return self._gone(request)
 
     async def password(self, request: Request, raw: Any) -> Response:
@@ -208,7 +208,7 @@ class AuthRoutes:
         content = validate(PasswordInput, raw)
         check_new_password(content.new_password, request.principal.subject, "/new_password")
         await services.built_in.change_password(request.principal, content.old_password, content.new_password)
-        services.standing.forget()
+        services.revocation.clear_cache()
         return Response(204, headers=PRIVATE)
 
     async def register(self, request: Request, raw: Any) -> Response:

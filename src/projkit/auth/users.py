@@ -36,7 +36,7 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RevocationStatus:
     """What may speak against a token without a session."""
 
     disabled: bool
@@ -173,13 +173,13 @@ class Users:
         except DatabaseConstraintError:  # somebody has made the row meanwhile
             await self._database.transact(work)
 
-    async def standing(self, subject: str, tenant_id: str, token_hash: str) -> Standing:
+    async def revocation_status(self, subject: str, tenant_id: str, token_hash: str) -> RevocationStatus:
         """What is noted of a subject and a token, in one round trip."""
         params = {"tenant_id": tenant_id, "subject": subject, "token_hash": token_hash}
-        row = await self._database.fetch_one(self._statements.standing, params)
+        row = await self._database.fetch_one(self._statements.revocation_status, params)
         assert row is not None  # noqa: S101  # a SELECT without FROM always returns a row
         disabled_at, valid_after, revoked = row
-        return Standing(disabled_at is not None, valid_after, bool(revoked))
+        return RevocationStatus(disabled_at is not None, valid_after, bool(revoked))
 
     async def revoke_token(self, token_hash: str, tenant_id: str, expires_at: datetime) -> None:
         """Refuses one token from now on, for as long as it would have been good."""
@@ -278,7 +278,7 @@ class _Statements:
             once.c.tenant_id == _bind(once.c.tenant_id),
             once.c.value_hash == sa.bindparam("token_hash", type_=once.c.value_hash.type),
         )
-        self.standing = Statement(
+        self.revocation_status = Statement(
             sa.select(
                 sa.select(users.c.disabled_at).where(*of_subject).scalar_subquery().label("disabled_at"),
                 sa.select(users.c.valid_after).where(*of_subject).scalar_subquery().label("valid_after"),

@@ -18,12 +18,12 @@ from projkit.auth.oidc.wiring import Providers, build_login
 from projkit.auth.outcomes import CountLogin, CountRefresh
 from projkit.auth.passwords import Passwords
 from projkit.auth.refresh import LABEL as REFRESH_LABEL
+from projkit.auth.revocation import RevocationChecker
 from projkit.auth.routes import AuthServices
 from projkit.auth.session_service import SESSION_LABEL, SessionService
 from projkit.auth.sessions.cached import CachedSessions
 from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.sessions.port import SessionStore
-from projkit.auth.standing import StandingCheck
 from projkit.auth.tokens import TokenIssuer, TokenVerifier
 from projkit.auth.users import Users
 from projkit.clock import Clock
@@ -115,7 +115,7 @@ def build_auth(
     csrf = CsrfGuard(
         settings, partial(keys.secrets, CSRF_LABEL), names, count=count_csrf, own_check=csrf_check
     )
-    standing = StandingCheck(
+    revocation = RevocationChecker(
         store, users, idle_seconds=settings.session_idle_seconds, cache_seconds=cache_seconds, clock=clock
     )
     sessions = SessionService(
@@ -140,9 +140,9 @@ def build_auth(
         settings, providers, keys, users, sessions, store, limits, clock=clock, count=count_login
     )
     authenticator = Authenticator(
-        CredentialReader(names), verifier, standing, csrf, legacy, count, external=providers.external()
+        CredentialReader(names), verifier, revocation, csrf, legacy, count, external=providers.external()
     )
     services = AuthServices(
-        authenticator, CountedLogin(login, count_login), built_in, sessions, standing, keys, csrf
+        authenticator, CountedLogin(login, count_login), built_in, sessions, revocation, keys, csrf
     )
     return AuthParts(services, store, users, passwords, issuer, verifier, providers, oidc)

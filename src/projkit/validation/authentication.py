@@ -15,8 +15,8 @@ from datetime import timedelta
 from time import perf_counter
 from typing import Final, Literal
 
+from projkit.auth.revocation import RevocationChecker
 from projkit.auth.sessions.port import Rotation, Session, hash_of
-from projkit.auth.standing import StandingCheck
 from projkit.auth.wiring import AuthParts, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.errors import ProjkitError, UnavailableError
@@ -237,10 +237,10 @@ class CredentialChecks:
         )
         return session, Rotation(first, second, 1, now, ends)
 
-    def _real_standing(self) -> StandingCheck:
+    def _real_standing(self) -> RevocationChecker:
         if self._parts is None:
             raise CheckFailedError(_NOT_STARTED)
-        return StandingCheck(
+        return RevocationChecker(
             self._parts.store,
             self._parts.users,
             idle_seconds=self._settings.session_idle_seconds,
@@ -248,7 +248,7 @@ class CredentialChecks:
             clock=self._clock,
         )
 
-    async def _is_admitted(self, headers: Headers, standing: StandingCheck | None = None) -> None:
+    async def _is_admitted(self, headers: Headers, standing: RevocationChecker | None = None) -> None:
         principal = await self._scratch.admits(headers, standing=standing)
         right = (principal.subject, principal.scopes) == (VALIDATION_SUBJECT, frozenset(DEFAULT_SCOPES))
         agree(right, "it speaks for somebody else")

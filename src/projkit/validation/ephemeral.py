@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from starlette.types import Message
 
 from projkit.auth import jws
-from projkit.auth.authenticator import Authenticator, ChecksStanding
+from projkit.auth.authenticator import Authenticator, ChecksRevocation
 from projkit.auth.credentials import CookieNames, CredentialReader
 from projkit.auth.csrf import LABEL as CSRF_LABEL
 from projkit.auth.csrf import CsrfGuard
@@ -52,7 +52,7 @@ class Scratch:
         )
         self.authenticator = self.authenticator_with(_Standing())
 
-    def authenticator_with(self, standing: ChecksStanding) -> Authenticator:
+    def authenticator_with(self, standing: ChecksRevocation) -> Authenticator:
         """What takes these credentials, as far as ``standing`` lets it; counts nothing."""
         legacy = LegacyProfile(self.settings)
         verifier = TokenVerifier(self.keys, self.settings, legacy=legacy)
@@ -91,7 +91,7 @@ class Scratch:
         return f"{header}.{encoded({**claims, 'scope': 'admin'})}.{signature}"
 
     async def admits(
-        self, headers: Headers, *, method: str = "GET", standing: ChecksStanding | None = None
+        self, headers: Headers, *, method: str = "GET", standing: ChecksRevocation | None = None
     ) -> Principal:
         """The caller of a request with these headers.
 

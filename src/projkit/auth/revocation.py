@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from projkit.auth.sessions.port import SessionStore, hash_of, key_of
-from projkit.auth.users import Standing, Users
+from projkit.auth.users import RevocationStatus, Users
 from projkit.clock import Clock
 from projkit.errors import InvalidTokenError, UnavailableError
 from projkit.identity import Principal
@@ -17,7 +17,7 @@ _LONGEST_SECONDS: Final = 36_500 * 86_400.0
 _ENTRIES: Final = 10_000
 
 
-class StandingCheck:
+class RevocationChecker:
     """Looks the session up, or, for tokens without one, what is noted of the user and the token.
 
     Each look-up is fresh, unless ``cache_seconds`` allows it to be a moment old.
@@ -41,7 +41,7 @@ class StandingCheck:
         self._cache_seconds = cache_seconds
         self._clock = clock
         self._monotonic = monotonic
-        self._known: dict[str, tuple[float, Standing]] = {}
+        self._known: dict[str, tuple[float, RevocationStatus]] = {}
         self._changes = 0
 
     async def check(self, principal: Principal, token: str) -> None:
@@ -54,23 +54,23 @@ class StandingCheck:
         if principal.session_id is not None:
             await self._check_session(principal, principal.session_id)
             return
-        standing = await self._standing(principal, _mark_of(token))
-        if standing.disabled or standing.revoked:
+        status = await self._cached_status(principal, _mark_of(token))
+        if status.disabled or status.revoked:
             raise InvalidTokenError
-        if standing.valid_after is not None:
+        if status.valid_after is not None:
             issued = principal.claims.get("iat")
-            if issued is None or issued < standing.valid_after.timestamp():
+            if issued is None or issued < status.valid_after.timestamp():
                 raise InvalidTokenError
 
-    async def call_back(self, principal: Principal, token: str) -> None:
+    async def revoke_token(self, principal: Principal, token: str) -> None:
         """Refuses one token without a session, from now on until it would have ended by itself."""
         now = self._clock()
         left = float(principal.claims.get("exp", 0)) - now.timestamp() + _MARGIN_SECONDS
         ends = now + timedelta(seconds=min(max(left, _MARGIN_SECONDS), _LONGEST_SECONDS))
         await self._users.revoke_token(_mark_of(token), principal.tenant_id, ends)
-        self.forget()
+        self.clear_cache()
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Forgets what is remembered, and what is being asked: this worker has just changed it."""
         self._changes += 1
         self._known.clear()
@@ -86,20 +86,20 @@ class StandingCheck:
             with suppress(UnavailableError):
                 await self._sessions.touch(key, now, min(session.expires_at, now + self._idle))
 
-    async def _standing(self, principal: Principal, token_hash: str) -> Standing:
+    async def _cached_status(self, principal: Principal, token_hash: str) -> RevocationStatus:
         if not self._cache_seconds:
-            return await self._users.standing(principal.subject, principal.tenant_id, token_hash)
+            return await self._users.revocation_status(principal.subject, principal.tenant_id, token_hash)
         asked_at = self._monotonic()
         known = self._known.get(token_hash)
         if known is not None and asked_at - known[0] < self._cache_seconds:
             return known[1]
         changes = self._changes
-        standing = await self._users.standing(principal.subject, principal.tenant_id, token_hash)
+        status = await self._users.revocation_status(principal.subject, principal.tenant_id, token_hash)
         if changes == self._changes:
             if len(self._known) >= _ENTRIES:
                 del self._known[next(iter(self._known))]
-            self._known[token_hash] = (asked_at, standing)
-        return standing
+            self._known[token_hash] = (asked_at, status)
+        return status
 
 
 def _mark_of(token: str) -> str:

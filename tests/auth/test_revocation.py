@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 
 from projkit import Principal
+from projkit.auth.revocation import RevocationChecker
 from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.sessions.port import Session, hash_of
-from projkit.auth.standing import StandingCheck
-from projkit.auth.users import Standing, Users
+from projkit.auth.users import RevocationStatus, Users
 from projkit.db.connect import open_database
 from projkit.db.port import Database
 from projkit.db.tables import build_tables
@@ -30,10 +30,10 @@ class SlowUsers(Users):
 
     asked = 0
 
-    async def standing(self, subject: str, tenant_id: str, token_hash: str) -> Standing:
+    async def revocation_status(self, subject: str, tenant_id: str, token_hash: str) -> RevocationStatus:
         """What is noted at the moment of asking, told later."""
         self.asked += 1
-        found = await super().standing(subject, tenant_id, token_hash)
+        found = await super().revocation_status(subject, tenant_id, token_hash)
         self.under_way.set()
         await self.answers.wait()
         return found
@@ -71,14 +71,16 @@ def monotonic() -> Monotonic:
 
 
 @pytest.fixture
-def check(sessions: DatabaseSessions, users: SlowUsers, clock: Clock, monotonic: Monotonic) -> StandingCheck:
+def check(
+    sessions: DatabaseSessions, users: SlowUsers, clock: Clock, monotonic: Monotonic
+) -> RevocationChecker:
     """The check."""
-    return StandingCheck(
+    return RevocationChecker(
         sessions, users, idle_seconds=IDLE, cache_seconds=SECONDS, clock=clock, monotonic=monotonic
     )
 
 
-async def holds(check: StandingCheck, principal: Principal) -> bool:
+async def holds(check: RevocationChecker, principal: Principal) -> bool:
     """Whether the token is still good."""
     try:
         await check.check(principal, "a token")
@@ -101,7 +103,9 @@ def plain(clock: Clock) -> Principal:
     return Principal("alice", claims={"iat": int((clock.now - timedelta(minutes=1)).timestamp())})
 
 
-async def test_only_its_own_subject(check: StandingCheck, sessions: DatabaseSessions, clock: Clock) -> None:
+async def test_only_its_own_subject(
+    check: RevocationChecker, sessions: DatabaseSessions, clock: Clock
+) -> None:
     """A session holds for the subject and the tenant that it was made for, and for nobody else."""
     await sessions.create(made_now(clock))
     assert await holds(check, Principal("alice", session_id="an id"))
@@ -111,7 +115,7 @@ async def test_only_its_own_subject(check: StandingCheck, sessions: DatabaseSess
 
 
 async def test_use_is_noted_now_and_then(
-    check: StandingCheck, sessions: DatabaseSessions, clock: Clock
+    check: RevocationChecker, sessions: DatabaseSessions, clock: Clock
 ) -> None:
     """Use prolongs a session, noted at most once a minute, and never beyond its absolute end."""
     kept = made_now(clock)
@@ -135,7 +139,7 @@ async def test_use_is_noted_now_and_then(
     assert not await holds(check, alice)
 
 
-async def test_idle_for_too_long(check: StandingCheck, sessions: DatabaseSessions, clock: Clock) -> None:
+async def test_idle_for_too_long(check: RevocationChecker, sessions: DatabaseSessions, clock: Clock) -> None:
     """A session that nobody uses ends."""
     await sessions.create(made_now(clock))
     clock.now += timedelta(seconds=IDLE)
@@ -143,7 +147,7 @@ async def test_idle_for_too_long(check: StandingCheck, sessions: DatabaseSession
 
 
 async def test_a_token_without_a_session_is_asked_for_once_in_a_while(
-    check: StandingCheck, users: SlowUsers, clock: Clock, monotonic: Monotonic
+    check: RevocationChecker, users: SlowUsers, clock: Clock, monotonic: Monotonic
 ) -> None:
     """What is noted of a user is remembered for so long, and what another worker notes holds after that."""
     alice = plain(clock)
@@ -159,7 +163,7 @@ async def test_a_token_without_a_session_is_asked_for_once_in_a_while(
 
 @pytest.mark.parametrize("one_token", [True, False])
 async def test_calling_back_holds_here_at_once(
-    check: StandingCheck, users: SlowUsers, clock: Clock, *, one_token: bool
+    check: RevocationChecker, users: SlowUsers, clock: Clock, *, one_token: bool
 ) -> None:
     """An answer under way when this worker calls tokens back is not remembered, nor is what was before."""
     alice = plain(clock)
@@ -167,10 +171,10 @@ async def test_calling_back_holds_here_at_once(
     asking = asyncio.create_task(holds(check, alice))
     await users.under_way.wait()
     if one_token:
-        await check.call_back(alice, "a token")
+        await check.revoke_token(alice, "a token")
     else:
         await users.end_tokens("alice")
-        check.forget()
+        check.clear_cache()
     users.answers.set()
     assert await asking
     assert not await holds(check, alice)
