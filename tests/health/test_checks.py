@@ -261,7 +261,7 @@ async def test_a_result_that_is_too_old(open_health: OpenHealth, critical: bool,
         await patient.until("mine", "ok")
         scheduler = patient.kit._check_scheduler()
         assert scheduler is not None
-        scheduler._watches["mine"].task.cancel()
+        scheduler._check_loops["mine"].task.cancel()
         async with asyncio.timeout(PATIENCE):
             while (await patient.get("/ready"))[1] == {"status": "ok"}:
                 await asyncio.sleep(0.01)

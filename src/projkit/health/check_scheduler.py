@@ -14,10 +14,10 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from projkit.health.check_loop import CheckLoop
 from projkit.health.checks import CheckStatus, HealthCheck, Observation, Status
 from projkit.health.observer import NOBODY, Observer
 from projkit.health.system import SystemSampler
-from projkit.health.watch import Watch
 
 # What is given up ends at once, unless it ignores that; then nobody waits for it.
 _CLOSE_SECONDS: Final = 0.5
@@ -60,27 +60,27 @@ class CheckScheduler:
         self._loop = asyncio.get_running_loop()
         self._resources = tuple(resources)
         self._observer = observer
-        self._watches: dict[str, Watch] = {}
+        self._check_loops: dict[str, CheckLoop] = {}
         self._status: Status = "error"
         self._judged_until = float("-inf")
         self._guard = self._spawn(self._let_go_at_the_end())
         self._sampling = self._spawn(sampler.run())
         for check in checks:
-            self._watch(check)
+            self._add(check)
 
     async def first_round(self) -> None:
         """Waits until each critical check has been looked at once, which their time-outs bound."""
-        for watch in list(self._watches.values()):
-            if watch.check.critical:
-                await watch.first_look.wait()
+        for check_loop in list(self._check_loops.values()):
+            if check_loop.check.critical:
+                await check_loop.first_run.wait()
 
     def add(self, check: HealthCheck) -> None:
         """Watches one more check; may be called from any thread."""
         if _running_loop() is self._loop:
-            self._watch(check)
+            self._add(check)
             return
         with suppress(RuntimeError):  # the event loop is closed
-            self._loop.call_soon_threadsafe(self._watch, check)
+            self._loop.call_soon_threadsafe(self._add, check)
 
     def status(self) -> Status:
         """How all of it stands; costs a look at the clock."""
@@ -91,25 +91,25 @@ class CheckScheduler:
 
     def check_status(self, name: str) -> CheckStatus | None:
         """How one check stands; None where there is none of this name."""
-        watch = self._watches.get(name)
-        return None if watch is None else watch.status(self._loop.time())
+        check_loop = self._check_loops.get(name)
+        return None if check_loop is None else check_loop.status(self._loop.time())
 
     def views(self) -> list[View]:
         """Every check, in the order in which they were added."""
         now = self._loop.time()
         return [
             View(
-                watch.check.name,
-                watch.check.critical,
-                watch.status(now),
-                watch.latest,
-                None if watch.latest is None else now - watch.latest.seen,
+                check_loop.check.name,
+                check_loop.check.critical,
+                check_loop.status(now),
+                check_loop.latest,
+                None if check_loop.latest is None else now - check_loop.latest.seen,
             )
-            for watch in self._watches.values()
+            for check_loop in self._check_loops.values()
         ]
 
     async def close(self) -> None:
-        """Ends all watches and closes what they used; what does not end is left."""
+        """Ends all loops and closes what they used; what does not end is left."""
         self._sampling.cancel()
         await asyncio.wait([self._sampling, *self._drop()], timeout=_CLOSE_SECONDS)
         self._guard.cancel()
@@ -120,9 +120,9 @@ class CheckScheduler:
         for resource in self._resources:
             resource.abandon()
 
-    def _watch(self, check: HealthCheck) -> None:
-        if not self._guard.done() and check.name not in self._watches:
-            self._watches[check.name] = Watch(check, self._changed, self._observer)
+    def _add(self, check: HealthCheck) -> None:
+        if not self._guard.done() and check.name not in self._check_loops:
+            self._check_loops[check.name] = CheckLoop(check, self._changed, self._observer)
             self._changed()
 
     def _changed(self) -> None:
@@ -132,13 +132,15 @@ class CheckScheduler:
         """Only what is well is good enough of a critical check; of another one also what is yet to be seen."""
         status: Status = "ok"
         until = float("inf")
-        for watch in self._watches.values():
-            found = watch.status(now)
-            if now < watch.good_until:
-                until = min(until, watch.good_until)
-            if found == "ok" or (found == "unknown" and now < watch.good_until and not watch.check.critical):
+        for check_loop in self._check_loops.values():
+            found = check_loop.status(now)
+            if now < check_loop.good_until:
+                until = min(until, check_loop.good_until)
+            if found == "ok" or (
+                found == "unknown" and now < check_loop.good_until and not check_loop.check.critical
+            ):
                 continue
-            if watch.check.critical:
+            if check_loop.check.critical:
                 status = "error"
             elif status == "ok":
                 status = "degraded"
@@ -157,7 +159,7 @@ class CheckScheduler:
             await asyncio.gather(*closing, return_exceptions=True)
 
     def _drop(self) -> "list[asyncio.Task[Any]]":
-        return [task for watch in self._watches.values() for task in watch.drop()]
+        return [task for check_loop in self._check_loops.values() for task in check_loop.drop()]
 
     def _spawn(self, work: Any) -> "asyncio.Task[None]":
         # Not in the context of whatever request began the kit's start.

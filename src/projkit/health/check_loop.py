@@ -1,4 +1,4 @@
-"""Watching one check: a look each period, one at a time, and the latest observation."""
+"""Repeating one check: a run each period, one at a time, and the latest observation."""
 
 import asyncio
 import logging
@@ -30,21 +30,21 @@ _LONG_STEP_SECONDS: Final = 0.1
 _LATE: Final = 1.25
 
 
-class Watch:
+class CheckLoop:
     """A check on one event loop. Made there, it starts at once; ``changed`` is called after each look."""
 
     def __init__(self, check: HealthCheck, changed: Callable[[], None], observer: Observer = NOBODY) -> None:
         self.check = check
         self.latest: Observation | None = None
-        self.first_look = asyncio.Event()
+        self.first_run = asyncio.Event()
         self._changed = changed
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
         self._run: Run | None = None
-        self.task = self._loop.create_task(self._watch(), context=Context())
+        self.task = self._loop.create_task(self._repeat(), context=Context())
         # However it ends, also before its first step: nobody waits for a look that never comes.
-        self.task.add_done_callback(lambda _: self.first_look.set())
+        self.task.add_done_callback(lambda _: self.first_run.set())
         self._tell(well=False, seconds=0.0)  # nobody knows yet
 
     @property
@@ -60,21 +60,21 @@ class Watch:
         return self.latest.status
 
     def drop(self) -> "list[asyncio.Task[Any]]":
-        """Ends the watch, and a look that is under way; gives what has yet to end."""
+        """Ends the loop, and a run that is under way; gives what has yet to end."""
         self.task.cancel()
         if self._run is None:
             return [self.task]
         self._run.drop()
         return [self.task, self._run.task]
 
-    async def _watch(self) -> None:
+    async def _repeat(self) -> None:
         while True:
             due = self._loop.time() + self.check.period
-            await self._look()
-            self.first_look.set()
+            await self._run_once()
+            self.first_run.set()
             await asyncio.sleep(max(due - self._loop.time(), self.check.period / 10))
 
-    async def _look(self) -> None:
+    async def _run_once(self) -> None:
         """One observation; a run that was given up and has not ended is waited for, not started a second time."""
         if self._run is not None and await self._ends(self._run):
             self._run = None  # whatever it has found in the end, that was too late
