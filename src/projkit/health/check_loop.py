@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from projkit.clock import utc_now
 from projkit.errors import ProjkitError
+from projkit.health.check_run import CheckRun
 from projkit.health.checks import (
     CheckFailedError,
     CheckStatus,
@@ -20,7 +21,6 @@ from projkit.health.checks import (
     text_of,
 )
 from projkit.health.observer import NOBODY, Observer
-from projkit.health.runs import Run
 
 logger: Final = logging.getLogger("projkit.health")
 
@@ -41,7 +41,7 @@ class CheckLoop:
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
-        self._run: Run | None = None
+        self._run: CheckRun | None = None
         self.task = self._loop.create_task(self._repeat(), context=Context())
         # However it ends, also before its first step: nobody waits for a look that never comes.
         self.task.add_done_callback(lambda _: self.first_run.set())
@@ -80,7 +80,7 @@ class CheckLoop:
             self._run = None  # whatever it has found in the end, that was too late
         began = self._loop.time()
         if self._run is None:
-            self._run = Run(self.check)
+            self._run = CheckRun(self.check)
             if await self._ends(self._run):
                 run, self._run = self._run, None
                 self._read(run, self._loop.time() - began)
@@ -92,14 +92,14 @@ class CheckLoop:
             self._run.give_up()
             self._note("error", elapsed, f"did not answer within {self.check.timeout:g} s")
 
-    async def _ends(self, run: Run) -> bool:
+    async def _ends(self, run: CheckRun) -> bool:
         began = self._loop.time()
         done, _ = await asyncio.wait({run.task}, timeout=self.check.timeout)
         if not done and self._loop.time() - began > self.check.timeout * _LATE:
             done, _ = await asyncio.wait({run.task}, timeout=self.check.timeout)
         return bool(done)
 
-    def _read(self, run: Run, elapsed: float) -> None:
+    def _read(self, run: CheckRun, elapsed: float) -> None:
         cause: BaseException | None = None
         detail, data = "", None
         status: Literal["ok", "error"] = "ok"

@@ -22,7 +22,7 @@ from projkit.clock import utc_now
 from projkit.health.checks import CheckFailedError, HealthCheck
 
 
-class Run:
+class CheckRun:
     """A check that has been started on the running event loop."""
 
     def __init__(self, check: HealthCheck) -> None:
@@ -87,7 +87,7 @@ async def _call(function: Callable[[], Awaitable[Any]]) -> Any:
 
 
 @types.coroutine
-def _steps(run: Run, steps: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+def _steps(run: CheckRun, steps: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
     """Awaits in the caller's place and times each step between two waits."""
     error: BaseException | None = None
     cancelled = False
