@@ -7,6 +7,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from projkit.http import scope_keys
+
 logger: Final = logging.getLogger("projkit")
 
 _STARTUP_COMPLETE: Final = "lifespan.startup.complete"
@@ -43,8 +45,8 @@ class WrappedApp:
         elif scope["type"] == "http" and self._is_kit_path(scope):
             inner = {**scope, "root_path": scope.get("root_path", "").rstrip("/") + self._prefix}
             await self._kit(inner, receive, send)
-            if "route" in inner:
-                scope["route"] = inner["route"]
+            if scope_keys.MATCHED_ROUTE in inner:
+                scope[scope_keys.MATCHED_ROUTE] = inner[scope_keys.MATCHED_ROUTE]
         else:
             await self._host(scope, receive, send)
 

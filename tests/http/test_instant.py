@@ -10,6 +10,7 @@ from opentelemetry import context as contexts
 from opentelemetry import trace
 
 from projkit import ProjKit
+from projkit.http import scope_keys
 from projkit.http.application import Application
 from projkit.http.timing import access_logger
 from projkit.telemetry.figures import endpoints_of
@@ -60,7 +61,7 @@ def usual_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     call = Application.__call__
 
     async def watched(self: Application, scope: Any, receive: Any, send: Any) -> None:
-        seen.append(scope["projkit.path"])
+        seen.append(scope[scope_keys.PATH])
         await call(self, scope, receive, send)
 
     monkeypatch.setattr(Application, "__call__", watched)
@@ -116,8 +117,8 @@ async def test_both_ways_say_the_same(sqlite_url: str, usual_ways: list[str], pa
             as_usual, other_scope = await ask(kit, path)
         assert usual_ways == [path]
         assert said(at_the_door) == said(as_usual)
-        assert scope["route"] is other_scope["route"]
-        assert scope["route"].path == path
+        assert scope[scope_keys.MATCHED_ROUTE] is other_scope[scope_keys.MATCHED_ROUTE]
+        assert scope[scope_keys.MATCHED_ROUTE].path == path
         assert said(at_the_door)[0] == (200 if state == "ready" or "live" in path else 503)
     finally:
         await kit.startup()  # which a probe may have begun
@@ -182,7 +183,7 @@ async def test_clients_that_have_gone(sqlite_url: str) -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        await kit({**scope, "route": None}, None, send)  # type: ignore[arg-type]
+        await kit({**scope, scope_keys.MATCHED_ROUTE: None}, None, send)  # type: ignore[arg-type]
     table = kit._recorder.read()
     assert endpoints_of(table, frozenset())[("GET", path)].requests == 1
     assert table[("http_disconnects", ("GET", path))] == [1.0]

@@ -13,6 +13,7 @@ from projkit import Principal, ProjKit
 from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.statement import Statement
 from projkit.errors import DatabaseUnavailableError, UnauthenticatedError
+from projkit.http import scope_keys
 from projkit.http.in_process import ask as ask_inside
 from projkit.http.request import ClientDisconnectedError, Request
 from projkit.http.response import JSON_TYPE, Response
@@ -545,5 +546,5 @@ async def test_where_the_kit_cannot_start(tmp_path: Any) -> None:
 
 async def test_the_probe_cannot_be_reached(kit: ProjKit) -> None:
     """What names the caller of a call from inside means nothing in a request from outside."""
-    answer = await ask(kit, "GET", "/api/v1/projects", [("projkit.in_process.caller", VALIDATION_SUBJECT)])
+    answer = await ask(kit, "GET", "/api/v1/projects", [(scope_keys.IN_PROCESS_CALLER, VALIDATION_SUBJECT)])
     assert answer.status == 401

@@ -2,19 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from starlette.authentication import AuthCredentials
 from starlette.types import Message, Scope
 
 from projkit.auth.rules import path_of
 from projkit.errors import InsufficientScopeError, ProjkitError
+from projkit.http import scope_keys
 from projkit.http.request import Request
 from projkit.identity import ANONYMOUS, Anonymous, Principal
 from projkit.settings import Settings
-
-_KNOWN: Final = "projkit.known"
-_ANSWER_HEADERS: Final = "projkit.answer_headers"
 
 
 class Authenticates(Protocol):
@@ -75,8 +73,8 @@ def request_of(scope: Scope, request_id: str = "") -> Request:
         **scope,
         "method": scope.get("method", "GET"),
         "root_path": "" if path is None else root_path,
-        "projkit.path": scope["path"] if path is None else path,
-        "projkit.request_id": request_id or scope.get("projkit.request_id", ""),
+        scope_keys.PATH: scope["path"] if path is None else path,
+        scope_keys.REQUEST_ID: request_id or scope.get(scope_keys.REQUEST_ID, ""),
     }
     return Request(inner, _no_body)
 
@@ -89,13 +87,13 @@ async def known_of(kit: Authenticates, scope: Scope) -> Known:
             known = Known(kit, await kit.authenticate(scope))
         except ProjkitError as error:
             known = Known(kit, error)
-        scope[_KNOWN] = known
+        scope[scope_keys.AUTH_RESULT] = known
     return known
 
 
 def already_known(kit: Authenticates, scope: Scope) -> Known | None:
     """What this very kit has found out before; what another has says nothing here."""
-    known = scope.get(_KNOWN)
+    known = scope.get(scope_keys.AUTH_RESULT)
     return known if isinstance(known, Known) and known.kit is kit else None
 
 
@@ -124,12 +122,12 @@ def sign_in(scope: Scope, user: Principal | Anonymous) -> None:
 
 def leave_answer_headers(scope: Scope, headers: list[tuple[bytes, bytes]] | None) -> None:
     """Notes what the answer must tell the client besides, for whoever sends it."""
-    scope[_ANSWER_HEADERS] = headers or []
+    scope[scope_keys.RESPONSE_HEADERS] = headers or []
 
 
 def take_answer_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     """What the answer must tell the client besides; whoever takes it sends it."""
-    headers: list[tuple[bytes, bytes]] = scope.pop(_ANSWER_HEADERS, [])
+    headers: list[tuple[bytes, bytes]] = scope.pop(scope_keys.RESPONSE_HEADERS, [])
     return headers
 
 

@@ -9,13 +9,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit import errors
+from projkit.http import scope_keys
 from projkit.http.admission import Gates
 from projkit.http.body import read_body
 from projkit.http.problem import problem_response, unhandled
 from projkit.http.request import ClientDisconnectedError, Request
 from projkit.http.response import Response
 from projkit.http.routing import Endpoint, Match, RouteTable
-from projkit.http.tracing import TRACE
 from projkit.identity import Principal
 
 Authenticate = Callable[[Request], Awaitable[Principal]]
@@ -87,9 +87,9 @@ class Application:
         if match is None:
             raise errors.NotFoundError
         scope = request.scope
-        scope["projkit.route"] = match.template
-        scope["route"] = self._route_by_template[match.template]
-        if (trace := scope.get(TRACE)) is not None:
+        scope[scope_keys.ROUTE] = match.template
+        scope[scope_keys.MATCHED_ROUTE] = self._route_by_template[match.template]
+        if (trace := scope.get(scope_keys.TRACE)) is not None:
             trace.matched(match.template)
         endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:

@@ -11,12 +11,11 @@ the host's is left as it was.
 """
 
 from collections.abc import Callable
-from typing import Final
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_COPIED_BACK: Final = "route"
+from projkit.http import scope_keys
 
 
 class EntryShim:
@@ -34,12 +33,12 @@ class EntryShim:
         root_path, path = self._locate(scope)
         inner["root_path"] = root_path
         inner["path"] = root_path + path
-        inner["projkit.path"] = path
+        inner[scope_keys.PATH] = path
         try:
             await self._app(inner, receive, send)
         finally:
-            if _COPIED_BACK in inner:
-                scope[_COPIED_BACK] = inner[_COPIED_BACK]
+            if scope_keys.MATCHED_ROUTE in inner:
+                scope[scope_keys.MATCHED_ROUTE] = inner[scope_keys.MATCHED_ROUTE]
 
     def _locate(self, scope: Scope) -> tuple[str, str]:
         path: str = scope["path"]

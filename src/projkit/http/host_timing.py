@@ -7,16 +7,15 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from projkit.http import scope_keys
 from projkit.http.request import may_have_body
 from projkit.http.response import Header
-from projkit.http.timing import ERROR_TYPE, REQUEST_ID, UNKNOWN_ROUTE, Exchange, RequestIds, Requests, record
-from projkit.http.tracing import NO_TRACING, TRACE, Tracing
+from projkit.http.timing import UNKNOWN_ROUTE, Exchange, RequestIds, Requests, record
+from projkit.http.tracing import NO_TRACING, Tracing
 from projkit.request_stats import REQUEST_STATS
 
 logger: Final = logging.getLogger("projkit")
 
-TRACKING: Final = "projkit.tracking"
-HOST_APP: Final = "projkit.host_app"
 _LONGEST_ROUTE: Final = 200
 _OURS: Final = frozenset({b"x-process-time", b"server-timing", b"x-request-id", b"traceresponse"})
 
@@ -112,7 +111,7 @@ class HostTimingMiddleware:
         take_over(scope)  # from one of us that stands further out
 
         def begun() -> None:
-            scope[TRACE] = exchange.trace = exchange.trace or self._tracing.join(scope)
+            scope[scope_keys.TRACE] = exchange.trace = exchange.trace or self._tracing.join(scope)
 
         has_body = may_have_body(scope, dict(scope["headers"]))
         exchange = _HostExchange(
@@ -121,9 +120,9 @@ class HostTimingMiddleware:
         exchange.trace = self._tracing.join(scope)
         if exchange.trace is not None:
             exchange.stats.client_spans = exchange.trace.client_spans
-        scope[REQUEST_ID] = exchange.request_id.decode()
-        scope[TRACKING] = exchange
-        scope[HOST_APP] = scope.get("app")
+        scope[scope_keys.REQUEST_ID] = exchange.request_id.decode()
+        scope[scope_keys.HOST_EXCHANGE] = exchange
+        scope[scope_keys.HOST_APP] = scope.get(scope_keys.APP)
         token = REQUEST_STATS.set(exchange.stats)
         self._requests.begin()
         try:
@@ -131,8 +130,8 @@ class HostTimingMiddleware:
             if not exchange.complete and exchange.seconds < 0:
                 _fail(exchange)  # the server says 500 for an app that does not answer
         except Exception as error:
-            scope[ERROR_TYPE] = type(error).__name__
-            _fail(exchange, scope[ERROR_TYPE])
+            scope[scope_keys.ERROR_TYPE] = type(error).__name__
+            _fail(exchange, scope[scope_keys.ERROR_TYPE])
             raise
         finally:
             REQUEST_STATS.reset(token)
@@ -162,7 +161,7 @@ class HostTimingMiddleware:
 
 def take_over(scope: Scope) -> None:
     """The kit answers this request, and times and records it itself."""
-    exchange = scope.get(TRACKING)
+    exchange = scope.get(scope_keys.HOST_EXCHANGE)
     if exchange is not None:
         exchange.taken = True
 

@@ -11,11 +11,11 @@ import orjson
 from starlette.types import ASGIApp, Message, Scope
 
 from projkit.errors import UnauthenticatedError
+from projkit.http import scope_keys
 from projkit.http.request import Request
 from projkit.identity import Principal
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
-_CALLER: Final = "projkit.in_process.caller"
 _REQUEST_ID: Final = "validation"
 
 
@@ -38,7 +38,7 @@ class Answer:
 
 def is_from_inside(scope: Scope) -> bool:
     """Whether the kit asks itself, so that nobody's credentials are to be looked for."""
-    return _CALLER in scope
+    return scope_keys.IN_PROCESS_CALLER in scope
 
 
 async def named_caller(request: Request) -> Principal:
@@ -47,7 +47,7 @@ async def named_caller(request: Request) -> Principal:
     Raises:
         UnauthenticatedError: it was given none.
     """
-    caller: Principal | None = request.scope.get(_CALLER)
+    caller: Principal | None = request.scope.get(scope_keys.IN_PROCESS_CALLER)
     if caller is None:
         raise UnauthenticatedError
     return caller
@@ -82,9 +82,9 @@ async def ask(
         "headers": [*headers, *length],
         "client": None,  # nobody's address: loopback may be let in without credentials
         "server": None,
-        "projkit.path": path,
-        "projkit.request_id": _REQUEST_ID,
-        _CALLER: caller,
+        scope_keys.PATH: path,
+        scope_keys.REQUEST_ID: _REQUEST_ID,
+        scope_keys.IN_PROCESS_CALLER: caller,
     }
     sent: list[Message] = []
 

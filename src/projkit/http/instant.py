@@ -12,7 +12,7 @@ from time import perf_counter
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from projkit.http.host_timing import TRACKING
+from projkit.http import scope_keys
 from projkit.http.routing import Endpoint, Instant
 from projkit.http.timing import RequestIds, Requests, access_logger, timing_headers
 from projkit.http.tracing import Tracing
@@ -52,7 +52,7 @@ class InstantAnswers:
         if has_parent:
             await self._app(scope, receive, send)
             return
-        instant, scope["route"] = found
+        instant, scope[scope_keys.MATCHED_ROUTE] = found
         response = instant()
         headers = [*response.complete_headers, *timing_headers(perf_counter() - started, request_id)]
         try:
@@ -68,6 +68,6 @@ class InstantAnswers:
         return (
             self._requests.meters is None
             and not self._tracing.has_begun()
-            and TRACKING not in scope
+            and scope_keys.HOST_EXCHANGE not in scope
             and not access_logger.isEnabledFor(logging.INFO)
         )

@@ -7,9 +7,10 @@ from urllib.parse import quote
 import orjson
 
 from projkit import errors
+from projkit.http import scope_keys
 from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Header, Response
-from projkit.http.tracing import TRACE, trace_id_of
+from projkit.http.tracing import trace_id_of
 
 logger: Final = logging.getLogger("projkit")
 
@@ -74,15 +75,15 @@ def problem_response(error: errors.ProjkitError, request: Request) -> Response:
 
 def unhandled(error: Exception, request: Request) -> Response:
     """The answer to what nobody expected; the traceback goes to the log, once."""
-    error_type = request.scope["projkit.error_type"] = type(error).__name__
-    if (trace := request.scope.get(TRACE)) is not None:
+    error_type = request.scope[scope_keys.ERROR_TYPE] = type(error).__name__
+    if (trace := request.scope.get(scope_keys.TRACE)) is not None:
         trace.failed(error_type)
     trace_id = trace_id_of(request.scope) or "-"
     logger.error(
         "unhandled %s in %s %s, request %s, trace %s",
         error_type,
         request.method,
-        request.scope.get("projkit.route") or "__unknown__",
+        request.scope.get(scope_keys.ROUTE) or "__unknown__",
         request.request_id,
         trace_id,
         exc_info=error,

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from starlette.types import Receive, Scope
 
 from projkit.errors import BadRequestError, ContentTooLargeError, RequestTimeoutError
+from projkit.http import scope_keys
 from projkit.identity import Principal
 
 _NONE: Final[Set[bytes]] = frozenset()
@@ -93,10 +94,10 @@ class Request:
         self.gate: Gate | None = None
         self.watch: Watch | None = None
         self.method: str = scope["method"]
-        self.path: str = scope["projkit.path"]
+        self.path: str = scope[scope_keys.PATH]
         self.root_path: str = scope["root_path"]
         self.query_string: bytes = scope.get("query_string", b"")
-        self.request_id: str = scope["projkit.request_id"]
+        self.request_id: str = scope[scope_keys.REQUEST_ID]
         self.params: dict[str, str] = {}
         # Headers for the answer, whatever it will be; None is the common case.
         self.answer_headers: list[tuple[bytes, bytes]] | None = None

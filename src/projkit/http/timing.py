@@ -16,16 +16,15 @@ from typing import Any, Final, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from projkit.http import scope_keys
 from projkit.http.response import Header
-from projkit.http.tracing import NO_TRACING, TRACE, RequestTrace, Tracing, trace_id_of
+from projkit.http.tracing import NO_TRACING, RequestTrace, Tracing, trace_id_of
 from projkit.request_stats import REQUEST_STATS, RequestStats
 
 access_logger: Final = logging.getLogger("projkit.access")
 slow_logger: Final = logging.getLogger("projkit.slow")
 
 UNKNOWN_ROUTE: Final = "__unknown__"
-REQUEST_ID: Final = "projkit.request_id"
-ERROR_TYPE: Final = "projkit.error_type"
 CLIENT_CLOSED_REQUEST: Final = 499  # as nginx writes it into its log; nobody gets it
 _TO_NOBODY: Final = 400  # which, other than that, is a status that everything knows
 # Who takes longer to answer looks whether anybody still waits for it.
@@ -90,7 +89,7 @@ class RequestIds:
         """The id, and whether the request has one of the headers ``parents``: in one pass over all of them."""
         headers = dict(scope["headers"])  # of a header that comes twice, the last
         has_parent = not parents.isdisjoint(headers)
-        if (known := scope.get(REQUEST_ID)) is not None:
+        if (known := scope.get(scope_keys.REQUEST_ID)) is not None:
             return str(known).encode(), has_parent
         given = headers.get(b"x-request-id")
         if given is not None and _SANE_ID.fullmatch(given):
@@ -229,8 +228,8 @@ class TimingMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, has_parent = self._ids.read(scope, self._tracing.parents)
         exchange = Exchange(request_id, scope["headers"], receive, send)
-        scope[REQUEST_ID] = exchange.request_id.decode()
-        trace = exchange.trace = scope[TRACE] = self._tracing.begin(scope, has_parent=has_parent)
+        scope[scope_keys.REQUEST_ID] = exchange.request_id.decode()
+        trace = exchange.trace = scope[scope_keys.TRACE] = self._tracing.begin(scope, has_parent=has_parent)
         if trace is not None:
             exchange.stats.client_spans = trace.client_spans
         token = REQUEST_STATS.set(exchange.stats)
@@ -243,7 +242,7 @@ class TimingMiddleware:
             # A client that went away has had no answer: the kit then makes none, or was cancelled.
             REQUEST_STATS.reset(token)
             self._requests.end()
-            route = scope.get("projkit.route") or UNKNOWN_ROUTE
+            route = scope.get(scope_keys.ROUTE) or UNKNOWN_ROUTE
             record(self._requests, scope, route, exchange)
             if access_logger.isEnabledFor(logging.INFO):
                 line = fields(scope, route, exchange)
@@ -268,7 +267,7 @@ def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> 
         # Whoever has begun the trace counts the request as well.
         if requests.meters is not None and (trace is None or not trace.is_joined):
             requests.meters.request(scope, route, exchange.status, seconds)
-    if (error_type := scope.get(ERROR_TYPE)) is not None:
+    if (error_type := scope.get(scope_keys.ERROR_TYPE)) is not None:
         requests.exception(route, error_type)
     if seconds > requests.slow_seconds:
         line = fields(scope, route, exchange)
@@ -283,7 +282,7 @@ def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> 
 def fields(scope: Scope, route: str, exchange: Exchange) -> dict[str, Any]:
     """What a log line says of an exchange: never the query, never a raw path."""
     return {
-        "request_id": scope[REQUEST_ID],
+        "request_id": scope[scope_keys.REQUEST_ID],
         "trace_id": trace_id_of(scope) or "-",
         "method": scope["method"] if scope["method"].isalpha() else "_OTHER",
         "route": route,

@@ -5,9 +5,9 @@ from typing import Final, Protocol
 
 from starlette.types import Scope
 
+from projkit.http import scope_keys
 from projkit.request_stats import ClientSpans
 
-TRACE: Final = "projkit.trace"
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -78,7 +78,7 @@ def trace_id_of(scope: Scope) -> str | None:
 
     Where the kit does not trace it is the one of ``traceparent`` (W3C Trace Context §3.2).
     """
-    trace: RequestTrace | None = scope.get(TRACE)
+    trace: RequestTrace | None = scope.get(scope_keys.TRACE)
     if trace is not None:
         return trace.trace_id
     for name, value in scope["headers"]:

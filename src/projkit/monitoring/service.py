@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from projkit.db.port import Database
+from projkit.http import scope_keys
 from projkit.http.request import Request
 from projkit.http.routing import Admits, Endpoint
 from projkit.monitoring import routes
@@ -82,7 +83,7 @@ class Monitoring:
             settings,
             self._recorder,
             version=self._version,
-            host_framework=framework_of(request.scope.get("app")) or self._host_framework,
+            host_framework=framework_of(request.scope.get(scope_keys.APP)) or self._host_framework,
             event_loop=f"{loop.__module__}.{loop.__qualname__}",
             enabled=enabled,
         )

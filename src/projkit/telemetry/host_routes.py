@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from starlette.types import Scope
 
-from projkit.http.host_timing import HOST_APP
+from projkit.http import scope_keys
 from projkit.telemetry.families import UNKNOWN
 
 _LONGEST: Final = 200
@@ -38,7 +38,7 @@ class HostRoutes:
 
     def _app_of(self, scope: Scope) -> Any:
         """The host itself, where only a middleware of its was handed in: what was in the scope before any mount."""
-        return self._host_app if hasattr(self._host_app, "routes") else scope.get(HOST_APP)
+        return self._host_app if hasattr(self._host_app, "routes") else scope.get(scope_keys.HOST_APP)
 
     def _by_endpoint(self, scope: Scope) -> Any:
         """FastAPI leaves no route for endpoints that were added as Starlette's."""
@@ -76,4 +76,4 @@ def _route_of(scope: Scope) -> Any:
     fastapi = scope.get("fastapi")
     if isinstance(fastapi, dict) and fastapi.get("effective_route_context") is not None:
         return fastapi["effective_route_context"]
-    return scope.get("route")
+    return scope.get(scope_keys.MATCHED_ROUTE)

@@ -24,6 +24,7 @@ from projkit.auth.csrf import CsrfGuard
 from projkit.auth.keys import KeyRing
 from projkit.auth.legacy import LegacyProfile
 from projkit.auth.tokens import TOKEN_TYPE, TokenIssuer, TokenVerifier
+from projkit.http import scope_keys
 from projkit.http.request import Request
 from projkit.identity import DEFAULT_SCOPES, VALIDATION_SUBJECT, Principal
 from projkit.settings import Settings
@@ -109,8 +110,8 @@ class Scratch:
             "root_path": "",
             "headers": list(headers),
             "client": None,
-            "projkit.path": "/",
-            "projkit.request_id": "validation",
+            scope_keys.PATH: "/",
+            scope_keys.REQUEST_ID: "validation",
         }
         return await authenticator(Request(scope, _no_body))
 

@@ -12,11 +12,11 @@ from opentelemetry.trace import Span, TracerProvider
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from projkit.errors import ConfigurationError
+from projkit.http import scope_keys
 from projkit.http.client import ClientAddresses
 from projkit.http.host_timing import RouteOf, SafeRouteOf
 from projkit.http.timing import UNKNOWN_ROUTE
 from projkit.telemetry.otel.attributes import Attributes, method_of, name_of, request_attributes
-from projkit.telemetry.otel.tracing import FASTAPI
 
 # The instrumentations still speak the old conventions by default, and read which ones they shall speak once.
 _OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
@@ -77,7 +77,7 @@ def _named(host: ASGIApp, route_of: SafeRouteOf) -> ASGIApp:
         if scope["type"] != "http":
             await host(scope, receive, send)
             return
-        scope.setdefault(FASTAPI, None)
+        scope.setdefault(scope_keys.FASTAPI_TELEMETRY, None)
         span = trace.get_current_span()
 
         async def named_send(message: Message) -> None:

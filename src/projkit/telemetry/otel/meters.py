@@ -19,6 +19,7 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURAT
 from opentelemetry.semconv.schemas import Schemas
 from starlette.types import Scope
 
+from projkit.http import scope_keys
 from projkit.http.timing import UNKNOWN_ROUTE
 from projkit.request_stats import StatementInfo
 from projkit.telemetry.buckets import SHOWN
@@ -96,10 +97,10 @@ class Meters:
         }
         if route != UNKNOWN_ROUTE:
             attributes[http.HTTP_ROUTE] = (
-                self._mounts.of(scope) + route if "projkit.route" in scope else route
+                self._mounts.of(scope) + route if scope_keys.ROUTE in scope else route
             )
         if status >= 500:
-            attributes[ERROR_TYPE] = scope.get("projkit.error_type", str(status))
+            attributes[ERROR_TYPE] = scope.get(scope_keys.ERROR_TYPE, str(status))
         self._requests.record(seconds, attributes)
 
     def statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:

@@ -24,6 +24,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, T
 from starlette.types import Scope
 
 from projkit.errors import ConfigurationError
+from projkit.http import scope_keys
 from projkit.http.client import ClientAddresses
 from projkit.http.tracing import RequestTrace
 from projkit.request_stats import REQUEST_STATS, RequestStats, current_client_spans
@@ -39,7 +40,6 @@ logger: Final = logging.getLogger("projkit")
 GivenTracerProvider: TypeAlias = TracerProvider | Callable[[], TracerProvider]
 
 # Where FastAPI's own telemetry keeps what it knows of a request; it leaves one alone where something is there already.
-FASTAPI: Final = "fastapi.telemetry"
 _LOOK_AGAIN_SECONDS: Final = 1.0
 _W3C: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _NOBODY: Final = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
@@ -94,7 +94,7 @@ class RequestTracing:
                 if span is not trace.INVALID_SPAN and not span.get_span_context().is_remote:
                     return self._join(span, scope)
             tracer = self._tracer or self._look()
-            if tracer is None or (scope["projkit.path"] in self.quiet and not has_parent):
+            if tracer is None or (scope[scope_keys.PATH] in self.quiet and not has_parent):
                 return None
             return self._begin(tracer, scope, has_parent=has_parent)
         except Exception as error:
@@ -147,7 +147,7 @@ class RequestTracing:
             return NotRecorded(span.get_span_context(), is_joined=True, told=told)
         return Joined(
             span, method_of(scope), self._mounts.of(scope), self._spans_below(span), told=told,
-            complain=self._complain, native=scope.get(FASTAPI),
+            complain=self._complain, native=scope.get(scope_keys.FASTAPI_TELEMETRY),
         )  # fmt: skip
 
     def _spans_below(self, span: Span) -> RequestClientSpans:
