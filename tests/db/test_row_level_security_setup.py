@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from projkit import ProjKit, Settings
 from projkit.db import migrate, row_security
 from projkit.db.connect import open_database
-from projkit.db.questions import EngineQuestions
+from projkit.db.raw_sql import RawConnection
 from projkit.db.tables import build_tables
 from projkit.errors import ConfigurationError
 from tests.cli.conftest import Run, run
@@ -93,8 +93,8 @@ async def test_a_fresh_database_gets_it_at_once(empty_postgres_url: str) -> None
         settings = settings_for(empty_postgres_url, table_prefix=prefix, row_level_security=prefix == "b_")
         engine = create_async_engine(url)
         async with engine.connect() as connection:
-            questions = EngineQuestions(connection)
-            await row_security.require_policies(questions, prefix, wanted=settings.row_level_security)
+            raw = RawConnection.of_engine(connection)
+            await row_security.require_policies(raw, prefix, wanted=settings.row_level_security)
         await engine.dispose()
 
 

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from projkit.db import revisions
-from projkit.db.probe import open_probe
+from projkit.db.connect import open_probe
 from projkit.health import system
 from projkit.health.database import database_checks
 from projkit.health.redis import RedisProbe, redis_check

@@ -10,7 +10,8 @@ from projkit.db.errors import FAILURES
 from projkit.db.observer import NOBODY, Observer
 from projkit.db.port import Database
 from projkit.db.postgresql import PostgresqlDatabase
-from projkit.db.questions import EngineQuestions, Questions, questions_for
+from projkit.db.probe import DatabaseProbe, PostgresqlProbe, SqliteProbe
+from projkit.db.raw_sql import RawConnection, raw_connection
 from projkit.db.sqlite import SqliteDatabase
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseUnavailableError
@@ -86,6 +87,24 @@ async def open_database(
     )
 
 
+def open_probe(settings: Settings, engine: "AsyncEngine | None", *, seconds: float) -> DatabaseProbe:
+    """Return a health probe of the database in the settings, or of the host's engine; it connects when first used.
+
+    ``seconds`` limits connecting to PostgreSQL and each of its statements.
+    """
+    sql = revisions.newest_revision_sql(settings.table_prefix)
+    if engine is not None:
+        # A host with an engine has already loaded SQLAlchemy's asyncio package, which this imports.
+        from projkit.db.engine_probe import EngineProbe  # noqa: PLC0415
+
+        return EngineProbe(engine, sql)
+    if settings.embedded:
+        return SqliteProbe(settings.sqlite_path, sql)
+    # PgBouncer rejects a connection that brings such timeouts.
+    set_timeouts = settings.database_mode == "fast"
+    return PostgresqlProbe(settings.database_url, sql, seconds=seconds, set_timeouts=set_timeouts)
+
+
 async def require_schema(
     settings: Settings, engine: "AsyncEngine | None" = None, *, serving: bool = True
 ) -> None:
@@ -96,26 +115,26 @@ async def require_schema(
         ConfigurationError: row-level security is asked for and would not hold, or holds and is not asked for.
     """
     if engine is None:
-        async with questions_for(settings) as questions:
-            await _hold(settings, questions, serving=serving)
+        async with raw_connection(settings) as connection:
+            await _require_schema(settings, connection, serving=serving)
     else:
         async with engine.connect() as connection:
-            await _hold(settings, EngineQuestions(connection), serving=serving)
+            await _require_schema(settings, RawConnection.of_engine(connection), serving=serving)
 
 
-async def _hold(settings: Settings, questions: Questions, *, serving: bool) -> None:
-    revisions.require(await revisions.current(questions, settings.table_prefix))
-    await row_security.require_policies(questions, settings.table_prefix, wanted=settings.row_level_security)
+async def _require_schema(settings: Settings, connection: RawConnection, *, serving: bool) -> None:
+    revisions.require(await revisions.current(connection, settings.table_prefix))
+    await row_security.require_policies(connection, settings.table_prefix, wanted=settings.row_level_security)
     if serving and settings.row_level_security:
-        await row_security.require_obedience(questions)
+        await row_security.require_obedience(connection)
 
 
 async def _migrate_embedded(settings: Settings) -> None:
     """Alembic, with what it imports some 10 MiB, only where there is something to do."""
     if settings.sqlite_path.is_file():
         with suppress(sqlite3.Error):  # whatever is wrong, migrating says it better
-            async with questions_for(settings) as questions:
-                if await revisions.current(questions, settings.table_prefix) == revisions.head():
+            async with raw_connection(settings) as connection:
+                if await revisions.current(connection, settings.table_prefix) == revisions.head():
                     return
     from projkit.db import migrate  # noqa: PLC0415
 

@@ -1,42 +1,41 @@
 """The probe of a host's engine."""
 
 import asyncio
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import StaticPool
 
-from projkit.db.probe import CLOSE_SECONDS, EPOCH, WaitingProbe
+from projkit.db.probe import CLOSE_SECONDS, POSTGRESQL_TIME, SQLITE_TIME, AsyncProbe
+from projkit.db.raw_sql import engine_first_row
+from projkit.db.statement import Row
 
 
-class EngineProbe(WaitingProbe):
-    """A connection made as the host's engine makes its own, in a pool of the probe's own."""
+class EngineProbe(AsyncProbe):
+    """A probe that connects as the host's engine does, but in a pool of its own."""
 
-    def __init__(self, engine: AsyncEngine, revision: str) -> None:
-        super().__init__(revision)
+    def __init__(self, engine: AsyncEngine, revision_sql: str) -> None:
+        super().__init__(revision_sql)
         self.dialect = engine.dialect.name
-        own = engine.sync_engine
-        # A StaticPool's single connection may be all there is of the database: in memory.
-        self._own = not isinstance(own.pool, StaticPool)
-        if self._own:
-            own = sa.Engine(own.pool.recreate(), own.dialect, own.url)
-        self._engine = AsyncEngine(own)
+        sync_engine = engine.sync_engine
+        # A StaticPool holds a single connection, and an in-memory database exists only on that one.
+        self._owned = not isinstance(sync_engine.pool, StaticPool)
+        if self._owned:
+            sync_engine = sa.Engine(sync_engine.pool.recreate(), sync_engine.dialect, sync_engine.url)
+        self._engine = AsyncEngine(sync_engine)
 
     async def now(self) -> float:
-        return float(
-            await self._ask(EPOCH if self.dialect == "postgresql" else "SELECT strftime('%s', 'now')")
-        )
+        return float(await self._value(POSTGRESQL_TIME if self.dialect == "postgresql" else SQLITE_TIME))
 
     async def close(self) -> None:
-        if self._own:
+        if self._owned:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._engine.dispose()
 
     def abandon(self) -> None:
-        if self._own:
+        if self._owned:
             self._engine.sync_engine.dispose(close=False)
 
-    async def _ask(self, sql: str) -> Any:
-        async with self._turn, self._engine.connect() as connection:
-            return (await connection.exec_driver_sql(sql)).scalar()
+    async def _first_row(self, sql: str) -> Row | None:
+        async with self._engine.connect() as connection:
+            return await engine_first_row(connection, sql)

@@ -9,7 +9,7 @@ from alembic.config import Config
 
 from projkit.db import revisions, row_security
 from projkit.db.engine import create_single_use_engine
-from projkit.db.questions import EngineQuestions
+from projkit.db.raw_sql import RawConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,8 +36,8 @@ async def upgrade(
         postgresql = connection.dialect.name == "postgresql"
         if postgresql:
             await connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-        questions = EngineQuestions(connection)
-        found = await revisions.current(questions, table_prefix)
+        raw = RawConnection.of_engine(connection)
+        found = await revisions.current(raw, table_prefix)
         if found is not None and found not in revisions.known():
             revisions.require(found)
         if postgresql and found not in (None, revisions.head()):
@@ -46,7 +46,7 @@ async def upgrade(
         await connection.run_sync(_upgrade, table_prefix, revision)
         if postgresql and revision in ("head", revisions.head()):
             await row_security.apply(connection, table_prefix, wanted=row_level_security)
-        return await revisions.current(questions, table_prefix) or ""
+        return await revisions.current(raw, table_prefix) or ""
 
 
 async def current(
@@ -54,7 +54,7 @@ async def current(
 ) -> str | None:
     """The revision of the schema at ``url``; None where there is none yet."""
     async with single_use(url, connect_seconds) as engine, engine.connect() as connection:
-        return await revisions.current(EngineQuestions(connection), table_prefix)
+        return await revisions.current(RawConnection.of_engine(connection), table_prefix)
 
 
 def _config() -> Config:

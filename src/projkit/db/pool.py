@@ -30,6 +30,15 @@ T = TypeVar("T")
 _WATCHDOG_PERIOD: Final = 0.25
 
 
+def shut_down_socket(connection: Connection | None) -> None:
+    """Disconnect from the server without the event loop, which has been closed: asyncpg can no longer do it."""
+    transport = getattr(connection, "_transport", None)
+    opened = None if transport is None else transport.get_extra_info("socket")
+    if opened is not None:
+        with suppress(OSError):
+            opened.shutdown(socket.SHUT_RDWR)
+
+
 class ConnectionPool:
     """A bounded LIFO pool; belongs to the event loop on which it was made."""
 
@@ -148,11 +157,7 @@ class ConnectionPool:
         """Hangs up on the server where the event loop is gone, and nothing can be said any more."""
         self._closed = True
         for connection in (*self._idle, *self._busy):
-            transport = getattr(connection, "_transport", None)
-            line = None if transport is None else transport.get_extra_info("socket")
-            if line is not None:
-                with suppress(OSError):
-                    line.shutdown(socket.SHUT_RDWR)
+            shut_down_socket(connection)
         self._idle.clear()
         self._busy.clear()
 

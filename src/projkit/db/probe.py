@@ -1,112 +1,99 @@
-"""Asking the database for a sign of life, beside all pools: a full pool is no dead database.
+"""Health probes of the database, beside all pools: a full pool does not mean that the database is down.
 
-A connection of the probe's own, so that one that hangs is never handed to a request. What is asked is over at once,
-and a connection that did not answer in time is dropped before anything else is said on it.
+A probe has a connection of its own, so that one that hangs is never handed to a request. Its queries take next to no
+time, and a connection that did not respond in time is closed before anything else is sent on it.
+
+:func:`projkit.db.connect.open_probe` chooses the class.
 """
 
 import asyncio
-import socket
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-import asyncpg
-
-from projkit.db import revisions
-from projkit.db.dsn import asyncpg_dsn
 from projkit.db.errors import FAILURES
-from projkit.settings import Settings
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+from projkit.db.pool import shut_down_socket
+from projkit.db.raw_sql import connect_postgresql, postgresql_first_row, sqlite_first_row
+from projkit.db.statement import Row
 
 CLOSE_SECONDS: Final = 0.5
-PING: Final = "SELECT 1"
-EPOCH: Final = "SELECT extract(epoch FROM clock_timestamp())"
+SELECT_ONE: Final = "SELECT 1"
+# In seconds since 1970.
+POSTGRESQL_TIME: Final = "SELECT extract(epoch FROM clock_timestamp())"
+SQLITE_TIME: Final = "SELECT strftime('%s', 'now')"
+_SQLITE_LOCK_SECONDS: Final = 0.5
 
 
 class DatabaseProbe(Protocol):
-    """Asks one question at a time. What the functions return is awaited only where it is an awaitable."""
+    """A connection for health checks; SQLite's returns its results directly, the others return awaitables."""
 
     dialect: str
 
     def ping(self) -> Awaitable[None] | None:
-        """A sign of life."""
+        """Check that the database responds."""
 
     def revision(self) -> Awaitable[str | None] | str | None:
-        """The revision of the schema; None where there is none."""
+        """Return the revision of the schema; None if there is none."""
 
     def now(self) -> Awaitable[float] | float:
-        """The database's clock, in seconds since 1970."""
+        """Return the time of the database's clock, in seconds since 1970."""
 
     async def close(self) -> None:
-        """Closes the connection, in bounded time."""
+        """Close the connection, within :data:`CLOSE_SECONDS`."""
 
     def abandon(self) -> None:
-        """Hangs up where the event loop is closed."""
+        """Close the socket after its event loop has been closed."""
 
 
-def open_probe(settings: Settings, engine: "AsyncEngine | None", *, seconds: float) -> DatabaseProbe:
-    """A probe of the database that the settings or the host name; connects when it is first asked.
+class AsyncProbe(ABC):
+    """A probe that awaits its results, one query after the other."""
 
-    ``seconds`` bounds what PostgreSQL is given for an answer, beside the patience of whoever asks.
-    """
-    revision = revisions.question(settings.table_prefix)
-    if engine is not None:
-        from projkit.db.engine_probe import EngineProbe  # noqa: PLC0415  # who has an engine has SQLAlchemy's
-
-        return EngineProbe(engine, revision)
-    if settings.embedded:
-        return SqliteProbe(settings.sqlite_path, revision)
-    bounded = settings.database_mode == "fast"  # PgBouncer takes no such settings
-    return PostgresqlProbe(settings.database_url, revision, seconds=seconds, bounded=bounded)
-
-
-class WaitingProbe(ABC):
-    """What is asked of a connection for whose answer one waits, one question after the other."""
-
-    def __init__(self, revision: str) -> None:
-        self._revision = revision
-        self._turn = asyncio.Lock()
+    def __init__(self, revision_sql: str) -> None:
+        self._revision_sql = revision_sql
+        self._lock = asyncio.Lock()
 
     async def ping(self) -> None:
-        await self._ask(PING)
+        await self._value(SELECT_ONE)
 
     async def revision(self) -> str | None:
-        found: str | None = await self._ask(self._revision)
-        return found
+        revision: str | None = await self._value(self._revision_sql)
+        return revision
+
+    async def _value(self, sql: str) -> Any:
+        async with self._lock:
+            return _only_value(await self._first_row(sql))
 
     @abstractmethod
-    async def _ask(self, sql: str) -> Any:
-        """The one value that answers."""
+    async def _first_row(self, sql: str) -> Row | None:
+        """Run ``sql`` and return its first row; the caller holds the lock."""
 
 
-class PostgresqlProbe(WaitingProbe):
-    """One asyncpg connection."""
+class PostgresqlProbe(AsyncProbe):
+    """A probe with an asyncpg connection, opened at the first query.
+
+    ``seconds`` limits connecting and, with ``set_timeouts``, each statement on the server.
+    """
 
     dialect = "postgresql"
 
-    def __init__(self, url: str, revision: str, *, seconds: float, bounded: bool) -> None:
-        super().__init__(revision)
+    def __init__(self, url: str, revision_sql: str, *, seconds: float, set_timeouts: bool) -> None:
+        super().__init__(revision_sql)
+        self._url = url
+        self._seconds = seconds
         milliseconds = str(int(seconds * 1000))
-        self._options: dict[str, Any] = {
-            "dsn": asyncpg_dsn(url),
-            "timeout": seconds,
-            "statement_cache_size": 0,
-            "server_settings": {
-                "application_name": "projkit-health",
-                **({"statement_timeout": milliseconds, "lock_timeout": milliseconds} if bounded else {}),
-            },
+        self._server_settings = {
+            "application_name": "projkit-health",
+            **({"statement_timeout": milliseconds, "lock_timeout": milliseconds} if set_timeouts else {}),
         }
         self._connection: Any = None
         self._connecting: asyncio.Task[Any] | None = None
 
     async def now(self) -> float:
-        return float(await self._ask(EPOCH))
+        return float(await self._value(POSTGRESQL_TIME))
 
     async def close(self) -> None:
         connecting, self._connecting = self._connecting, None
@@ -121,34 +108,33 @@ class PostgresqlProbe(WaitingProbe):
                 await connection.close(timeout=CLOSE_SECONDS)
 
     def abandon(self) -> None:
-        transport = getattr(self._connection, "_transport", None)
-        line = None if transport is None else transport.get_extra_info("socket")
-        if line is not None:
-            with suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
+        shut_down_socket(self._connection)
         self._connection = None
 
-    async def _ask(self, sql: str) -> Any:
-        async with self._turn:
-            connection = await self._connected()
-            # Cancelled in the middle of a command, asyncpg would open another connection to say so, and to a server
-            # that does not answer that one hangs as well. So whoever gives up hangs up instead.
-            asking = asyncio.get_running_loop().create_task(connection.fetchval(sql))
-            asking.add_done_callback(_retrieve)
-            try:
-                return await asyncio.shield(asking)
-            except BaseException:
-                self._connection = None
-                connection.terminate()
-                raise
+    async def _first_row(self, sql: str) -> Row | None:
+        connection = await self._connected()
+        # If a command is cancelled, asyncpg opens a second connection to tell the server, and if the server does not
+        # respond that one hangs as well. On cancellation this closes the connection instead.
+        command = asyncio.get_running_loop().create_task(postgresql_first_row(connection, sql))
+        command.add_done_callback(_retrieve_exception)
+        try:
+            return await asyncio.shield(command)
+        except BaseException:
+            self._connection = None
+            connection.terminate()
+            raise
 
     async def _connected(self) -> Any:
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
         if self._connecting is None:
-            self._connecting = asyncio.get_running_loop().create_task(asyncpg.connect(**self._options))
-            self._connecting.add_done_callback(_retrieve)
-        # Given up by its first caller it goes on, within its own time-out, and serves the next one.
+            self._connecting = asyncio.get_running_loop().create_task(
+                connect_postgresql(
+                    self._url, connect_seconds=self._seconds, server_settings=self._server_settings
+                )
+            )
+            self._connecting.add_done_callback(_retrieve_exception)
+        # If its first caller is cancelled, connecting continues, within its own timeout, for the next one.
         connecting = self._connecting
         try:
             connection = await asyncio.shield(connecting)
@@ -161,38 +147,43 @@ class PostgresqlProbe(WaitingProbe):
 
 
 class SqliteProbe:
-    """A connection for each question, in whatever thread asks: opening one takes a fifth of a millisecond.
+    """A probe that opens the file for each query, in the caller's thread: that takes a fifth of a millisecond.
 
-    The file must be there: one that was removed is not made anew.
+    It never creates the file, so a file that has been removed is reported.
     """
 
     dialect = "sqlite"
 
-    def __init__(self, path: Path, revision: str) -> None:
+    def __init__(self, path: Path, revision_sql: str) -> None:
         self._uri = f"file:{quote(str(path.absolute()))}?mode=rw"
-        self._revision = revision
+        self._revision_sql = revision_sql
 
     def ping(self) -> None:
-        self._ask("PRAGMA schema_version")  # SELECT 1 would not look into the file
+        self._value("PRAGMA schema_version")  # SELECT 1 would not read the file
 
     def revision(self) -> str | None:
-        found: str | None = self._ask(self._revision)
-        return found
+        revision: str | None = self._value(self._revision_sql)
+        return revision
 
     def now(self) -> float:
-        return float(self._ask("SELECT strftime('%s', 'now')"))
+        return float(self._value(SQLITE_TIME))
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is kept."""
 
     def abandon(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is kept."""
 
-    def _ask(self, sql: str) -> Any:
-        with closing(sqlite3.connect(self._uri, uri=True, timeout=0.5)) as connection:
-            return connection.execute(sql).fetchone()[0]
+    def _value(self, sql: str) -> Any:
+        with closing(sqlite3.connect(self._uri, uri=True, timeout=_SQLITE_LOCK_SECONDS)) as connection:
+            return _only_value(sqlite_first_row(connection, sql))
 
 
-def _retrieve(task: "asyncio.Task[Any]") -> None:
+def _only_value(row: Row | None) -> Any:
+    return None if row is None else row[0]
+
+
+def _retrieve_exception(task: "asyncio.Task[Any]") -> None:
+    """Mark the task's exception as retrieved, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()

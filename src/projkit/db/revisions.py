@@ -4,7 +4,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from projkit.db.questions import Questions
+from projkit.db.raw_sql import RawConnection
 from projkit.errors import SchemaOutOfDateError
 
 _MIGRATIONS: Final = "projkit.db.migrations.versions"
@@ -31,18 +31,18 @@ def table_of(table_prefix: str) -> str:
     return f"{table_prefix}alembic_version"
 
 
-def question(table_prefix: str) -> str:
+def newest_revision_sql(table_prefix: str) -> str:
     """What its revision is, as a statement; the prefix is checked by the settings."""
     return f"SELECT max(version_num) FROM {table_of(table_prefix)}"  # noqa: S608
 
 
-async def current(questions: Questions, table_prefix: str) -> str | None:
+async def current(connection: RawConnection, table_prefix: str) -> str | None:
     """The schema's revision; None where there is none yet."""
     table = table_of(table_prefix)
-    there = await questions.first(_HAS_TABLE[questions.dialect].format(table))
+    there = await connection.first_row(_HAS_TABLE[connection.dialect].format(table))
     if there is None or not there[0]:
         return None
-    found = await questions.first(question(table_prefix))
+    found = await connection.first_row(newest_revision_sql(table_prefix))
     return None if found is None else found[0]
 
 

@@ -17,7 +17,7 @@ import hashlib
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from projkit.db.questions import EngineQuestions, Questions
+from projkit.db.raw_sql import RawConnection
 from projkit.db.scoped import OWNER_SETTING, PURGE_SETTING, TENANT_SETTING
 from projkit.errors import ConfigurationError
 
@@ -56,7 +56,7 @@ class _State(Enum):
 
 async def apply(connection: "AsyncConnection", table_prefix: str, *, wanted: bool) -> None:
     """Puts the policies up, or takes them down, in the connection's transaction; what is as wanted is left alone."""
-    states = await _states(EngineQuestions(connection), table_prefix)
+    states = await _states(RawConnection.of_engine(connection), table_prefix)
     present = [name for name, _ in _TABLES if states[name] is not _State.NO_TABLE]
     if all(states[name] is _goal(wanted) for name in present):
         return
@@ -78,21 +78,21 @@ async def apply(connection: "AsyncConnection", table_prefix: str, *, wanted: boo
         )
 
 
-async def require_policies(questions: Questions, table_prefix: str, *, wanted: bool) -> None:
+async def require_policies(connection: RawConnection, table_prefix: str, *, wanted: bool) -> None:
     """Holds what the database has against what the setting says.
 
     Raises:
         ConfigurationError: the setting is on, and the policies are not there or are of another version; or it is off,
             and they are there.
     """
-    if questions.dialect != "postgresql":
+    if connection.dialect != "postgresql":
         if wanted:
             raise ConfigurationError(
-                f"{_SETTING} needs PostgreSQL, and the engine that was handed in is for {questions.dialect}; "
+                f"{_SETTING} needs PostgreSQL, and the engine that was handed in is for {connection.dialect}; "
                 "unset it"
             )
         return
-    states = await _states(questions, table_prefix)
+    states = await _states(connection, table_prefix)
     if all(state is _goal(wanted) for state in states.values()):
         return
     if wanted:
@@ -106,21 +106,21 @@ async def require_policies(questions: Questions, table_prefix: str, *, wanted: b
     )
 
 
-async def require_obedience(questions: Questions) -> None:
+async def require_obedience(connection: RawConnection) -> None:
     """Holds the role against the policies, and the connection against what they need: a transaction.
 
     Raises:
         ConfigurationError: no policy holds for the role, or settings do not outlive their statement.
     """
-    role = await questions.first(_BYPASSES)
+    role = await connection.first_row(_BYPASSES)
     if role is not None:
         raise ConfigurationError(
             f"{_SETTING} is on, and the role {role[0]} in PROJKIT_DATABASE_URL bypasses it, as superusers do; "
             f"connect as a role without it, made with: CREATE ROLE projkit LOGIN NOSUPERUSER NOBYPASSRLS "
             f"(see {_DOCUMENT})"
         )
-    await questions.first(_SET_PROBE)
-    probe = await questions.first(_READ_PROBE)
+    await connection.first_row(_SET_PROBE)
+    probe = await connection.first_row(_READ_PROBE)
     if probe is None or probe[0] != "here":
         raise ConfigurationError(
             f"{_SETTING} needs transactions, and the engine that was handed in commits each statement by itself; "
@@ -128,11 +128,11 @@ async def require_obedience(questions: Questions) -> None:
         )
 
 
-async def _states(questions: Questions, table_prefix: str) -> dict[str, _State]:
+async def _states(connection: RawConnection, table_prefix: str) -> dict[str, _State]:
     found = {}
     for name, purgeable in _TABLES:
         table = f"{table_prefix}{name}"
-        row = await questions.first(_STATE.format(_POLICY, table))
+        row = await connection.first_row(_STATE.format(_POLICY, table))
         if row is None:
             found[name] = _State.NO_TABLE
             continue

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from projkit.clock import utc_now
-from projkit.db.probe import open_probe
+from projkit.db.connect import open_probe
 from projkit.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
