@@ -399,7 +399,7 @@ class ProjKit:
         engine = resolve_engine(self._engine)
         redis, own_redis = self._open_redis()
         try:
-            watched = self._health.prepare(engine, redis if own_redis is None else None)
+            scheduler = self._health.create_scheduler(engine, redis if own_redis is None else None)
             database = await open_database(self.settings, self._tables, engine, observer=self._recorder)
         except ProjkitError as error:
             self._health.cannot_start(error)
@@ -428,6 +428,7 @@ class ProjKit:
         authenticate: Authenticate = auth.services.authenticator
         if self._get_principal is not None:
             authenticate = HostAuthenticator(self._get_principal)
+        await self._health.start(scheduler)
         return Running(
             database,
             Services(service, creation),
@@ -435,7 +436,7 @@ class ProjKit:
             authenticate,
             validations=self._validating(database, auth),
             redis=own_redis,
-            health=await watched.start(),
+            health=scheduler,
             sampler=self._monitoring.sample(database),
         )
 

@@ -110,6 +110,7 @@ async def watching(
     """Looks at checks each twentieth of a second; ``changes`` are of their other values."""
     quick = [replace(check, period=period, **changes) for check in checks]
     scheduler = CheckScheduler(quick, SystemSampler(), resources)
+    scheduler.start()
     try:
         yield Watching(scheduler)
     finally:

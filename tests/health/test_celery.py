@@ -74,14 +74,14 @@ def test_celery_that_is_not_installed(sqlite_url: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(check, "find_spec", find)
     kit = ProjKit(settings_for(sqlite_url, celery_broker_url="amqp://127.0.0.1"))
     with pytest.raises(ConfigurationError, match=r'pip install "projkit\[celery\]"'):
-        kit._health.prepare(None, None)
+        kit._health.create_scheduler(None, None)
 
 
 def test_something_that_is_no_app(sqlite_url: str) -> None:
     """What is neither an app nor a function is refused."""
     kit = ProjKit(settings_for(sqlite_url), celery_app=7)
     with pytest.raises(ConfigurationError, match=r"celery\.Celery or a function"):
-        kit._health.prepare(None, None)
+        kit._health.create_scheduler(None, None)
 
 
 def test_celery_is_not_imported_unasked() -> None:

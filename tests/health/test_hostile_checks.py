@@ -126,6 +126,7 @@ async def test_a_watch_that_ends_before_it_has_looked() -> None:
 
     check = HealthCheck("mine", hangs, critical=True, timeout=PATIENCE * 2)
     scheduler = CheckScheduler([check], SystemSampler())
+    scheduler.start()
     waiting = asyncio.create_task(scheduler.first_round())
     await scheduler.close()
     async with asyncio.timeout(PATIENCE):

@@ -57,15 +57,19 @@ class CheckScheduler:
         observer: Observer = NOBODY,
     ) -> None:
         self.sampler = sampler
-        self._loop = asyncio.get_running_loop()
+        self._checks = tuple(checks)
         self._resources = tuple(resources)
         self._observer = observer
         self._check_loops: dict[str, CheckLoop] = {}
         self._status: Status = "error"
         self._judged_until = float("-inf")
+
+    def start(self) -> None:
+        """Start running the checks on the running event loop."""
+        self._loop = asyncio.get_running_loop()
         self._guard = self._spawn(self._let_go_at_the_end())
-        self._sampling = self._spawn(sampler.run())
-        for check in checks:
+        self._sampling = self._spawn(self.sampler.run())
+        for check in self._checks:
             self._add(check)
 
     async def first_round(self) -> None:

@@ -1,6 +1,6 @@
 """All of a kit's health: which checks there are, and a scheduler for each event loop."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -78,13 +78,15 @@ class Health:
         for scheduler in list(self._schedulers):
             scheduler.add(check)
 
-    def prepare(self, engine: "AsyncEngine | None", redis: "RedisClient | None") -> "Plan":
-        """What a scheduler on the running event loop is to do; opens nothing yet.
+    def create_scheduler(self, engine: "AsyncEngine | None", redis: "RedisClient | None") -> CheckScheduler:
+        """Create a scheduler of the built-in checks for the running event loop; open nothing yet.
 
-        ``engine`` and ``redis`` are the host's own, where it has handed them in.
+        Args:
+            engine: the host's engine, if it passed one in.
+            redis: the host's Redis client, if it passed one in.
 
         Raises:
-            ConfigurationError: HEALTH_CRITICAL names a check that there is not, or Celery is not installed.
+            ConfigurationError: HEALTH_CRITICAL names an unknown check, or Celery is not installed.
         """
         settings = self._settings
         probe = open_probe(settings, engine, seconds=database.TIMEOUT_SECONDS)
@@ -113,9 +115,16 @@ class Health:
         sampler = SystemSampler(self._observer)
         checks.append(loop_check(sampler))
         self._require_known([*(check.name for check in checks), *self._own])
-        return Plan(
-            self._watched, [self._rated(check) for check in checks], sampler, resources, self._observer
-        )
+        return CheckScheduler([self._rated(check) for check in checks], sampler, resources, self._observer)
+
+    async def start(self, scheduler: CheckScheduler) -> None:
+        """Start the scheduler, add the host's checks to it, and wait until each critical check has run once."""
+        scheduler.start()
+        self._failure = None
+        self._schedulers.add(scheduler)
+        for check in self._own.values():
+            scheduler.add(check)
+        await scheduler.first_round()
 
     def cannot_start(self, error: ProjkitError) -> None:
         """Notes why the kit could not start, so that health has something to say of it."""
@@ -136,12 +145,6 @@ class Health:
             views.insert(0, View("database", True, "unknown", None, None))
         return views
 
-    def _watched(self, scheduler: CheckScheduler) -> None:
-        self._failure = None
-        self._schedulers.add(scheduler)
-        for check in self._own.values():
-            scheduler.add(check)
-
     def _rated(self, check: HealthCheck) -> HealthCheck:
         wanted = self._settings.health_critical
         if wanted is None or (check.name in wanted) == check.critical:
@@ -156,28 +159,3 @@ class Health:
                     f"PROJKIT_HEALTH_CRITICAL names {each}, and there is no such health check here; "
                     f"there are {', '.join(names)}"
                 )
-
-
-class Plan:
-    """Checks that are ready to be watched on the running event loop."""
-
-    def __init__(
-        self,
-        watched: Callable[[CheckScheduler], None],
-        checks: Sequence[HealthCheck],
-        sampler: SystemSampler,
-        resources: Sequence[Resource],
-        observer: Observer,
-    ) -> None:
-        self._watched = watched
-        self._checks = checks
-        self._sampler = sampler
-        self._resources = resources
-        self._observer = observer
-
-    async def start(self) -> CheckScheduler:
-        """Starts watching; gives the scheduler when each critical check has been looked at once."""
-        scheduler = CheckScheduler(self._checks, self._sampler, self._resources, self._observer)
-        self._watched(scheduler)
-        await scheduler.first_round()
-        return scheduler
