@@ -33,7 +33,7 @@ from projkit.health.check_scheduler import CheckScheduler
 from projkit.health.checks import HealthCheck
 from projkit.health.routes import HealthRoutes
 from projkit.health.service import Health
-from projkit.http.admission import Gates
+from projkit.http.admission import Gate
 from projkit.http.application import Application, Authenticate
 from projkit.http.client import ClientAddresses
 from projkit.http.cursor import CursorCodec
@@ -50,6 +50,7 @@ from projkit.http.tracing import Tracing
 from projkit.identity import Principal
 from projkit.lifecycle import Lifecycle
 from projkit.monitoring.service import Monitoring
+from projkit.per_loop import PerLoop
 from projkit.projects.facade import Projects
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.routes import ProjectRoutes, Services
@@ -157,7 +158,7 @@ class ProjKit:
         self._application = Application(
             self._endpoints(),
             entry=self,
-            start=self._lifecycle.ensure,
+            start=self._lifecycle.ensure_started,
             authenticate=self._authenticate,
             max_body_bytes=self.settings.max_body_bytes,
             request_timeout_seconds=self.settings.request_timeout_seconds,
@@ -302,7 +303,7 @@ class ProjKit:
             CsrfFailedError: a cookie authenticates, and another site may have caused the request.
             UnavailableError: nobody can tell, since a store does not answer.
         """
-        if (starting := self._lifecycle.ensure()) is not None:
+        if (starting := self._lifecycle.ensure_started()) is not None:
             await starting
         request = request_of(scope)
         try:
@@ -364,15 +365,18 @@ class ProjKit:
         )
         return [*api, *web.endpoints(prefix, api, __version__, cookies.names.auth), *shown]
 
-    def _gates(self) -> Gates:
+    def _gates(self) -> PerLoop[Gate] | None:
         settings = self.settings
         if not settings.max_concurrent_requests:
-            return Gates.unlimited()
-        return Gates(
-            settings.max_concurrent_requests,
-            settings.max_queued_requests,
-            settings.queue_seconds,
-            self._recorder,
+            return None
+        return PerLoop(
+            partial(
+                Gate,
+                settings.max_concurrent_requests,
+                settings.max_queued_requests,
+                settings.queue_seconds,
+                self._recorder,
+            )
         )
 
     def _running_database(self) -> Database | None:
@@ -380,9 +384,12 @@ class ProjKit:
         return None if running is None else running.database
 
     def _check_scheduler(self) -> CheckScheduler | None:
-        # Nobody sends requests to what is not ready, so that the probe itself must begin a lazy start.
-        running = self._lifecycle.begin()
-        return None if running is None else running.health
+        running = self._lifecycle.running
+        if running is None:
+            # An instance that is not ready gets no requests, so the readiness probe itself has to begin a lazy start.
+            self._lifecycle.start_in_background()
+            return None
+        return running.health
 
     def _owns(self, path: str) -> bool:
         """Whether the path is among the kit's; beside them a host may have routes below the same prefix."""

@@ -1,7 +1,7 @@
-"""Starting and stopping, once for each event loop.
+"""Startup and shutdown, once for each event loop.
 
-Whatever lives on an event loop (pools, locks, tasks) belongs to the loop that opened it. A test client or Django
-that brings a second loop gets a second set, never another loop's connection.
+Pools, locks and tasks work only on the event loop that opened them. A second loop, as test clients and Django create
+them, therefore opens a second set of resources.
 """
 
 import asyncio
@@ -11,188 +11,165 @@ from contextlib import suppress
 from typing import Final, Generic, Protocol, TypeVar
 
 from projkit.errors import ProjkitError, UnavailableError
+from projkit.per_loop import PerLoop
 
 logger: Final = logging.getLogger("projkit")
 
+_RETRY_SECONDS: Final = 1.0
 
-class Closable(Protocol):
-    """Something that was opened."""
+
+class Resources(Protocol):
+    """The open resources of one event loop."""
 
     async def close(self) -> None:
-        """Closes it."""
+        """Close them."""
 
     def abandon(self) -> None:
-        """Lets it go where its event loop is gone, and nothing can be awaited any more."""
+        """Release them after their event loop was closed; nothing can be awaited there any more."""
 
 
-R = TypeVar("R", bound=Closable)
-_TRY_AGAIN_SECONDS: Final = 1.0
+R = TypeVar("R", bound=Resources)
 
 
-class _Slot(Generic[R]):
-    __slots__ = ("failed_at", "holders", "lock", "running", "starting", "stopped")
+class _State(Generic[R]):
+    """The state of one event loop."""
+
+    __slots__ = ("entered", "failed_at", "lock", "running", "starting", "stopped")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.running: R | None = None
         self.starting: asyncio.Task[R] | None = None
         self.failed_at = float("-inf")
-        self.holders = 0
-        self.stopped = False  # by somebody, who alone starts it again
+        self.entered = 0
+        self.stopped = False  # until an explicit start: a late request must not start the kit again
+
+    def may_start(self) -> bool:
+        return not self.stopped and asyncio.get_running_loop().time() - self.failed_at >= _RETRY_SECONDS
+
+    def abandon(self) -> None:
+        if self.running is not None:
+            self.running.abandon()
 
 
 class Lifecycle(Generic[R]):
-    """Holds what ``open_`` makes, for each event loop its own."""
+    """The resources that ``open_`` opens, one set for each event loop.
+
+    - :meth:`start` and :meth:`stop` are explicit.
+    - :meth:`enter` and :meth:`leave` are for lifespans, which may be nested.
+    - :meth:`ensure_started` is for requests that arrive where no lifespan was run.
+
+    All of them act on the running event loop.
+
+    Attributes:
+        draining: readiness is refused on all event loops; requests are still answered.
+    """
 
     def __init__(self, open_: Callable[[], Awaitable[R]]) -> None:
         self._open = open_
-        self._slots: dict[asyncio.AbstractEventLoop, _Slot[R]] = {}
-        # What was asked for last, with its loop: in one, since loops of several threads may ask at the same time.
-        self._last: tuple[asyncio.AbstractEventLoop | None, R | None] = (None, None)
+        self._states: PerLoop[_State[R]] = PerLoop(_State, _State.abandon)
         self._warned = False
         self.draining = False
 
     @property
     def ready(self) -> bool:
-        """Whether requests are welcome on this event loop."""
-        return not self.draining and self._slot().running is not None
+        """Whether the kit is running and not draining."""
+        return not self.draining and self._states.get().running is not None
 
     @property
     def running(self) -> R | None:
-        """What runs on this event loop, if anything does."""
-        return self._slot().running
+        """The open resources, if the kit is running."""
+        return self._states.get().running
 
     def get(self) -> R:
-        """What runs on this event loop.
+        """Return the open resources.
 
         Raises:
-            UnavailableError: nothing does, since starting failed.
+            UnavailableError: the kit is not running, because its start failed or it was stopped.
         """
-        loop, last = self._last
-        if last is not None and loop is asyncio.get_running_loop():
-            return last
-        slot = self._slot()
-        running = slot.running
-        if running is None:
-            if slot.stopped:
-                raise UnavailableError("The service has been shut down")
-            raise UnavailableError("The service has not started; its log says why")
-        self._remember(running)
-        return running
+        state = self._states.get()
+        if state.running is not None:
+            return state.running
+        if state.stopped:
+            raise UnavailableError("The service has been shut down.")
+        raise UnavailableError("The service has not started. Its log has the reason.")
 
     async def start(self) -> R:
-        """Starts on this event loop, unless that has been done; who comes meanwhile shares the outcome."""
-        slot = self._slot()
-        if slot.stopped:  # and is now started again
-            slot.stopped = self.draining = False
-        if slot.running is None:
-            if slot.starting is None:
-                slot.starting = asyncio.get_running_loop().create_task(self._start(slot))
-                slot.starting.add_done_callback(_retrieve)  # also where nobody waits any more
-            await asyncio.shield(slot.starting)
+        """Open the resources unless they are open; concurrent calls share one attempt and its outcome."""
+        state = self._states.get()
+        if state.stopped:
+            state.stopped = self.draining = False
+        if state.running is None:
+            if state.starting is None:
+                state.starting = asyncio.get_running_loop().create_task(self._start(state))
+                state.starting.add_done_callback(_retrieve_exception)
+            await asyncio.shield(state.starting)
         return self.get()
 
-    async def enter(self) -> None:
-        """Starts for somebody who will :meth:`leave`."""
-        await self.start()
-        self._slot().holders += 1
-
-    async def leave(self) -> None:
-        """Stops when the last who has entered leaves."""
-        slot = self._slot()
-        slot.holders -= 1
-        if slot.holders <= 0:
-            await self.stop()
-
-    def begin(self) -> R | None:
-        """What runs on this event loop; where no lifespan did, starts in the background, for who may not wait."""
-        loop, last = self._last
-        if last is not None and loop is asyncio.get_running_loop():
-            return last
-        slot = self._slot()
-        if slot.running is None and slot.starting is None and self._may_try(slot):
-            self._warn()
-            slot.starting = asyncio.get_running_loop().create_task(self._start(slot))
-            slot.starting.add_done_callback(_log_failure)
-        return slot.running
-
-    def ensure(self) -> Awaitable[None] | None:
-        """Starts at the first request where no lifespan did, and says so once; None where it has started.
-
-        After a failure the next try waits a second, in which requests are refused at once.
-        """
-        loop, last = self._last
-        if last is not None and loop is asyncio.get_running_loop():
-            return None
-        return self._ensure()
-
-    async def _ensure(self) -> None:
-        slot = self._slot()
-        if slot.running is not None or (slot.starting is None and not self._may_try(slot)):
-            return
-        self.begin()
-        if slot.starting is not None:
-            with suppress(Exception):  # it is in the log, and get() refuses
-                await asyncio.shield(slot.starting)
-
     async def stop(self) -> None:
-        """Stops on this event loop, if it runs there."""
-        slot = self._slot()
-        async with slot.lock:
-            running, slot.running, slot.holders = slot.running, None, 0
-            slot.stopped = slot.stopped or running is not None
-            if self._last[1] is running:
-                self._last = (None, None)
+        """Close the resources if they are open."""
+        state = self._states.get()
+        async with state.lock:
+            running, state.running, state.entered = state.running, None, 0
+            state.stopped = state.stopped or running is not None
             if running is not None:
                 await running.close()
 
-    async def _start(self, slot: _Slot[R]) -> R:
-        try:
-            async with slot.lock:
-                running = await self._open()
-                slot.running = running
-                self._remember(running)
-                return running
-        except BaseException:
-            slot.failed_at = asyncio.get_running_loop().time()
-            raise
-        finally:
-            slot.starting = None
+    async def enter(self) -> None:
+        """Start for a caller that will :meth:`leave`."""
+        await self.start()
+        self._states.get().entered += 1
 
-    def _may_try(self, slot: _Slot[R]) -> bool:
-        return not slot.stopped and asyncio.get_running_loop().time() - slot.failed_at >= _TRY_AGAIN_SECONDS
+    async def leave(self) -> None:
+        """Stop when the last caller that entered leaves."""
+        state = self._states.get()
+        state.entered -= 1
+        if state.entered <= 0:
+            await self.stop()
 
-    def _warn(self) -> None:
+    def ensure_started(self) -> Awaitable[None] | None:
+        """Start at the first request if no lifespan was run; return an awaitable for the attempt, None if running.
+
+        The awaitable does not raise: a failure is logged, and :meth:`get` raises afterwards. Within a second of a
+        failure nothing is tried, so that requests are refused at once.
+        """
+        state = self._states.get()
+        return None if state.running is not None else self._wait_until_started(state)
+
+    def start_in_background(self) -> None:
+        """Do what :meth:`ensure_started` does without waiting, for probes."""
+        state = self._states.get()
+        if state.running is not None or state.starting is not None or not state.may_start():
+            return
         if not self._warned:
             self._warned = True
             logger.warning(
                 "projkit starts at its first request, since its lifespan was not run: pass lifespan=kit.lifespan "
                 "to the host application, or serve kit.wrap(app)"
             )
+        state.starting = asyncio.get_running_loop().create_task(self._start(state))
+        state.starting.add_done_callback(_log_failure)
 
-    def _slot(self) -> _Slot[R]:
-        loop = asyncio.get_running_loop()
-        slot = self._slots.get(loop)
-        if slot is None:
-            self._let_go_of_closed_loops()
-            slot = self._slots[loop] = _Slot()
-        return slot
+    async def _wait_until_started(self, state: _State[R]) -> None:
+        self.start_in_background()
+        if state.starting is not None:
+            with suppress(Exception):  # logged by _log_failure or raised by start()
+                await asyncio.shield(state.starting)
 
-    def _let_go_of_closed_loops(self) -> None:
-        # Loops of other threads come and go meanwhile; what one has let go of is not for another one to abandon.
-        for loop in [each for each in list(self._slots) if each.is_closed()]:
-            slot = self._slots.pop(loop, None)
-            running = None if slot is None else slot.running
-            if running is not None:
-                running.abandon()
-                if self._last[1] is running:
-                    self._last = (None, None)
-
-    def _remember(self, running: R) -> None:
-        self._last = (asyncio.get_running_loop(), running)
+    async def _start(self, state: _State[R]) -> R:
+        try:
+            async with state.lock:
+                state.running = await self._open()
+                return state.running
+        except BaseException:
+            state.failed_at = asyncio.get_running_loop().time()
+            raise
+        finally:
+            state.starting = None
 
 
-def _retrieve(task: "asyncio.Task[R]") -> None:
+def _retrieve_exception(task: "asyncio.Task[R]") -> None:
+    """Retrieve the exception, which asyncio would log as never retrieved if all callers were cancelled."""
     if not task.cancelled():
         task.exception()
 

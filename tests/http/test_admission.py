@@ -602,7 +602,7 @@ async def test_stopped_while_some_wait(sqlite_url: str) -> None:
 async def test_retry_after_follows_the_line() -> None:
     """Retry-After is how long those who wait will take at the speed at which it goes, and up to half as much more."""
     loop = asyncio.get_running_loop()
-    gate = Gate(loop, 1, 100, 60, None)
+    gate = Gate(1, 100, 60, None)
     requests = [_Quiet() for _ in range(101)]
 
     async def enter(request: Any) -> None:
@@ -628,7 +628,7 @@ async def test_retry_after_follows_the_line() -> None:
 async def test_refusals_are_held_back_for_a_second(burst: int) -> None:
     """However many are refused at once, the last one is told about a second later, and a few at once."""
     clock = _Clock()
-    gate = Gate(clock, 0, 0, 1.0, None)  # type: ignore[arg-type]
+    gate = Gate(0, 0, 1.0, None, clock)  # type: ignore[arg-type]
     refused = [asyncio.ensure_future(gate._wait(_Quiet())) for _ in range(burst)]  # type: ignore[arg-type]
     await asyncio.sleep(0)
     told: list[float] = []

@@ -1,15 +1,10 @@
-"""A kit that turns requests away goes on doing so, and one that was stopped is started by whoever stopped it alone."""
+"""A draining kit keeps refusing readiness, and a stopped kit starts again only by an explicit start."""
 
 import asyncio
-import threading
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from projkit import ProjKit
-from projkit.http.admission import Gates
-from projkit.lifecycle import Lifecycle
 from tests.auth.asking import ask
 from tests.conftest import settings_for
 
@@ -18,12 +13,12 @@ READY = "/api/v1/health/ready"
 
 
 async def ready(kit: ProjKit) -> int:
-    """What readiness says."""
+    """Return the status of the readiness endpoint."""
     return (await ask(kit, "GET", READY)).status
 
 
 async def test_drained_while_it_starts(sqlite_url: str) -> None:
-    """A signal to stop that comes while the kit starts is not forgotten."""
+    """Draining that begins while the kit starts stays in effect."""
     kit = ProjKit(settings_for(sqlite_url))
     starting = asyncio.create_task(kit.startup())
     await asyncio.sleep(0)
@@ -34,7 +29,7 @@ async def test_drained_while_it_starts(sqlite_url: str) -> None:
 
 
 async def test_drained_while_another_loop_starts(sqlite_url: str) -> None:
-    """Nor is it forgotten where another event loop starts the kit."""
+    """Draining stays in effect when the kit starts on another event loop."""
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
         kit.drain()
@@ -48,82 +43,14 @@ async def test_drained_while_another_loop_starts(sqlite_url: str) -> None:
 
 
 async def test_late_requests(sqlite_url: str) -> None:
-    """After the kit was shut down, late probes and requests do not start it again; who shut it down may."""
+    """After a shutdown, late probes and requests do not start the kit again; an explicit start does."""
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
         kit.drain()
     assert await ready(kit) == 503
     answer = await ask(kit, "GET", "/api/v1/auth/jwks")
-    assert (answer.status, answer.json()["detail"]) == (503, "The service has been shut down")
+    assert (answer.status, answer.json()["detail"]) == (503, "The service has been shut down.")
     await asyncio.sleep(0.05)
     assert await ready(kit) == 503
     async with kit.lifespan():
         assert await ready(kit) == 200
-
-
-class Running:
-    """Something that runs on one event loop."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-
-    async def close(self) -> None:
-        """Nothing."""
-
-    def abandon(self) -> None:
-        """Nothing."""
-
-
-def test_loops_of_several_threads() -> None:
-    """Each event loop gets what runs on it, however often those of other threads ask in between."""
-
-    async def open_() -> Running:
-        return Running()
-
-    lifecycle: Lifecycle[Running] = Lifecycle(open_)
-    wrong: list[object] = []
-
-    async def ask_often() -> None:
-        await lifecycle.start()
-        here = asyncio.get_running_loop()
-        wrong.extend(1 for _ in range(100_000) if lifecycle.get().loop is not here)
-
-    threads = [threading.Thread(target=asyncio.run, args=(ask_often(),)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
-class Ended:
-    """An event loop of another thread's that has ended; while it is looked at, something goes on over there."""
-
-    def __init__(self, meanwhile: Callable[[], object] = bool) -> None:
-        self._meanwhile = meanwhile
-
-    def is_closed(self) -> bool:
-        """It is."""
-        self._meanwhile()
-        return True
-
-
-def come_and_go(known: Any, made: Any) -> None:
-    """Has another loop come to those that are known, and one go, while they are looked through."""
-    first = Ended(lambda: known.update({Ended(): made}))
-    known.update({first: made, Ended(lambda: known.pop(first, None)): made})
-
-
-async def test_loops_that_come_and_go_meanwhile() -> None:
-    """A loop of another thread's that comes, or is let go of there, while ended ones are let go of here is no error."""
-
-    async def open_() -> Running:
-        return Running()
-
-    lifecycle: Lifecycle[Running] = Lifecycle(open_)
-    other: Lifecycle[Running] = Lifecycle(open_)
-    come_and_go(lifecycle._slots, other._slot())
-    assert (await lifecycle.start()).loop is asyncio.get_running_loop()
-    gates = Gates.unlimited()
-    come_and_go(gates._gates, Gates.unlimited().here())
-    assert gates.here() is gates.here()

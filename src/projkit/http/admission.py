@@ -17,7 +17,6 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
-from functools import partial
 from random import randint
 from typing import Final, Literal, Protocol, get_args
 
@@ -56,36 +55,6 @@ class Waiting(Protocol):
         """A request was turned away."""
 
 
-class Gates:
-    """The gate of each event loop: what is done on one of them says nothing of the others."""
-
-    def __init__(self, places: float, queue: int, seconds: float, observer: Waiting | None) -> None:
-        self._make = partial(Gate, places=places, queue=queue, seconds=seconds, observer=observer)
-        self._gates: dict[asyncio.AbstractEventLoop, Gate] = {}
-        # What was asked for last, with its loop: in one, since loops of several threads may ask at the same time.
-        self._last: tuple[asyncio.AbstractEventLoop | None, Gate | None] = (None, None)
-
-    @classmethod
-    def unlimited(cls) -> "Gates":
-        """Those at which nobody ever waits."""
-        return cls(math.inf, 0, 0.0, None)
-
-    def here(self) -> "Gate":
-        """That of the running event loop."""
-        loop, gate = self._last
-        here = asyncio.get_running_loop()
-        if gate is not None and loop is here:
-            return gate
-        gate = self._gates.get(here)
-        if gate is None:
-            # Loops of other threads come and go meanwhile.
-            for each in [each for each in list(self._gates) if each.is_closed()]:
-                self._gates.pop(each, None)
-            gate = self._gates[here] = self._make(here)
-        self._last = (here, gate)
-        return gate
-
-
 class Gate:
     """Lets so many requests in at once; of the others a few wait, for a while.
 
@@ -95,14 +64,14 @@ class Gate:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        places: float,
+        places: int,
         queue: int,
         seconds: float,
         observer: Waiting | None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.free = places
-        self._loop = loop
+        self._loop = loop or asyncio.get_running_loop()
         # Timers run in a context of their own, not in that of whoever came when none was set: it would stay as long.
         self._context = Context()
         self._longest_queue = queue
@@ -119,7 +88,7 @@ class Gate:
         )  # those that are to be refused
         self._telling: asyncio.TimerHandle | None = None
         self._a_second = 0.0  # so many of them are told in one
-        self._told_at = loop.time()
+        self._told_at = self._loop.time()
         self._allowance = float(_AT_ONCE)
 
     @property

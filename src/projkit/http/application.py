@@ -10,13 +10,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit import errors
 from projkit.http import scope_keys
-from projkit.http.admission import Gates
+from projkit.http.admission import Gate
 from projkit.http.body import read_body
 from projkit.http.problem import problem_response, unhandled
 from projkit.http.request import ClientDisconnectedError, Request
 from projkit.http.response import Response
 from projkit.http.routing import Endpoint, Match, RouteTable
 from projkit.identity import Principal
+from projkit.per_loop import PerLoop
 
 Authenticate = Callable[[Request], Awaitable[Principal]]
 
@@ -38,7 +39,7 @@ class Application:
         authenticate: Authenticate,
         max_body_bytes: int,
         request_timeout_seconds: float,
-        gates: Gates,
+        gates: PerLoop[Gate] | None,
     ) -> None:
         self.table = RouteTable(endpoints)
         self._start = start
@@ -58,7 +59,7 @@ class Application:
         inside = copy(self)
         inside._start = _is_started
         inside._authenticate = authenticate
-        inside._gates = Gates.unlimited()
+        inside._gates = None
         return inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,7 +124,9 @@ class Application:
 
     def _begin(self, request: Request) -> Awaitable[None] | None:
         """Takes a place among those at work and holds the kit to be started; gives what is to be awaited for it."""
-        turn = self._gates.here().enter(request)
+        if self._gates is None:
+            return self._start()
+        turn = self._gates.get().enter(request)
         return self._start() if turn is None else self._begin_later(turn)
 
     def _begin_standalone(self, endpoint: Endpoint) -> Awaitable[None] | None:
