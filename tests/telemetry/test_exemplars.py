@@ -15,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import SHOWN
-from projkit.telemetry.cells import CellFile, Row
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.families import EXEMPLARS, HTTP
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.snapshot import Facts
+from projkit.telemetry.store import MmapStore, Row
 
 pytestmark = pytest.mark.anyio
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -123,7 +123,7 @@ def written(seconds: float, trace_id: str) -> list[float]:
 @given(IDS, SECONDS)
 def test_read_as_written(trace_id: str, seconds: float) -> None:
     """Every trace id comes back to the digit, in lists as in files, in the one bucket of its duration."""
-    row = CellFile(memoryview(bytearray(4096))).add((EXEMPLARS.name, ()), EXEMPLARS.width)
+    row = MmapStore(memoryview(bytearray(4096))).add((EXEMPLARS.name, ()), EXEMPLARS.width)
     assert row is not None
     exemplars.write(row, seconds, trace_id)
     for cells in (list(row), written(seconds, trace_id)):

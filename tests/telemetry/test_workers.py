@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from projkit import ProjKit
 from projkit.errors import ConfigurationError
-from projkit.telemetry.cells import Family, Table, decode, encode
 from projkit.telemetry.families import (
     DISCONNECTS,
     EXCEPTIONS,
@@ -32,6 +31,7 @@ from projkit.telemetry.families import (
 from projkit.telemetry.figures import endpoints_of
 from projkit.telemetry.history import History
 from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.store import Family, Table, decode, encode
 from projkit.telemetry.workers import WorkerDirectory
 from tests.auth.asking import ask
 from tests.conftest import settings_for
@@ -334,9 +334,11 @@ def test_another_version(tmp_path: Path) -> None:
     other = WorkerDirectory(tmp_path, families, 65536)
     recorder = Recorder(tmp_path)
     recorder.request(GET, ROUTE, 200, 0.5)
-    from projkit.telemetry.cells import CellFile, Cells
+    from projkit.telemetry.store import MetricStore, MmapStore
 
-    Cells(families.values(), CellFile(other.buffer)).row(families[HTTP.name], (GET, ROUTE, "200"), ())[0] = 99
+    MetricStore(families.values(), MmapStore(other.buffer)).row(families[HTTP.name], (GET, ROUTE, "200"), ())[
+        0
+    ] = 99
     assert requests(recorder) == 1
     assert recorder.read()[(HTTP.name, (GET, ROUTE, "200"))][MAX] == 0.5
     other.close()

@@ -14,7 +14,6 @@ from projkit.db.port import Database
 from projkit.db.statement import Statement
 from projkit.errors import ProjkitError
 from projkit.telemetry.buckets import SIZE, milliseconds, percentile
-from projkit.telemetry.cells import Table
 from projkit.telemetry.families import (
     DATABASE_ERRORS,
     MAX,
@@ -26,6 +25,7 @@ from projkit.telemetry.families import (
     TRANSACTIONS,
 )
 from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.store import Table
 
 _SECONDS: Final = 2.0
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from projkit.telemetry.buckets import SHOWN
-from projkit.telemetry.cells import Row
+from projkit.telemetry.store import Row
 
 _CELLS: Final = 6
 _VALUE: Final = 3

@@ -4,7 +4,7 @@ from typing import Final
 
 from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import SIZE
-from projkit.telemetry.cells import Family
+from projkit.telemetry.store import Family
 
 # After the buckets of a histogram:
 SUM: Final = SIZE

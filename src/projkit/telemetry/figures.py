@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from projkit.telemetry.buckets import SIZE, percentile, upper_bound
-from projkit.telemetry.cells import Table
 from projkit.telemetry.families import DISCONNECTS, HTTP, LAST_ERROR, MAX, SLOW, SUM
+from projkit.telemetry.store import Table
 
 _ERROR: Final = "5"
 _UNAVAILABLE: Final = "503"

@@ -14,7 +14,6 @@ from projkit.http.timing import RequestMeters
 from projkit.request_stats import StatementInfo
 from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import BOUNDS
-from projkit.telemetry.cells import CellFile, CellMemory, Cells, Family, Labels, Row, Table
 from projkit.telemetry.families import (
     ACTIVE,
     COMMANDS,
@@ -56,6 +55,7 @@ from projkit.telemetry.families import (
     WELL,
 )
 from projkit.telemetry.figures import Endpoints, endpoints_of
+from projkit.telemetry.store import Family, Labels, MemoryStore, MetricStore, MmapStore, Row, Table
 from projkit.telemetry.workers import Worker, WorkerDirectory
 
 logger: Final = logging.getLogger("projkit")
@@ -122,7 +122,7 @@ class Recorder:
         """Begins anew: at first, and in a process that was forked."""
         self._directory: WorkerDirectory | None = None
         self._failure: OSError | None = None
-        self._cells: Cells | None = None
+        self._cells: MetricStore | None = None
         self._http: dict[tuple[str, str, int], Row] = {}
         self._exemplars: dict[tuple[str, str, int], Row] = {}
         self._statements: dict[StatementInfo, Row] = {}
@@ -146,7 +146,7 @@ class Recorder:
                 "name a directory that every worker may write to, with room for 7 MB for each"
             ) from self._failure
 
-    def open(self) -> Cells:
+    def open(self) -> MetricStore:
         """The cells of this process; in memory where the directory cannot be used, since no request fails for that."""
         if self._cells is None:
             if self._path is not None:
@@ -159,9 +159,9 @@ class Recorder:
                         "this process counts alone, since %s cannot be used: %s", self._path, error
                     )
             if self._directory is None:
-                self._cells = Cells(FAMILIES, CellMemory())
+                self._cells = MetricStore(FAMILIES, MemoryStore())
             else:
-                self._cells = Cells(FAMILIES, CellFile(self._directory.buffer), self._directory)
+                self._cells = MetricStore(FAMILIES, MmapStore(self._directory.buffer), self._directory)
             self._active = self._cells.row(ACTIVE, (), ())
             self._wait = self._cells.row(POOL_WAIT, (), ())
             self._line = self._cells.row(WAITING, (), ())

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Final, Literal, NamedTuple
 
-from projkit.telemetry.cells import Family, Labels
 from projkit.telemetry.families import (
     ACTIVE,
     COMMANDS,
@@ -41,6 +40,7 @@ from projkit.telemetry.families import (
 )
 from projkit.telemetry.processes import Usage
 from projkit.telemetry.snapshot import Snapshot
+from projkit.telemetry.store import Family, Labels
 
 Values = Iterator[tuple[Labels, float]]
 

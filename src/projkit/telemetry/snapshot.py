@@ -7,10 +7,10 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from projkit.telemetry.cells import Cells, Family, Labels, Table
 from projkit.telemetry.processes import Usage, usage_of
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.slices import Slices
+from projkit.telemetry.store import Family, Labels, MetricStore, Table
 
 Rows = list[tuple[Labels, list[float]]]
 _ROWS_AT_ONCE: Final = 256
@@ -79,7 +79,9 @@ def _ask(recorder: Recorder, *, retire: bool) -> _Asked:
     return _Asked(others, len(pids), usage_of(pids))
 
 
-def _assemble(cells: Cells, others: Iterable[tuple[bytes, bool]], rows: dict[str, Rows]) -> Iterator[None]:
+def _assemble(
+    cells: MetricStore, others: Iterable[tuple[bytes, bool]], rows: dict[str, Rows]
+) -> Iterator[None]:
     """Fills ``rows``, in steps of well under a millisecond."""
     table: Table = {}
     for table in cells.read_on(others):  # noqa: B007  # the last is the whole

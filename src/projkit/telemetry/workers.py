@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from projkit.telemetry.cells import Family, decode, encode, load, merge, rows_of
+from projkit.telemetry.store import Family, decode, encode, load, merge, rows_of
 
 logger: Final = logging.getLogger("projkit")
 

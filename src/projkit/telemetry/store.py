@@ -67,7 +67,7 @@ class Family:
             present[index] = value
 
 
-class CellFile:
+class MmapStore:
     """One process' rows, in any buffer: plain memory, or a file that is mapped into it."""
 
     def __init__(self, buffer: memoryview) -> None:
@@ -95,7 +95,7 @@ class CellFile:
         return rows_of(self._buffer)
 
 
-class CellMemory:
+class MemoryStore:
     """One process' rows where nobody else reads them: as lists, which are counted in quicker than in a map."""
 
     def __init__(self) -> None:
@@ -179,11 +179,11 @@ class Others(Protocol):
         """
 
 
-class Cells:
+class MetricStore:
     """Hands out the rows of a process; reading gives those of all workers, as far as ``others`` knows any."""
 
     def __init__(
-        self, families: Iterable[Family], file: CellFile | CellMemory, others: Others | None = None
+        self, families: Iterable[Family], file: MmapStore | MemoryStore, others: Others | None = None
     ) -> None:
         self._families = {family.name: family for family in families}
         self._file = file
