@@ -154,22 +154,22 @@ def test_history_is_shared(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     recorder = Recorder(shared)
     history = History(recorder)
-    history.sample()
+    history.record()
     recorder.request(GET, ROUTE, 500, 0.2)
-    history.sample()
+    history.record()
     script = f"""
 import pathlib
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.history import History
 history = History(Recorder(pathlib.Path({str(shared)!r})))
-history.sample()
-print(len(history.samples()), [sample.total().errors for sample in history.samples()])
+history.record()
+print(len(history.entries()), [entry.total().errors for entry in history.entries()])
 """
-    before = len(history.samples())
+    before = len(history.entries())
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{before} {[sample.total().errors for sample in history.samples()]}\n"
-    assert len(history.samples()) == before, "it is not the other's turn"
-    assert history.samples()[-1].total().errors == 1
+    assert done.stdout == f"{before} {[entry.total().errors for entry in history.entries()]}\n"
+    assert len(history.entries()) == before, "only one process samples"
+    assert history.entries()[-1].total().errors == 1
 
 
 @pytest.mark.anyio

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from projkit.telemetry.buckets import milliseconds
 from projkit.telemetry.families import ACTIVE
 from projkit.telemetry.figures import Endpoints, Figures, endpoints_of, since, total_of
-from projkit.telemetry.history import History, Sample
+from projkit.telemetry.history import History, HistoryEntry
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.workers import now_ms
 
@@ -129,34 +129,34 @@ class PerformanceReport:
         return _summary(total, seconds)
 
     def _window(self, now: Figures, seconds: int) -> tuple[Figures, float]:
-        sample = _at(self._history.samples(), seconds)
-        return now.since(sample.total()), max((now_ms() - sample.at_ms) / 1000, 0.001)
+        entry = _at(self._history.entries(), seconds)
+        return now.since(entry.total()), max((now_ms() - entry.at_ms) / 1000, 0.001)
 
     def _full(self) -> Performance:
         table = self._recorder.read()
         now = endpoints_of(table, self._recorder.probes)
-        samples = self._history.samples()
+        entries = self._history.entries()
         moment = now_ms()
         workers = self._recorder.workers()
         started_at = self._recorder.server_started_at
         age = max(datetime.now(UTC).timestamp() - started_at, 0.001)
         return Performance(
             **dict(self._figures(now, age)),
-            last_1_minute=self._since(_at(samples, 60), now, moment),
-            last_5_minutes=self._since(_at(samples, 300), now, moment),
-            last_15_minutes=self._since(_at(samples, 900), now, moment),
+            last_1_minute=self._since(_at(entries, 60), now, moment),
+            last_5_minutes=self._since(_at(entries, 300), now, moment),
+            last_15_minutes=self._since(_at(entries, 900), now, moment),
             scope="process" if self._recorder.directory is None else "all_workers",
             workers=[WorkerShown(pid=each.pid, started_at=_time(each.started_at)) for each in workers],
             pid=os.getpid(),
             started_at=_time(started_at),
             slow_request_seconds=self._recorder.slow_seconds,
             active_requests=int(table[(ACTIVE.name, ())][0]),
-            history=_moments(samples, total_of(now.values()), moment),
+            history=_moments(entries, total_of(now.values()), moment),
         )
 
-    def _since(self, sample: Sample, now: Endpoints, now_at_ms: int) -> WindowFigures:
-        seconds = max((now_at_ms - sample.at_ms) / 1000, 0.001)
-        return self._figures(since(now, sample.endpoints()), seconds)
+    def _since(self, entry: HistoryEntry, now: Endpoints, now_at_ms: int) -> WindowFigures:
+        seconds = max((now_at_ms - entry.at_ms) / 1000, 0.001)
+        return self._figures(since(now, entry.endpoints()), seconds)
 
     def _figures(self, endpoints: Endpoints, seconds: float) -> WindowFigures:
         total = total_of(endpoints.values())
@@ -208,16 +208,16 @@ def _shared(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _at(samples: Sequence[Sample], seconds: int) -> Sample:
-    """The youngest sample that is at least so old, else the oldest of all."""
+def _at(entries: Sequence[HistoryEntry], seconds: int) -> HistoryEntry:
+    """The youngest entry that is at least so old, else the oldest of all."""
     until = now_ms() - seconds * 1000
-    older = [sample for sample in samples if sample.at_ms <= until]
-    return older[-1] if older else samples[0]
+    older = [entry for entry in entries if entry.at_ms <= until]
+    return older[-1] if older else entries[0]
 
 
-def _moments(samples: Sequence[Sample], now: Figures, now_at_ms: int) -> list[Moment]:
-    """What came between each two samples, and since the last."""
-    points = [*((sample.at_ms, sample.total()) for sample in samples), (now_at_ms, now)]
+def _moments(entries: Sequence[HistoryEntry], now: Figures, now_at_ms: int) -> list[Moment]:
+    """What came between each two entries, and since the last."""
+    points = [*((entry.at_ms, entry.total()) for entry in entries), (now_at_ms, now)]
     clock = datetime.now(UTC).timestamp()
     moments = []
     for (then_ms, then), (at_ms, total) in pairwise(points):

@@ -32,7 +32,7 @@ _PREFIX: Final = "history-"
 _ROW: Final = Struct(f"={SIZE + 6}d")
 
 
-class Sample(NamedTuple):
+class HistoryEntry(NamedTuple):
     """The counters at one moment, in milliseconds on the machine's monotonic clock."""
 
     at_ms: int
@@ -60,11 +60,11 @@ def _row(figures: Figures) -> bytes:
     return _ROW.pack(*figures.buckets, figures.seconds, figures.longest, figures.last_error_at, *counts)
 
 
-def take(endpoints: Endpoints, at_ms: int) -> Sample:
+def take(endpoints: Endpoints, at_ms: int) -> HistoryEntry:
     """A sample of these figures."""
     rows = b"".join(_row(each) for each in endpoints.values())
     names = json.dumps(list(endpoints)).encode()
-    return Sample(at_ms, zlib.compress(_row(total_of(endpoints.values())) + names + b"\n" + rows, 1))
+    return HistoryEntry(at_ms, zlib.compress(_row(total_of(endpoints.values())) + names + b"\n" + rows, 1))
 
 
 class Store(Protocol):
@@ -73,25 +73,25 @@ class Store(Protocol):
     def may_add(self) -> bool:
         """Whether it is this process that samples."""
 
-    def add(self, sample: Sample) -> None:
+    def add(self, entry: HistoryEntry) -> None:
         """Keeps one, and drops those that are too old."""
 
-    def all(self) -> list[Sample]:
+    def entries(self) -> list[HistoryEntry]:
         """Those that are kept."""
 
 
 class _Memory:
     def __init__(self) -> None:
-        self._samples: deque[Sample] = deque(maxlen=int(KEPT_SECONDS / PERIOD_SECONDS) + 1)
+        self._entries: deque[HistoryEntry] = deque(maxlen=int(KEPT_SECONDS / PERIOD_SECONDS) + 1)
 
     def may_add(self) -> bool:
         return True
 
-    def add(self, sample: Sample) -> None:
-        self._samples.append(sample)
+    def add(self, entry: HistoryEntry) -> None:
+        self._entries.append(entry)
 
-    def all(self) -> list[Sample]:
-        return list(self._samples)
+    def entries(self) -> list[HistoryEntry]:
+        return list(self._entries)
 
 
 class _Files:
@@ -111,19 +111,19 @@ class _Files:
             self._sampling = True
         return True
 
-    def add(self, sample: Sample) -> None:
-        new = self._path / f"new-{_PREFIX}{sample.at_ms}"
-        new.write_bytes(sample.packed)
-        new.replace(self._path / f"{_PREFIX}{sample.at_ms}")
+    def add(self, entry: HistoryEntry) -> None:
+        new = self._path / f"new-{_PREFIX}{entry.at_ms}"
+        new.write_bytes(entry.packed)
+        new.replace(self._path / f"{_PREFIX}{entry.at_ms}")
         for path, at_ms in self._paths():
-            if at_ms < sample.at_ms - KEPT_SECONDS * 1000:
+            if at_ms < entry.at_ms - KEPT_SECONDS * 1000:
                 path.unlink(missing_ok=True)
 
-    def all(self) -> list[Sample]:
+    def entries(self) -> list[HistoryEntry]:
         found = []
         for path, at_ms in self._paths():
             with suppress(FileNotFoundError):
-                found.append(Sample(at_ms, path.read_bytes()))
+                found.append(HistoryEntry(at_ms, path.read_bytes()))
         return sorted(found)
 
     def _paths(self) -> list[tuple[Path, int]]:
@@ -137,15 +137,15 @@ class History:
         self._recorder = recorder
         self._store: Store | None = None
 
-    def sample(self) -> None:
+    def record(self) -> None:
         """Takes a sample, unless another worker does."""
         store = self._opened()
         if store.may_add():
             store.add(take(self._recorder.endpoints(), now_ms()))
 
-    def samples(self) -> list[Sample]:
+    def entries(self) -> list[HistoryEntry]:
         """Those of the last quarter of an hour, the oldest first; never none: counts began with the server."""
-        found = self._opened().all()
+        found = self._opened().entries()
         if found:
             return found
         age = time.time() - self._recorder.server_started_at
@@ -155,7 +155,7 @@ class History:
         if self._store is None:
             directory = self._recorder.directory
             self._store = _Memory() if directory is None else _Files(directory)
-            if not self._store.all() and self._store.may_add():
+            if not self._store.entries() and self._store.may_add():
                 self._store.add(take({}, now_ms()))  # counts began with the server
         return self._store
 
@@ -183,7 +183,7 @@ class Sampler:
         while True:
             try:
                 self._also()
-                await asyncio.to_thread(self._history.sample)
+                await asyncio.to_thread(self._history.record)
             except OSError as error:  # a full disk, say; requests are counted all the same
                 logger.warning("the figures of the last minutes cannot be kept: %s", error)
             await asyncio.sleep(PERIOD_SECONDS)
