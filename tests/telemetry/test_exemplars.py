@@ -20,7 +20,7 @@ from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.families import EXEMPLARS, HTTP
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.snapshot import Facts
-from projkit.telemetry.store import MmapStore, Row
+from projkit.telemetry.store import MmapStore, Sample
 
 pytestmark = pytest.mark.anyio
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -135,7 +135,7 @@ def test_read_as_written(trace_id: str, seconds: float) -> None:
     assert index == 0 or seconds > bounds[index - 1]
 
 
-def mixed(row: Row, other: Sequence[float], taken: Sequence[bool]) -> list[float]:
+def mixed(row: Sample, other: Sequence[float], taken: Sequence[bool]) -> list[float]:
     """A row of which some cells are already, or still, another one's."""
     return [second if take else first for first, second, take in zip(row, other, taken, strict=False)]
 

@@ -304,10 +304,10 @@ def test_room_for_all(tmp_path: Path) -> None:
 def test_a_full_file(tmp_path: Path) -> None:
     """Where a file has no room left, counting goes on without it, and fails nobody."""
     recorder = Recorder(tmp_path)
-    cells = recorder.open()
+    store = recorder.open()
     big = Family("big", FILE_BYTES // 8)
-    row = cells.row(big, (), ())
-    row[0] += 1
+    sample = store.sample(big, (), ())
+    sample[0] += 1
     assert ("big", ()) not in recorder.read()
 
 
@@ -336,9 +336,9 @@ def test_another_version(tmp_path: Path) -> None:
     recorder.request(GET, ROUTE, 200, 0.5)
     from projkit.telemetry.store import MetricStore, MmapStore
 
-    MetricStore(families.values(), MmapStore(other.buffer)).row(families[HTTP.name], (GET, ROUTE, "200"), ())[
-        0
-    ] = 99
+    MetricStore(families.values(), MmapStore(other.buffer)).sample(
+        families[HTTP.name], (GET, ROUTE, "200"), ()
+    )[0] = 99
     assert requests(recorder) == 1
     assert recorder.read()[(HTTP.name, (GET, ROUTE, "200"))][MAX] == 0.5
     other.close()

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from projkit.telemetry.buckets import SHOWN
-from projkit.telemetry.store import Row
+from projkit.telemetry.store import Sample
 
 _CELLS: Final = 6
 _VALUE: Final = 3
@@ -31,7 +31,7 @@ class Exemplar(NamedTuple):
     at: float
 
 
-def write(row: Row, seconds: float, trace_id: str) -> None:
+def write(row: Sample, seconds: float, trace_id: str) -> None:
     """Keeps a request as the newest of its bucket; ``trace_id`` has 32 hexadecimal digits."""
     start = bisect_left(SHOWN, seconds) * _CELLS
     parts = int(trace_id[:12], 16), int(trace_id[12:24], 16), int(trace_id[24:], 16)

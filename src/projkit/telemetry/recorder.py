@@ -55,7 +55,16 @@ from projkit.telemetry.families import (
     WELL,
 )
 from projkit.telemetry.figures import Endpoints, endpoints_of
-from projkit.telemetry.store import Family, Labels, MemoryStore, MetricStore, MmapStore, Row, Table
+from projkit.telemetry.store import (
+    Family,
+    Labels,
+    MemoryStore,
+    MetricStore,
+    MmapStore,
+    Sample,
+    Table,
+    WorkerFile,
+)
 from projkit.telemetry.workers import Worker, WorkerDirectory
 
 logger: Final = logging.getLogger("projkit")
@@ -122,16 +131,16 @@ class Recorder:
         """Begins anew: at first, and in a process that was forked."""
         self._directory: WorkerDirectory | None = None
         self._failure: OSError | None = None
-        self._cells: MetricStore | None = None
-        self._http: dict[tuple[str, str, int], Row] = {}
-        self._exemplars: dict[tuple[str, str, int], Row] = {}
-        self._statements: dict[StatementInfo, Row] = {}
-        self._credentials: dict[Labels, Row] = {}
-        self._commands: dict[str, Row] = {}
-        self._transactions: dict[bool, Row] = {}
-        self._active: Row | None = None
-        self._wait: Row | None = None
-        self._line: Row | None = None
+        self._store: MetricStore | None = None
+        self._http: dict[tuple[str, str, int], Sample] = {}
+        self._exemplars: dict[tuple[str, str, int], Sample] = {}
+        self._statements: dict[StatementInfo, Sample] = {}
+        self._credentials: dict[Labels, Sample] = {}
+        self._commands: dict[str, Sample] = {}
+        self._transactions: dict[bool, Sample] = {}
+        self._active: Sample | None = None
+        self._wait: Sample | None = None
+        self._line: Sample | None = None
 
     def require(self) -> None:
         """Holds the directory to be usable, at start-up.
@@ -147,8 +156,8 @@ class Recorder:
             ) from self._failure
 
     def open(self) -> MetricStore:
-        """The cells of this process; in memory where the directory cannot be used, since no request fails for that."""
-        if self._cells is None:
+        """The sample of this process; in memory where the directory cannot be used, since no request fails for that."""
+        if self._store is None:
             if self._path is not None:
                 families = {family.name: family for family in FAMILIES}
                 try:
@@ -159,15 +168,15 @@ class Recorder:
                         "this process counts alone, since %s cannot be used: %s", self._path, error
                     )
             if self._directory is None:
-                self._cells = MetricStore(FAMILIES, MemoryStore())
+                self._store = MetricStore(FAMILIES, MemoryStore())
             else:
-                self._cells = MetricStore(FAMILIES, MmapStore(self._directory.buffer), self._directory)
-            self._active = self._cells.row(ACTIVE, (), ())
-            self._wait = self._cells.row(POOL_WAIT, (), ())
-            self._line = self._cells.row(WAITING, (), ())
+                self._store = MetricStore(FAMILIES, MmapStore(self._directory.buffer))
+            self._active = self._store.sample(ACTIVE, (), ())
+            self._wait = self._store.sample(POOL_WAIT, (), ())
+            self._line = self._store.sample(WAITING, (), ())
             for reason in REASONS:  # from the first on, so that rates see the first refusal
-                self._cells.row(REFUSED, (reason,), (OTHER,))
-        return self._cells
+                self._store.sample(REFUSED, (reason,), (OTHER,))
+        return self._store
 
     @property
     def directory(self) -> WorkerDirectory | None:
@@ -188,7 +197,12 @@ class Recorder:
 
     def read(self) -> Table:
         """All that was counted, by all workers."""
-        return self.open().read()
+        return self.open().merged(self.other_files(retire=True))
+
+    def other_files(self, *, retire: bool) -> list[WorkerFile]:
+        """Return the files of the server's other workers (:meth:`WorkerDirectory.other_files`)."""
+        directory = self.directory
+        return [] if directory is None else directory.other_files(retire=retire)
 
     def endpoints(self) -> Endpoints:
         """The figures of each endpoint, by all workers."""
@@ -198,17 +212,17 @@ class Recorder:
 
     def begin(self) -> None:
         """A request has come."""
-        (self._active or self._row(ACTIVE, (), ()))[0] += 1
+        (self._active or self._sample(ACTIVE, (), ()))[0] += 1
 
     def end(self) -> None:
         """A request is over, however it went."""
-        (self._active or self._row(ACTIVE, (), ()))[0] -= 1
+        (self._active or self._sample(ACTIVE, (), ()))[0] -= 1
 
     # --- those that wait for their turn (projkit.http.admission.Waiting)
 
     def waiting(self, change: int) -> None:
         """So many more requests wait."""
-        (self._line or self._row(WAITING, (), ()))[0] += change
+        (self._line or self._sample(WAITING, (), ()))[0] += change
 
     def refused(self, reason: Reason) -> None:
         """A request was turned away, as there was too much to do."""
@@ -220,19 +234,19 @@ class Recorder:
         self, method: str, route: str, status: int, seconds: float, trace_id: str | None = None
     ) -> None:
         """A request was answered; with its trace id, 32 hexadecimal digits, where somebody keeps its trace."""
-        cells = self._http.get((method, route, status))
-        if cells is None:
-            cells = self._new(HTTP, self._http, method, route, status)
-        _observe(cells, seconds)
+        sample = self._http.get((method, route, status))
+        if sample is None:
+            sample = self._new(HTTP, self._http, method, route, status)
+        _observe(sample, seconds)
         if status >= 500:
-            cells[LAST_ERROR] = time.time()
+            sample[LAST_ERROR] = time.time()
         if seconds > self.slow_seconds:
-            cells[SLOW] += 1
+            sample[SLOW] += 1
         if trace_id is not None:
-            row = self._exemplars.get((method, route, status))
-            if row is None:
-                row = self._new(EXEMPLARS, self._exemplars, method, route, status)
-            exemplars.write(row, seconds, trace_id)
+            exemplar_sample = self._exemplars.get((method, route, status))
+            if exemplar_sample is None:
+                exemplar_sample = self._new(EXEMPLARS, self._exemplars, method, route, status)
+            exemplars.write(exemplar_sample, seconds, trace_id)
 
     def disconnect(self, method: str, route: str) -> None:
         """A client went away before it had its answer."""
@@ -241,9 +255,9 @@ class Recorder:
 
     def websocket(self, route: str, outcome: str, seconds: float) -> None:
         """A WebSocket has ended: ``accepted`` ones were open for so long."""
-        cells = self.open().row(WEBSOCKETS, (route, outcome), (OTHER, outcome))
-        cells[0] += 1
-        cells[1] += seconds
+        sample = self.open().sample(WEBSOCKETS, (route, outcome), (OTHER, outcome))
+        sample[0] += 1
+        sample[1] += seconds
 
     def exception(self, route: str, error_type: str) -> None:
         """A request has failed in a way that nobody expected."""
@@ -254,10 +268,10 @@ class Recorder:
     def credential(self, transport: str, format_: str, outcome: str) -> None:
         """A request brought a credential, or one of several."""
         labels = (transport, format_, outcome)
-        cells = self._credentials.get(labels)
-        if cells is None:
-            cells = self._keep(self._credentials, labels, CREDENTIALS, labels, (OTHER, OTHER, outcome))
-        cells[0] += 1
+        sample = self._credentials.get(labels)
+        if sample is None:
+            sample = self._keep(self._credentials, labels, CREDENTIALS, labels, (OTHER, OTHER, outcome))
+        sample[0] += 1
 
     def csrf_check(self, mode: str, outcome: str) -> None:
         """An unsafe request with cookies was held against the rules of CSRF."""
@@ -275,16 +289,16 @@ class Recorder:
 
     def statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
         """A statement was run."""
-        cells = self._statements.get(statement)
-        if cells is None:
+        sample = self._statements.get(statement)
+        if sample is None:
             labels = (statement.operation, statement.collection)
-            cells = self._keep(self._statements, statement, STATEMENTS, labels, (OTHER, OTHER))
-        _observe(cells, seconds)
+            sample = self._keep(self._statements, statement, STATEMENTS, labels, (OTHER, OTHER))
+        _observe(sample, seconds)
         if self.meters is not None:
             self.meters.statement(statement, seconds, error)
         if seconds > _SLOW_STATEMENT_SECONDS:
             text = " ".join(statement.sql.split())[:_LONGEST_TEXT]
-            slow = self.open().row(SLOW_STATEMENTS, (text,), (OTHER,))
+            slow = self.open().sample(SLOW_STATEMENTS, (text,), (OTHER,))
             slow[0] += 1
             slow[1] += seconds
             slow[2] = max(slow[2], seconds)
@@ -293,29 +307,29 @@ class Recorder:
 
     def transaction(self, *, committed: bool) -> None:
         """A transaction has ended."""
-        cells = self._transactions.get(committed)
-        if cells is None:
+        sample = self._transactions.get(committed)
+        if sample is None:
             labels = ("committed" if committed else "rolled_back",)
-            cells = self._keep(self._transactions, committed, TRANSACTIONS, labels, (OTHER,))
-        cells[0] += 1
+            sample = self._keep(self._transactions, committed, TRANSACTIONS, labels, (OTHER,))
+        sample[0] += 1
 
     def waited(self, seconds: float) -> None:
         """A statement or transaction has waited so long for its connection."""
-        _observe(self._wait or self._row(POOL_WAIT, (), ()), seconds)
+        _observe(self._wait or self._sample(POOL_WAIT, (), ()), seconds)
 
     def pool(self, states: dict[str, int]) -> None:
         """How many connections of this worker are in each state."""
         for state, connections in states.items():
-            self._row(POOL, (state,), (OTHER,))[0] = connections
+            self._sample(POOL, (state,), (OTHER,))[0] = connections
 
     # --- the commands of Redis (projkit.redis.observer.Observer)
 
     def command(self, operation: str, seconds: float, error: BaseException | None) -> None:
         """A command was run."""
-        cells = self._commands.get(operation)
-        if cells is None:
-            cells = self._keep(self._commands, operation, COMMANDS, (operation,), (OTHER,))
-        _observe(cells, seconds)
+        sample = self._commands.get(operation)
+        if sample is None:
+            sample = self._keep(self._commands, operation, COMMANDS, (operation,), (OTHER,))
+        _observe(sample, seconds)
         if self.meters is not None:
             self.meters.command(operation, seconds, error)
         if error is not None:
@@ -327,50 +341,52 @@ class Recorder:
         self, name: str, *, critical: bool, well: bool, seconds: float, good_seconds: float
     ) -> None:
         """A health check was looked at; what was seen is good for so long."""
-        cells = self._row(HEALTH, (name,), (OTHER,))
-        cells[WELL] = float(well)
-        cells[CRITICAL] = float(critical)
-        cells[LATENCY] = seconds
-        cells[GOOD_UNTIL] = time.monotonic() + good_seconds
+        sample = self._sample(HEALTH, (name,), (OTHER,))
+        sample[WELL] = float(well)
+        sample[CRITICAL] = float(critical)
+        sample[LATENCY] = seconds
+        sample[GOOD_UNTIL] = time.monotonic() + good_seconds
 
     def event_loop_lag(self, seconds: float) -> None:
         """The event loop was so late at worst, of late."""
-        self._row(LAG, (), ())[0] = seconds
+        self._sample(LAG, (), ())[0] = seconds
 
     # --- traces
 
     def spans(self, outcome: str, count: int) -> None:
         """So many spans were ``exported``, have ``failed`` at the collector, or were ``dropped`` before it."""
         for each in SPAN_OUTCOMES:  # all of them from the first on, so that rates see the first failure
-            self._row(SPANS, (each,), (OTHER,))
-        self._row(SPANS, (outcome,), (OTHER,))[0] += count
+            self._sample(SPANS, (each,), (OTHER,))
+        self._sample(SPANS, (outcome,), (OTHER,))[0] += count
 
     def _count(self, family: Family, labels: Labels, overflow: Labels) -> None:
-        self._row(family, labels, overflow)[0] += 1
+        self._sample(family, labels, overflow)[0] += 1
 
-    def _row(self, family: Family, labels: Labels, overflow: Labels) -> Row:
-        return self.open().row(family, labels, overflow)
+    def _sample(self, family: Family, labels: Labels, overflow: Labels) -> Sample:
+        return self.open().sample(family, labels, overflow)
 
     def _new(
-        self, family: Family, known: dict[tuple[str, str, int], Row], method: str, route: str, status: int
-    ) -> Row:
-        """The cells of a request, under labels that are bounded."""
+        self, family: Family, known: dict[tuple[str, str, int], Sample], method: str, route: str, status: int
+    ) -> Sample:
+        """The sample of a request, under labels that are bounded."""
         code = str(status) if 100 <= status <= 599 else OTHER_STATUS
         overflow = (OTHER_METHOD, OTHER, code)
         if method not in METHODS:  # which anybody may make up, so that nothing is known by it
-            return self._row(family, (OTHER_METHOD, route, code), overflow)
+            return self._sample(family, (OTHER_METHOD, route, code), overflow)
         return self._keep(known, (method, route, status), family, (method, route, code), overflow)
 
-    def _keep(self, known: dict[K, Row], key: K, family: Family, labels: Labels, overflow: Labels) -> Row:
-        """The cells for these labels, known by ``key`` from here on; no more of them than the family may have."""
-        cells = self._row(family, labels, overflow)
+    def _keep(
+        self, known: dict[K, Sample], key: K, family: Family, labels: Labels, overflow: Labels
+    ) -> Sample:
+        """The sample for these labels, known by ``key`` from here on; no more of them than the family may have."""
+        sample = self._sample(family, labels, overflow)
         if len(known) < family.limit:
-            known[key] = cells
-        return cells
+            known[key] = sample
+        return sample
 
 
-def _observe(cells: Row, seconds: float) -> None:
-    cells[bisect_left(BOUNDS, seconds)] += 1
-    cells[SUM] += seconds
-    if seconds > cells[MAX]:  # noqa: PLR1730  # max() takes longer than all the rest
-        cells[MAX] = seconds
+def _observe(sample: Sample, seconds: float) -> None:
+    sample[bisect_left(BOUNDS, seconds)] += 1
+    sample[SUM] += seconds
+    if seconds > sample[MAX]:  # noqa: PLR1730  # max() takes longer than all the rest
+        sample[MAX] = seconds

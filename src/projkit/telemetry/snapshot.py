@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from projkit.telemetry.processes import Usage, usage_of
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.slices import Slices
-from projkit.telemetry.store import Family, Labels, MetricStore, Table
+from projkit.telemetry.store import Family, Labels, MetricStore, Table, WorkerFile
 
 Rows = list[tuple[Labels, list[float]]]
 _ROWS_AT_ONCE: Final = 256
@@ -40,7 +40,7 @@ class Snapshot(NamedTuple):
 class _Asked(NamedTuple):
     """What the disk and the system say: other workers' files, whether they live, and what the processes use."""
 
-    others: list[tuple[bytes, bool]]
+    others: list[WorkerFile]
     workers: int
     processes: list[Usage]
 
@@ -64,27 +64,25 @@ def own_snapshot(recorder: Recorder, facts: Facts) -> Snapshot:
 
 async def take_slowly(recorder: Recorder, facts: Facts) -> Snapshot:
     """A snapshot for who must not hold the event loop up; the disk is asked in a thread."""
-    cells = recorder.open()
+    store = recorder.open()
     asked = await asyncio.to_thread(_ask, recorder, retire=False)
     rows: dict[str, Rows] = {}
     slices = Slices()
-    for _ in _assemble(cells, asked.others, rows):
+    for _ in _assemble(store, asked.others, rows):
         await slices.pause()
     return Snapshot(rows, asked.workers, asked.processes, facts)
 
 
 def _ask(recorder: Recorder, *, retire: bool) -> _Asked:
-    others = recorder.open().others(retire=retire)
+    others = recorder.other_files(retire=retire)
     pids = [worker.pid for worker in recorder.workers()]
     return _Asked(others, len(pids), usage_of(pids))
 
 
-def _assemble(
-    cells: MetricStore, others: Iterable[tuple[bytes, bool]], rows: dict[str, Rows]
-) -> Iterator[None]:
+def _assemble(store: MetricStore, others: Iterable[WorkerFile], rows: dict[str, Rows]) -> Iterator[None]:
     """Fills ``rows``, in steps of well under a millisecond."""
     table: Table = {}
-    for table in cells.read_on(others):  # noqa: B007  # the last is the whole
+    for table in store.merge_in_steps(others):  # noqa: B007  # the last is the whole
         yield
     for number, ((family, labels), values) in enumerate(table.items()):
         rows.setdefault(family, []).append((labels, values))

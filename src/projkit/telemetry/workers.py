@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from projkit.telemetry.store import Family, decode, encode, load, merge, rows_of
+from projkit.telemetry.store import Family, WorkerFile, decode, encode, iter_samples, load, merge
 
 logger: Final = logging.getLogger("projkit")
 
@@ -68,7 +68,7 @@ class WorkerDirectory:
         self.close: Final = weakref.finalize(self, os.close, descriptor)
         self.buffer = memoryview(mmap.mmap(descriptor, size))
 
-    def files(self, *, retire: bool) -> list[tuple[bytes, bool]]:
+    def other_files(self, *, retire: bool) -> list[WorkerFile]:
         """What the other workers have counted, and whether each is alive; nothing where the directory is gone."""
         try:
             if retire:
@@ -91,16 +91,16 @@ class WorkerDirectory:
             key=lambda worker: worker.started_at,
         )
 
-    def _look(self) -> list[tuple[bytes, bool]]:
+    def _look(self) -> list[WorkerFile]:
         """What is retired, and the others' files, as of one moment."""
         for attempt in range(_LOOKS):
             before = self._retired_version()
             retired, merged = self._read_retired()
-            found = [(retired, False)]
+            found = [WorkerFile(retired, is_alive=False)]
             for path, alive in self._workers():
                 if path.name != self._name and path.name not in merged:
                     with suppress(FileNotFoundError):
-                        found.append((load(path), alive))
+                        found.append(WorkerFile(load(path), alive))
             if before == self._retired_version() or attempt == _LOOKS - 1:
                 break
         return found
@@ -148,7 +148,7 @@ class WorkerDirectory:
             table = decode(retired)
             for path in ended:
                 if path.name not in merged:
-                    merge(table, rows_of(load(path)), self._families, alive=False)
+                    merge(table, iter_samples(load(path)), self._families, alive=False)
             # With the names inside, a crash before the files are gone counts nothing twice.
             names = json.dumps([path.name for path in ended]).encode()
             new = self.path / f"{_RETIRED}.new"
