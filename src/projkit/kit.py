@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit import __version__
-from projkit.auth.admission import Admission
+from projkit.auth.anonymous_access import AnonymousAccess
 from projkit.auth.authenticator import GetPrincipal, HostAuthenticator
 from projkit.auth.connection import leave_answer_headers, request_of
 from projkit.auth.cookies import Cookies
@@ -325,7 +325,7 @@ class ProjKit:
             put_merges=self.settings.put_mode == "merge",
         )
         addresses = self._addresses
-        admission = Admission(self.settings, addresses)
+        anonymous = AnonymousAccess(self.settings, addresses)
         cookies = Cookies(self.settings, cookie_names(self.settings), addresses, f"{prefix}/auth")
         auth = AuthRoutes(lambda: self._lifecycle.get().auth.services, self.settings, cookies, addresses)
         oidc = OidcRoutes(
@@ -337,12 +337,12 @@ class ProjKit:
             version=__version__,
             running=self._check_scheduler,
             draining=lambda: self._lifecycle.draining,
-            admits=admission.monitoring,
+            admits=anonymous.allows_monitoring,
             authenticate=self._authenticate,
             traffic=self._monitoring.traffic,
         )
         probes = health.endpoints(prefix, root_paths=self.settings.health_root_paths)
-        validations = validation.endpoints(prefix, self._validations, admission.monitoring)
+        validations = validation.endpoints(prefix, self._validations, anonymous.allows_monitoring)
         self._recorder.quick = frozenset(each.path for each in probes)
         self._recorder.probes = self._recorder.quick | {each.path for each in validations}
         self._telemetry.tracing.quiet = self._recorder.quick | {self.settings.metrics_path}
@@ -351,8 +351,8 @@ class ProjKit:
             *auth.endpoints(),
             *oidc.endpoints(),
             *probes,
-            *self._monitoring.endpoints(admission.monitoring),
-            *telemetry.endpoints(self.settings.metrics_path, self.registry, admission.metrics),
+            *self._monitoring.endpoints(anonymous.allows_monitoring),
+            *telemetry.endpoints(self.settings.metrics_path, self.registry, anonymous.allows_metrics),
             *validations,
         ]
         in_production = self.settings.env == "production"

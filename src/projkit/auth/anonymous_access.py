@@ -1,4 +1,4 @@
-"""Who may look at monitoring and metrics without being signed in."""
+"""Access to monitoring and metrics without a login."""
 
 import hmac
 from typing import Final
@@ -10,10 +10,10 @@ from projkit.settings import Settings
 _BEARER: Final = b"bearer "
 
 
-class Admission:
-    """In development whoever is on this machine; to the metrics, whoever brings METRICS_TOKEN as well.
+class AnonymousAccess:
+    """The rules for requests without a login: local clients in development, METRICS_TOKEN for metrics.
 
-    Neither asks any store, so that monitoring stays lit while Redis or the database is down.
+    Neither rule needs a store, so monitoring stays available while Redis or the database is down.
     """
 
     def __init__(self, settings: Settings, addresses: ClientAddresses) -> None:
@@ -22,15 +22,15 @@ class Admission:
         token = settings.metrics_token
         self._metrics_token = None if token is None else token.get_secret_value().encode()
 
-    def monitoring(self, request: Request) -> bool:
-        """Whether the request may see what needs ``monitoring:read``."""
+    def allows_monitoring(self, request: Request) -> bool:
+        """Return whether the request may use endpoints that require ``monitoring:read``."""
         return self._in_development and self._addresses.is_local(request.scope)
 
-    def metrics(self, request: Request) -> bool:
-        """Whether the request may see what needs ``metrics:read``."""
-        return self._brings_metrics_token(request) or self.monitoring(request)
+    def allows_metrics(self, request: Request) -> bool:
+        """Return whether the request may use endpoints that require ``metrics:read``."""
+        return self._has_metrics_token(request) or self.allows_monitoring(request)
 
-    def _brings_metrics_token(self, request: Request) -> bool:
+    def _has_metrics_token(self, request: Request) -> bool:
         if self._metrics_token is None or b"authorization" in request.repeated:
             return False
         value = request.headers.get(b"authorization", b"")
