@@ -8,7 +8,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey
 from starlette.responses import JSONResponse
 
 from projkit.auth.jws import Unverified
-from projkit.auth.oidc import fetch, remembered
+from projkit.auth.oidc import cached_document, fetch
 from projkit.auth.oidc.fetch import Fetcher
 from projkit.auth.oidc.jwks import read_keys
 from projkit.auth.oidc.provider import KEYS_SECONDS, METADATA_SECONDS, Provider
@@ -98,7 +98,7 @@ async def test_unknown_keys_cool_down(known: Provider, provider: OpenIdProvider,
         for number in range(10):
             with pytest.raises(InvalidTokenError):
                 await known.key_for(naming(f"forged-{moment}-{number}"))
-    assert provider.hits[JWKS] == 2 + 29 // int(remembered.COOL_DOWN_SECONDS)
+    assert provider.hits[JWKS] == 2 + 29 // int(cached_document.REFRESH_COOLDOWN_SECONDS)
     # Known ones are not held up by that.
     assert (await known.key_for(naming(new.kid))).kid == new.kid
 
@@ -148,17 +148,17 @@ async def test_old_keys_are_kept(
     for _ in range(20):
         assert await known.keys() is before
     assert provider.hits[JWKS] == 2
-    time.now += remembered.PAUSE_SECONDS + 1
+    time.now += cached_document.RETRY_AFTER_SECONDS + 1
     assert await known.keys() is before  # at once, while it is asked for in the background
     assert provider.hits[JWKS] == 2
     with pytest.raises(ProviderUnavailableError):  # whether there is such a key nobody can tell
         await known.key_for(naming("new"))
     assert provider.hits[JWKS] == 3
-    time.now += remembered.KEEP_SECONDS
+    time.now += cached_document.STALE_IF_ERROR_SECONDS
     with pytest.raises(ProviderUnavailableError):
         await known.keys()
     provider.hanging, provider.answers = set(), {}
-    time.now += remembered.PAUSE_SECONDS + 1
+    time.now += cached_document.RETRY_AFTER_SECONDS + 1
     assert (await known.keys()).keys
     await known.close()
 
@@ -184,7 +184,7 @@ async def test_a_provider_that_was_never_reached(
     asked = provider.hits[DISCOVERY]
     assert asked <= 2
     provider.answers = {}
-    time.now += remembered.PAUSE_SECONDS + 1
+    time.now += cached_document.RETRY_AFTER_SECONDS + 1
     assert (await known.keys()).keys
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from projkit.auth.jws import PROVIDER_ALGORITHMS, Unverified
+from projkit.auth.oidc.cached_document import CachedDocument
 from projkit.auth.oidc.jwks import ProviderKey, ProviderKeys, read_keys
-from projkit.auth.oidc.remembered import Remembered
 from projkit.errors import InvalidTokenError, ProviderUnavailableError
 
 if TYPE_CHECKING:
@@ -42,14 +42,17 @@ class Provider:
     ) -> None:
         self.issuer = issuer
         self._fetcher = fetcher
-        self._metadata = Remembered(
+        self._metadata = CachedDocument(
             self._fetch_metadata,
-            name=f"the metadata of {issuer}",
+            name=f"the metadata of OIDC provider {issuer}",
             fresh_seconds=METADATA_SECONDS,
             monotonic=monotonic,
         )
-        self._keys = Remembered(
-            self._fetch_keys, name=f"the keys of {issuer}", fresh_seconds=KEYS_SECONDS, monotonic=monotonic
+        self._keys = CachedDocument(
+            self._fetch_keys,
+            name=f"the JWK Set of OIDC provider {issuer}",
+            fresh_seconds=KEYS_SECONDS,
+            monotonic=monotonic,
         )
         self._known: tuple[dict[str, Any], ProviderKeys] | None = None
 
@@ -80,7 +83,7 @@ class Provider:
             raise InvalidTokenError("the algorithm is not allowed")
         key = (await self._keys.get()).find(unverified)
         if key is None:
-            key = (await self._keys.renew()).find(unverified)
+            key = (await self._keys.refresh()).find(unverified)
         if key is None:
             raise InvalidTokenError("the provider has no such key")
         return key
