@@ -13,8 +13,8 @@ import pytest
 
 from projkit import ProjKit
 from projkit.auth.csrf import session_binding
-from projkit.auth.oidc.ticket import LABEL as OIDC_LABEL
-from projkit.auth.oidc.ticket import Ticket
+from projkit.auth.oidc.login_state import LABEL as OIDC_LABEL
+from projkit.auth.oidc.login_state import LoginState
 from projkit.auth.session_service import Client, Issued
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, cookie
@@ -31,8 +31,8 @@ class World:
     kit: ProjKit
     issued: Issued
     cursor: str
-    ticket: str
-    login: Ticket
+    login_state: str
+    login: LoginState
 
     @property
     def services(self) -> Any:
@@ -69,7 +69,7 @@ async def world(shut_kit: ProjKit) -> World:
     client = Client("203.0.113.5", "tests")
     issued = await services.sessions.open("alice", ("projects:read", "projects:write"), "", "cookie", client)
     page = await ask(shut_kit, "GET", PROJECTS, [bearer(forge.token())], query="limit=1")
-    text, login = parts(shut_kit).oidc._tickets.issue("acme", "/")
+    text, login = parts(shut_kit).oidc._login_states.start("acme", "/")
     return World(shut_kit, issued, page.json()["next_cursor"], text, login)
 
 
@@ -91,7 +91,7 @@ VALUES: Final[dict[str, Callable[[World], str]]] = {
     "CSRF value": lambda world: world.issued.csrf_token,
     "mark of a device": lambda world: world.services.built_in._limits.mark_device("0::alice"),
     "cursor": lambda world: world.cursor,
-    "ticket of an OIDC login": lambda world: world.ticket,
+    "login state of an OIDC login": lambda world: world.login_state,
     "state of an OIDC login": lambda world: world.login.state,
     "nonce of an OIDC login": lambda world: world.login.nonce,
     "PKCE verifier of an OIDC login": lambda world: world.login.verifier,
@@ -159,7 +159,7 @@ async def as_session(world: World, value: str) -> Answer:
     return await ask(world.kit, "DELETE", f"{AUTH}/sessions/{value}", [bearer(world.issued.access_token)])
 
 
-async def as_ticket(world: World, value: str) -> Answer:
+async def as_login_state(world: World, value: str) -> Answer:
     query = f"state={world.login.state}&code=x"
     return await ask(world.kit, "GET", f"{AUTH}/oidc/acme/callback", [cookie(oidc_login=value)], query=query)
 
@@ -167,7 +167,7 @@ async def as_ticket(world: World, value: str) -> Answer:
 async def as_state(world: World, value: str) -> Answer:
     query = urlencode({"state": value, "code": "x"})
     return await ask(
-        world.kit, "GET", f"{AUTH}/oidc/acme/callback", [cookie(oidc_login=world.ticket)], query=query
+        world.kit, "GET", f"{AUTH}/oidc/acme/callback", [cookie(oidc_login=world.login_state)], query=query
     )
 
 
@@ -183,7 +183,7 @@ DOORS: Final[dict[str, tuple[Door, int, set[str]]]] = {
     "cursor": (as_cursor, 200, {"invalid_cursor"}),
     "device": (as_device, 200, {"rate_limited"}),
     "session": (as_session, 204, {"not_found"}),
-    "OIDC ticket": (as_ticket, 503, {"login_failed"}),
+    "OIDC login state": (as_login_state, 503, {"login_failed"}),
     "OIDC state": (as_state, 503, {"login_failed"}),
 }
 
@@ -197,7 +197,7 @@ RIGHTFUL: Final = {
     ("cursor", "cursor"),
     ("mark of a device", "device"),
     ("session id", "session"),
-    ("ticket of an OIDC login", "OIDC ticket"),
+    ("login state of an OIDC login", "OIDC login state"),
     ("state of an OIDC login", "OIDC state"),
 }
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from projkit import ProjKit
-from projkit.auth.oidc import ticket
+from projkit.auth.oidc import login_state
 from tests.auth.oidc.conftest import (
     AUTH,
     Browser,
@@ -103,7 +103,7 @@ def _flip(text: str, index: int) -> str:
 
 
 @pytest.mark.parametrize("place", [0, 2, 44, 56, 60, 100, -1])
-async def test_tampered_tickets(browser: Browser, place: int) -> None:
+async def test_tampered_login_states(browser: Browser, place: int) -> None:
     """A cookie of which a single character is another one is none of ours."""
     started = await browser.start(next="/somewhere")
     kept = browser_cookie(started)
@@ -117,7 +117,7 @@ async def test_tampered_tickets(browser: Browser, place: int) -> None:
 @pytest.mark.parametrize(
     "value", ["", "AQ", "A" * 5000, "\xff", "....", "AQ" + "A" * 200, "Ag" + "A" * 120, "=" * 100]
 )
-async def test_malformed_tickets(browser: Browser, value: str) -> None:
+async def test_malformed_login_states(browser: Browser, value: str) -> None:
     """Whatever is in the cookie, it is 401 at worst."""
     back = await browser.to_provider()
     browser.cookies.clear()
@@ -125,7 +125,7 @@ async def test_malformed_tickets(browser: Browser, value: str) -> None:
     assert refused(await browser.get(back, headers=header))
 
 
-async def test_two_tickets(browser: Browser) -> None:
+async def test_two_login_states(browser: Browser) -> None:
     """Where a sibling site has put a second cookie of the name, neither counts."""
     started = await browser.start()
     kept = browser_cookie(started)
@@ -135,7 +135,7 @@ async def test_two_tickets(browser: Browser) -> None:
 
 
 async def test_cookies_of_other_purposes(browser: Browser) -> None:
-    """No other value of ours is taken for a ticket, and a ticket for none of them."""
+    """No other value of ours is accepted as a login state, nor a login state as any of them."""
     await browser.log_in()
     others = [browser.cookies[name] for name in ("auth_token", "refresh_token", "csrf_token")]
     started = await browser.start()
@@ -156,8 +156,8 @@ async def test_cookies_of_other_purposes(browser: Browser) -> None:
 
 
 async def test_a_login_that_takes_too_long(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ticket ends after ten minutes, whatever the browser still sends."""
-    monkeypatch.setattr(ticket, "LIFETIME_SECONDS", -1)
+    """A login state expires after ten minutes, even if the browser still sends it."""
+    monkeypatch.setattr(login_state, "LIFETIME_SECONDS", -1)
     assert refused(await browser.log_in())
 
 
@@ -186,7 +186,7 @@ async def test_a_provider_without_rfc_9207(
 async def test_the_provider_says_no(
     browser: Browser, provider: OpenIdProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error of the provider's ends the login, used-up ticket included, and nothing of it is repeated."""
+    """An error of the provider's ends the login, used-up login state included, and nothing of it is repeated."""
     provider.user = {}
     back = await browser.to_provider()
     caplog.set_level("INFO", "projkit")

@@ -14,8 +14,8 @@ from authlib.oauth2.client import OAuth2Client
 
 from projkit.auth.oidc.error_code import error_code
 from projkit.auth.oidc.fetch import Fetcher
+from projkit.auth.oidc.login_state import LoginState
 from projkit.auth.oidc.provider import Metadata
-from projkit.auth.oidc.ticket import Ticket
 from projkit.errors import LoginFailedError, ProviderUnavailableError
 from projkit.http import strict_json
 from projkit.settings import OidcProvider
@@ -41,7 +41,7 @@ class CodeFlow:
         self._redirect_uri = redirect_uri
         self._fetcher = fetcher
 
-    def authorization_url(self, metadata: Metadata, ticket: Ticket) -> str:
+    def authorization_url(self, metadata: Metadata, login_state: LoginState) -> str:
         """Where the browser has to go.
 
         Raises:
@@ -59,13 +59,13 @@ class CodeFlow:
         )
         url, _ = client.create_authorization_url(
             metadata.authorization_endpoint,
-            state=ticket.state,
-            code_verifier=ticket.verifier,
-            nonce=ticket.nonce,
+            state=login_state.state,
+            code_verifier=login_state.verifier,
+            nonce=login_state.nonce,
         )
         return str(url)
 
-    async def exchange(self, metadata: Metadata, code: str, ticket: Ticket) -> Exchanged:
+    async def exchange(self, metadata: Metadata, code: str, login_state: LoginState) -> Exchanged:
         """What the provider gives for the code.
 
         Raises:
@@ -78,7 +78,7 @@ class CodeFlow:
                     metadata.token_endpoint,
                     grant_type="authorization_code",
                     code=code,
-                    code_verifier=ticket.verifier,
+                    code_verifier=login_state.verifier,
                 )
         except OAuthError as error:
             logger.warning("%s refuses the code: %s", metadata.issuer, error_code(error.error))

@@ -10,8 +10,8 @@ from uuid import uuid4
 from projkit.auth.limits import LoginLimits
 from projkit.auth.oidc.error_code import error_code
 from projkit.auth.oidc.idtoken import Expected, IdTokens
+from projkit.auth.oidc.login_state import LoginState, LoginStateCodec
 from projkit.auth.oidc.provider import Metadata, Provider
-from projkit.auth.oidc.ticket import Ticket, Tickets
 from projkit.auth.outcomes import CountLogin, count_failure
 from projkit.auth.session_service import Client, Issued, SessionService
 from projkit.auth.sessions.port import SessionStore
@@ -44,7 +44,7 @@ class Started:
     """Where the browser goes, and what it keeps."""
 
     location: str
-    ticket: str
+    login_state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class OidcLogin:
     def __init__(
         self,
         arranged: Mapping[str, Arranged],
-        tickets: Tickets,
+        login_states: LoginStateCodec,
         users: Users,
         sessions: SessionService,
         store: SessionStore,
@@ -74,7 +74,7 @@ class OidcLogin:
         count: CountLogin,
     ) -> None:
         self._arranged = arranged
-        self._tickets = tickets
+        self._login_states = login_states
         self._users = users
         self._sessions = sessions
         self._store = store
@@ -92,10 +92,10 @@ class OidcLogin:
         """
         arranged = self._of(name)
         metadata = await arranged.provider.metadata()
-        text, ticket = self._tickets.issue(name, next_path)
-        return Started(arranged.flow.authorization_url(metadata, ticket), text)
+        text, login_state = self._login_states.start(name, next_path)
+        return Started(arranged.flow.authorization_url(metadata, login_state), text)
 
-    def recognise(self, name: str, text: str | None, state: str | None) -> Ticket:
+    def recognise(self, name: str, text: str | None, state: str | None) -> LoginState:
         """The login that comes back: started by this browser, at this provider, and with this very state.
 
         Raises:
@@ -106,13 +106,20 @@ class OidcLogin:
         with count_failure(self._count, _METHOD):
             if text is None or state is None:
                 raise LoginFailedError
-            ticket = self._tickets.read(text)
-            if ticket.provider != name or not hmac.compare_digest(ticket.state.encode(), state.encode()):
+            login_state = self._login_states.decode(text)
+            if login_state.provider != name or not hmac.compare_digest(
+                login_state.state.encode(), state.encode()
+            ):
                 raise LoginFailedError
-        return ticket
+        return login_state
 
     async def finish(
-        self, ticket: Ticket, answer: ProviderAnswer, client: Client, *, before_waiting: Callable[[], None]
+        self,
+        login_state: LoginState,
+        answer: ProviderAnswer,
+        client: Client,
+        *,
+        before_waiting: Callable[[], None],
     ) -> Issued:
         """A new session for whoever the provider says it is.
 
@@ -123,28 +130,28 @@ class OidcLogin:
             RateLimitedError: there were too many attempts.
             UnavailableError: the provider or a store does not answer.
         """
-        arranged = self._of(ticket.provider)
+        arranged = self._of(login_state.provider)
         with count_failure(self._count, _METHOD):
-            issued = await self._finish(arranged, ticket, answer, client, before_waiting)
+            issued = await self._finish(arranged, login_state, answer, client, before_waiting)
         self._count(_METHOD, "succeeded")
         return issued
 
     async def _finish(
         self,
         arranged: Arranged,
-        ticket: Ticket,
+        login_state: LoginState,
         answer: ProviderAnswer,
         client: Client,
         before_waiting: Callable[[], None],
     ) -> Issued:
         await self._limits.attempt(client.address)
-        if not await self._store.consume(ticket.state, self._clock(), ticket.expires_at):
+        if not await self._store.consume(login_state.state, self._clock(), login_state.expires_at):
             raise LoginFailedError
         before_waiting()
         metadata = await arranged.provider.metadata()
         code = _code(metadata, answer)
-        exchanged = await arranged.flow.exchange(metadata, code, ticket)
-        expected = Expected(arranged.config.client_id, ticket.nonce, exchanged.access_token)
+        exchanged = await arranged.flow.exchange(metadata, code, login_state)
+        expected = Expected(arranged.config.client_id, login_state.nonce, exchanged.access_token)
         try:
             claims = await arranged.id_tokens.verify(exchanged.id_token, expected)
             tenant_id = tenant_of(claims, self._tenant_claim)

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from projkit.auth.cookies import Cookies
 from projkit.auth.credentials import cookie_values
 from projkit.auth.oidc.login import OidcLogin, ProviderAnswer
-from projkit.auth.oidc.ticket import LIFETIME_SECONDS
+from projkit.auth.oidc.login_state import LIFETIME_SECONDS
 from projkit.auth.session_service import Client, Issued
 from projkit.errors import LoginFailedError
 from projkit.http.client import ClientAddresses
@@ -97,7 +97,7 @@ class OidcRoutes:
         query = read_query(LoginQuery, request.query_string, repeatable=frozenset())
         request.give_place_back()  # a provider that hangs is waited for, for seconds, by all in one question
         started = await self._login().start(request.params["provider"], query.next)
-        cookie = self._cookies.transient(request, started.ticket, LIFETIME_SECONDS)
+        cookie = self._cookies.transient(request, started.login_state, LIFETIME_SECONDS)
         return Response(302, headers=(_location(started.location), *PRIVATE, cookie))
 
     async def callback(self, request: Request) -> Response:
@@ -105,12 +105,14 @@ class OidcRoutes:
         kept = cookie_values(request.scope["headers"], self._cookie)
         text = kept[0].decode("latin-1") if len(kept) == 1 else None
         answer = _read_answer(request.query_string)
-        ticket = login.recognise(request.params["provider"], text, answer.state)
-        # From here on the ticket is used up, however this ends.
+        login_state = login.recognise(request.params["provider"], text, answer.state)
+        # From here on the login state is used up, whatever the outcome.
         request.add_answer_header(*self._cookies.transient(request, "", 0))
         client = Client(self._addresses.of(request.scope), request.header(b"user-agent") or "")
-        issued = await login.finish(ticket, answer, client, before_waiting=request.give_place_back)
-        return Response(303, headers=(_location(ticket.next), *PRIVATE, *self._cookies_of(request, issued)))
+        issued = await login.finish(login_state, answer, client, before_waiting=request.give_place_back)
+        return Response(
+            303, headers=(_location(login_state.next), *PRIVATE, *self._cookies_of(request, issued))
+        )
 
 
 def _read_answer(query_string: bytes) -> ProviderAnswer:

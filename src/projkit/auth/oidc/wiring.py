@@ -7,9 +7,9 @@ from projkit.auth.keys import KeyRing
 from projkit.auth.limits import LoginLimits
 from projkit.auth.oidc.idtoken import IdTokens
 from projkit.auth.oidc.login import Arranged, OidcLogin
+from projkit.auth.oidc.login_state import LABEL, LoginStateCodec
 from projkit.auth.oidc.provider import Provider
 from projkit.auth.oidc.resource import ExternalTokens
-from projkit.auth.oidc.ticket import LABEL, Tickets
 from projkit.auth.outcomes import CountLogin
 from projkit.auth.session_service import SessionService
 from projkit.auth.sessions.port import SessionStore
@@ -80,7 +80,7 @@ def build_login(
     """The login at these providers."""
     return OidcLogin(
         providers.arranged(),
-        Tickets(partial(keys.secrets, LABEL), clock=clock),
+        LoginStateCodec(partial(keys.secrets, LABEL), clock=clock),
         users,
         sessions,
         store,

@@ -1,8 +1,8 @@
-"""What a browser keeps of a login that is under way.
+"""The state of an OIDC login in progress, kept by the browser in a signed cookie.
 
-The ticket goes into a cookie and holds no secret: a random value, the provider, where to go afterwards and when it
-ends, under a MAC. What the provider gets to see (``state``, ``nonce``) and what it does not (the PKCE verifier) are
-derived from the random value by the key, so that they belong to this very browser, provider and login.
+The cookie holds no secret: a random value, the provider, the path to redirect to and the expiry, under a MAC. The
+``state`` and ``nonce`` sent to the provider and the PKCE verifier are derived from the random value with the key, so
+they are bound to this browser, provider and login.
 """
 
 import base64
@@ -28,8 +28,8 @@ _MAX_LENGTH: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """A login under way."""
+class LoginState:
+    """A login in progress (RFC 6749 §10.12, RFC 7636)."""
 
     provider: str
     next: str
@@ -39,39 +39,39 @@ class Ticket:
     verifier: str
 
 
-class Tickets:
-    """Makes and reads tickets."""
+class LoginStateCodec:
+    """Encodes login states as cookie values and decodes them."""
 
     def __init__(self, keys: SecretsOf, *, clock: Clock) -> None:
         """``keys`` gives the secrets of the label ``oidc-login``, newest first."""
         self._keys = keys
         self._clock = clock
 
-    def issue(self, provider: str, next_path: str) -> tuple[str, Ticket]:
-        """The text for a cookie, and the ticket that is in it; both arguments are ASCII."""
+    def start(self, provider: str, next_path: str) -> tuple[str, LoginState]:
+        """Return a cookie value and the login state in it; both arguments must be ASCII."""
         key = self._keys()[0]
         expires = int((self._clock() + timedelta(seconds=LIFETIME_SECONDS)).timestamp())
         random, name, path = secrets.token_bytes(_RANDOM_BYTES), provider.encode(), next_path.encode()
         mac = _mac(key, b"ticket", str(expires).encode(), random, name, path)
         raw = _HEAD.pack(_VERSION, mac, expires, random, len(name)) + name + path
-        return _text(raw), _ticket(key, expires, random, name, path)
+        return _text(raw), _login_state(key, expires, random, name, path)
 
-    def read(self, text: str) -> Ticket:
-        """What a cookie's text holds.
+    def decode(self, cookie: str) -> LoginState:
+        """Return the login state of a cookie value.
 
         Raises:
-            LoginFailedError: we have not made it, or it has expired.
+            LoginFailedError: the value was not issued here, or it has expired.
         """
         try:
-            mac, expires, random, name, path = _cut(text)
+            mac, expires, random, name, path = _cut(cookie)
         except ValueError:
             raise LoginFailedError from None
         for key in self._keys():
             if hmac.compare_digest(mac, _mac(key, b"ticket", str(expires).encode(), random, name, path)):
-                ticket = _ticket(key, expires, random, name, path)
-                if self._clock() >= ticket.expires_at:
+                login_state = _login_state(key, expires, random, name, path)
+                if self._clock() >= login_state.expires_at:
                     raise LoginFailedError
-                return ticket
+                return login_state
         raise LoginFailedError
 
 
@@ -87,12 +87,12 @@ def _cut(text: str) -> tuple[bytes, int, bytes, bytes, bytes]:
     return mac, expires, random, raw[_HEAD.size : end], raw[end:]
 
 
-def _ticket(key: bytes, expires: int, random: bytes, name: bytes, path: bytes) -> Ticket:
+def _login_state(key: bytes, expires: int, random: bytes, name: bytes, path: bytes) -> LoginState:
     state, nonce, verifier = (
         _text(_mac(key, purpose, random, name)) for purpose in (b"state", b"nonce", b"verifier")
     )
     ends = datetime.fromtimestamp(expires, UTC)
-    return Ticket(name.decode(), path.decode(), ends, state, nonce, verifier)
+    return LoginState(name.decode(), path.decode(), ends, state, nonce, verifier)
 
 
 def _mac(key: bytes, purpose: bytes, *parts: bytes) -> bytes:
