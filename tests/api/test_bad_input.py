@@ -3,7 +3,6 @@
 import asyncio
 import json
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +10,7 @@ import pytest
 
 from projkit import ProjKit
 from tests.conftest import Client, OpenClient, serving, settings_for, token_for
+from tests.corpora import corpus_file
 
 pytestmark = pytest.mark.anyio
 URL = "/api/v1/projects"
@@ -322,15 +322,13 @@ async def test_order_of_refusals(open_client: OpenClient) -> None:
 
 @pytest.fixture
 def naughty_strings() -> list[str]:
-    """The corpus, where it is at hand, and in any case what it is made of."""
+    """The Big List of Naughty Strings, and a few more."""
     own = [
         "", "undefined", "\u202etest", "\ufeff", "Ω≈ç√∫µ≤≥÷", "ﷺ", "👩‍👩‍👧", "Z\u032e\u031eA\u0325", "\u2028",
         "1;DROP TABLE projects", "' OR 1=1 -- 1", "<script>", "$HOME", "%s%n", "\x01\x7f\x80\x9f", "a\0b", "\\", '"',
     ]  # fmt: skip
-    corpus = Path(__file__).parents[3] / "shared" / "corpora" / "blns" / "blns.json"
-    if corpus.is_file():
-        own += json.loads(corpus.read_text())
-    return own
+    corpus: list[str] = json.loads(corpus_file("blns/blns.json").read_text())
+    return own + corpus
 
 
 async def test_a_body_of_another_type_is_told_so(client: Client) -> None:

@@ -15,10 +15,9 @@ from projkit.auth import jws
 from projkit.auth.keys import KeyList, import_verifying_key, read_keys_file
 from projkit.auth.keys_file import ALGORITHMS
 from projkit.errors import ConfigurationError, InvalidTokenError
-from tests.corpora import CORPORA, absent
+from tests.corpora import corpus_file
 
 REFUSALS: Final = (InvalidTokenError, ConfigurationError, ValueError, JoseError)
-WYCHEPROOF: Final = CORPORA / "wycheproof"
 
 # RFC 7520's keys for PS256 and "ES521" are named for other algorithms than their signatures have (346, 347, 350,
 # 351), and two tokens hold a character that base64url does not know (372, 373): refused, though called valid.
@@ -48,9 +47,7 @@ def parts_of(file: str, group: dict[str, Any]) -> list[str]:
 
 def vectors(file: str, member: str = "jws") -> list[Vector]:
     """The vectors of a file."""
-    path = WYCHEPROOF / f"json_web_{file}_test.json"
-    if not path.is_file():
-        return []
+    path = corpus_file(f"wycheproof/json_web_{file}_test.json")
     return [
         Vector(
             file,
@@ -71,9 +68,7 @@ VECTORS: Final = [vector for file in ("signature", "key", "crypto") for vector i
 
 
 def parameters(chosen: list[Vector]) -> list[object]:
-    """As parameters, or one that skips and says why."""
-    if not chosen:
-        return [pytest.param(None, id="absent", marks=absent("Wycheproof"))]
+    """Return vectors as parameters."""
     return [pytest.param(vector, id=f"{vector.file}-{vector.number}-{vector.part}") for vector in chosen]
 
 
@@ -118,10 +113,9 @@ def test_signatures(vector: Vector, tmp_path: Path) -> None:
 
 def test_empty_payload() -> None:
     """The one vector that is refused for its empty payload has a good signature."""
-    found = [vector for vector in VECTORS if vector.file == "signature" and vector.number in EMPTY_PAYLOAD]
-    if not found:
-        pytest.skip("Wycheproof is not at ../shared/corpora from the project's root")
-    for vector in found:
+    empty = [vector for vector in VECTORS if vector.file == "signature" and vector.number in EMPTY_PAYLOAD]
+    assert empty
+    for vector in empty:
         key = import_verifying_key(vector.keys[0])
         unverified = jws.Unverified(vector.token, {"alg": "RS256"}, {})
         jws.verify(unverified, key.key, "RS256")
@@ -132,8 +126,6 @@ def test_empty_payload() -> None:
 def test_contradictions() -> None:
     """The two vectors that are taken though called invalid are the very text of a valid one."""
     texts = {vector.number: vector.token for vector in VECTORS if vector.file == "signature"}
-    if not texts:
-        pytest.skip("Wycheproof is not at ../shared/corpora from the project's root")
     for number, twin in SAME_AS_VALID.items():
         assert texts[number] == texts[twin]
 
@@ -148,9 +140,7 @@ def test_encrypted_tokens(vector: Vector, tmp_path: Path) -> None:
 
 
 def test_the_corpus_is_whole() -> None:
-    """The corpus, where present, holds the vectors that are named here, each called what is said of it."""
-    if not VECTORS:
-        pytest.skip("Wycheproof is not at ../shared/corpora from the project's root")
+    """The corpus contains the vectors that are named here, each with the verdict that is assumed here."""
     signatures = {vector.number: vector.valid for vector in VECTORS if vector.file == "signature"}
     assert len(signatures) == 401
     assert all(signatures[number] for number in REFUSED_THOUGH_VALID | EMPTY_PAYLOAD)

@@ -17,11 +17,10 @@ from projkit.settings import MINIMUM_SECRET_BYTES
 from projkit.settings.values import HmacSecret, LegacySecrets
 from projkit.testing import SECRET as TEST_SECRET
 from tests.conftest import SECRET
-from tests.corpora import CORPORA, ROOT, absent
+from tests.corpora import ROOT, corpus_file
 
-LIST: Final = CORPORA / "jwt-secrets/jwt.secrets.list"
+LIST: Final = corpus_file("jwt-secrets/jwt.secrets.list")
 NEW_SECRET: Final = "python3 -c 'import secrets"
-needs_list: Final = pytest.mark.skipif(not LIST.exists(), reason=absent("jwt-secrets").kwargs["reason"])
 OTHER_SECRET: Final = "another secret of the tests, also long enough"
 
 
@@ -77,7 +76,6 @@ CHECKS: Final[tuple[Callable[[str], object], ...]] = (
 )
 
 
-@needs_list
 def test_every_published_secret() -> None:
     """Each of a hundred thousand published secrets is refused, by its length or as known, in both settings."""
     entries = {entry.decode() for entry in secrets()}
@@ -93,7 +91,6 @@ def test_every_published_secret() -> None:
     assert taken == []
 
 
-@needs_list
 def test_every_long_published_secret() -> None:
     """Those that are long enough are refused as known and not one by its length, also by the settings themselves."""
     entries = {entry.decode().strip() for entry in secrets()}
@@ -109,7 +106,6 @@ def test_every_long_published_secret() -> None:
         assert said.count("attackers try first") == 2
 
 
-@needs_list
 def test_the_digests_are_those_of_the_list() -> None:
     """The package's digests are what the script makes of the list."""
     path = ROOT / "scripts/known_secrets.py"

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from projkit.http.strict_json import JSON, MAX_DEPTH, InvalidJson, UnrepresentableValue, loads
+from tests.corpora import corpus_file, json_test_suite
 
-CORPUS = Path(__file__).parents[2].parent / "shared/corpora/jsontestsuite/test_parsing"
 MEBIBYTE = 1024 * 1024
 # Linear work on 1 MiB takes a few tenths of a second; a quadratic slip takes minutes.
 BOUND_SECONDS = 5.0  # of the processor, which others may be using as well
@@ -24,15 +24,6 @@ REFUSED_THOUGH_VALID: dict[str, type[InvalidJson | UnrepresentableValue]] = {
     "y_string_null_escape.json": UnrepresentableValue,
     "y_object_escaped_null_in_key.json": UnrepresentableValue,
 }
-
-
-def corpus(prefix: str) -> list[object]:
-    """Give the corpus' files as parameters, or one that skips and says why."""
-    files = sorted(CORPUS.glob(f"{prefix}*.json"))
-    if not files:
-        skip = pytest.mark.skip(reason="JSONTestSuite is not at ../shared/corpora from the project's root")
-        return [pytest.param(CORPUS, id=f"{prefix}absent", marks=skip)]
-    return [pytest.param(file, id=file.name) for file in files]
 
 
 def refused(body: bytes) -> InvalidJson | UnrepresentableValue:
@@ -84,13 +75,13 @@ def steps_of(pointer: str) -> list[str]:
 # --- the corpus
 
 
-@pytest.mark.parametrize("file", corpus("n_"))
+@pytest.mark.parametrize("file", json_test_suite("n_"))
 def test_what_the_corpus_calls_invalid_is_refused(file: Path) -> None:
     """Every document that RFC 8259 refuses is refused as invalid."""
     invalid(file.read_bytes())
 
 
-@pytest.mark.parametrize("file", corpus("y_"))
+@pytest.mark.parametrize("file", json_test_suite("y_"))
 def test_what_the_corpus_calls_valid_is_read(file: Path) -> None:
     """Every valid document is read with its exact value, save those with repeated names or U+0000."""
     body = file.read_bytes()
@@ -100,17 +91,16 @@ def test_what_the_corpus_calls_valid_is_read(file: Path) -> None:
         assert exactly(loads(body)) == exactly(json.loads(body.decode()))
 
 
-@pytest.mark.parametrize("file", corpus("i_"))
+@pytest.mark.parametrize("file", json_test_suite("i_"))
 def test_what_the_corpus_leaves_open_is_read_or_refused(file: Path) -> None:
     """A document on which readers may differ gives a value or one of the two refusals."""
     outcome(file.read_bytes())
 
 
 def test_the_corpus_is_whole() -> None:
-    """The corpus, where present, holds every document that this API refuses though it is valid."""
-    if not CORPUS.is_dir():
-        pytest.skip("JSONTestSuite is not at ../shared/corpora from the project's root")
-    assert REFUSED_THOUGH_VALID.keys() <= {file.name for file in CORPUS.glob("y_*.json")}
+    """The corpus contains every document that this API refuses though it is valid."""
+    for name in REFUSED_THOUGH_VALID:
+        corpus_file(f"jsontestsuite/test_parsing/{name}")
 
 
 # --- invalid documents
