@@ -10,7 +10,7 @@ import pytest
 
 from projkit import ProjKit
 from projkit.health import HealthCheck
-from projkit.health.check_scheduler import CheckScheduler, Resource, View
+from projkit.health.check_scheduler import CheckScheduler, CheckState, Resource
 from projkit.health.checks import Observation
 from projkit.health.system import SystemSampler
 from tests.conftest import Client, settings_for
@@ -77,28 +77,28 @@ class Watching:
     def __init__(self, scheduler: CheckScheduler) -> None:
         self.scheduler = scheduler
 
-    def view(self, name: str) -> View:
+    def state(self, name: str) -> CheckState:
         """A check as it stands."""
-        (found,) = [view for view in self.scheduler.views() if view.name == name]
+        (found,) = [state for state in self.scheduler.snapshot() if state.name == name]
         return found
 
     async def until(self, name: str, status: str, detail: str = "") -> Observation:
         """Waits until a check has a status, and a detail with this in it."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                view = self.view(name)
-                if view.latest is not None and view.status == status and detail in view.latest.detail:
-                    return view.latest
+                state = self.state(name)
+                if state.latest is not None and state.status == status and detail in state.latest.detail:
+                    return state.latest
                 await asyncio.sleep(0.01)
 
     async def looked_at_again(self, name: str) -> Observation:
         """What the next whole look at a check sees."""
         async with asyncio.timeout(PATIENCE):
             for _ in range(2):
-                before = self.view(name).latest
-                while self.view(name).latest is before:
+                before = self.state(name).latest
+                while self.state(name).latest is before:
                     await asyncio.sleep(0.01)
-        latest = self.view(name).latest
+        latest = self.state(name).latest
         assert latest is not None
         return latest
 

@@ -31,7 +31,7 @@ async def test_a_broker_that_refuses() -> None:
     async with watching([celery_check(None, "amqp://guest:hidden@127.0.0.1:1//")]) as checks:
         seen = await checks.until("celery", "error", "the broker does not answer")
         assert "hidden" not in seen.detail
-        assert not checks.view("celery").critical
+        assert not checks.state("celery").critical
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "redis"])

@@ -65,11 +65,11 @@ async def test_a_database_that_is_well(any_database_url: str, whose: str) -> Non
     mode = {"database_mode": "transactional"} if whose == "PgBouncer's" else {}
     async with watched_database(any_database_url, engine, **mode) as checks:
         names = NAMES[urlsplit(any_database_url).scheme]
-        assert [view.name for view in checks.scheduler.views()] == names
+        assert [state.name for state in checks.scheduler.snapshot()] == names
         for name in names:
             await checks.until(name, "ok")
         assert checks.scheduler.status() == "ok"
-        latest = checks.view("migrations").latest
+        latest = checks.state("migrations").latest
         assert latest is not None
         assert latest.data == {"revision": revisions.head()}
     if engine is not None:

@@ -131,7 +131,7 @@ async def test_a_watch_that_ends_before_it_has_looked() -> None:
     await scheduler.close()
     async with asyncio.timeout(PATIENCE):
         await waiting
-    assert scheduler.views()[0].latest is None
+    assert scheduler.snapshot()[0].latest is None
 
 
 class Own(Mapping[str, Any]):

@@ -50,8 +50,8 @@ class CheckLoop:
     @property
     def good_until(self) -> float:
         """The event loop's time from which on what is known counts for nothing."""
-        seen = self._since if self.latest is None else self.latest.seen
-        return seen + self.check.stale_seconds
+        since = self._since if self.latest is None else self.latest.loop_time
+        return since + self.check.stale_seconds
 
     def status(self, now: float) -> CheckStatus:
         """What is known by now."""

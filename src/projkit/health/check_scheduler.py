@@ -36,8 +36,8 @@ class Resource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A check as it stands."""
+class CheckState:
+    """A check with its current status and its latest observation, None before the first."""
 
     name: str
     critical: bool
@@ -98,16 +98,16 @@ class CheckScheduler:
         check_loop = self._check_loops.get(name)
         return None if check_loop is None else check_loop.status(self._loop.time())
 
-    def views(self) -> list[View]:
-        """Every check, in the order in which they were added."""
+    def snapshot(self) -> list[CheckState]:
+        """Return the current state of every check, in the order in which they were added."""
         now = self._loop.time()
         return [
-            View(
+            CheckState(
                 check_loop.check.name,
                 check_loop.check.critical,
                 check_loop.status(now),
                 check_loop.latest,
-                None if check_loop.latest is None else now - check_loop.latest.seen,
+                None if check_loop.latest is None else now - check_loop.latest.loop_time,
             )
             for check_loop in self._check_loops.values()
         ]

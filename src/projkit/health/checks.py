@@ -101,10 +101,13 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one look has seen. ``seen`` is the event loop's time, ``observed_at`` everybody's."""
+    """The result of one run of a check.
+
+    ``loop_time`` is a reading of the event loop's monotonic clock in seconds; ``observed_at`` is the wall-clock time.
+    """
 
     status: Literal["ok", "error"]
-    seen: float
+    loop_time: float
     observed_at: datetime
     latency_ms: float
     detail: str = ""

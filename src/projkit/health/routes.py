@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 import orjson
 
 from projkit.errors import ProjkitError
-from projkit.health import report
-from projkit.health.check_scheduler import CheckScheduler, View
+from projkit.health import representations
+from projkit.health.check_scheduler import CheckScheduler, CheckState
 from projkit.health.checks import CheckStatus, Status
 from projkit.health.schemas import HEALTH_JSON, DetailedHealth, HealthJson, HealthSummary, Probe
 from projkit.health.service import Health
@@ -127,22 +127,26 @@ class HealthRoutes:
         as_health_json = HEALTH_JSON in accept.lower() and wanted > 0 and wanted >= quality(accept, JSON)
         content_type = (b"content-type", HEALTH_JSON.encode()) if as_health_json else JSON_TYPE
         if not await self._shows(request):
-            body = report.health_json_status(status) if as_health_json else {"status": status}
+            body = representations.health_json_status(status) if as_health_json else {"status": status}
             return _response(status, body, content_type, _VARY)
-        views: list[View]
+        checks: list[CheckState]
         if scheduler is None:
-            views, system = self._health.views_before_start(), {}
+            checks, system = self._health.snapshot_before_start(), {}
         else:
-            views = scheduler.views()
-            system = report.system_of(views, scheduler.sampler.latest, scheduler.sampler.lag_seconds)
+            checks = scheduler.snapshot()
+            system = representations.system_of(
+                checks, scheduler.sampler.latest, scheduler.sampler.lag_seconds
+            )
         known: dict[str, Any] = {
             "version": self._version, "uptime_seconds": self._health.uptime_seconds, "system": system,
         }  # fmt: skip
         if as_health_json:
-            return _response(status, report.health_json(status, views, **known), content_type, _VARY)
+            return _response(
+                status, representations.health_json(status, checks, **known), content_type, _VARY
+            )
         state = "starting" if scheduler is None else "draining" if self._draining() else "ready"
         traffic = None if self._traffic is None else self._traffic()
-        body = report.detailed(status, state, views, traffic=traffic, **known)
+        body = representations.detailed(status, state, checks, traffic=traffic, **known)
         return _response(status, body, content_type, _VARY)
 
     def _now(self) -> tuple[CheckScheduler | None, Status]:

@@ -16,7 +16,7 @@ from projkit.errors import (
 )
 from projkit.health import database
 from projkit.health.celery import CeleryApp, celery_check
-from projkit.health.check_scheduler import CheckScheduler, Resource, View
+from projkit.health.check_scheduler import CheckScheduler, CheckState, Resource
 from projkit.health.checks import HealthCheck, Observation, shortened
 from projkit.health.observer import NOBODY, Observer
 from projkit.health.system import SystemSampler, disk_check, loop_check
@@ -134,16 +134,16 @@ class Health:
         watched = "database" if name == "start" else name
         self._observer.health_check(watched, critical=True, well=False, seconds=0.0, good_seconds=0.0)
 
-    def views_before_start(self) -> list[View]:
-        """What is known where the kit has not started."""
+    def snapshot_before_start(self) -> list[CheckState]:
+        """Return the state of the checks that is known before the kit has started."""
         if self._failure is None:
-            return [View("database", True, "unknown", None, None)]
-        name, seen = self._failure
-        views = [View(name, True, "error", seen, monotonic() - seen.seen)]
+            return [CheckState("database", True, "unknown", None, None)]
+        name, observation = self._failure
+        checks = [CheckState(name, True, "error", observation, monotonic() - observation.loop_time)]
         # A schema can only be out of date in a database that answers.
         if name == "start":
-            views.insert(0, View("database", True, "unknown", None, None))
-        return views
+            checks.insert(0, CheckState("database", True, "unknown", None, None))
+        return checks
 
     def _rated(self, check: HealthCheck) -> HealthCheck:
         wanted = self._settings.health_critical

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from projkit.clock import utc_now
-from projkit.health.check_scheduler import View
+from projkit.health.check_scheduler import CheckState
 from projkit.health.checks import Status
 
 _PASS: Final = {"ok": "pass", "degraded": "warn", "error": "fail"}
@@ -30,7 +30,7 @@ _API_VERSION: Final = "1"
 def detailed(
     status: Status,
     state: str,
-    views: Sequence[View],
+    checks: Sequence[CheckState],
     *,
     version: str,
     uptime_seconds: float,
@@ -38,15 +38,15 @@ def detailed(
     traffic: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The body of ``/health/detailed``."""
-    checks = {view.name: _check(view) for view in views}
+    rendered = {check.name: _check(check) for check in checks}
     if state != "starting":
-        checks.update({name: dict(_ABSENT) for name in _OPTIONAL if name not in checks})
+        rendered.update({name: dict(_ABSENT) for name in _OPTIONAL if name not in rendered})
     body: dict[str, Any] = {
         "status": status,
         "state": state,
         "version": version,
         "uptime_seconds": round(uptime_seconds, 3),
-        "checks": checks,
+        "checks": rendered,
         "system": system,
     }
     if traffic is not None:
@@ -54,17 +54,22 @@ def detailed(
     return body
 
 
-def system_of(views: Sequence[View], sampled: Mapping[str, Any], lag_seconds: float) -> dict[str, Any]:
+def system_of(checks: Sequence[CheckState], sampled: Mapping[str, Any], lag_seconds: float) -> dict[str, Any]:
     """The machine and the process, with the disk that the check of it looked at."""
-    disk = next((view.latest.data for view in views if view.name == "disk" and view.latest), None)
+    disk = next((check.latest.data for check in checks if check.name == "disk" and check.latest), None)
     return {**sampled, "disk": disk or {}, "event_loop_lag_ms": round(lag_seconds * 1000, 1)}
 
 
 def health_json(
-    status: Status, views: Sequence[View], *, version: str, uptime_seconds: float, system: Mapping[str, Any]
+    status: Status,
+    checks: Sequence[CheckState],
+    *,
+    version: str,
+    uptime_seconds: float,
+    system: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The same as ``application/health+json``."""
-    checks = {f"{view.name}:responseTime": [_measurement(view)] for view in views}
+    rendered = {f"{check.name}:responseTime": [_measurement(check)] for check in checks}
     now = _written(utc_now())
     for key, value, unit in (
         ("cpu:utilization", system.get("cpu_percent"), "percent"),
@@ -74,8 +79,8 @@ def health_json(
     ):
         if value is not None:
             measured = {"componentType": "system", "observedValue": value, "observedUnit": unit}
-            checks[key] = [{**measured, "status": "pass", "time": now}]
-    return {**health_json_status(status), "version": _API_VERSION, "releaseId": version, "checks": checks}
+            rendered[key] = [{**measured, "status": "pass", "time": now}]
+    return {**health_json_status(status), "version": _API_VERSION, "releaseId": version, "checks": rendered}
 
 
 def health_json_status(status: Status) -> dict[str, Any]:
@@ -83,41 +88,41 @@ def health_json_status(status: Status) -> dict[str, Any]:
     return {"status": _PASS[status]}
 
 
-def _check(view: View) -> dict[str, Any]:
-    seen = view.latest
+def _check(check: CheckState) -> dict[str, Any]:
+    latest = check.latest
     found: dict[str, Any] = {
-        "status": view.status,
-        "critical": view.critical,
-        "latency_ms": None if seen is None else round(seen.latency_ms, 3),
-        "observed_at": None if seen is None else _written(seen.observed_at),
-        "age_seconds": None if view.age_seconds is None else round(view.age_seconds, 3),
+        "status": check.status,
+        "critical": check.critical,
+        "latency_ms": None if latest is None else round(latest.latency_ms, 3),
+        "observed_at": None if latest is None else _written(latest.observed_at),
+        "age_seconds": None if check.age_seconds is None else round(check.age_seconds, 3),
     }
-    if detail := _detail(view):
+    if detail := _detail(check):
         found["detail"] = detail
-    if seen is not None and seen.data is not None:
-        found["data"] = seen.data
+    if latest is not None and latest.data is not None:
+        found["data"] = latest.data
     return found
 
 
-def _measurement(view: View) -> dict[str, Any]:
-    status: Status = "ok" if view.status == "ok" else ("error" if view.critical else "degraded")
+def _measurement(check: CheckState) -> dict[str, Any]:
+    status: Status = "ok" if check.status == "ok" else ("error" if check.critical else "degraded")
     found: dict[str, Any] = {
-        "componentType": _COMPONENT_TYPES.get(view.name, "component"),
+        "componentType": _COMPONENT_TYPES.get(check.name, "component"),
         **health_json_status(status),
     }
-    if view.latest is not None:
-        found["observedValue"] = round(view.latest.latency_ms, 3)
+    if check.latest is not None:
+        found["observedValue"] = round(check.latest.latency_ms, 3)
         found["observedUnit"] = "ms"
-        found["time"] = _written(view.latest.observed_at)
-    if status != "ok" and (detail := _detail(view)):  # §4.8: left out where it passes
+        found["time"] = _written(check.latest.observed_at)
+    if status != "ok" and (detail := _detail(check)):  # §4.8: left out where it passes
         found["output"] = detail
     return found
 
 
-def _detail(view: View) -> str:
-    if view.status == "unknown":
-        return "not seen yet" if view.latest is None else "not seen for more than three periods"
-    return "" if view.latest is None else view.latest.detail
+def _detail(check: CheckState) -> str:
+    if check.status == "unknown":
+        return "not seen yet" if check.latest is None else "not seen for more than three periods"
+    return "" if check.latest is None else check.latest.detail
 
 
 def _written(moment: datetime) -> str:
