@@ -63,8 +63,7 @@ from projkit.telemetry.otel.meters import GivenMeterProvider
 from projkit.telemetry.otel.tracing import GivenTracerProvider
 from projkit.telemetry.wiring import Telemetry
 from projkit.validation import routes as validation
-from projkit.validation.routes import Validations
-from projkit.validation.wiring import Validating
+from projkit.validation.wiring import ValidationFactory, Validations
 from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp
@@ -164,9 +163,9 @@ class ProjKit:
             request_timeout_seconds=self.settings.request_timeout_seconds,
             gates=self._gates(),
         )
-        self._validating = Validating(
+        self._validation_factory = ValidationFactory(
             self._application, self.settings, self._tables, clock,
-            host_decides=get_principal is not None, host_checks_csrf=csrf_check is not None,
+            host_authenticates=get_principal is not None, host_checks_csrf=csrf_check is not None,
         )  # fmt: skip
         self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
         timed = EntryShim(TimingMiddleware(self._application, self._recorder, self.tracing), self._owns)
@@ -441,7 +440,7 @@ class ProjKit:
             Services(service, creation),
             auth,
             authenticate,
-            validations=self._validating(database, auth),
+            validations=self._validation_factory.create(database, auth),
             redis=own_redis,
             health=scheduler,
             sampler=self._monitoring.sample(database),
@@ -451,7 +450,7 @@ class ProjKit:
         try:
             return self._lifecycle.get().validations
         except UnavailableError:
-            return self._validating()
+            return self._validation_factory.create()
 
     def _open_redis(self) -> "tuple[RedisClient | None, RedisClient | None]":
         """The client to use, and the one to close."""

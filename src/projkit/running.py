@@ -8,7 +8,7 @@ from projkit.health.check_scheduler import CheckScheduler
 from projkit.http.application import Authenticate
 from projkit.projects.routes import Services
 from projkit.telemetry.history import Sampler
-from projkit.validation.routes import Validations
+from projkit.validation.wiring import Validations
 
 if TYPE_CHECKING:
     from projkit.redis.connect import RedisClient

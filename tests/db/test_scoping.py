@@ -11,7 +11,7 @@ from projkit.projects.listing import Shape, _count_statement, _page_statement
 from projkit.projects.query import SORT_KEYS
 from projkit.projects.statements import idempotency_statements, project_statements
 from projkit.projects.transfer import _known_statement
-from projkit.validation.cleanup import probe_statements
+from projkit.validation.cleanup import cleanup_statements
 
 TABLES = build_tables("projkit_")
 
@@ -19,7 +19,7 @@ TABLES = build_tables("projkit_")
 def statements() -> list[tuple[str, Statement]]:
     """All statements that requests run, by name."""
     found: list[tuple[str, Statement]] = []
-    for holder in (project_statements(TABLES), idempotency_statements(TABLES), probe_statements(TABLES)):
+    for holder in (project_statements(TABLES), idempotency_statements(TABLES), cleanup_statements(TABLES)):
         found += [(name, value) for name, value in vars(holder).items() if isinstance(value, Statement)]
     for key in SORT_KEYS:
         for after in ("", "key", "null"):

@@ -22,7 +22,7 @@ pytestmark = [
 ]
 URL = "/api/v1/monitoring/validate"
 BOUND = 20.0  # 12 s of steps and 3 s of cleaning up, or three checks of 6 s; and a busy machine
-ALIVE = {"ask getLiveness", "read the document", "read the public keys", "ask who is asking"}
+ALIVE = {"call getLiveness", "read the OpenAPI document", "read the public keys", "read the session"}
 
 
 async def timed(kit: ProjKit, what: str) -> Answer:
@@ -62,8 +62,8 @@ async def test_postgresql_stopped_and_continued(cluster: Cluster, mode: str) -> 
         wanted = "database_unavailable" if mode == "fast" else ("database_unavailable", "timed out")
         assert found(endpoints)["create"]["detail"].startswith(wanted)
         assert not failed(endpoints) & ALIVE
-        assert failed(authentication) == {"standing", "session"}
-        for name in ("standing", "session"):
+        assert failed(authentication) == {"revocation", "session"}
+        for name in ("revocation", "session"):
             assert found(authentication)[name]["detail"] == DatabaseUnavailableError.title
         for what in ("endpoints", "authentication"):
             await before_long(kit, what)

@@ -22,7 +22,7 @@ from projkit.auth.tokens import TokenVerifier
 from projkit.auth.users import RevocationStatus, Users
 from projkit.errors import DatabaseUnavailableError, InvalidTokenError, SessionStoreUnavailableError
 from projkit.validation.authentication import CredentialChecks
-from projkit.validation.ephemeral import Scratch
+from projkit.validation.ephemeral import EphemeralCredentials
 from projkit.validation.routes import AuthenticationReport
 from tests.auth import forge
 from tests.auth.asking import ask, bearer, cookie, refuses
@@ -33,8 +33,8 @@ from tests.validation.helpers import count_rows, counted, failed, found, validat
 pytestmark = pytest.mark.anyio
 URL: Final = "/api/v1/monitoring/validate/authentication"
 CREDENTIALS: Final = [
-    "bearer", "auth_token", "access_token", "csrf", "refuses_expired", "refuses_tampered", "refuses_alg_none",
-    "refuses_wrong_audience", "refuses_foreign_key", "standing", "session",
+    "bearer", "auth_token", "access_token", "csrf", "rejects_expired", "rejects_tampered", "rejects_alg_none",
+    "rejects_wrong_audience", "rejects_foreign_key", "revocation", "session",
 ]  # fmt: skip
 LEGACY: Final = {"legacy_secret": forge.LEGACY_SECRET}
 
@@ -61,7 +61,7 @@ async def test_everything_is_really_tried(any_database_url: str, any_database_mo
     assert {each.status for each in report.checks} == {"ok"}
     assert report.duration_ms >= sum(each.latency_ms for each in report.checks)
     assert answer.header("cache-control") == "private, no-store"
-    assert found(answer)["session"]["detail"] == "kept in the database"
+    assert found(answer)["session"]["detail"] == "stored in the database"
 
 
 async def test_sessions_in_redis(sqlite_url: str, redis_alone: Redises) -> None:
@@ -71,7 +71,7 @@ async def test_sessions_in_redis(sqlite_url: str, redis_alone: Redises) -> None:
     async with kit.lifespan():
         answer = await validate(kit, "authentication")
     assert (answer.status, failed(answer)) == (200, set())
-    assert found(answer)["session"]["detail"] == "kept in Redis"
+    assert found(answer)["session"]["detail"] == "stored in Redis"
     left = redis_alone.everything(prefix)
     assert not [line for line in left.splitlines() if ":health" not in line]  # what the check writes
 
@@ -82,7 +82,7 @@ async def test_sessions_in_redis(sqlite_url: str, redis_alone: Redises) -> None:
         ({}, {"access_token": "PROJKIT_LEGACY_SECRET is not set"}),
         (
             {**LEGACY, "legacy_sunset": datetime(2026, 1, 1, tzinfo=UTC)},
-            {"access_token": "PROJKIT_LEGACY_SUNSET has passed: it is refused"},
+            {"access_token": "PROJKIT_LEGACY_SUNSET has passed: legacy tokens are rejected"},
         ),
         ({**LEGACY, "tenant_claim": "org", "cookie_host_prefix": True, "csrf_header_name": "X-Other"}, {}),
     ],
@@ -143,14 +143,14 @@ async def test_each_key_is_used(sqlite_url: str, tmp_path: Path) -> None:
     async with kit.lifespan():
         answer = await ask(kit, "GET", URL, address="127.0.0.1")
     said = {name: each["detail"] for name, each in found(answer).items() if name.startswith("key:")}
-    only = "{}, verifies only: its private part is not here"
+    only = "{}, verifies only: the private part is not configured"
     assert said == {
         "key:RS256-public": only.format("RS256"),
         "key:EdDSA-public": only.format("EdDSA"),
         **{f"key:{algorithm}": algorithm for algorithm in forge.ALGORITHMS},
     }
     assert failed(answer) == set()
-    assert found(answer)["keys"]["detail"] == f"6 in {path}; EdDSA signs, by EdDSA"
+    assert found(answer)["keys"]["detail"] == f"6 in {path}; EdDSA signs with EdDSA"
 
 
 def removed(path: Path) -> None:
@@ -177,10 +177,10 @@ def replaced_by_a_directory(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (removed, "is not there"),
-        (emptied, "is no usable JWK Set"),
-        (garbled, "is no usable JWK Set"),
-        (secretive, "is no usable JWK Set"),
+        (removed, "is missing"),
+        (emptied, "is not a usable JWK Set"),
+        (garbled, "is not a usable JWK Set"),
+        (secretive, "is not a usable JWK Set"),
         (replaced_by_a_directory, "cannot be read"),
     ],
 )
@@ -212,7 +212,7 @@ async def test_a_development_key_is_not_made_anew(tmp_path: Path, sqlite_url: st
 
 
 async def test_a_key_that_was_taken_out(sqlite_url: str, tmp_path: Path) -> None:
-    """A key that has left the file is named until the process ends: what it has signed is refused."""
+    """A key that has left the file is named until the process ends: tokens signed with it are rejected."""
     path = forge.write_keys(tmp_path / "keys.json", forge.private("ES256"), forge.private("EdDSA"))
     kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
     async with kit.lifespan():
@@ -222,7 +222,7 @@ async def test_a_key_that_was_taken_out(sqlite_url: str, tmp_path: Path) -> None
         refuses(await ask(kit, "GET", "/api/v1/auth/session", [bearer(forge.token(kid="ES256"))]))
         checks = found(await ask(kit, "GET", URL, address="127.0.0.1"))
         assert checks["key:ES256"]["status"] == "not_configured"
-        assert "what it has signed is refused" in checks["key:ES256"]["detail"]
+        assert "tokens signed with it are rejected" in checks["key:ES256"]["detail"]
         assert checks["key:EdDSA"]["status"] == "ok"
         forge.write_keys(path, forge.private("ES256"), forge.private("EdDSA"))
         ring.look()
@@ -275,7 +275,7 @@ def somebody_else(self: TokenVerifier, claims: dict[str, Any]) -> Principal:
             jws,
             "verify",
             blind,
-            {"refuses_tampered", "refuses_alg_none", "refuses_foreign_key", "access_token"},
+            {"rejects_tampered", "rejects_alg_none", "rejects_foreign_key", "access_token"},
         ),
         (CsrfGuard, "check", accept, {"csrf"}),
         (CsrfGuard, "check_origin", blind, {"csrf"}),
@@ -285,10 +285,15 @@ def somebody_else(self: TokenVerifier, claims: dict[str, Any]) -> Principal:
         (DatabaseSessions, "revoke", revoke_nothing, {"session"}),
         (DatabaseSessions, "get", know_nothing, {"session"}),
         (DatabaseSessions, "rotate", revoke_nothing, {"session"}),
-        (Users, "revocation_status", shut_out, {"standing"}),
+        (Users, "revocation_status", shut_out, {"revocation"}),
         (LegacyProfile, "verify", refuse, {"access_token"}),
         (LegacyProfile, "_verify_signature", blind, {"access_token"}),
-        (TokenVerifier, "_principal", somebody_else, {"bearer", "auth_token", "csrf", "standing", "session"}),
+        (
+            TokenVerifier,
+            "_principal",
+            somebody_else,
+            {"bearer", "auth_token", "csrf", "revocation", "session"},
+        ),
     ],
 )
 async def test_what_is_broken_is_named(
@@ -304,7 +309,7 @@ async def test_what_is_broken_is_named(
 
 
 @pytest.mark.parametrize(
-    ("claim", "wanted"), [("exp", {"refuses_expired"}), ("aud", {"refuses_wrong_audience"})]
+    ("claim", "wanted"), [("exp", {"rejects_expired"}), ("aud", {"rejects_wrong_audience"})]
 )
 async def test_claims_that_nobody_checks(
     kit: ProjKit, monkeypatch: pytest.MonkeyPatch, claim: str, wanted: set[str]
@@ -335,9 +340,9 @@ async def test_stores_that_do_not_answer(kit: ProjKit, monkeypatch: pytest.Monke
     monkeypatch.setattr(Users, "revocation_status", silent)
     monkeypatch.setattr(DatabaseSessions, "create", crashing)
     answer = await ask(kit, "GET", URL, address="127.0.0.1")
-    assert failed(answer) == {"standing", "session"}
-    assert found(answer)["standing"]["detail"] == DatabaseUnavailableError.title
-    assert found(answer)["session"]["detail"] == "RuntimeError; the log has it"
+    assert failed(answer) == {"revocation", "session"}
+    assert found(answer)["revocation"]["detail"] == DatabaseUnavailableError.title
+    assert found(answer)["session"]["detail"] == "RuntimeError; the log has the traceback"
     assert b"CANARY" not in answer.body
 
 
@@ -367,7 +372,7 @@ async def test_a_session_ends_with_a_run_that_is_cancelled(
         await asyncio.sleep(60)
 
     monkeypatch.setattr(DatabaseSessions, "create", hanging)
-    monkeypatch.setattr("projkit.validation.authentication._CLEAR_SECONDS", 0.3)
+    monkeypatch.setattr("projkit.validation.authentication._CLEANUP_SECONDS", 0.3)
     kit = ProjKit(settings_for(any_database_url))
     await kit.startup()
     before = await count_rows(any_database_url)
@@ -381,10 +386,10 @@ async def test_a_session_ends_with_a_run_that_is_cancelled(
 
 async def test_scratch_credentials_are_good_nowhere(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a validation signs is refused by the kit that signed it, in each place, while its session is live too."""
-    taken: list[tuple[Scratch, str]] = []
-    token = Scratch.token
+    taken: list[tuple[EphemeralCredentials, str]] = []
+    token = EphemeralCredentials.token
 
-    def keeping(self: Scratch, *, session_id: str | None = None, **options: Any) -> str:
+    def keeping(self: EphemeralCredentials, *, session_id: str | None = None, **options: Any) -> str:
         made = token(self, session_id=session_id, **options)
         taken.append((self, made))
         return made
@@ -400,7 +405,7 @@ async def test_scratch_credentials_are_good_nowhere(kit: ProjKit, monkeypatch: p
         legacy = bearer(taken[0][0].legacy_token())
         answers.append(await ask(kit, "GET", "/api/v1/projects", [legacy]))
 
-    monkeypatch.setattr(Scratch, "token", keeping)
+    monkeypatch.setattr(EphemeralCredentials, "token", keeping)
     monkeypatch.setattr(DatabaseSessions, "create", meanwhile)
     answer = await ask(kit, "GET", URL, address="127.0.0.1")
     assert answer.status == 200
@@ -439,8 +444,8 @@ async def test_where_the_kit_cannot_start(tmp_path: Path) -> None:
     kit = ProjKit(settings_for(f"sqlite:///{tmp_path / 'no' / 'such.db'}"))
     answer = await ask(kit, "GET", URL, address="127.0.0.1")
     assert answer.status == 503
-    assert failed(answer) == {"refuses_foreign_key", "standing", "session"}
-    assert found(answer)["session"]["detail"] == "the kit has not started; its log says why"
+    assert failed(answer) == {"rejects_foreign_key", "revocation", "session"}
+    assert found(answer)["session"]["detail"] == "the kit has not started; its log gives the reason"
 
 
 async def test_where_the_keys_cannot_be_read_at_all(sqlite_url: str, tmp_path: Path) -> None:

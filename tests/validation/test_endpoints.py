@@ -14,20 +14,21 @@ from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.statement import Statement
 from projkit.errors import DatabaseUnavailableError, UnauthenticatedError
 from projkit.http import scope_keys
-from projkit.http.in_process import ask as ask_inside
+from projkit.http.in_process import call_in_process
 from projkit.http.request import ClientDisconnectedError, Request
 from projkit.http.response import JSON_TYPE, Response
 from projkit.identity import VALIDATION_SUBJECT
+from projkit.monitoring.performance import HEALTH_TARGET_MS, TARGET_MS
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.routes import ProjectRoutes
 from projkit.projects.schemas import ProjectInput
 from projkit.projects.service import ProjectService
 from projkit.testing import FakeClock
 from projkit.validation import endpoints as validation
-from projkit.validation.cleanup import ProbeRows
+from projkit.validation.cleanup import ValidationRows
 from projkit.validation.endpoints import EndpointValidation
 from projkit.validation.routes import EndpointReport
-from projkit.validation.steps import HEALTH_TARGET_MS, TARGET_MS, Step, all_steps
+from projkit.validation.steps import Step, all_steps
 from tests.auth.asking import Answer, ask, bearer
 from tests.conftest import Client, settings_for, token_for
 from tests.db.conftest import Walled, role, walled, walled_template  # noqa: F401  # fixtures
@@ -36,11 +37,24 @@ from tests.validation.helpers import count_rows, counted, failed, found, validat
 pytestmark = pytest.mark.anyio
 URL: Final = "/api/v1/monitoring/validate/endpoints"
 MARK: Final = f"{VALIDATION_SUBJECT}:a run"
-LIFE: Final = [
-    "create", "create again", "read", "read if changed", "read as somebody else", "list", "patch",
-    "patch an old version", "replace", "summarize", "archive", "unarchive", "delete", "read when deleted", "restore",
+LIFECYCLE: Final = [
+    "create",
+    "retry the creation",
+    "read",
+    "read if modified",
+    "read as another user",
+    "list",
+    "patch",
+    "patch an outdated version",
+    "replace",
+    "summarize",
+    "archive",
+    "unarchive",
+    "delete",
+    "read after deletion",
+    "restore",
     "delete again",
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -63,7 +77,7 @@ async def all_is_well(kit: ProjKit, url: str) -> Answer:
     assert answer.status == 200
     assert answer.json()["status"] in {"ok", "warning"}  # how quick the machine is, is not told here
     assert await count_rows(url) == before
-    assert [name for name in found(answer) if name in LIFE] == LIFE
+    assert [name for name in found(answer) if name in LIFECYCLE] == LIFECYCLE
     return answer
 
 
@@ -151,22 +165,22 @@ async def test_with_the_hosts_own_callers(sqlite_url: str) -> None:
             return Response(200, (await running.authenticate(request)).subject.encode())
 
         with pytest.raises(UnauthenticatedError):
-            await ask_inside(_calling(whoami), "GET", "/", caller=None)
+            await call_in_process(_calling(whoami), "GET", "/", caller=None)
     assert asked == [URL]
 
 
 @pytest.mark.parametrize(
     ("handler", "wanted"),
     [
-        ("create", {*LIFE, "send an empty name"} - {"list", "summarize"}),
-        ("get", {"read", "read if changed", "read as somebody else", "read when deleted"}),
+        ("create", {*LIFECYCLE, "create with an empty name"} - {"list", "summarize"}),
+        ("get", {"read", "read if modified", "read as another user", "read after deletion"}),
         ("list", {"list"}),
-        ("patch", {"patch", "patch an old version"}),
+        ("patch", {"patch", "patch an outdated version"}),
         ("put", {"replace"}),
         ("stats", {"summarize"}),
         ("archive", {"archive", "unarchive"}),
         ("unarchive", {"unarchive"}),
-        ("delete", {"delete", "read when deleted", "restore", "delete again"}),
+        ("delete", {"delete", "read after deletion", "restore", "delete again"}),
         ("restore", {"restore", "delete again"}),
     ],
 )  # fmt: skip
@@ -188,7 +202,7 @@ async def test_a_broken_route_is_named(
     for name in failed(answer):
         each = found(answer)[name]
         if each["status_code"] is None:
-            assert each["detail"].startswith("not called: it needs the step ")
+            assert each["detail"].startswith("not called: the step ")
             assert each["latency_ms"] is None
         else:
             assert (each["status_code"], each["detail"]) == (500, "internal_error: Something went wrong")
@@ -218,7 +232,7 @@ async def gone(*_: Any) -> Response:
         ("get", gone, "read"),
         ("list", empty, "list"),
         ("stats", empty, "summarize"),
-        ("delete", nothing, "read when deleted"),
+        ("delete", nothing, "read after deletion"),
     ],
 )
 async def test_a_right_status_is_not_enough(
@@ -253,8 +267,8 @@ async def test_writes_that_are_lost_are_seen(sqlite_url: str, monkeypatch: pytes
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
         answer = await validate(kit, "endpoints")
-    assert {"create", "create again"} <= failed(answer)
-    assert "other than was written: external_id" in found(answer)["create"]["detail"]
+    assert {"create", "retry the creation"} <= failed(answer)
+    assert "not as written: external_id" in found(answer)["create"]["detail"]
 
 
 @pytest.mark.parametrize("table", ["projkit_projects", "projkit_idempotency_keys"])
@@ -268,7 +282,7 @@ async def test_a_table_that_is_gone(any_database_url: str, table: str) -> None:
         await database.write_one(Statement(sa.text(f"ALTER TABLE gone RENAME TO {table}")), {})
     assert answer.status == 503
     assert "create" in failed(answer)
-    assert not failed(answer) & {"ask getLiveness", "read the public keys", "ask who is asking"}
+    assert not failed(answer) & {"call getLiveness", "read the public keys", "read the session"}
     assert answer.json()["detail"].startswith("its rows could not be removed")
     assert table.encode() not in answer.body
 
@@ -303,14 +317,14 @@ async def test_a_kit_that_stops_while_a_run_cleans_up(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the very moment in which a run removes its rows, the kit waits until they are gone."""
-    cleaning, clear = asyncio.Event(), ProbeRows.clear
+    cleaning, clear = asyncio.Event(), ValidationRows.remove
 
-    async def slowly(self: ProbeRows, mark: str) -> None:
+    async def slowly(self: ValidationRows, mark: str) -> None:
         cleaning.set()
         await asyncio.sleep(0.05)
         await clear(self, mark)
 
-    monkeypatch.setattr(ProbeRows, "clear", slowly)
+    monkeypatch.setattr(ValidationRows, "remove", slowly)
     kit = ProjKit(settings_for(sqlite_url))
     await kit.startup()
     before = await count_rows(sqlite_url)
@@ -326,7 +340,7 @@ def only(names: list[str], **changes: Any) -> Callable[..., list[Step]]:
     original = all_steps
 
     def some(*given: Any) -> list[Step]:
-        return [dataclasses.replace(each, **changes) for each in original(*given) if each.does in names]
+        return [dataclasses.replace(each, **changes) for each in original(*given) if each.name in names]
 
     return some
 
@@ -382,7 +396,7 @@ async def test_what_a_killed_run_left_goes_and_nothing_else(any_database_url: st
         clock.advance(minutes=9)
         await left(f"{MARK}:young")
         everything = await count_rows(any_database_url)
-        await ProbeRows(database, kit._tables, clock=clock).clear(MARK)
+        await ValidationRows(database, kit._tables, clock=clock).remove(MARK)
         assert await count_rows(any_database_url) == everything
         clock.advance(minutes=2)
         assert (await validate(kit, "endpoints")).status == 200
@@ -416,7 +430,9 @@ async def test_a_creation_that_is_being_committed(postgres_url: str, monkeypatch
             running.services.creation.create(Principal(VALIDATION_SUBJECT), MARK, content, "A")
         )
         await stored.wait()
-        clearing = asyncio.create_task(ProbeRows(running.database, kit._tables, clock=kit._clock).clear(MARK))
+        clearing = asyncio.create_task(
+            ValidationRows(running.database, kit._tables, clock=kit._clock).remove(MARK)
+        )
         done, _ = await asyncio.wait({clearing}, timeout=0.2)
         assert not done
         commits.set()
@@ -427,7 +443,9 @@ async def test_a_creation_that_is_being_committed(postgres_url: str, monkeypatch
 
 async def test_nothing_is_counted(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
     """The calls are in no series and no log of requests, and their statements are not put down to the request."""
-    monkeypatch.setattr(validation, "all_steps", only([*LIFE, "send an empty name", "scrape the metrics"]))
+    monkeypatch.setattr(
+        validation, "all_steps", only([*LIFECYCLE, "create with an empty name", "scrape the metrics"])
+    )
     await validate(kit, "endpoints")
     before = counted(kit.registry)
     answer = await validate(kit, "endpoints")
@@ -488,16 +506,16 @@ async def test_it_ends_in_bounded_time(sqlite_url: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(validation, "all_steps", only(few))
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
-        app = kit._validating._app
-        clear = ProbeRows(kit._lifecycle.get().database, kit._tables, clock=kit._clock).clear
+        app = kit._validation_factory._app
+        clear = ValidationRows(kit._lifecycle.get().database, kit._tables, clock=kit._clock)
         before = await count_rows(sqlite_url)
-        run = EndpointValidation(app, kit.settings, clear, seconds=1.5, step_seconds=0.9)
+        run = EndpointValidation(app, kit.settings, clear, run_seconds=1.5, step_seconds=0.9)
         results = await asyncio.wait_for(run.run(), 10)
         assert await count_rows(sqlite_url) == before
-    details = {each.step.does: each.detail or "" for each in results.steps if each.verdict == "failed"}
+    details = {each.name: each.detail or "" for _, each in results.steps if each.status == "failed"}
     assert details["list"] == "timed out after 0.9 s"
     assert details["summarize"].startswith("timed out after")
-    assert details["archive"] == "timed out: all of it may take 1.5 s"
+    assert details["archive"] == "timed out: the whole run is limited to 1.5 s"
     assert details["unarchive"].startswith("not called")
     assert results.status == "error"
 
@@ -505,11 +523,11 @@ async def test_it_ends_in_bounded_time(sqlite_url: str, monkeypatch: pytest.Monk
 async def test_rows_that_cannot_be_removed_are_told_of(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where only the cleaning up fails, the answer is a warning that says so."""
 
-    async def failing(self: ProbeRows, mark: str) -> None:
+    async def failing(self: ValidationRows, mark: str) -> None:
         raise DatabaseUnavailableError
 
-    monkeypatch.setattr(ProbeRows, "clear", failing)
-    kit._lifecycle.get().validations = kit._validating(
+    monkeypatch.setattr(ValidationRows, "remove", failing)
+    kit._lifecycle.get().validations = kit._validation_factory.create(
         kit._lifecycle.get().database, kit._lifecycle.get().auth
     )
     answer = await validate(kit, "endpoints")
@@ -540,7 +558,7 @@ async def test_where_the_kit_cannot_start(tmp_path: Any) -> None:
     assert answer.status == 503
     assert answer.json()["status"] == "error"
     assert {"create", "read the public keys"} <= failed(answer)
-    assert not failed(answer) & {"ask getLiveness", "read the document", "scrape the metrics"}
+    assert not failed(answer) & {"call getLiveness", "read the OpenAPI document", "scrape the metrics"}
     await kit.shutdown()
 
 

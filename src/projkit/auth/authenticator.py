@@ -12,7 +12,7 @@ from projkit.auth.legacy import LEGACY, LegacyProfile
 from projkit.auth.oidc.resource import EXTERNAL, ExternalTokens
 from projkit.auth.tokens import TokenVerifier
 from projkit.errors import AmbiguousCredentialsError, CsrfFailedError, InvalidTokenError, UnauthenticatedError
-from projkit.http.in_process import is_from_inside
+from projkit.http.in_process import is_in_process
 from projkit.http.request import Request
 from projkit.identity import Principal
 
@@ -138,7 +138,7 @@ class HostAuthenticator:
         Raises:
             UnauthenticatedError: the host says that nobody is signed in.
         """
-        if is_from_inside(request.scope):
+        if is_in_process(request.scope):
             raise UnauthenticatedError  # the host knows nothing of what the kit asks itself
         found = self._get_principal(request.scope)
         principal = await found if inspect.isawaitable(found) else found

@@ -1,6 +1,6 @@
-"""Requests that a kit makes of itself: through its own application, over no network, and as whom it likes.
+"""Requests that a kit sends to its own application in process, with any caller it chooses.
 
-No client can reach the application that is asked here, and nothing before it times or counts what it answers.
+No client can reach that application, and no middleware in front of it times or counts its responses.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,32 +20,32 @@ _REQUEST_ID: Final = "validation"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back; header names in lower case."""
+class InProcessResponse:
+    """A complete response; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The body as JSON.
+        """Parse the body as JSON.
 
         Raises:
-            ValueError: it is none.
+            ValueError: The body is not JSON.
         """
         return orjson.loads(self.body)
 
 
-def is_from_inside(scope: Scope) -> bool:
-    """Whether the kit asks itself, so that nobody's credentials are to be looked for."""
+def is_in_process(scope: Scope) -> bool:
+    """Return whether the kit itself sends this request, so that no credentials are read."""
     return scope_keys.IN_PROCESS_CALLER in scope
 
 
-async def named_caller(request: Request) -> Principal:
-    """The caller that :func:`ask` was given, in place of credentials.
+async def in_process_caller(request: Request) -> Principal:
+    """Return the caller given to :func:`call_in_process`; replaces authentication.
 
     Raises:
-        UnauthenticatedError: it was given none.
+        UnauthenticatedError: The request was sent without a caller.
     """
     caller: Principal | None = request.scope.get(scope_keys.IN_PROCESS_CALLER)
     if caller is None:
@@ -53,7 +53,7 @@ async def named_caller(request: Request) -> Principal:
     return caller
 
 
-async def ask(
+async def call_in_process(
     app: ASGIApp,
     method: str,
     path: str,
@@ -62,11 +62,11 @@ async def ask(
     query: str = "",
     headers: Iterable[tuple[bytes, bytes]] = (),
     body: bytes = b"",
-) -> Answer:
-    """The answer of ``app``, whose ``authenticate`` is :func:`named_caller`, to one request.
+) -> InProcessResponse:
+    """Send one request to ``app``, whose ``authenticate`` is :func:`in_process_caller`, and return its response.
 
     Raises:
-        ConnectionError: it gave none.
+        ConnectionError: The application sent no response.
     """
     length = [(b"content-length", b"%d" % len(body))] if body else []
     scope = {
@@ -80,7 +80,7 @@ async def ask(
         "query_string": query.encode(),
         "root_path": "",
         "headers": [*headers, *length],
-        "client": None,  # nobody's address: loopback may be let in without credentials
+        "client": None,  # no address, because loopback clients may be admitted without credentials
         "server": None,
         scope_keys.PATH: path,
         scope_keys.REQUEST_ID: _REQUEST_ID,
@@ -96,9 +96,9 @@ async def ask(
 
     await app(scope, receive, send)
     if not sent:
-        raise ConnectionError("no answer")
+        raise ConnectionError("the application sent no response")
     start, *rest = sent
-    return Answer(
+    return InProcessResponse(
         start["status"],
         {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]},
         b"".join(message.get("body", b"") for message in rest),

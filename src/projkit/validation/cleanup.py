@@ -1,8 +1,8 @@
-"""Removing for good what a validation has made, and nothing else.
+"""Permanent removal of the rows that validation runs create.
 
-A validation works as :data:`~projkit.identity.VALIDATION_SUBJECT`, and gives each project an ``external_id`` and an
-``Idempotency-Key`` that are the mark of its run: the subject, a colon, and something of its own. Both the owner and the
-mark must be right before a row goes.
+A run works as :data:`~projkit.identity.VALIDATION_SUBJECT` and gives each project an ``external_id`` and an
+``Idempotency-Key`` equal to its run id: that subject, a colon and a UUID. A row is removed only if both its owner and
+its run id match.
 """
 
 from datetime import timedelta
@@ -20,52 +20,52 @@ from projkit.db.tables import Tables
 from projkit.identity import VALIDATION_SUBJECT, Principal
 from projkit.projects.scoping import owned, rows_of, scope_params
 
-_PREFIX: Final = f"{VALIDATION_SUBJECT}:"
-_AFTER: Final = f"{VALIDATION_SUBJECT};"  # the first text after all that begin with the prefix, by code point
-# A run takes seconds: what is older belongs to one that was killed.
-_LEFT_BEHIND: Final = timedelta(minutes=10)
+_RUN_IDS_FROM: Final = f"{VALIDATION_SUBJECT}:"
+_RUN_IDS_BEFORE: Final = f"{VALIDATION_SUBJECT};"  # by code point, the first text after all run ids
+# A run takes seconds, so that older rows belong to a run that was killed.
+_ABANDONED_AFTER: Final = timedelta(minutes=10)
 _OWNER: Final = Principal(VALIDATION_SUBJECT)
 _NO_PROJECT: Final = UUID(int=0)
-_CLAIMED: Final = ("tenant_id", "owner_id", "key", "project_id", "created_at")
+_CLAIM_COLUMNS: Final = ("tenant_id", "owner_id", "key", "project_id", "created_at")
 
 
-class ProbeRows:
-    """The rows that validations make."""
+class ValidationRows:
+    """The rows that validation runs create in one database."""
 
     def __init__(self, database: Database, tables: Tables, *, clock: Clock) -> None:
         self._dialect = database.dialect
         self._database = rows_of(database, _OWNER)
-        self._statements = probe_statements(tables)
+        self._statements = cleanup_statements(tables)
         self._clock = clock
 
-    async def clear(self, mark: str) -> None:
-        """Removes what the run of this mark has made, and what runs left behind that were killed.
+    async def remove(self, run_id: str) -> None:
+        """Remove the rows of this run, and those of runs that were killed at least ten minutes ago.
 
         Raises:
-            UnavailableError: the database does not answer.
+            UnavailableError: The database does not respond.
         """
         now = self._clock()
-        params = {**scope_params(_OWNER), "mark": mark, "before": now - _LEFT_BEHIND}
-        claim = {**scope_params(_OWNER), "key": mark, "project_id": _NO_PROJECT, "created_at": now}
+        params = {**scope_params(_OWNER), "run_id": run_id, "before": now - _ABANDONED_AFTER}
+        claim = {**scope_params(_OWNER), "key": run_id, "project_id": _NO_PROJECT, "created_at": now}
 
         async def work(transaction: Transaction) -> None:
             if self._dialect == "postgresql":
-                # A creation that was cancelled may be committing still: who wants its key waits until it has.
+                # A cancelled creation may still be committing: inserting its key waits until it has finished.
                 await transaction.fetch_one(self._statements.claim, claim)
-            # A project and its key are stored together, so that the keys name every project, deleted ones too.
-            made = await transaction.fetch_all(self._statements.made, params)
-            for project_id, key in made:
-                named = {**params, "id": project_id, "key": key}
-                await transaction.fetch_one(self._statements.remove, named)
-                await transaction.fetch_one(self._statements.forget, named)
-            # Where `projkit purge` has taken the key of a run that was killed, the mark is all there is.
-            await transaction.fetch_one(self._statements.remove_left, params)
+            # A project and its key are stored together, so that the keys lead to every project, deleted ones too.
+            rows = await transaction.fetch_all(self._statements.list_keys, params)
+            for project_id, key in rows:
+                names = {**params, "id": project_id, "key": key}
+                await transaction.fetch_one(self._statements.remove_project, names)
+                await transaction.fetch_one(self._statements.remove_key, names)
+            # If `projkit purge` has removed the key of a killed run, only the external_id is left to find it by.
+            await transaction.fetch_one(self._statements.remove_without_key, params)
 
         await self._database.transact(work)
 
 
-class ProbeStatements:
-    """The statements for one set of tables; each finds its rows by an index, however many others there are."""
+class CleanupStatements:
+    """The statements for one set of tables; each finds its rows through an index."""
 
     def __init__(self, tables: Tables) -> None:
         projects, keys = tables.projects, tables.idempotency_keys
@@ -73,26 +73,28 @@ class ProbeStatements:
             insert(keys)
             .values(
                 {
-                    **{keys.c[name]: _bind(keys.c[name]) for name in _CLAIMED},
+                    **{keys.c[name]: _bind(keys.c[name]) for name in _CLAIM_COLUMNS},
                     **{keys.c[name]: sa.literal_column("''") for name in ("fingerprint", "etag", "body")},
                 }
             )
             .on_conflict_do_nothing()
         )
-        self.made = Statement(
-            sa.select(keys.c.project_id, keys.c.key).where(owned(keys), _ours(keys, keys.c.key))
+        self.list_keys = Statement(
+            sa.select(keys.c.project_id, keys.c.key).where(owned(keys), _is_removable(keys, keys.c.key))
         )
-        self.remove = Statement(
+        self.remove_project = Statement(
             sa.delete(projects).where(
                 owned(projects),
                 projects.c.id == _bind(projects.c.id),
                 projects.c.external_id == sa.bindparam("key", type_=projects.c.external_id.type),
             )
         )
-        self.forget = Statement(sa.delete(keys).where(owned(keys), keys.c.key == _bind(keys.c.key)))
-        self.remove_left = Statement(
+        self.remove_key = Statement(sa.delete(keys).where(owned(keys), keys.c.key == _bind(keys.c.key)))
+        self.remove_without_key = Statement(
             sa.delete(projects).where(
-                owned(projects), projects.c.deleted_at.is_(None), _ours(projects, projects.c.external_id)
+                owned(projects),
+                projects.c.deleted_at.is_(None),
+                _is_removable(projects, projects.c.external_id),
             )
         )
 
@@ -101,19 +103,19 @@ def _bind(column: sa.Column[Any]) -> sa.BindParameter[Any]:
     return sa.bindparam(column.name, type_=column.type)
 
 
-def _ours(table: sa.Table, mark: sa.Column[Any]) -> sa.ColumnElement[bool]:
-    """Marked by this run, or by an earlier one that cannot be under way any more."""
+def _is_removable(table: sa.Table, run_id: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """Compare ``run_id`` with this run's, or with those of runs that are too old to be still working."""
     return sa.or_(
-        mark == sa.bindparam("mark", type_=mark.type),
+        run_id == sa.bindparam("run_id", type_=run_id.type),
         sa.and_(
-            mark >= sa.bindparam(None, _PREFIX, type_=mark.type),
-            mark < sa.bindparam(None, _AFTER, type_=mark.type),
+            run_id >= sa.bindparam(None, _RUN_IDS_FROM, type_=run_id.type),
+            run_id < sa.bindparam(None, _RUN_IDS_BEFORE, type_=run_id.type),
             table.c.created_at < sa.bindparam("before", type_=table.c.created_at.type),
         ),
     )
 
 
 @lru_cache(maxsize=32)
-def probe_statements(tables: Tables) -> ProbeStatements:
-    """The statements for ``tables``, each time the same, compiled ones included."""
-    return ProbeStatements(tables)
+def cleanup_statements(tables: Tables) -> CleanupStatements:
+    """Return the statements for ``tables``, cached so that each is compiled once."""
+    return CleanupStatements(tables)

@@ -1,236 +1,198 @@
-"""Whether the endpoints do what they claim: each is really called, and leaves nothing behind."""
+"""Self-test of the endpoints: call each one, check its response, and leave nothing behind."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from contextvars import Context
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
-from projkit.errors import ProjkitError, UnavailableError
+from projkit.errors import ProjkitError
 from projkit.http.application import Application
-from projkit.http.in_process import Answer, ask
+from projkit.http.in_process import InProcessResponse, call_in_process
 from projkit.http.problem import PROBLEM_TYPE
 from projkit.http.routing import Answer as Declared
 from projkit.http.routing import Endpoint
 from projkit.identity import VALIDATION_SUBJECT
 from projkit.settings import Settings
 from projkit.tasks import run_to_completion
-from projkit.validation.steps import Step, WrongAnswerError, all_steps
+from projkit.validation.cleanup import ValidationRows
+from projkit.validation.results import CheckFailedError, CheckResult, expect
+from projkit.validation.steps import Step, all_steps
 
 logger: Final = logging.getLogger("projkit")
 
-T = TypeVar("T")
-Verdict = Literal["ok", "slow", "failed"]
-# Removes for good what the run of this mark has made.
-ClearRows = Callable[[str], Awaitable[None]]
-_ALL_SECONDS: Final = 12.0
-_STEP_SECONDS: Final = 6.0  # longer than a statement may take, so that its endpoint says what fails
-_CLEAR_SECONDS: Final = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What became of one step; latency in milliseconds, None where it was not called or did not answer."""
-
-    step: Step
-    verdict: Verdict
-    status_code: int | None = None
-    latency_ms: float | None = None
-    detail: str | None = None
+_RUN_SECONDS: Final = 12.0
+_STEP_SECONDS: Final = (
+    6.0  # longer than a statement may take, so that the endpoint itself reports the failure
+)
+_CLEANUP_SECONDS: Final = 3.0
 
 
 @dataclass(slots=True)
 class EndpointResults:
-    """What became of all steps; ``detail`` says what went wrong beside them."""
+    """The results of all steps; ``detail`` says what went wrong besides them."""
 
-    steps: list[StepResult] = field(default_factory=list)
+    steps: list[tuple[Step, CheckResult]] = field(default_factory=list)
     detail: str | None = None
 
     @property
     def status(self) -> Literal["ok", "warning", "error"]:
-        """An error where one failed; a missed target is a warning, and so is what was left behind."""
-        verdicts = {each.verdict for each in self.steps}
-        if "failed" in verdicts:
+        """``error`` if a step failed, ``warning`` if one missed its target or rows were left behind."""
+        statuses = {result.status for _, result in self.steps}
+        if "failed" in statuses:
             return "error"
-        return "ok" if verdicts == {"ok"} and self.detail is None else "warning"
+        return "ok" if statuses == {"ok"} and self.detail is None else "warning"
 
 
 class EndpointValidation:
-    """Calls the endpoints of ``app`` in process, as a caller that nobody can be.
+    """Calls to every endpoint of ``app``, in process, as a caller that no client can be.
 
-    ``clear`` removes what was written; None where there is no database to write to.
+    Args:
+        app: The kit's application, with :func:`~projkit.http.in_process.in_process_caller` as authentication.
+        settings: The kit's settings.
+        rows: Removes the rows that the run writes; None if there is no database to write to.
+        run_seconds: The time limit of the whole run.
+        step_seconds: The time limit of each step.
     """
 
     def __init__(
         self,
         app: Application,
         settings: Settings,
-        clear: ClearRows | None,
+        rows: ValidationRows | None,
         *,
-        seconds: float = _ALL_SECONDS,
+        run_seconds: float = _RUN_SECONDS,
         step_seconds: float = _STEP_SECONDS,
     ) -> None:
         self._app = app
         self._settings = settings
-        self._clear = clear
-        self._seconds = seconds
+        self._rows = rows
+        self._run_seconds = run_seconds
         self._step_seconds = step_seconds
-        self._declared = {(each.method, each.path): each for each in app.table.endpoints}
+        self._endpoints = {(each.method, each.path): each for each in app.table.endpoints}
 
     async def run(self) -> EndpointResults:
-        """Takes every step in bounded time; whatever comes of it, nothing is left behind."""
-        mark = f"{VALIDATION_SUBJECT}:{uuid7()}"
+        """Run every step in bounded time, and remove what was written even if the run is cancelled."""
+        run_id = f"{VALIDATION_SUBJECT}:{uuid7()}"
         results = EndpointResults()
         try:
-            steps = all_steps(self._app.table.endpoints, self._settings, mark)
-            await self._take(steps, results)
+            await self._run_steps(all_steps(self._app.table.endpoints, self._settings, run_id), results)
         finally:
-            results.detail = await run_to_completion(self._clear_away(mark))
+            results.detail = await run_to_completion(self._remove_rows(run_id))
         return results
 
-    async def _take(self, steps: Iterable[Step], results: EndpointResults) -> None:
+    async def _run_steps(self, steps: Iterable[Step], results: EndpointResults) -> None:
         loop = asyncio.get_running_loop()
-        ends = loop.time() + self._seconds
+        deadline = loop.time() + self._run_seconds
         failed: set[str] = set()
         for step in steps:
             if step.needs in failed:
-                detail = f"not called: it needs the step {step.needs}, which failed"
-                result = StepResult(step, "failed", detail=detail)
-            elif loop.time() >= ends:
-                detail = f"timed out: all of it may take {self._seconds:g} s"
-                result = StepResult(step, "failed", detail=detail)
+                detail = f"not called: the step {step.needs}, which it needs, failed"
+                result = CheckResult(step.name, "failed", detail=detail)
+            elif loop.time() >= deadline:
+                detail = f"timed out: the whole run is limited to {self._run_seconds:g} s"
+                result = CheckResult(step.name, "failed", detail=detail)
             else:
-                result = await self._call(step, ends - loop.time())
-                if result.verdict == "slow" and step.method == "GET" and loop.time() < ends:
-                    # What is built once, at the first request, is not what the target is about.
-                    result = await self._call(step, ends - loop.time())
-            if result.verdict == "failed":
-                failed.add(step.does)
-            results.steps.append(result)
+                result = await self._call(step, deadline - loop.time())
+                if result.status == "slow" and step.method == "GET" and loop.time() < deadline:
+                    # The target does not cover what is built once, at the first request.
+                    result = await self._call(step, deadline - loop.time())
+            if result.status == "failed":
+                failed.add(step.name)
+            results.steps.append((step, result))
 
-    async def _call(self, step: Step, left: float) -> StepResult:
-        sent, seconds = step.request(), min(left, self._step_seconds)
+    async def _call(self, step: Step, remaining_seconds: float) -> CheckResult:
+        request, seconds = step.request(), min(remaining_seconds, self._step_seconds)
         began = perf_counter()
         try:
             async with asyncio.timeout(seconds):
-                answer = await ask(
-                    self._app, step.method, sent.path, caller=sent.caller, query=sent.query, headers=sent.headers,
-                    body=sent.body,
-                )  # fmt: skip
+                response = await call_in_process(
+                    self._app,
+                    step.method,
+                    request.path,
+                    caller=request.caller,
+                    query=request.query,
+                    headers=request.headers,
+                    body=request.body,
+                )
         except TimeoutError:
-            return StepResult(step, "failed", detail=f"timed out after {seconds:.1f} s")
+            return CheckResult(step.name, "failed", detail=f"timed out after {seconds:.1f} s")
         except ConnectionError:
-            return StepResult(step, "failed", detail="it gave no answer")
-        latency = round((perf_counter() - began) * 1000, 3)
-        wrong = self._wrong(step, answer)
-        if wrong is not None:
-            return StepResult(step, "failed", answer.status, latency, wrong)
-        if latency > step.target_ms:
-            detail = f"slower than {step.target_ms:g} ms"
-            return StepResult(step, "slow", answer.status, latency, detail)
-        return StepResult(step, "ok", answer.status, latency)
+            return CheckResult(step.name, "failed", detail="it sent no response")
+        latency_ms = round((perf_counter() - began) * 1000, 3)
+        status: Literal["ok", "slow", "failed"] = "ok"
+        detail = self._fault(step, response)
+        if detail is not None:
+            status = "failed"
+        elif latency_ms > step.target_ms:
+            status, detail = "slow", f"slower than {step.target_ms:g} ms"
+        return CheckResult(step.name, status, latency_ms, detail, response.status)
 
-    def _wrong(self, step: Step, answer: Answer) -> str | None:
-        """What is wrong with the answer, in words that hold nothing of it but its problem's code and field names."""
-        if answer.status != step.expected:
-            return _explain(answer)
+    def _fault(self, step: Step, response: InProcessResponse) -> str | None:
+        """Describe what is wrong with the response, quoting nothing but a problem's code and title and field names."""
+        if response.status != step.expected_status:
+            return _unexpected_status(response)
         try:
-            _check_form(step, answer, self._declared.get((step.method, step.route)))
-            step.check(answer)
-        except WrongAnswerError as error:
+            _expect_documented(step, response, self._endpoints.get((step.method, step.route)))
+            step.check(response)
+        except CheckFailedError as error:
             return str(error)
         except (
             ValueError,
             KeyError,
             TypeError,
             AttributeError,
-        ):  # a member or a header is missing, or is another thing
-            return "the answer is not what the OpenAPI document says"
+        ):  # a member or header is missing or has another type
+            return "the response does not match the OpenAPI document"
         return None
 
-    async def _clear_away(self, mark: str) -> str | None:
-        if self._clear is None:
+    async def _remove_rows(self, run_id: str) -> str | None:
+        if self._rows is None:
             return None
         try:
-            async with asyncio.timeout(_CLEAR_SECONDS):
-                await self._clear(mark)
-        except Exception as error:  # whatever it is, what the steps have shown is worth telling
-            known = isinstance(error, (ProjkitError, TimeoutError))
-            text = "a validation could not remove its rows; a later one does: %s"
-            logger.warning(text, type(error).__name__, exc_info=None if known else error)
-            return "its rows could not be removed; a run ten minutes from now or later does it"
+            async with asyncio.timeout(_CLEANUP_SECONDS):
+                await self._rows.remove(run_id)
+        except Exception as error:  # whatever it is, the results of the steps are still reported
+            expected = isinstance(error, (ProjkitError, TimeoutError))
+            text = "a validation failed to remove its rows; a later run removes them: %s"
+            logger.warning(text, type(error).__name__, exc_info=None if expected else error)
+            return "its rows could not be removed; a run at least ten minutes later removes them"
         return None
 
 
-class SharedRun(Generic[T]):
-    """One run at a time, in a task of its own: whoever asks meanwhile gets its result, and ends nothing by leaving."""
-
-    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
-        self._work = work
-        self._task: asyncio.Task[T] | None = None
-
-    async def __call__(self) -> T:
-        """The result of the run that is under way, or of a new one.
-
-        Raises:
-            UnavailableError: the kit was stopped meanwhile.
-        """
-        task = self._task
-        if task is None or task.done():
-            # In a context of its own, so that what it does is not put down to the request that began it.
-            task = asyncio.get_running_loop().create_task(self._run(), context=Context())
-            self._task = task
+def _unexpected_status(response: InProcessResponse) -> str:
+    if response.headers.get("content-type") == PROBLEM_TYPE:
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise UnavailableError("The service is stopping") from None
-            raise
-
-    async def close(self) -> None:
-        """Ends a run that is under way, and waits until it has cleaned up."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task})
-
-    async def _run(self) -> T:
-        return await self._work()
-
-
-def _explain(answer: Answer) -> str:
-    if answer.headers.get("content-type") == PROBLEM_TYPE:
-        try:
-            problem = answer.json()
+            problem = response.json()
             return f"{problem['code']}: {problem['title']}"
         except (ValueError, KeyError, TypeError):
             pass
-    return "another status than expected"
+    return "unexpected status code"
 
 
-def _check_form(step: Step, answer: Answer, endpoint: Endpoint | None) -> None:
-    """Holds the answer against what the endpoint declares, or against the one shape of all failures.
+def _expect_documented(step: Step, response: InProcessResponse, endpoint: Endpoint | None) -> None:
+    """Compare the response with what the endpoint declares, or with problem+json if it is an error.
 
     Raises:
-        WrongAnswerError: it has another form.
+        CheckFailedError: They do not match.
     """
-    if step.expected >= 400:
-        problem: dict[str, Any] = answer.json()
-        if answer.headers["content-type"] != PROBLEM_TYPE or problem["status"] != answer.status:
-            raise WrongAnswerError("it is no problem+json of its status")
+    if step.expected_status >= 400:
+        problem: dict[str, Any] = response.json()
+        is_problem = response.headers["content-type"] == PROBLEM_TYPE and problem["status"] == response.status
+        expect(is_problem, "it is not problem+json with its status")
         return
-    declared: Declared | None = None if endpoint is None else endpoint.answers.get(answer.status)
+    declared: Declared | None = None if endpoint is None else endpoint.answers.get(response.status)
     if declared is None or declared.schema is None:
         return
-    if not answer.headers["content-type"].startswith(declared.content_type):
-        raise WrongAnswerError(f"it is not {declared.content_type}")
+    is_declared_type = response.headers["content-type"].startswith(declared.content_type)
+    expect(is_declared_type, f"the content type is not {declared.content_type}")
     if isinstance(declared.schema, type) and issubclass(declared.schema, BaseModel):
         try:
-            declared.schema.model_validate_json(answer.body)
+            declared.schema.model_validate_json(response.body)
         except ValidationError as error:
             names = sorted({".".join(str(part) for part in each["loc"]) for each in error.errors()})
-            raise WrongAnswerError(f"not as documented: {', '.join(names)}") from None
+            raise CheckFailedError(f"not as documented: {', '.join(names)}") from None

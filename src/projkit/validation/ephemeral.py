@@ -1,7 +1,7 @@
-"""Credentials that are good for one validation and nowhere else.
+"""Credentials for one validation run, accepted nowhere else.
 
-Their keys are made for it and kept by nobody: what is signed with them is accepted by no entry point. The rules that
-they are held to (settings, names, formats, CSRF) are the real ones.
+Their keys are generated for the run and never stored, so no entry point accepts what they sign. Everything else that
+decides about a credential (settings, cookie names, formats, CSRF) is the real implementation.
 """
 
 import base64
@@ -25,17 +25,24 @@ from projkit.auth.keys import KeyRing
 from projkit.auth.legacy import LegacyProfile
 from projkit.auth.tokens import TOKEN_TYPE, TokenIssuer, TokenVerifier
 from projkit.http import scope_keys
+from projkit.http.in_process import RawHeaders
 from projkit.http.request import Request
 from projkit.identity import DEFAULT_SCOPES, VALIDATION_SUBJECT, Principal
 from projkit.settings import Settings
 
-Headers = tuple[tuple[bytes, bytes], ...]
-LONG_AGO: Final = 86_400.0
+# The age in seconds of a credential that has certainly expired.
+EXPIRED_SECONDS: Final = 86_400.0
+_LIFETIME_SECONDS: Final = 60
 _SECRET_BYTES: Final = 48
 
 
-class Scratch:
-    """Keys, tokens and requests of one validation; ``names`` are the kit's cookies'."""
+class EphemeralCredentials:
+    """Keys, tokens and requests of one validation run.
+
+    Args:
+        settings: The kit's settings; the secrets in them are replaced.
+        names: The names of the kit's cookies.
+    """
 
     def __init__(self, settings: Settings, names: CookieNames) -> None:
         self.names = names
@@ -49,59 +56,61 @@ class Scratch:
         self.keys = KeyRing(self.settings)
         self.tenant_id = VALIDATION_SUBJECT if settings.tenant_claim else ""
         self.csrf = CsrfGuard(
-            self.settings, partial(self.keys.secrets, CSRF_LABEL), names, count=_count_nothing
+            self.settings, partial(self.keys.secrets, CSRF_LABEL), names, count=_ignore_count
         )
-        self.authenticator = self.authenticator_with(_Standing())
+        self._signature_only = self._authenticator(_NothingRevoked())
 
-    def authenticator_with(self, standing: ChecksRevocation) -> Authenticator:
-        """What takes these credentials, as far as ``standing`` lets it; counts nothing."""
-        legacy = LegacyProfile(self.settings)
-        verifier = TokenVerifier(self.keys, self.settings, legacy=legacy)
-        reader = CredentialReader(self.names)
-        return Authenticator(reader, verifier, standing, self.csrf, legacy, _count_nothing)
-
-    def token(self, *, session_id: str | None = None, ago: float = 0, audience: str | None = None) -> str:
-        """An access token, issued ``ago`` seconds before now."""
+    def token(self, *, session_id: str | None = None, age: float = 0, audience: str | None = None) -> str:
+        """Issue an access token, dated ``age`` seconds ago."""
         settings = self.settings
         if audience is not None:
             settings = settings.model_copy(update={"audience": audience})
-        issuer = TokenIssuer(self.keys, settings, now=lambda: time.time() - ago)
+        issuer = TokenIssuer(self.keys, settings, now=lambda: time.time() - age)
         return issuer.issue(
-            VALIDATION_SUBJECT, DEFAULT_SCOPES, seconds=60, tenant_id=self.tenant_id, session_id=session_id
+            VALIDATION_SUBJECT,
+            DEFAULT_SCOPES,
+            seconds=_LIFETIME_SECONDS,
+            tenant_id=self.tenant_id,
+            session_id=session_id,
         )
 
-    def legacy_token(self, *, ago: float = 0) -> str:
-        """A token in the legacy format, issued ``ago`` seconds before now."""
-        now = int(time.time() - ago)
-        claims: dict[str, Any] = {"sub": VALIDATION_SUBJECT, "iat": now, "exp": now + 60}
+    def legacy_token(self, *, age: float = 0) -> str:
+        """Issue a token in the legacy format, dated ``age`` seconds ago."""
+        now = int(time.time() - age)
+        claims: dict[str, Any] = {"sub": VALIDATION_SUBJECT, "iat": now, "exp": now + _LIFETIME_SECONDS}
         if self.tenant_id:
             claims[self.settings.tenant_claim] = self.tenant_id
         key = OctKey.import_key(self.settings.legacy_secret[-1].get_secret_value())
         return jwt.encode({"alg": "HS256", "typ": "JWT"}, claims, key, registry=jws.REGISTRIES["HS256"])
 
     def unsigned_token(self) -> str:
-        """A token of ``alg`` ``none`` (RFC 7515 appendix A.5) that is good otherwise; with a signature, of nothing."""
+        """Make an otherwise valid token with ``alg`` ``none`` (RFC 7515, appendix A.5) and an unrelated signature."""
         _, payload, signature = self.token().split(".")
         header = {"alg": "none", "typ": TOKEN_TYPE, "kid": self.keys.current.newest.kid}
-        return f"{encoded(header)}.{payload}.{signature}"
+        return f"{base64url_json(header)}.{payload}.{signature}"
 
     def tampered_token(self) -> str:
-        """A token that asks for more than was signed."""
+        """Make a token whose scope was changed after signing."""
         header, payload, signature = self.token().split(".")
         claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return f"{header}.{encoded({**claims, 'scope': 'admin'})}.{signature}"
+        return f"{header}.{base64url_json({**claims, 'scope': 'admin'})}.{signature}"
 
-    async def admits(
-        self, headers: Headers, *, method: str = "GET", standing: ChecksRevocation | None = None
+    async def authenticate(
+        self, headers: RawHeaders, *, method: str = "GET", revocation: ChecksRevocation | None = None
     ) -> Principal:
-        """The caller of a request with these headers.
+        """Authenticate a request with these headers, without counting it.
+
+        Args:
+            headers: The request's headers.
+            method: Its method; CSRF protection applies to unsafe ones.
+            revocation: The revocation checks to apply; none by default, so that only signature and claims decide.
 
         Raises:
-            UnauthenticatedError: it is refused.
-            CsrfFailedError: it is, since another site may have caused it.
-            UnavailableError: nobody can tell.
+            UnauthenticatedError: The credentials are rejected.
+            CsrfFailedError: The request is rejected because another site may have caused it.
+            UnavailableError: A store that is needed to decide does not respond.
         """
-        authenticator = self.authenticator if standing is None else self.authenticator_with(standing)
+        authenticator = self._signature_only if revocation is None else self._authenticator(revocation)
         scope = {
             "type": "http",
             "method": method,
@@ -113,42 +122,48 @@ class Scratch:
             scope_keys.PATH: "/",
             scope_keys.REQUEST_ID: "validation",
         }
-        return await authenticator(Request(scope, _no_body))
+        return await authenticator(Request(scope, _receive_nothing))
 
-    def bearer(self, token: str) -> Headers:
-        """What a program sends."""
+    def bearer(self, token: str) -> RawHeaders:
+        """Return the header that an API client sends."""
         return ((b"authorization", f"Bearer {token}".encode()),)
 
-    def cookies(self, **values: str) -> Headers:
-        """What a browser sends; ``auth``, ``legacy`` and ``csrf`` are the cookies."""
+    def cookies(self, **values: str) -> RawHeaders:
+        """Return the header that a browser sends; the cookies are named ``auth``, ``legacy`` and ``csrf``."""
         pairs = (f"{getattr(self.names, name)}={value}" for name, value in values.items())
         return ((b"cookie", "; ".join(pairs).encode()),)
 
+    def _authenticator(self, revocation: ChecksRevocation) -> Authenticator:
+        legacy = LegacyProfile(self.settings)
+        verifier = TokenVerifier(self.keys, self.settings, legacy=legacy)
+        reader = CredentialReader(self.names)
+        return Authenticator(reader, verifier, revocation, self.csrf, legacy, _ignore_count)
 
-class _Standing:
-    """Whatever is signed holds: what was called back is for the stores to say."""
+
+class _NothingRevoked:
+    """A revocation check that accepts every token."""
 
     async def check(self, principal: Principal, token: str) -> None:
         return
 
 
 def altered(text: str) -> str:
-    """The text with its last but one character exchanged: the last one may carry unused bits."""
+    """Change the last but one character; the last one of a base64url text may carry unused bits."""
     return f"{text[:-2]}{'A' if text[-2] != 'A' else 'B'}{text[-1]}"
+
+
+def base64url_json(content: object) -> str:
+    """Encode ``content`` as a part of a compact JWS (RFC 7515 §7.1)."""
+    return base64.urlsafe_b64encode(orjson.dumps(content)).rstrip(b"=").decode()
 
 
 def _new_secret() -> SecretStr:
     return SecretStr(secrets.token_urlsafe(_SECRET_BYTES))
 
 
-def encoded(content: object) -> str:
-    """JSON as a part of a compact JWS (RFC 7515 §7.1)."""
-    return base64.urlsafe_b64encode(orjson.dumps(content)).rstrip(b"=").decode()
+def _ignore_count(*_: str) -> None:
+    """Do nothing: validations are excluded from every metric."""
 
 
-def _count_nothing(*_: str) -> None:
-    """Validations are left out of every count."""
-
-
-async def _no_body() -> Message:
-    raise RuntimeError("there is none")
+async def _receive_nothing() -> Message:
+    raise RuntimeError("this request has no body")

@@ -1,35 +1,51 @@
-"""How a check of the authentication says what it found."""
+"""Results of self-tests, and the two expectations that a check states."""
 
 from collections.abc import Awaitable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from projkit.errors import CsrfFailedError, UnauthenticatedError
 
 
 class CheckFailedError(Exception):
-    """It does not do what it claims; the text says what, and holds no secret."""
+    """A check that did not find what it expects; the message says what is wrong and contains no secret."""
 
 
 class NotConfiguredError(Exception):
-    """There is nothing to check; the text says why."""
+    """A check that does not apply to these settings; the message gives the reason."""
 
 
-def agree(is_right: bool, detail: str) -> None:
-    """Returns where it is.
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of one check.
+
+    ``latency_ms`` is None if nothing was called or no response arrived, and ``status_code`` if the check is not a
+    request. ``detail`` never contains key material, tokens or session ids.
+    """
+
+    name: str
+    status: Literal["ok", "slow", "failed", "not_configured"]
+    latency_ms: float | None = None
+    detail: str | None = None
+    status_code: int | None = None
+
+
+def expect(condition: bool, detail: str) -> None:
+    """Return if ``condition`` holds.
 
     Raises:
-        CheckFailedError: with ``detail``.
+        CheckFailedError: It does not; the message is ``detail``.
     """
-    if not is_right:
+    if not condition:
         raise CheckFailedError(detail)
 
 
-async def refused(request: Awaitable[Any], what: str) -> None:
-    """Returns where the request is refused.
+async def expect_rejected(request: Awaitable[Any], what: str) -> None:
+    """Await ``request`` and return if it is rejected.
 
     Raises:
         CheckFailedError: ``what`` was accepted.
-        UnavailableError: nobody can tell.
+        UnavailableError: A store that is needed to decide does not respond.
     """
     try:
         await request

@@ -1,4 +1,4 @@
-"""What a validation asks of the endpoints: each step one request, and what a right answer to it says."""
+"""The requests of an endpoint validation, and what a correct response to each contains."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -6,280 +6,314 @@ from typing import Any, Final
 
 import orjson
 
-from projkit.http.in_process import Answer, RawHeaders
+from projkit.http.in_process import InProcessResponse, RawHeaders
 from projkit.http.routing import JSON, MERGE_PATCH, Endpoint
 from projkit.identity import VALIDATION_SUBJECT, Principal
+from projkit.monitoring.performance import HEALTH_TARGET_MS, TARGET_MS
 from projkit.settings import Settings
+from projkit.validation.results import expect
 
-TARGET_MS: Final = 40.0
-HEALTH_TARGET_MS: Final = 10.0
 _SCOPES: Final = ("projects:read", "projects:write", "monitoring:read", "metrics:read")
-PROBE: Final = Principal(VALIDATION_SUBJECT, frozenset(_SCOPES))
+CALLER: Final = Principal(VALIDATION_SUBJECT, frozenset(_SCOPES))
 _READER: Final = Principal(VALIDATION_SUBJECT, frozenset({"projects:read"}))
-_SOMEBODY_ELSE: Final = Principal(f"{VALIDATION_SUBJECT}-else", frozenset(_SCOPES))
+_ANOTHER_CALLER: Final = Principal(f"{VALIDATION_SUBJECT}-else", frozenset(_SCOPES))
 _JSON: Final[RawHeaders] = ((b"content-type", JSON.encode()),)
 _MERGE_PATCH: Final[RawHeaders] = ((b"content-type", MERGE_PATCH.encode()),)
 _CREATED: Final = "create"
 
 
-class WrongAnswerError(Exception):
-    """The answer has the right status, and does not say what it should."""
-
-
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """One request; a ``caller`` of None brings no credentials."""
+class StepRequest:
+    """The request of a step; a ``caller`` of None sends no credentials."""
 
     path: str
     query: str = ""
     headers: RawHeaders = ()
     body: bytes = b""
-    caller: Principal | None = PROBE
+    caller: Principal | None = CALLER
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request, made when its turn comes; ``needs`` names an earlier step without which it means nothing."""
+    """One call of one endpoint.
 
-    does: str
+    Attributes:
+        name: What the step does; unique within a run.
+        method: The request's method.
+        route: The path template of the endpoint.
+        expected_status: The status code of a correct response.
+        request: Builds the request when the step runs, from what earlier steps have received.
+        check: Raises CheckFailedError if the content of the response is wrong.
+        needs: The name of an earlier step; if that one fails, this one is not called.
+        target_ms: The latency target.
+    """
+
+    name: str
     method: str
     route: str
-    expected: int
-    request: Callable[[], Sent]
-    check: Callable[[Answer], None]
+    expected_status: int
+    request: Callable[[], StepRequest]
+    check: Callable[[InProcessResponse], None]
     needs: str | None = None
     target_ms: float = TARGET_MS
 
 
-def all_steps(endpoints: Iterable[Endpoint], settings: Settings, mark: str) -> list[Step]:
-    """Everything that is asked: first what only reads, then the life of one project, marked with ``mark``."""
+def all_steps(endpoints: Iterable[Endpoint], settings: Settings, run_id: str) -> list[Step]:
+    """Return every step: first those that only read, then the life cycle of one project marked with ``run_id``."""
     prefix = settings.api_prefix
     return [
-        *_health(endpoints, f"{prefix}/health"),
-        *_reading(prefix, settings.metrics_path),
-        *_refusals(f"{prefix}/projects"),
-        *ProjectLife(f"{prefix}/projects", mark).steps(),
+        *_health_steps(endpoints, f"{prefix}/health"),
+        *_read_steps(prefix, settings.metrics_path),
+        *_rejected_steps(f"{prefix}/projects"),
+        *ProjectLifecycle(f"{prefix}/projects", run_id).steps(),
     ]
 
 
-def _health(endpoints: Iterable[Endpoint], path: str) -> list[Step]:
+def _health_steps(endpoints: Iterable[Endpoint], path: str) -> list[Step]:
     return [
-        _get(f"ask {endpoint.operation_id}", endpoint.path, _has("status"), target_ms=HEALTH_TARGET_MS)
+        _get_step(
+            f"call {endpoint.operation_id}",
+            endpoint.path,
+            _expect_member("status"),
+            target_ms=HEALTH_TARGET_MS,
+        )
         for endpoint in endpoints
         if endpoint.method == "GET" and (endpoint.path == path or endpoint.path.startswith(f"{path}/"))
     ]
 
 
-def _reading(prefix: str, metrics_path: str) -> list[Step]:
-    def document(answer: Answer) -> None:
-        content = answer.json()
-        _agree(content["openapi"].startswith("3.1"), "it is not an OpenAPI 3.1 document")
-        _agree(f"{prefix}/projects" in content["paths"], "the projects are not in it")
+def _read_steps(prefix: str, metrics_path: str) -> list[Step]:
+    def document(response: InProcessResponse) -> None:
+        content = response.json()
+        expect(content["openapi"].startswith("3.1"), "it is not an OpenAPI 3.1 document")
+        expect(f"{prefix}/projects" in content["paths"], "it does not contain the projects")
 
-    def metrics(answer: Answer) -> None:
-        _agree(b"projkit_" in answer.body, "the kit's own series are not in it")
+    def metrics(response: InProcessResponse) -> None:
+        expect(b"projkit_" in response.body, "it does not contain the kit's own metrics")
 
-    def session(answer: Answer) -> None:
-        _agree(answer.json()["subject"] == PROBE.subject, "it names somebody else")
+    def session(response: InProcessResponse) -> None:
+        expect(response.json()["subject"] == CALLER.subject, "it names another subject")
 
     return [
-        _get("read the document", f"{prefix}/openapi.json", document),
-        _get("read the public keys", f"{prefix}/auth/jwks", _has("keys")),
-        _get("ask who is asking", f"{prefix}/auth/session", session),
-        _get("ask for a CSRF token", f"{prefix}/auth/csrf", _has("csrf_token")),
-        _get("scrape the metrics", metrics_path, metrics),
+        _get_step("read the OpenAPI document", f"{prefix}/openapi.json", document),
+        _get_step("read the public keys", f"{prefix}/auth/jwks", _expect_member("keys")),
+        _get_step("read the session", f"{prefix}/auth/session", session),
+        _get_step("get a CSRF token", f"{prefix}/auth/csrf", _expect_member("csrf_token")),
+        _get_step("scrape the metrics", metrics_path, metrics),
     ]
 
 
-def _refusals(path: str) -> list[Step]:
-    """Requests that must be refused; none of them could be taken, however broken what refuses them is."""
+def _rejected_steps(path: str) -> list[Step]:
+    """Return requests that must be rejected; none of them could be executed, even if the check for it were broken."""
 
-    def post(body: bytes, caller: Principal | None = PROBE) -> Callable[[], Sent]:
-        return lambda: Sent(path, headers=_JSON, body=body, caller=caller)
+    def post(body: bytes, caller: Principal | None = CALLER) -> Callable[[], StepRequest]:
+        return lambda: StepRequest(path, headers=_JSON, body=body, caller=caller)
 
     return [
-        Step("come without credentials", "POST", path, 401, post(b'{"name":""}', None), _challenges),
-        Step("come without the scope", "POST", path, 403, post(b'{"name":""}', _READER), _challenges),
-        Step("send no strict JSON", "POST", path, 400, post(b'{"name":"","name":""}'), _nothing),
-        Step("send an empty name", "POST", path, 422, post(b'{"name":""}'), _names_the_field),
+        Step("create without credentials", "POST", path, 401, post(b'{"name":""}', None), _expect_challenge),
+        Step("create without the scope", "POST", path, 403, post(b'{"name":""}', _READER), _expect_challenge),
+        Step(
+            "create with duplicate keys",
+            "POST",
+            path,
+            400,
+            post(b'{"name":"","name":""}'),
+            _accept_any_content,
+        ),
+        Step("create with an empty name", "POST", path, 422, post(b'{"name":""}'), _expect_name_error),
     ]
 
 
-class ProjectLife:
-    """One project from its creation to its end; each change is made to the version that the one before left."""
+class ProjectLifecycle:
+    """The life cycle of one project; each change is made to the version that the previous one returned."""
 
-    def __init__(self, path: str, mark: str) -> None:
+    def __init__(self, path: str, run_id: str) -> None:
         self._path = path
-        self._mark = mark
+        self._run_id = run_id
         self._content: dict[str, Any] = {
-            "name": "A validation, проверка",
-            "description": "Made by a validation of the endpoints, and gone when it has ended.",
+            "name": "Validation, проверка",
+            "description": "Created by a validation of the endpoints and removed at its end.",
             "status": "active",
             "priority": "high",
             "tags": ["validation", "ü"],
             "start_date": "2026-01-01",
             "due_date": "2026-01-31",
-            "metadata": {"run": mark, "nested": {"list": [1, 2.5, None, True]}},
-            "external_id": mark,
+            "metadata": {"run": run_id, "nested": {"list": [1, 2.5, None, True]}},
+            "external_id": run_id,
         }
         self._document: dict[str, Any] = {}
         self._etag: str | None = None
         self._old_etag = '"0"'
 
     def steps(self) -> list[Step]:
-        """The steps, in their order."""
-        one, key = f"{self._path}/{{project_id}}", ((b"idempotency-key", self._mark.encode()), *_JSON)
+        """Return the steps in order."""
+        one, key = f"{self._path}/{{project_id}}", ((b"idempotency-key", self._run_id.encode()), *_JSON)
         body = orjson.dumps(self._content)
 
-        def create() -> Sent:
-            return Sent(self._path, headers=key, body=body)
+        def create() -> StepRequest:
+            return StepRequest(self._path, headers=key, body=body)
 
-        def find() -> Sent:
-            return Sent(self._path, f"external_id={self._mark}&total=true")
+        def find() -> StepRequest:
+            return StepRequest(self._path, f"external_id={self._run_id}&total=true")
 
-        def stats() -> Sent:
-            return Sent(f"{self._path}/stats/summary")
+        def stats() -> StepRequest:
+            return StepRequest(f"{self._path}/stats/summary")
 
         return [
-            Step(_CREATED, "POST", self._path, 201, create, self._created),
-            Step("create again", "POST", self._path, 201, create, self._replayed, _CREATED),
-            Step("read", "GET", one, 200, self._asking(), self._is_unchanged, _CREATED),
-            Step("read if changed", "GET", one, 304, self._asking_if_changed, self._is_same, _CREATED),
-            Step("read as somebody else", "GET", one, 404, self._asking(_SOMEBODY_ELSE), _nothing, _CREATED),
-            Step("list", "GET", self._path, 200, find, self._is_listed),
-            Step("patch", "PATCH", one, 200, self._patch, self._is_patched, _CREATED),
-            Step("patch an old version", "PATCH", one, 412, self._patch_old, _nothing, "patch"),
-            Step("replace", "PUT", one, 200, self._put, self._is_replaced, _CREATED),
-            Step("summarize", "GET", f"{self._path}/stats/summary", 200, stats, self._adds_up),
-            self._change("archive", "/archive", self._is_archived, _CREATED),
-            self._change("unarchive", "/unarchive", self._is_unarchived, "archive"),
-            Step("delete", "DELETE", one, 204, self._changing("DELETE"), _nothing, _CREATED),
-            Step("read when deleted", "GET", one, 404, self._asking(), _nothing, "delete"),
-            self._change("restore", "/restore", self._is_restored, "delete"),
-            Step("delete again", "DELETE", one, 204, self._changing("DELETE"), _nothing, "restore"),
+            Step(_CREATED, "POST", self._path, 201, create, self._expect_created),
+            Step("retry the creation", "POST", self._path, 201, create, self._expect_replayed, _CREATED),
+            Step("read", "GET", one, 200, self._get(), self._expect_unchanged, _CREATED),
+            Step(
+                "read if modified", "GET", one, 304, self._get_if_modified, self._expect_same_etag, _CREATED
+            ),
+            Step(
+                "read as another user",
+                "GET",
+                one,
+                404,
+                self._get(_ANOTHER_CALLER),
+                _accept_any_content,
+                _CREATED,
+            ),
+            Step("list", "GET", self._path, 200, find, self._expect_listed),
+            Step("patch", "PATCH", one, 200, self._patch, self._expect_patched, _CREATED),
+            Step(
+                "patch an outdated version", "PATCH", one, 412, self._patch_old, _accept_any_content, "patch"
+            ),
+            Step("replace", "PUT", one, 200, self._put, self._expect_replaced, _CREATED),
+            Step("summarize", "GET", f"{self._path}/stats/summary", 200, stats, self._expect_sums),
+            self._action_step("archive", "/archive", self._expect_archived, _CREATED),
+            self._action_step("unarchive", "/unarchive", self._expect_unarchived, "archive"),
+            Step("delete", "DELETE", one, 204, self._act("DELETE"), _accept_any_content, _CREATED),
+            Step("read after deletion", "GET", one, 404, self._get(), _accept_any_content, "delete"),
+            self._action_step("restore", "/restore", self._expect_restored, "delete"),
+            Step("delete again", "DELETE", one, 204, self._act("DELETE"), _accept_any_content, "restore"),
         ]
 
-    def _change(self, does: str, action: str, check: Callable[[Answer], None], needs: str) -> Step:
+    def _action_step(
+        self, name: str, action: str, check: Callable[[InProcessResponse], None], needs: str
+    ) -> Step:
         route = f"{self._path}/{{project_id}}{action}"
-        return Step(does, "POST", route, 200, self._changing(action), check, needs)
+        return Step(name, "POST", route, 200, self._act(action), check, needs)
 
     @property
     def _one(self) -> str:
         return f"{self._path}/{self._document['id']}"
 
-    def _asking(self, caller: Principal = PROBE) -> Callable[[], Sent]:
-        return lambda: Sent(self._one, caller=caller)
+    def _get(self, caller: Principal = CALLER) -> Callable[[], StepRequest]:
+        return lambda: StepRequest(self._one, caller=caller)
 
-    def _asking_if_changed(self) -> Sent:
-        return Sent(self._one, headers=((b"if-none-match", (self._etag or "*").encode()),))
+    def _get_if_modified(self) -> StepRequest:
+        return StepRequest(self._one, headers=((b"if-none-match", (self._etag or "*").encode()),))
 
-    def _changing(self, action: str) -> Callable[[], Sent]:
+    def _act(self, action: str) -> Callable[[], StepRequest]:
         path = "" if action == "DELETE" else action
-        return lambda: Sent(self._one + path, headers=self._if_match())
+        return lambda: StepRequest(self._one + path, headers=self._if_match())
 
-    def _patch(self) -> Sent:
+    def _patch(self) -> StepRequest:
         patch = orjson.dumps({"status": "completed", "description": None})
-        return Sent(self._one, headers=(*self._if_match(), *_MERGE_PATCH), body=patch)
+        return StepRequest(self._one, headers=(*self._if_match(), *_MERGE_PATCH), body=patch)
 
-    def _patch_old(self) -> Sent:
+    def _patch_old(self) -> StepRequest:
         headers = ((b"if-match", self._old_etag.encode()), *_MERGE_PATCH)
-        return Sent(self._one, headers=headers, body=b'{"name":"Lost"}')
+        return StepRequest(self._one, headers=headers, body=b'{"name":"Lost"}')
 
-    def _put(self) -> Sent:
-        self._content.update(name="A validation, replaced", status="on_hold", tags=[], due_date=None)
+    def _put(self) -> StepRequest:
+        self._content.update(name="Validation, replaced", status="on_hold", tags=[], due_date=None)
         body = orjson.dumps(self._content)
-        return Sent(self._one, headers=(*self._if_match(), *_JSON), body=body)
+        return StepRequest(self._one, headers=(*self._if_match(), *_JSON), body=body)
 
     def _if_match(self) -> RawHeaders:
-        """The present version's; any where a change has failed, so that nobody knows which one that is."""
+        """Return the current ETag, or ``*`` after a failed change, which leaves the version unknown."""
         etag, self._etag = self._etag or "*", None
         return ((b"if-match", etag.encode()),)
 
-    def _created(self, answer: Answer) -> None:
-        document = answer.json()
+    def _expect_created(self, response: InProcessResponse) -> None:
+        document = response.json()
         self._document = document
-        self._etag = self._old_etag = answer.headers["etag"]
-        _agree(document["owner_id"] == PROBE.subject, "it belongs to somebody else")
-        _agree(answer.headers["location"] == self._one, "Location names another place")
-        _holds(document, self._content)
+        self._etag = self._old_etag = response.headers["etag"]
+        expect(document["owner_id"] == CALLER.subject, "it has another owner")
+        expect(response.headers["location"] == self._one, "the Location header is wrong")
+        _expect_values(document, self._content)
 
-    def _replayed(self, answer: Answer) -> None:
-        _agree(answer.headers.get("idempotent-replayed") == "true", "it was not taken for a retry")
-        _holds(answer.json(), self._document)
+    def _expect_replayed(self, response: InProcessResponse) -> None:
+        expect(response.headers.get("idempotent-replayed") == "true", "it was not recognized as a retry")
+        _expect_values(response.json(), self._document)
 
-    def _is_unchanged(self, answer: Answer) -> None:
-        _holds(answer.json(), self._document)
-        self._is_same(answer)
+    def _expect_unchanged(self, response: InProcessResponse) -> None:
+        _expect_values(response.json(), self._document)
+        self._expect_same_etag(response)
 
-    def _is_same(self, answer: Answer) -> None:
-        _agree(self._etag in {None, answer.headers["etag"]}, "the ETag is another one")
+    def _expect_same_etag(self, response: InProcessResponse) -> None:
+        expect(self._etag in {None, response.headers["etag"]}, "the ETag differs")
 
-    def _is_listed(self, answer: Answer) -> None:
-        page = answer.json()
+    def _expect_listed(self, response: InProcessResponse) -> None:
+        page = response.json()
         if not self._document:
-            _agree((page["items"], page["total"]) == ([], 0), "it lists what nobody has created")
+            expect((page["items"], page["total"]) == ([], 0), "it lists projects that were never created")
             return
-        _agree([item["id"] for item in page["items"]] == [self._document["id"]], "it is not on the list")
-        _holds(page["items"][0], self._document)
-        _agree((page["total"], page["next_cursor"]) == (1, None), "the list is longer than what is on it")
+        expect([item["id"] for item in page["items"]] == [self._document["id"]], "the project is not listed")
+        _expect_values(page["items"][0], self._document)
+        expect(
+            (page["total"], page["next_cursor"]) == (1, None), "total or next_cursor does not match the list"
+        )
 
-    def _is_patched(self, answer: Answer) -> None:
-        self._is_changed(answer, {"status": "completed", "description": "", "name": self._document["name"]})
-        _agree(self._document["completed_at"] is not None, "its completion has no date")
+    def _expect_patched(self, response: InProcessResponse) -> None:
+        self._expect_changed(
+            response, {"status": "completed", "description": "", "name": self._document["name"]}
+        )
+        expect(self._document["completed_at"] is not None, "completed_at is not set")
 
-    def _is_replaced(self, answer: Answer) -> None:
-        self._is_changed(answer, {**self._content, "completed_at": None})
+    def _expect_replaced(self, response: InProcessResponse) -> None:
+        self._expect_changed(response, {**self._content, "completed_at": None})
 
-    def _adds_up(self, answer: Answer) -> None:
-        summary = answer.json()
-        _agree(summary["total"] >= bool(self._document), "it misses the project")
+    def _expect_sums(self, response: InProcessResponse) -> None:
+        summary = response.json()
+        expect(summary["total"] >= bool(self._document), "the project is not counted")
         for parts in ("by_status", "by_priority"):
-            _agree(sum(summary[parts].values()) == summary["total"], f"{parts} does not add up to the total")
+            expect(sum(summary[parts].values()) == summary["total"], f"{parts} does not add up to the total")
 
-    def _is_archived(self, answer: Answer) -> None:
-        self._is_changed(answer, {})
-        _agree(self._document["archived_at"] is not None, "it is not archived")
+    def _expect_archived(self, response: InProcessResponse) -> None:
+        self._expect_changed(response, {})
+        expect(self._document["archived_at"] is not None, "archived_at is not set")
 
-    def _is_unarchived(self, answer: Answer) -> None:
-        self._is_changed(answer, {"archived_at": None})
+    def _expect_unarchived(self, response: InProcessResponse) -> None:
+        self._expect_changed(response, {"archived_at": None})
 
-    def _is_restored(self, answer: Answer) -> None:
+    def _expect_restored(self, response: InProcessResponse) -> None:
         before = {name: self._document[name] for name in self._content}
-        self._is_changed(answer, before)
+        self._expect_changed(response, before)
 
-    def _is_changed(self, answer: Answer, wanted: Mapping[str, Any]) -> None:
-        document = answer.json()
-        _agree(document["id"] == self._document["id"], "it is another project")
-        _agree(document["version"] > self._document["version"], "its version is not a later one")
-        self._document, self._etag = document, answer.headers["etag"]
-        _holds(document, wanted)
-
-
-def _get(does: str, path: str, check: Callable[[Answer], None], *, target_ms: float = TARGET_MS) -> Step:
-    return Step(does, "GET", path, 200, lambda: Sent(path), check, target_ms=target_ms)
+    def _expect_changed(self, response: InProcessResponse, expected: Mapping[str, Any]) -> None:
+        document = response.json()
+        expect(document["id"] == self._document["id"], "it is another project")
+        expect(document["version"] > self._document["version"], "the version did not increase")
+        self._document, self._etag = document, response.headers["etag"]
+        _expect_values(document, expected)
 
 
-def _has(name: str) -> Callable[[Answer], None]:
-    return lambda answer: _agree(answer.json()[name] is not None, f"{name} is not in it")
+def _get_step(
+    name: str, path: str, check: Callable[[InProcessResponse], None], *, target_ms: float = TARGET_MS
+) -> Step:
+    return Step(name, "GET", path, 200, lambda: StepRequest(path), check, target_ms=target_ms)
 
 
-def _nothing(_: Answer) -> None:
-    """The status says it all."""
+def _expect_member(name: str) -> Callable[[InProcessResponse], None]:
+    return lambda response: expect(response.json()[name] is not None, f"{name} is missing")
 
 
-def _challenges(answer: Answer) -> None:
-    _agree(answer.headers.get("www-authenticate", "").startswith("Bearer"), "it does not say what is missing")
+def _accept_any_content(_: InProcessResponse) -> None:
+    """Accept any content: only the status matters."""
 
 
-def _names_the_field(answer: Answer) -> None:
-    _agree([each["pointer"] for each in answer.json()["errors"]] == ["/name"], "it names another field")
+def _expect_challenge(response: InProcessResponse) -> None:
+    expect(response.headers.get("www-authenticate", "").startswith("Bearer"), "it has no Bearer challenge")
 
 
-def _holds(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    wrong = [name for name, value in wanted.items() if document[name] != value]
-    _agree(not wrong, f"other than was written: {', '.join(wrong)}")
+def _expect_name_error(response: InProcessResponse) -> None:
+    expect([each["pointer"] for each in response.json()["errors"]] == ["/name"], "it does not point to /name")
 
 
-def _agree(is_right: bool, detail: str) -> None:
-    if not is_right:
-        raise WrongAnswerError(detail)
+def _expect_values(document: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    wrong = [name for name, value in expected.items() if document[name] != value]
+    expect(not wrong, f"not as written: {', '.join(wrong)}")
