@@ -18,12 +18,12 @@ from sqlalchemy.pool import NullPool, QueuePool
 from projkit.db.dsn import asyncpg_dsn
 from projkit.db.errors import is_retriable, translate_engine, unavailable
 from projkit.db.observer import NOBODY, Observer
-from projkit.db.port import Queries, T, Transaction, observed, rows_in
+from projkit.db.port import Queries, T, Transaction, observed, row_count
+from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Params, Row, Statement, engine_params
 from projkit.request_stats import StatementInfo, add_database_time
 
-_ATTEMPTS: Final = 3
 # SQLAlchemy would pass what it does not know of a URL to asyncpg as arguments; asyncpg reads URLs itself.
 _DRIVER: Final = "postgresql+asyncpg://"
 
@@ -62,25 +62,7 @@ class EngineDatabase:
         return await self.transact(lambda transaction: transaction.fetch_one(statement, params))
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        attempt = 1
-        while True:
-            try:
-                return await self._transact_once(work)
-            except sa.exc.DBAPIError as error:
-                if is_retriable(error):
-                    if attempt == _ATTEMPTS:
-                        raise unavailable(error) from error
-                    await asyncio.sleep(0.01 * attempt)
-                    attempt += 1
-                    continue
-                translated = translate_engine(error, self._metadata)
-                if translated is None:
-                    raise
-                raise translated from error
-            except sa.exc.TimeoutError as error:
-                raise unavailable(error) from error
-            except (OSError, TimeoutError) as error:
-                raise unavailable(error) from error
+        return await retrying(lambda: self._transact_once(work))
 
     async def ping(self) -> None:
         await self.fetch_one(_PING, {})
@@ -113,10 +95,16 @@ class EngineDatabase:
                 self._observer.waited(perf_counter() - started)
                 result = await work(_EngineTransaction(connection, self.dialect, self._observer))
             committed = True
-            return result
+        except sa.exc.DBAPIError as error:
+            if is_retriable(error) or (translated := translate_engine(error, self._metadata)) is None:
+                raise
+            raise translated from error
+        except (sa.exc.TimeoutError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
         finally:
             add_database_time(perf_counter() - started)
             self._observer.transaction(committed=committed)
+        return result
 
 
 _PING: Final = Statement(sa.select(sa.literal(1, sa.Integer)))
@@ -167,7 +155,7 @@ class _EngineTransaction:
         with observed(self._observer, self._shown(statement)) as seen:
             result = await self._connection.execute(statement.for_engine(), engine_params(params))
             row = result.first() if result.returns_rows else None
-            seen.rows = rows_in(row)
+            seen.rows = row_count(row)
             return row
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:

@@ -92,13 +92,16 @@ def translate_engine(error: sa.exc.SQLAlchemyError, metadata: sa.MetaData) -> Pr
     return unavailable(error) if error.connection_invalidated else None
 
 
-def is_retriable(error: BaseException | None) -> bool:
-    """Whether the whole transaction is worth another try."""
-    while error is not None:
-        if isinstance(error, RETRIABLE):
-            return True
-        error = error.orig if isinstance(error, sa.exc.DBAPIError) else error.__cause__
-    return False
+def is_retriable(error: BaseException) -> bool:
+    """Return whether ``error`` is a deadlock or serialization failure, after which the transaction can be run again."""
+    if isinstance(error, sa.exc.DBAPIError):
+        cause: BaseException | None = error.orig
+        while cause is not None:
+            if isinstance(cause, RETRIABLE):
+                return True
+            cause = cause.__cause__
+        return False
+    return isinstance(error, RETRIABLE)
 
 
 def _index_name(columns: str, metadata: sa.MetaData) -> str:

@@ -24,13 +24,13 @@ from projkit.request_stats import StatementInfo, current_client_spans
 T = TypeVar("T")
 
 
-class observed:  # noqa: N801 - reads as the verb that it is
-    """Tells the observer, and the trace of the request under way, how the statement within goes.
+class observed:  # noqa: N801  # reads as a verb, as contextlib.suppress does
+    """A context manager that reports a statement to the observer and to the trace of the current request.
 
-    ``rows`` is to be set where the statement returns any.
+    Set ``rows`` if the statement returns rows, and ``started`` anew once a connection has been acquired within.
     """
 
-    __slots__ = ("_observer", "_started", "_statement", "rows")
+    __slots__ = ("_observer", "_statement", "rows", "started")
 
     def __init__(self, observer: Observer, statement: StatementInfo) -> None:
         self._observer = observer
@@ -38,30 +38,19 @@ class observed:  # noqa: N801 - reads as the verb that it is
         self.rows: int | None = None
 
     def __enter__(self) -> Self:
-        self._started = perf_counter()
+        self.started = perf_counter()
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        report(self._observer, self._statement, self._started, perf_counter(), self.rows, error)
+        ended = perf_counter()
+        self._observer.statement(self._statement, ended - self.started, error)
+        if (traced := current_client_spans()) is not None:
+            traced.statement(self._statement, self.started, ended, self.rows, error)
 
 
-def rows_in(result: object) -> int:
-    """How many rows a driver has returned: a list of them, one, or None."""
+def row_count(result: object) -> int:
+    """Return the number of rows in a driver's result: a list of rows, one row, or None."""
     return len(result) if isinstance(result, list) else int(result is not None)
-
-
-def report(
-    observer: Observer,
-    statement: StatementInfo,
-    started: float,
-    ended: float,
-    rows: int | None,
-    error: BaseException | None,
-) -> None:
-    """Tells who wants to know that a statement has ended."""
-    observer.statement(statement, ended - started, error)
-    if (traced := current_client_spans()) is not None:
-        traced.statement(statement, started, ended, rows, error)
 
 
 class Transaction(Protocol):

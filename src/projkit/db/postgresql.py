@@ -1,6 +1,5 @@
 """PostgreSQL in the fast mode: compiled SQL on asyncpg, autocommit reads, no reset between uses."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any, Final, NoReturn, Self
@@ -12,12 +11,12 @@ from projkit.db.dsn import asyncpg_dsn
 from projkit.db.errors import RETRIABLE, translate_postgresql, unavailable
 from projkit.db.observer import NOBODY, Observer
 from projkit.db.pool import Connection, ConnectionPool
-from projkit.db.port import Queries, T, Transaction, observed, report, rows_in
+from projkit.db.port import Queries, T, Transaction, observed, row_count
+from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Compiled, Params, Row, Statement
 from projkit.request_stats import add_database_time
 
-_ATTEMPTS: Final = 3
 _LOST: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
@@ -109,15 +108,7 @@ class PostgresqlDatabase:
         return None if record is None else compiled.row(record)
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        for attempt in range(1, _ATTEMPTS):
-            try:
-                return await self._transact_once(work)
-            except RETRIABLE:
-                await asyncio.sleep(0.01 * attempt)
-        try:
-            return await self._transact_once(work)
-        except RETRIABLE as error:
-            raise unavailable(error) from error
+        return await retrying(lambda: self._transact_once(work))
 
     async def ping(self) -> None:
         try:
@@ -159,31 +150,24 @@ class PostgresqlDatabase:
 
     async def _run(self, method: str, compiled: Compiled, arguments: Sequence[Any]) -> Any:
         started = perf_counter()
-        failure: BaseException | None = None
-        rows: int | None = None
-        acquired = started
         try:
-            connection = self.pool.take()
-            if connection is None:
-                connection = await self.pool.acquire()
-            acquired = perf_counter()
-            self._observer.waited(acquired - started)
-            try:
-                result = await getattr(connection, method)(compiled.sql, *arguments)
-                rows = rows_in(result)
-            except BaseException as error:
-                if _leaves_connection_whole(error):
-                    self.pool.release(connection)
+            with observed(self._observer, compiled) as observation:
+                connection = self.pool.take()
+                if connection is None:
+                    connection = await self.pool.acquire()
+                observation.started = acquired = perf_counter()
+                self._observer.waited(acquired - started)
+                try:
+                    result = await getattr(connection, method)(compiled.sql, *arguments)
+                except BaseException as error:
+                    if _leaves_connection_usable(error):
+                        self.pool.release(connection)
+                    else:
+                        self.pool.discard(connection)
                     raise
-                self.pool.discard(connection)
-                raise
-        except BaseException as error:
-            failure = error
-            raise
+                observation.rows = row_count(result)
         finally:
-            ended = perf_counter()
-            add_database_time(ended - started)
-            report(self._observer, compiled, acquired, ended, rows, failure)
+            add_database_time(perf_counter() - started)
         self.pool.release(connection)
         return result
 
@@ -215,7 +199,7 @@ class PostgresqlDatabase:
             self.pool.touch(connection)
             await connection.execute("COMMIT")
         except Exception as error:
-            if rolled_back or (_leaves_connection_whole(error) and not connection.is_in_transaction()):
+            if rolled_back or (_leaves_connection_usable(error) and not connection.is_in_transaction()):
                 self.pool.release(connection)
             else:
                 self.pool.discard(connection)
@@ -242,7 +226,7 @@ def raise_translated(error: Exception) -> NoReturn:
     raise translated from error
 
 
-def _leaves_connection_whole(error: BaseException) -> bool:
+def _leaves_connection_usable(error: BaseException) -> bool:
     """Whether the next command may use the connection: the server refused this one, and neither died nor left.
 
     After a FATAL the connection is about to be closed, and asyncpg still thinks that a command is under way.
@@ -280,5 +264,5 @@ class _PostgresqlTransaction:
         with observed(self._observer, compiled) as seen:
             result = await getattr(self._connection, method)(compiled.sql, *arguments)
             if method != "executemany":
-                seen.rows = rows_in(result)
+                seen.rows = row_count(result)
             return result

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from projkit.db.errors import translate_sqlite, unavailable
 from projkit.db.observer import NOBODY, Observer
-from projkit.db.port import Queries, T, Transaction, observed, rows_in
+from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.statement import Compiled, Params, Row, Statement
 from projkit.errors import DatabaseUnavailableError
 from projkit.request_stats import add_database_time
@@ -252,7 +252,7 @@ class SqliteDatabase:
             with observed(self._observer, compiled) as seen:
                 async with asyncio.timeout(self._statement_seconds):
                     result = await reader.run(work)
-                seen.rows = rows_in(result)
+                seen.rows = row_count(result)
         except Exception as error:
             self._raise_translated(error)
         finally:
@@ -333,5 +333,5 @@ class _SqliteTransaction:
     async def _run(self, compiled: Compiled, work: Callable[[sqlite3.Connection], R]) -> R:
         with observed(self._observer, compiled) as seen:
             result = await self._connection.run(work)
-            seen.rows = rows_in(result)
+            seen.rows = row_count(result)
             return result
