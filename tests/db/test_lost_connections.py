@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -82,7 +83,9 @@ async def test_a_transaction_that_was_cut(database: PostgresqlDatabase, postgres
 
 async def test_a_server_that_is_gone(postgres_url: str) -> None:
     """Where nothing listens each call fails at once as unavailable, and no place is lost."""
-    database = opened(postgres_url.replace(":5432", ":1"), connect_seconds=0.5)
+    parts = urlsplit(postgres_url)
+    closed_port = urlunsplit(parts._replace(netloc=parts.netloc.rpartition(":")[0] + ":1"))
+    database = opened(closed_port, connect_seconds=0.5)
     for _ in range(5):
         with pytest.raises(DatabaseUnavailableError):
             await database.ping()
