@@ -83,21 +83,41 @@ class HealthRoutes:
         """The four endpoints; with ``root_paths`` the probes also where Kubernetes' own programs have them."""
         found = [
             Endpoint(
-                "GET", f"{prefix}/health", _at_once(self.summary), "getHealth", "How does it stand?", "health",
-                {200: Answer("It can be used.", HealthSummary),
-                 503: Answer("A critical check fails, or it starts or drains.", HealthSummary,
-                             headers=("Retry-After",))},
-                public=True, standalone=True, instant=self.summary,
+                method="GET",
+                path=f"{prefix}/health",
+                handler=_at_once(self.summary),
+                operation_id="getHealth",
+                summary="How does it stand?",
+                tag="health",
+                answers={
+                    200: Answer("It can be used.", HealthSummary),
+                    503: Answer(
+                        "A critical check fails, or it starts or drains.",
+                        HealthSummary,
+                        headers=("Retry-After",),
+                    ),
+                },
+                public=True,
+                standalone=True,
+                instant=self.summary,
             ),
             *self._probes(f"{prefix}/health/live", f"{prefix}/health/ready", "Liveness", "Readiness"),
             Endpoint(
-                "GET", f"{prefix}/health/detailed", self.detailed, "getDetailedHealth", "What is the matter?", "health",
-                {200: _both("It can be used."),
-                 503: _both("A critical check fails, or it starts or drains.", "Retry-After")},
-                public=True, standalone=True,
+                method="GET",
+                path=f"{prefix}/health/detailed",
+                handler=self.detailed,
+                operation_id="getDetailedHealth",
+                summary="What is the matter?",
+                tag="health",
+                answers={
+                    200: _both("It can be used."),
+                    503: _both("A critical check fails, or it starts or drains.", "Retry-After"),
+                },
+                public=True,
+                standalone=True,
                 description="Who may not see the details (setting `HEALTH_DETAILS`) gets `status` alone.",
             ),
-        ]  # fmt: skip
+        ]
         if root_paths:
             found += self._probes("/livez", "/readyz", "Livez", "Readyz")
         return found
@@ -167,16 +187,35 @@ class HealthRoutes:
     def _probes(self, live: str, ready: str, live_name: str, ready_name: str) -> list[Endpoint]:
         return [
             Endpoint(
-                "GET", live, _at_once(self.live), f"get{live_name}", "Is the process alive?", "health",
-                {200: Answer("It is.", Probe)}, public=True, standalone=True, instant=self.live,
+                method="GET",
+                path=live,
+                handler=_at_once(self.live),
+                operation_id=f"get{live_name}",
+                summary="Is the process alive?",
+                tag="health",
+                answers={200: Answer("It is.", Probe)},
+                public=True,
+                standalone=True,
+                instant=self.live,
             ),
             Endpoint(
-                "GET", ready, _at_once(self.ready), f"get{ready_name}", "Should it be sent requests?", "health",
-                {200: Answer("It should.", Probe),
-                 503: Answer("A critical check fails, or it starts or drains.", Probe, headers=("Retry-After",))},
-                public=True, standalone=True, instant=self.ready,
+                method="GET",
+                path=ready,
+                handler=_at_once(self.ready),
+                operation_id=f"get{ready_name}",
+                summary="Should it be sent requests?",
+                tag="health",
+                answers={
+                    200: Answer("It should.", Probe),
+                    503: Answer(
+                        "A critical check fails, or it starts or drains.", Probe, headers=("Retry-After",)
+                    ),
+                },
+                public=True,
+                standalone=True,
+                instant=self.ready,
             ),
-        ]  # fmt: skip
+        ]
 
 
 @lru_cache

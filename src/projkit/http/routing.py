@@ -67,7 +67,7 @@ class Param:
         return re.fullmatch(self.pattern, value) is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One method at one path (a template relative to the kit, such as ``/api/v1/projects/{project_id}``).
 

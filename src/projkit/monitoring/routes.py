@@ -40,9 +40,17 @@ def endpoints(
         path: str, handler: Handler, operation_id: str, summary: str, schema: type[BaseModel]
     ) -> Endpoint:
         return Endpoint(
-            "GET", f"{prefix}/monitoring/{path}", handler, operation_id, summary, "monitoring",
-            {200: Answer("As it is now.", schema)}, scope=MONITORING_SCOPE, admits=admits, standalone=True,
-        )  # fmt: skip
+            method="GET",
+            path=f"{prefix}/monitoring/{path}",
+            handler=handler,
+            operation_id=operation_id,
+            summary=summary,
+            tag="monitoring",
+            answers={200: Answer("As it is now.", schema)},
+            scope=MONITORING_SCOPE,
+            admits=admits,
+            standalone=True,
+        )
 
     return [
         endpoint(

@@ -20,8 +20,10 @@ async def scrape(registry: KitRegistry, accept: str, accept_encoding: str) -> Re
     """All series, as the headers of these names want them."""
     body, content_type = await render(registry, accept)
     headers: tuple[Header, ...] = (
-        (b"content-type", content_type.encode()), NO_STORE, (b"vary", b"Accept, Accept-Encoding"),
-    )  # fmt: skip
+        (b"content-type", content_type.encode()),
+        NO_STORE,
+        (b"vary", b"Accept, Accept-Encoding"),
+    )
     if gzip_accepted(accept_encoding):
         # In a thread: zlib lets go of the interpreter.
         body = await asyncio.to_thread(gzip.compress, body, 1)
@@ -39,12 +41,26 @@ def endpoints(path: str, registry: KitRegistry, admits: Admits) -> list[Endpoint
 
     return [
         Endpoint(
-            "GET", path, metrics, "getMetrics", "Metrics for Prometheus", "telemetry",
-            {200: Answer("The series.", {"type": "string"}, "text/plain", ("Vary",),
-                         others={"application/openmetrics-text": {"type": "string"}})}, scope="metrics:read",
-            admits=admits, standalone=True,
+            method="GET",
+            path=path,
+            handler=metrics,
+            operation_id="getMetrics",
+            summary="Metrics for Prometheus",
+            tag="telemetry",
+            answers={
+                200: Answer(
+                    "The series.",
+                    {"type": "string"},
+                    "text/plain",
+                    ("Vary",),
+                    others={"application/openmetrics-text": {"type": "string"}},
+                )
+            },
+            scope="metrics:read",
+            admits=admits,
+            standalone=True,
         )
-    ]  # fmt: skip
+    ]
 
 
 class MetricsApp:

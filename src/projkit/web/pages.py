@@ -90,12 +90,16 @@ def endpoints(
     return [
         _endpoint(docs, "docs.html", "getDocs", "API docs", is_strict, docs_headers),
         *(_endpoint(f"{docs}/{name}", name, f"getDocs:{name}", "API docs", is_strict) for name in _DOCS),
-        _endpoint(status, "status/status.html", "getStatusPage", "Status page", is_strict, status_headers, values),
+        _endpoint(
+            status, "status/status.html", "getStatusPage", "Status page", is_strict, status_headers, values
+        ),
         *(
-            _endpoint(f"{status}/assets/{name}", f"status/{name}", f"getStatusPage:{name}", "Status page", is_strict)
+            _endpoint(
+                f"{status}/assets/{name}", f"status/{name}", f"getStatusPage:{name}", "Status page", is_strict
+            )
             for name in _STATUS
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _endpoint(
@@ -120,6 +124,14 @@ def _endpoint(
         return Response(200, file.plain, headers)
 
     return Endpoint(
-        "GET", path, get, operation_id, summary, "health",
-        {200: Answer("A page for people.")}, public=True, standalone=True, documented=False,
-    )  # fmt: skip
+        method="GET",
+        path=path,
+        handler=get,
+        operation_id=operation_id,
+        summary=summary,
+        tag="health",
+        answers={200: Answer("A page for people.")},
+        public=True,
+        standalone=True,
+        documented=False,
+    )

@@ -24,7 +24,15 @@ def endpoints(prefix: str, api: Sequence[Endpoint], version: str, cookie: str) -
 
     return [
         Endpoint(
-            "GET", f"{prefix}/openapi.json", openapi, "getOpenapi", "This document", "health",
-            {200: Answer("The OpenAPI document.", {"type": "object"})}, public=True, standalone=True, documented=False,
+            method="GET",
+            path=f"{prefix}/openapi.json",
+            handler=openapi,
+            operation_id="getOpenapi",
+            summary="This document",
+            tag="health",
+            answers={200: Answer("The OpenAPI document.", {"type": "object"})},
+            public=True,
+            standalone=True,
+            documented=False,
         )
-    ]  # fmt: skip
+    ]

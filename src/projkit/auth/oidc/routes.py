@@ -81,17 +81,32 @@ class OidcRoutes:
         headers = ("Location", "Set-Cookie")
         return [
             Endpoint(
-                "GET", f"{self._path}/login", self.login, "startOidcLogin", "Log in at an OpenID provider", _TAG,
-                {302: Answer("On to the provider.", headers=headers)}, ("not_found", "validation", "unavailable"),
-                public=True, query=LoginQuery, params={"provider": _PROVIDER},
+                method="GET",
+                path=f"{self._path}/login",
+                handler=self.login,
+                operation_id="startOidcLogin",
+                summary="Log in at an OpenID provider",
+                tag=_TAG,
+                answers={302: Answer("On to the provider.", headers=headers)},
+                errors=("not_found", "validation", "unavailable"),
+                public=True,
+                query=LoginQuery,
+                params={"provider": _PROVIDER},
             ),
             Endpoint(
-                "GET", f"{self._path}/callback", self.callback, "finishOidcLogin", "Come back from an OpenID provider",
-                _TAG, {303: Answer("You are logged in; on to where you wanted to go.", headers=headers)},
-                ("not_found", "unauthenticated", "rate_limited", "unavailable"),
-                public=True, query=CallbackQuery, params={"provider": _PROVIDER},
+                method="GET",
+                path=f"{self._path}/callback",
+                handler=self.callback,
+                operation_id="finishOidcLogin",
+                summary="Come back from an OpenID provider",
+                tag=_TAG,
+                answers={303: Answer("You are logged in; on to where you wanted to go.", headers=headers)},
+                errors=("not_found", "unauthenticated", "rate_limited", "unavailable"),
+                public=True,
+                query=CallbackQuery,
+                params={"provider": _PROVIDER},
             ),
-        ]  # fmt: skip
+        ]
 
     async def login(self, request: Request) -> Response:
         query = read_query(LoginQuery, request.query_string, repeatable=frozenset())
