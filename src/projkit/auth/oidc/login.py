@@ -30,8 +30,8 @@ _METHOD: Final = "oidc"
 
 
 @dataclass(frozen=True, slots=True)
-class Arranged:
-    """A provider that users log in with: what was configured, what is known of it, and how it is spoken to."""
+class ConfiguredProvider:
+    """A provider that users can log in with: its settings, metadata and keys, and the clients for it."""
 
     config: OidcProvider
     provider: Provider
@@ -62,7 +62,7 @@ class OidcLogin:
 
     def __init__(
         self,
-        arranged: Mapping[str, Arranged],
+        configured: Mapping[str, ConfiguredProvider],
         login_states: LoginStateCodec,
         users: Users,
         sessions: SessionService,
@@ -73,7 +73,7 @@ class OidcLogin:
         clock: Clock,
         count: CountLogin,
     ) -> None:
-        self._arranged = arranged
+        self._configured = configured
         self._login_states = login_states
         self._users = users
         self._sessions = sessions
@@ -90,10 +90,10 @@ class OidcLogin:
             NotFoundError: there is no such provider.
             ProviderUnavailableError: it does not answer.
         """
-        arranged = self._of(name)
-        metadata = await arranged.provider.metadata()
+        configured = self._of(name)
+        metadata = await configured.provider.metadata()
         text, login_state = self._login_states.start(name, next_path)
-        return Started(arranged.flow.authorization_url(metadata, login_state), text)
+        return Started(configured.flow.authorization_url(metadata, login_state), text)
 
     def recognise(self, name: str, text: str | None, state: str | None) -> LoginState:
         """The login that comes back: started by this browser, at this provider, and with this very state.
@@ -130,15 +130,15 @@ class OidcLogin:
             RateLimitedError: there were too many attempts.
             UnavailableError: the provider or a store does not answer.
         """
-        arranged = self._of(login_state.provider)
+        configured = self._of(login_state.provider)
         with count_failure(self._count, _METHOD):
-            issued = await self._finish(arranged, login_state, answer, client, before_waiting)
+            issued = await self._finish(configured, login_state, answer, client, before_waiting)
         self._count(_METHOD, "succeeded")
         return issued
 
     async def _finish(
         self,
-        arranged: Arranged,
+        configured: ConfiguredProvider,
         login_state: LoginState,
         answer: ProviderAnswer,
         client: Client,
@@ -148,17 +148,17 @@ class OidcLogin:
         if not await self._store.consume(login_state.state, self._clock(), login_state.expires_at):
             raise LoginFailedError
         before_waiting()
-        metadata = await arranged.provider.metadata()
+        metadata = await configured.provider.metadata()
         code = _code(metadata, answer)
-        exchanged = await arranged.flow.exchange(metadata, code, login_state)
-        expected = Expected(arranged.config.client_id, login_state.nonce, exchanged.access_token)
+        exchanged = await configured.flow.exchange(metadata, code, login_state)
+        expected = Expected(configured.config.client_id, login_state.nonce, exchanged.access_token)
         try:
-            claims = await arranged.id_tokens.verify(exchanged.id_token, expected)
+            claims = await configured.id_tokens.verify(exchanged.id_token, expected)
             tenant_id = tenant_of(claims, self._tenant_claim)
         except InvalidTokenError as error:
             logger.warning("an id token of %s is refused: %s", metadata.issuer, error.detail)
             raise LoginFailedError from None
-        user = await self._user(arranged.config, str(claims["sub"]), tenant_id)
+        user = await self._user(configured.config, str(claims["sub"]), tenant_id)
         return await self._open(user, client)
 
     async def _user(self, config: OidcProvider, issuer_subject: str, tenant_id: str) -> User:
@@ -180,11 +180,11 @@ class OidcLogin:
         except InvalidCredentialsError:  # disabled, or told to log in anew, while we looked
             raise LoginFailedError from None
 
-    def _of(self, name: str) -> Arranged:
-        arranged = self._arranged.get(name)
-        if arranged is None:
+    def _of(self, name: str) -> ConfiguredProvider:
+        configured = self._configured.get(name)
+        if configured is None:
             raise NotFoundError
-        return arranged
+        return configured
 
 
 def _code(metadata: Metadata, answer: ProviderAnswer) -> str:

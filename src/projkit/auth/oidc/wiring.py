@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from projkit.auth.keys import KeyRing
 from projkit.auth.limits import LoginLimits
 from projkit.auth.oidc.idtoken import IdTokens
-from projkit.auth.oidc.login import Arranged, OidcLogin
+from projkit.auth.oidc.login import ConfiguredProvider, OidcLogin
 from projkit.auth.oidc.login_state import LABEL, LoginStateCodec
 from projkit.auth.oidc.provider import Provider
 from projkit.auth.oidc.resource import ExternalTokens
@@ -26,26 +26,27 @@ class Providers:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        configured = settings.oidc_providers
-        issuers = {each.issuer for each in configured.values()} | {settings.oidc_resource_issuer} - {""}
+        issuers = {each.issuer for each in settings.oidc_providers.values()} | {
+            settings.oidc_resource_issuer
+        } - {""}
         self._fetcher = _fetcher() if issuers else None
         self._by_issuer = (
             {} if self._fetcher is None else {each: Provider(each, self._fetcher) for each in issuers}
         )
 
-    def arranged(self) -> dict[str, Arranged]:
-        """Those that users log in with, by name."""
+    def configured(self) -> dict[str, ConfiguredProvider]:
+        """Return the providers that users can log in with, by name."""
         if self._fetcher is None:
             return {}
         from projkit.auth.oidc.exchange import CodeFlow  # noqa: PLC0415 - as above
 
-        settings, found = self._settings, {}
+        settings, configured = self._settings, {}
         for name, config in settings.oidc_providers.items():
             redirect_uri = f"{settings.public_url}{settings.api_prefix}/auth/oidc/{name}/callback"
             provider = self._by_issuer[config.issuer]
             flow = CodeFlow(config, redirect_uri, self._fetcher)
-            found[name] = Arranged(config, provider, flow, IdTokens(provider))
-        return found
+            configured[name] = ConfiguredProvider(config, provider, flow, IdTokens(provider))
+        return configured
 
     def external(self) -> ExternalTokens | None:
         """What verifies the access tokens of OIDC_RESOURCE_ISSUER, where there is one."""
@@ -79,7 +80,7 @@ def build_login(
 ) -> OidcLogin:
     """The login at these providers."""
     return OidcLogin(
-        providers.arranged(),
+        providers.configured(),
         LoginStateCodec(partial(keys.secrets, LABEL), clock=clock),
         users,
         sessions,
