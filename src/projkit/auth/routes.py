@@ -301,16 +301,16 @@ class AuthRoutes:
     async def sessions(self, request: Request) -> Response:
         items = [
             {
-                "id": listed.id,
-                "current": listed.id == request.principal.session_id,
-                "transport": listed.session.transport,
-                "user_agent": listed.session.user_agent,
-                "address": listed.session.address,
-                "created_at": _time(listed.session.created_at),
-                "used_at": _time(listed.session.used_at),
-                "expires_at": _time(listed.session.expires_at),
+                "id": listing.id,
+                "current": listing.id == request.principal.session_id,
+                "transport": listing.session.transport,
+                "user_agent": listing.session.user_agent,
+                "address": listing.session.address,
+                "created_at": _time(listing.session.created_at),
+                "used_at": _time(listing.session.used_at),
+                "expires_at": _time(listing.session.expires_at),
             }
-            for listed in await self._services().sessions.list(request.principal)
+            for listing in await self._services().sessions.list(request.principal)
         ]
         return json_response(200, {"items": items}, PRIVATE)
 

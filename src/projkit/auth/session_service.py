@@ -51,8 +51,8 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A session as its owner sees it."""
+class SessionListing:
+    """A session with the id that its owner uses to end it."""
 
     id: str
     session: Session
@@ -248,10 +248,10 @@ class SessionService:
         """Ends all sessions of a subject, but for the one whose id is ``keep``."""
         await self._store.revoke_all(tenant_id, subject, keep=None if keep is None else hash_of(keep))
 
-    async def list(self, principal: Principal) -> list[Listed]:
+    async def list(self, principal: Principal) -> list[SessionListing]:
         """The live sessions of the principal, newest first."""
         sessions = await self._store.list(principal.tenant_id, principal.subject, self._clock())
-        return [Listed(self._id_of(session), session) for session in sessions]
+        return [SessionListing(self._id_of(session), session) for session in sessions]
 
     def csrf_token(self, session_id: str) -> str:
         """A new CSRF value for a session."""
