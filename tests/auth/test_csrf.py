@@ -10,7 +10,7 @@ import pytest
 
 from projkit import ProjKit
 from projkit.auth.csrf import session_binding
-from projkit.auth.session_service import Client, Issued
+from projkit.auth.session_service import Client, IssuedTokens
 from projkit.http.routing import Endpoint
 from tests.auth import forge
 from tests.auth.asking import Answer, Header, ask, bearer
@@ -72,7 +72,7 @@ async def kit(
         yield kit
 
 
-async def open_session(kit: ProjKit) -> Issued:
+async def open_session(kit: ProjKit) -> IssuedTokens:
     """A session of alice's."""
     client = Client("203.0.113.5", "tests")
     scopes = ("projects:read", "projects:write")

@@ -15,7 +15,7 @@ from projkit import ProjKit
 from projkit.auth.csrf import session_binding
 from projkit.auth.oidc.login_state import LABEL as OIDC_LABEL
 from projkit.auth.oidc.login_state import LoginState
-from projkit.auth.session_service import Client, Issued
+from projkit.auth.session_service import Client, IssuedTokens
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, cookie
 from tests.auth.conftest import kit_with_keys
@@ -29,7 +29,7 @@ class World:
     """A kit in which alice has a session, and somebody has guessed at her password until her account was shut."""
 
     kit: ProjKit
-    issued: Issued
+    issued: IssuedTokens
     cursor: str
     login_state: str
     login: LoginState

@@ -10,7 +10,7 @@ from uuid import uuid4
 from projkit.auth.limits import LoginLimits
 from projkit.auth.outcomes import CountLogin, count_failure
 from projkit.auth.passwords import Passwords, check_new_password
-from projkit.auth.session_service import Client, Issued, SessionService, Transport
+from projkit.auth.session_service import Client, IssuedTokens, SessionService, Transport
 from projkit.auth.users import User, Users, username_key
 from projkit.errors import InvalidCredentialsError, UnavailableError
 from projkit.identity import DEFAULT_SCOPES, Principal
@@ -43,7 +43,7 @@ class Attempt:
 class LoginService(Protocol):
     """Turns a name and a password into a session."""
 
-    async def log_in(self, attempt: Attempt) -> tuple[Issued, str | None]:
+    async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
         """A session for whoever knows the password, and the mark of the browser that it was typed in, if any.
 
         Raises:
@@ -60,7 +60,7 @@ class CountedLogin:
         self._login = login
         self._count = count
 
-    async def log_in(self, attempt: Attempt) -> tuple[Issued, str | None]:
+    async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
         with count_failure(self._count, "password"):
             found = await self._login.log_in(attempt)
         self._count("password", "succeeded")
@@ -78,7 +78,7 @@ class HostUsers:
         self._sessions = sessions
         self._limits = limits
 
-    async def log_in(self, attempt: Attempt) -> tuple[Issued, str | None]:
+    async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
         await self._limits.attempt(attempt.client.address)
         count = await self._limits.begin(attempt.account, attempt.device)
         attempt.before_waiting()
@@ -121,7 +121,7 @@ class BuiltInUsers:
         self._sessions = sessions
         self._limits = limits
 
-    async def log_in(self, attempt: Attempt) -> tuple[Issued, str | None]:
+    async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
         await self._limits.attempt(attempt.client.address)
         count = await self._limits.begin(attempt.account, attempt.device)
         user = await self.users.by_name(attempt.username, attempt.tenant_id)

@@ -28,7 +28,7 @@ from projkit.auth.schemas import (
     SessionInfo,
     SessionList,
 )
-from projkit.auth.session_service import Client, Issued, SessionService
+from projkit.auth.session_service import Client, IssuedTokens, SessionService
 from projkit.errors import (
     AmbiguousCredentialsError,
     FieldError,
@@ -228,7 +228,7 @@ class AuthRoutes:
             )
         )
         more = [] if mark is None else [self._cookies.device(request, mark)]
-        return self._issued(request, issued, more)
+        return self._tokens_response(request, issued, more)
 
     async def refresh(self, request: Request, raw: Any) -> Response:
         services = self._services()
@@ -238,7 +238,7 @@ class AuthRoutes:
             if text is None:
                 raise UnauthenticatedError("Send the refresh token, in the body or in its cookie")
             await services.authenticator.guard(request, services.sessions.binding_of_refresh(text))
-        return self._issued(request, await services.sessions.refresh(text), [])
+        return self._tokens_response(request, await services.sessions.refresh(text), [])
 
     async def logout(self, request: Request) -> Response:
         services = self._services()
@@ -354,7 +354,7 @@ class AuthRoutes:
             raise AmbiguousCredentialsError
         return _one(values)
 
-    def _issued(self, request: Request, issued: Issued, more: list[Header]) -> Response:
+    def _tokens_response(self, request: Request, issued: IssuedTokens, more: list[Header]) -> Response:
         content = {
             "access_token": issued.access_token,
             "token_type": "Bearer",
@@ -368,7 +368,7 @@ class AuthRoutes:
             del content["access_token"], content["refresh_token"]
         return json_response(200, content, (*PRIVATE, *self.cookies_of(request, issued), *more))
 
-    def cookies_of(self, request: Request, issued: Issued) -> list[Header]:
+    def cookies_of(self, request: Request, issued: IssuedTokens) -> list[Header]:
         """The cookies of a login."""
         tokens = Tokens(
             issued.access_token,

@@ -37,7 +37,7 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedTokens:
     """What a login or a refresh gives; lifetimes in seconds."""
 
     subject: str
@@ -93,7 +93,7 @@ class SessionService:
         client: Client,
         *,
         known: User | None = None,
-    ) -> Issued:
+    ) -> IssuedTokens:
         """A new session with an id, a family of refresh tokens and a CSRF value of its own.
 
         ``known`` is the user as they were before their password was looked at.
@@ -134,7 +134,7 @@ class SessionService:
             raise InvalidCredentialsError
         return self._issue(session, session_id, refresh, now)
 
-    async def refresh(self, text: str) -> Issued:
+    async def refresh(self, text: str) -> IssuedTokens:
         """Exchanges a refresh token for a new one, and a new access token.
 
         A retry within ten seconds gets the same successor; whoever shows an older token ends the session, since one
@@ -156,7 +156,7 @@ class SessionService:
             raise InvalidRefreshTokenError
         return issued
 
-    async def _exchange(self, shown: RefreshToken, text: str) -> tuple[str, Issued | None]:
+    async def _exchange(self, shown: RefreshToken, text: str) -> tuple[str, IssuedTokens | None]:
         """What becomes of a refresh token, and what it is exchanged for."""
         now = self._clock()
         session = await self._store.get_fresh(shown.key, now)
@@ -262,7 +262,7 @@ class SessionService:
         candidates = (_derive(key, session.seed) for key in self._keys())
         return next((each for each in candidates if hash_of(each) == session.id_hash), session.id_hash)
 
-    def _issue(self, session: Session, session_id: str, refresh: RefreshToken, now: datetime) -> Issued:
+    def _issue(self, session: Session, session_id: str, refresh: RefreshToken, now: datetime) -> IssuedTokens:
         left = int((session.expires_at - now).total_seconds())
         seconds = max(1, min(self._settings.access_token_seconds, left))
         access = self._issuer.issue(
@@ -273,7 +273,7 @@ class SessionService:
             session_id=session_id,
         )
         idle = int((self._idle_end(session, now) - now).total_seconds())
-        return Issued(
+        return IssuedTokens(
             subject=session.subject,
             session_id=session_id,
             transport="cookie" if session.transport == "cookie" else "body",

@@ -13,7 +13,7 @@ from projkit.auth.oidc.idtoken import Expected, IdTokens
 from projkit.auth.oidc.login_state import LoginState, LoginStateCodec
 from projkit.auth.oidc.provider import Metadata, Provider
 from projkit.auth.outcomes import CountLogin, count_failure
-from projkit.auth.session_service import Client, Issued, SessionService
+from projkit.auth.session_service import Client, IssuedTokens, SessionService
 from projkit.auth.sessions.port import SessionStore
 from projkit.auth.tokens import tenant_of
 from projkit.auth.users import User, Users
@@ -120,7 +120,7 @@ class OidcLogin:
         client: Client,
         *,
         before_waiting: Callable[[], None],
-    ) -> Issued:
+    ) -> IssuedTokens:
         """A new session for whoever the provider says it is.
 
         ``before_waiting`` is called once the attempt has been counted, before the provider is asked.
@@ -143,7 +143,7 @@ class OidcLogin:
         answer: ProviderAnswer,
         client: Client,
         before_waiting: Callable[[], None],
-    ) -> Issued:
+    ) -> IssuedTokens:
         await self._limits.attempt(client.address)
         if not await self._store.consume(login_state.state, self._clock(), login_state.expires_at):
             raise LoginFailedError
@@ -170,7 +170,7 @@ class OidcLogin:
             config.issuer, issuer_subject, subject=str(uuid4()), scopes=config.granted, tenant_id=tenant_id
         )
 
-    async def _open(self, user: User, client: Client) -> Issued:
+    async def _open(self, user: User, client: Client) -> IssuedTokens:
         if user.disabled_at is not None:
             raise LoginFailedError
         try:

@@ -12,7 +12,7 @@ from projkit.auth.cookies import Cookies
 from projkit.auth.credentials import cookie_values
 from projkit.auth.oidc.login import OidcLogin, ProviderAnswer
 from projkit.auth.oidc.login_state import LIFETIME_SECONDS
-from projkit.auth.session_service import Client, Issued
+from projkit.auth.session_service import Client, IssuedTokens
 from projkit.errors import LoginFailedError
 from projkit.http.client import ClientAddresses
 from projkit.http.query import read_query
@@ -66,7 +66,7 @@ class OidcRoutes:
         settings: Settings,
         cookies: Cookies,
         addresses: ClientAddresses,
-        cookies_of: Callable[[Request, Issued], list[Header]],
+        cookies_of: Callable[[Request, IssuedTokens], list[Header]],
     ) -> None:
         """``login`` gives the one of the request's event loop, ``cookies_of`` the cookies of a login."""
         self._login = login
