@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from projkit import __version__
 from projkit.auth.anonymous_access import AnonymousAccess
 from projkit.auth.authenticator import GetPrincipal, HostAuthenticator
-from projkit.auth.connection import leave_answer_headers, request_of
+from projkit.auth.connection import request_of, store_response_headers
 from projkit.auth.cookies import Cookies
 from projkit.auth.csrf import CsrfCheck
 from projkit.auth.keys import KeyRing
@@ -308,7 +308,7 @@ class ProjKit:
         try:
             return await self._authenticate(request)
         finally:
-            leave_answer_headers(scope, request.answer_headers)
+            store_response_headers(scope, request.answer_headers)
 
     def openapi(self, prefix: str = "") -> dict[str, Any]:
         """The OpenAPI 3.1 document, each path below ``prefix``, to be merged into a host's document."""

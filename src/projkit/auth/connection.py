@@ -1,4 +1,4 @@
-"""A request or a WebSocket of the host's, as far as authentication goes."""
+"""Authentication of the host's own requests and WebSockets, once per ASGI scope."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,35 +16,35 @@ from projkit.settings import Settings
 
 
 class Authenticates(Protocol):
-    """What guards of a host's routes need of a kit."""
+    """The part of :class:`~projkit.ProjKit` that guards of a host's routes use."""
 
     settings: Settings
 
     async def authenticate(self, scope: Scope) -> Principal:
-        """The caller.
+        """Return the caller.
 
         Raises:
-            UnauthenticatedError: there are no credentials, or bad ones.
-            CsrfFailedError: a cookie authenticates, and another site may have caused the request.
-            UnavailableError: nobody can tell, since a store does not answer.
+            UnauthenticatedError: there are no credentials, or they are invalid.
+            CsrfFailedError: a cookie authenticates the request, and it fails a CSRF rule.
+            UnavailableError: a store that must be consulted does not respond.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a kit has found out about a request: who calls, or why it does not know."""
+class AuthResult:
+    """The outcome of authenticating a request: its principal, or the error."""
 
     kit: Authenticates
     outcome: Principal | ProjkitError
 
     @property
     def user(self) -> Principal | Anonymous:
-        """The caller, or nobody."""
+        """The principal, or :data:`~projkit.identity.ANONYMOUS` after an error."""
         return self.outcome if isinstance(self.outcome, Principal) else ANONYMOUS
 
 
 class GrantedScopes(AuthCredentials):
-    """Makes ``starlette.authentication.requires`` work: what the caller may do, and ``authenticated``."""
+    """The caller's scopes and ``authenticated``, for ``starlette.authentication.requires``."""
 
     def __init__(self, user: Principal | Anonymous) -> None:
         super().__init__()
@@ -59,14 +59,14 @@ class _Allowed(list[str]):
             self.append("authenticated")
 
     def __contains__(self, scope: object) -> bool:
-        # The scope admin has them all, those of the host too.
+        # admin includes every scope, also the host's own.
         return super().__contains__(scope) or (
             scope != "authenticated" and isinstance(scope, str) and self._user.allows(scope)
         )
 
 
 def request_of(scope: Scope, request_id: str = "") -> Request:
-    """The host's request as the kit sees requests, on a copy of the scope; of a WebSocket, its handshake."""
+    """Return the host's request (or a WebSocket's handshake) as a :class:`Request`, on a copy of the scope."""
     root_path: str = scope.get("root_path", "").rstrip("/")
     path = path_of(scope)
     inner = {
@@ -79,54 +79,54 @@ def request_of(scope: Scope, request_id: str = "") -> Request:
     return Request(inner, _no_body)
 
 
-async def known_of(kit: Authenticates, scope: Scope) -> Known:
-    """Asks the kit who calls, once for each request, however many guards it meets."""
-    known = already_known(kit, scope)
-    if known is None:
+async def authenticate_once(kit: Authenticates, scope: Scope) -> AuthResult:
+    """Authenticate a request, or return the result of an earlier guard of the same request."""
+    result = cached_result(kit, scope)
+    if result is None:
         try:
-            known = Known(kit, await kit.authenticate(scope))
+            result = AuthResult(kit, await kit.authenticate(scope))
         except ProjkitError as error:
-            known = Known(kit, error)
-        scope[scope_keys.AUTH_RESULT] = known
-    return known
+            result = AuthResult(kit, error)
+        scope[scope_keys.AUTH_RESULT] = result
+    return result
 
 
-def already_known(kit: Authenticates, scope: Scope) -> Known | None:
-    """What this very kit has found out before; what another has says nothing here."""
-    known = scope.get(scope_keys.AUTH_RESULT)
-    return known if isinstance(known, Known) and known.kit is kit else None
+def cached_result(kit: Authenticates, scope: Scope) -> AuthResult | None:
+    """Return the result that this kit stored in the scope, if any; results of other kits do not count."""
+    result = scope.get(scope_keys.AUTH_RESULT)
+    return result if isinstance(result, AuthResult) and result.kit is kit else None
 
 
-def admitted(known: Known, scopes: Iterable[str]) -> Principal:
-    """The caller, if it has all of ``scopes``.
+def authorize(result: AuthResult, scopes: Iterable[str]) -> Principal:
+    """Return the principal if it has all of ``scopes``.
 
     Raises:
-        UnauthenticatedError: nobody is signed in.
-        CsrfFailedError: somebody is, but another site may have caused the request.
-        InsufficientScopeError: with what is missing.
-        UnavailableError: nobody can tell who it is.
+        UnauthenticatedError: there are no credentials, or they are invalid.
+        CsrfFailedError: a cookie authenticates the request, and it fails a CSRF rule.
+        InsufficientScopeError: scopes are missing; the error names them.
+        UnavailableError: a store that must be consulted does not respond.
     """
-    if not isinstance(known.outcome, Principal):
-        raise known.outcome
-    missing = [scope for scope in scopes if not known.outcome.allows(scope)]
+    if not isinstance(result.outcome, Principal):
+        raise result.outcome
+    missing = [scope for scope in scopes if not result.outcome.allows(scope)]
     if missing:
         raise InsufficientScopeError(" ".join(missing))
-    return known.outcome
+    return result.outcome
 
 
-def sign_in(scope: Scope, user: Principal | Anonymous) -> None:
-    """Puts the caller where frameworks look for it: ``scope["user"]``, and ``scope["auth"]`` with the scopes."""
+def set_user(scope: Scope, user: Principal | Anonymous) -> None:
+    """Set ``scope["user"]`` and ``scope["auth"]``, where frameworks look for the caller and its scopes."""
     scope["user"] = user
     scope["auth"] = GrantedScopes(user)
 
 
-def leave_answer_headers(scope: Scope, headers: list[tuple[bytes, bytes]] | None) -> None:
-    """Notes what the answer must tell the client besides, for whoever sends it."""
+def store_response_headers(scope: Scope, headers: list[tuple[bytes, bytes]] | None) -> None:
+    """Store headers that authentication adds to the response, such as ``Deprecation``, in the scope."""
     scope[scope_keys.RESPONSE_HEADERS] = headers or []
 
 
-def take_answer_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """What the answer must tell the client besides; whoever takes it sends it."""
+def pop_response_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Remove and return the stored headers; the caller must send them."""
     headers: list[tuple[bytes, bytes]] = scope.pop(scope_keys.RESPONSE_HEADERS, [])
     return headers
 

@@ -12,11 +12,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from projkit.auth.connection import (
     Authenticates,
-    admitted,
-    known_of,
+    authenticate_once,
+    authorize,
+    pop_response_headers,
     request_of,
-    sign_in,
-    take_answer_headers,
+    set_user,
 )
 from projkit.auth.rules import PUBLIC, SELF_GUARDED, PathRules, Rules
 from projkit.errors import ProjkitError
@@ -70,12 +70,12 @@ class AuthMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            known = await known_of(self._kit, scope)
-            user = known.user if needed is PUBLIC else admitted(known, needed)
+            result = await authenticate_once(self._kit, scope)
+            user = result.user if needed is PUBLIC else authorize(result, needed)
         except Exception as error:  # whatever goes wrong, nobody gets in
             await self._refuse(error, scope, receive, send)
             return
-        sign_in(scope, user)
+        set_user(scope, user)
         await self._app(scope, receive, _telling(scope, send))
 
     async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,13 +84,13 @@ class AuthMiddleware:
         answer = (
             problem_response(error, request) if isinstance(error, ProjkitError) else unhandled(error, request)
         )
-        more = [*take_answer_headers(scope), (b"x-request-id", request_id)]
+        more = [*pop_response_headers(scope), (b"x-request-id", request_id)]
         await refuse(answer, scope, receive, send, more=more)
 
 
 def _telling(scope: Scope, send: Send) -> Send:
     """Adds to the host's answer what a legacy token's client is to be told (RFC 9745, RFC 8594)."""
-    more = take_answer_headers(scope)
+    more = pop_response_headers(scope)
     if not more:
         return send
 

@@ -18,13 +18,13 @@ from starlette.types import Scope
 
 from projkit.auth.connection import (
     Authenticates,
-    Known,
-    admitted,
-    already_known,
-    known_of,
+    AuthResult,
+    authenticate_once,
+    authorize,
+    cached_result,
+    pop_response_headers,
     request_of,
-    sign_in,
-    take_answer_headers,
+    set_user,
 )
 from projkit.errors import ProjkitError
 from projkit.http.problem import problem_response
@@ -61,11 +61,11 @@ class PrincipalMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
         if self._is_async:
             return self._call_async(request)
-        request.principal = _known(request).user
+        request.principal = _result(request).user
         return _told(request, self._get_response(request))
 
     async def _call_async(self, request: HttpRequest) -> HttpResponse:
-        request.principal = (await known_of(_kit(), _scope(request))).user
+        request.principal = (await authenticate_once(_kit(), _scope(request))).user
         return _told(request, await self._get_response(request))
 
 
@@ -81,14 +81,14 @@ def require_scopes(*scopes: str) -> Callable[[F], F]:
 
             @wraps(view)
             async def guarded_async(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-                refused = _admit(request, await known_of(_kit(), _scope(request)), scopes)
+                refused = _admit(request, await authenticate_once(_kit(), _scope(request)), scopes)
                 return _told(request, refused or await view(request, *args, **kwargs))
 
             return guarded_async  # type: ignore[return-value]  # it is called as the view was
 
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            refused = _admit(request, _known(request), scopes)
+            refused = _admit(request, _result(request), scopes)
             return _told(request, refused or view(request, *args, **kwargs))
 
         return guarded  # type: ignore[return-value]  # it is called as the view was
@@ -96,9 +96,9 @@ def require_scopes(*scopes: str) -> Callable[[F], F]:
     return decorate
 
 
-def _admit(request: HttpRequest, known: Known, scopes: tuple[str, ...]) -> HttpResponse | None:
+def _admit(request: HttpRequest, result: AuthResult, scopes: tuple[str, ...]) -> HttpResponse | None:
     try:
-        request.principal = admitted(known, scopes)
+        request.principal = authorize(result, scopes)
     except ProjkitError as error:
         request_id = _IDS.of(_scope(request))
         answer = problem_response(error, request_of(_scope(request), request_id.decode()))
@@ -106,19 +106,19 @@ def _admit(request: HttpRequest, known: Known, scopes: tuple[str, ...]) -> HttpR
         for name, value in (*answer.headers, NO_SNIFF, (b"x-request-id", request_id)):
             refused[name.decode()] = value.decode()
         return refused
-    sign_in(_scope(request), request.principal)
+    set_user(_scope(request), request.principal)
     return None
 
 
-def _known(request: HttpRequest) -> Known:
+def _result(request: HttpRequest) -> AuthResult:
     """Who calls, from a thread of Django's; the kit is asked on the event loop that it lives on."""
     kit, scope = _kit(), _scope(request)
-    known = already_known(kit, scope)
-    return async_to_sync(known_of)(kit, scope) if known is None else known
+    result = cached_result(kit, scope)
+    return async_to_sync(authenticate_once)(kit, scope) if result is None else result
 
 
 def _told(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    for name, value in take_answer_headers(_scope(request)):
+    for name, value in pop_response_headers(_scope(request)):
         response[name.decode()] = value.decode()
     return response
 

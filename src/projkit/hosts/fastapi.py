@@ -12,7 +12,7 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from projkit.auth.connection import Authenticates, take_answer_headers
+from projkit.auth.connection import Authenticates, pop_response_headers
 from projkit.auth.credentials import CookieNames
 from projkit.hosts.starlette import admit_or_raise
 from projkit.identity import Principal
@@ -57,7 +57,7 @@ def require_scopes(kit: Authenticates, *scopes: str) -> Dependency:
         _cookie: None = Security(cookie, scopes=scopes),
     ) -> Principal:
         principal = await admit_or_raise(kit, connection.scope, (*scopes, *wanted.scopes), HTTPException)
-        for name, value in take_answer_headers(connection.scope):
+        for name, value in pop_response_headers(connection.scope):
             response.headers.append(name.decode(), value.decode())
         return principal
 

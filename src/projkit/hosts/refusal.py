@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from projkit.auth.connection import Authenticates, admitted, known_of, sign_in, take_answer_headers
+from projkit.auth.connection import (
+    Authenticates,
+    authenticate_once,
+    authorize,
+    pop_response_headers,
+    set_user,
+)
 from projkit.errors import ProjkitError
 from projkit.http.problem import headers_of, status_of
 from projkit.identity import Principal
@@ -28,14 +34,14 @@ async def admit(kit: Authenticates, scope: Scope, scopes: tuple[str, ...]) -> Pr
         InsufficientScopeError: with what is missing.
         UnavailableError: nobody can tell who it is.
     """
-    principal = admitted(await known_of(kit, scope), scopes)
-    sign_in(scope, principal)
+    principal = authorize(await authenticate_once(kit, scope), scopes)
+    set_user(scope, principal)
     return principal
 
 
 def refusal_of(error: ProjkitError, scope: Scope) -> Refusal:
     """How an error is told: by its status and headers, ``WWW-Authenticate`` and ``Retry-After`` among them."""
-    headers = (*headers_of(error), *take_answer_headers(scope))
+    headers = (*headers_of(error), *pop_response_headers(scope))
     status = status_of(type(error))
     detail = error.detail if status != 500 else ProjkitError.title
     return Refusal(status, detail, {name.decode(): value.decode() for name, value in headers})

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
-from projkit.auth.connection import Authenticates, take_answer_headers
+from projkit.auth.connection import Authenticates, pop_response_headers
 from projkit.errors import ProjkitError
 from projkit.hosts.refusal import admit, refusal_of
 from projkit.http.refusal import DENIAL, POLICY_VIOLATION
@@ -48,7 +48,7 @@ def require_scopes(kit: Authenticates, *scopes: str) -> Callable[[F], F]:
                 if isawaitable(answer):
                     answer = await answer
             if isinstance(answer, Response):
-                for name, value in take_answer_headers(connection.scope):
+                for name, value in pop_response_headers(connection.scope):
                     answer.headers.append(name.decode(), value.decode())
             return answer
 
