@@ -8,7 +8,7 @@ import pytest
 
 from projkit.auth.sessions.cached import CachedSessions
 from projkit.auth.sessions.database import DatabaseSessions
-from projkit.auth.sessions.port import SessionKey, Use
+from projkit.auth.sessions.port import SessionActivity, SessionKey
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
 from tests.auth.places import Monotonic
@@ -30,7 +30,7 @@ class SlowStore(DatabaseSessions):
         self.answers = asyncio.Event()
         self.answers.set()
 
-    async def get(self, key: SessionKey, now: datetime) -> Use | None:
+    async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         """What is there at the moment of asking, told later."""
         self.looked_up += 1
         found = await super().get(key, now)
@@ -66,7 +66,7 @@ async def test_asked_once_in_a_while(store: CachedSessions, slow: SlowStore, mon
     kept = session()
     await store.create(kept)
     for _ in range(5):
-        assert await store.get(kept.key, NOW) == kept.use
+        assert await store.get(kept.key, NOW) == kept.activity
     assert slow.looked_up == 1
     monotonic.now += SECONDS - 0.01
     await store.get(kept.key, NOW)
@@ -81,14 +81,14 @@ async def test_absence_is_not_remembered(store: CachedSessions) -> None:
     kept = session()
     assert await store.get(kept.key, NOW) is None
     await store.create(kept)
-    assert await store.get(kept.key, NOW) == kept.use
+    assert await store.get(kept.key, NOW) == kept.activity
 
 
 async def test_its_lifetimes_end_all_the_same(store: CachedSessions) -> None:
     """A remembered session ends on time."""
     kept = session()
     await store.create(kept)
-    assert await store.get(kept.key, NOW) == kept.use
+    assert await store.get(kept.key, NOW) == kept.activity
     assert await store.get(kept.key, IDLE) is None
 
 
@@ -104,7 +104,7 @@ async def test_the_age_counts_from_before_the_look_up(
     await slow.revoke(kept.key)  # by another worker
     monotonic.now += SECONDS
     slow.answers.set()
-    assert await asking == kept.use
+    assert await asking == kept.activity
     assert await store.get(kept.key, NOW) is None
 
 
@@ -115,7 +115,7 @@ async def test_ending_it_here_holds_here_at_once(
     """An answer under way when a session is ended by this worker is not remembered, nor is what was before."""
     kept = session()
     await store.create(kept)
-    assert await store.get(kept.key, NOW) == kept.use
+    assert await store.get(kept.key, NOW) == kept.activity
     fresh = session()
     await store.create(fresh)
     slow.asked.clear()
@@ -128,7 +128,7 @@ async def test_ending_it_here_holds_here_at_once(
         assert await store.revoke(kept.key)
         assert await store.revoke(fresh.key)
     slow.answers.set()
-    assert await asking == fresh.use
+    assert await asking == fresh.activity
     assert await store.get(kept.key, NOW) is None
     assert await store.get(fresh.key, NOW) is None
 

@@ -123,7 +123,7 @@ async def test_use_is_noted_now_and_then(
     alice = Principal("alice", session_id="an id")
     clock.now += timedelta(seconds=50)
     assert await holds(check, alice)
-    assert await sessions.get(kept.key, clock.now) == kept.use
+    assert await sessions.get(kept.key, clock.now) == kept.activity
     clock.now += timedelta(seconds=20)
     assert await holds(check, alice)
     used = await sessions.get(kept.key, clock.now)

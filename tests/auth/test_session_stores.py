@@ -84,7 +84,7 @@ async def test_kept_as_it_is(store: SessionStore, other: SessionStore, changes: 
     """What one worker keeps another one finds, to the microsecond and whatever text it holds."""
     kept = session(**changes)
     await store.create(kept)
-    assert await other.get(kept.key, NOW) == kept.use
+    assert await other.get(kept.key, NOW) == kept.activity
     assert await other.get_fresh(kept.key, NOW) == kept
     assert await other.list(kept.tenant_id, kept.subject, NOW) == [kept]
 
@@ -100,8 +100,8 @@ async def test_nobody_sees_anothers(store: SessionStore) -> None:
     assert await store.get(SessionKey("", mine.key.subject_mark, hash_of("another id")), NOW) is None
     assert await store.revoke_all("", "alice") == 1
     assert await store.get(mine.key, NOW) is None
-    assert await store.get(hers.key, NOW) == hers.use
-    assert await store.get(elsewhere.key, NOW) == elsewhere.use
+    assert await store.get(hers.key, NOW) == hers.activity
+    assert await store.get(elsewhere.key, NOW) == elsewhere.activity
 
 
 async def test_newest_first(store: SessionStore) -> None:
@@ -119,7 +119,7 @@ async def test_either_lifetime_ends_it(store: SessionStore, end: str) -> None:
     ends = NOW + timedelta(minutes=5)
     kept = session(idle_expires_at=ends, expires_at=ends if end == "expires_at" else ENDS)
     await store.create(kept)
-    assert await store.get(kept.key, ends - MOMENT) == kept.use
+    assert await store.get(kept.key, ends - MOMENT) == kept.activity
     assert await store.get(kept.key, ends) is None
     assert await store.get_fresh(kept.key, ends) is None
     assert await ids(store, now=ends) == set()
@@ -135,8 +135,8 @@ async def test_use_prolongs_it(store: SessionStore, other: SessionStore) -> None
     later, idle = NOW + timedelta(minutes=50), NOW + timedelta(hours=2)
     await store.touch(kept.key, later, idle)
     used = dataclasses.replace(kept, used_at=later, idle_expires_at=idle)
-    assert await store.get(kept.key, later) == used.use
-    assert await other.get(kept.key, IDLE) == used.use
+    assert await store.get(kept.key, later) == used.activity
+    assert await other.get(kept.key, IDLE) == used.activity
     assert await other.get_fresh(kept.key, IDLE) == used
     assert await other.get(kept.key, idle) is None
 
@@ -190,14 +190,14 @@ async def test_revocation(place: Place, store: SessionStore, other: SessionStore
     ended, stays = session(), session()
     for each in (ended, stays):
         await store.create(each)
-        assert await store.get(each.key, NOW) == await other.get(each.key, NOW) == each.use
+        assert await store.get(each.key, NOW) == await other.get(each.key, NOW) == each.activity
     assert await store.revoke(ended.key)
     assert not await store.revoke(ended.key)
     assert await store.get(ended.key, NOW) is None
     assert await other.get_fresh(ended.key, NOW) is None
     place.other_workers_learn()
     assert await other.get(ended.key, NOW) is None
-    assert await other.get(stays.key, NOW) == stays.use
+    assert await other.get(stays.key, NOW) == stays.activity
     assert await ids(other) == {stays.id_hash}
 
 
@@ -209,9 +209,9 @@ async def test_everywhere_but_here(place: Place, store: SessionStore, other: Ses
         await store.get(each.key, NOW)
         await other.get(each.key, NOW)
     assert await store.revoke_all("", "alice", keep=made[2].id_hash) == 4
-    assert [await store.get(each.key, NOW) for each in made] == [None, None, made[2].use, None, None]
+    assert [await store.get(each.key, NOW) for each in made] == [None, None, made[2].activity, None, None]
     place.other_workers_learn()
-    assert [await other.get(each.key, NOW) for each in made] == [None, None, made[2].use, None, None]
+    assert [await other.get(each.key, NOW) for each in made] == [None, None, made[2].activity, None, None]
     assert await ids(other) == {made[2].id_hash}
     assert await other.revoke_all("", "alice") == 1
     assert await other.revoke_all("", "alice") == 0
@@ -343,5 +343,5 @@ async def test_an_unreadable_session_has_ended(redis_alone: Redises, junk: bytes
         assert await store.get(broken.key, NOW) is None
         assert await store.list("", "alice", NOW) == [kept]
         await store.create(session())
-        assert await store.get(kept.key, NOW) == kept.use
+        assert await store.get(kept.key, NOW) == kept.activity
         assert await store.revoke_all("", "alice") == 2

@@ -10,7 +10,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, Use, subject_mark
+from projkit.auth.sessions.port import (
+    Rotation,
+    Session,
+    SessionActivity,
+    SessionKey,
+    SessionStore,
+    subject_mark,
+)
 
 _ENTRIES: Final = 10_000
 
@@ -24,13 +31,13 @@ class CachedSessions:
         self._store = store
         self._seconds = seconds
         self._monotonic = monotonic
-        self._known: dict[SessionKey, tuple[float, Use]] = {}
+        self._known: dict[SessionKey, tuple[float, SessionActivity]] = {}
         self._revocations = 0
 
     async def create(self, session: Session) -> None:
         await self._store.create(session)
 
-    async def get(self, key: SessionKey, now: datetime) -> Use | None:
+    async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         known = self._known.get(key)
         asked_at = self._monotonic()
         if known is not None:
@@ -38,12 +45,12 @@ class CachedSessions:
                 return known[1]
             del self._known[key]
         revocations = self._revocations
-        use = await self._store.get(key, now)
-        if use is not None and revocations == self._revocations:
+        activity = await self._store.get(key, now)
+        if activity is not None and revocations == self._revocations:
             if len(self._known) >= _ENTRIES:
                 del self._known[next(iter(self._known))]
-            self._known[key] = (asked_at, use)
-        return use
+            self._known[key] = (asked_at, activity)
+        return activity
 
     async def get_fresh(self, key: SessionKey, now: datetime) -> Session | None:
         session = await self._store.get_fresh(key, now)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from projkit.auth.expired import forget_expired
-from projkit.auth.sessions.port import Rotation, Session, SessionKey, Use, hash_of
+from projkit.auth.sessions.port import Rotation, Session, SessionActivity, SessionKey, hash_of
 from projkit.db.port import Database
 from projkit.db.statement import Row, Statement
 from projkit.db.tables import Tables
@@ -34,7 +34,9 @@ class DatabaseSessions:
         self._insert = Statement(
             sa.insert(sessions).values({name: _bind(name, sessions.c[name]) for name in _FIELDS})
         )
-        self._get = Statement(sa.select(*(sessions.c[name] for name in Use._fields)).where(this, live))
+        self._get = Statement(
+            sa.select(*(sessions.c[name] for name in SessionActivity._fields)).where(this, live)
+        )
         self._get_whole = Statement(sa.select(*fields).where(this, live))
         self._list = Statement(
             sa.select(*fields).where(of_subject, live).order_by(sessions.c.created_at.desc())
@@ -78,10 +80,10 @@ class DatabaseSessions:
             for statement in self._forget_expired:
                 await self._database.write_one(statement, {"now": session.created_at})
 
-    async def get(self, key: SessionKey, now: datetime) -> Use | None:
+    async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         params = {"tenant_id": key.tenant_id, "id_hash": key.id_hash, "now": now}
         row = await self._database.fetch_one(self._get, params)
-        return None if row is None else Use(*row)
+        return None if row is None else SessionActivity(*row)
 
     async def get_fresh(self, key: SessionKey, now: datetime) -> Session | None:
         params = {"tenant_id": key.tenant_id, "id_hash": key.id_hash, "now": now}

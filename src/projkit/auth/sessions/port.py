@@ -26,8 +26,8 @@ class SessionKey(NamedTuple):
     id_hash: str
 
 
-class Use(NamedTuple):
-    """What every request asks of its session: whose it is, when it was used last, and until when it is good."""
+class SessionActivity(NamedTuple):
+    """The part of a session that every request checks: its subject, its last use, and its two expiries."""
 
     subject: str
     used_at: datetime
@@ -35,7 +35,7 @@ class Use(NamedTuple):
     expires_at: datetime
 
     def is_live(self, now: datetime) -> bool:
-        """Whether neither of its two lifetimes is over."""
+        """Return whether neither the idle nor the absolute lifetime has ended."""
         return now < self.idle_expires_at and now < self.expires_at
 
 
@@ -70,9 +70,9 @@ class Session:
         return SessionKey(self.tenant_id, subject_mark(self.tenant_id, self.subject), self.id_hash)
 
     @property
-    def use(self) -> Use:
-        """What a request asks of it."""
-        return Use(self.subject, self.used_at, self.idle_expires_at, self.expires_at)
+    def activity(self) -> SessionActivity:
+        """The part of the session that every request checks."""
+        return SessionActivity(self.subject, self.used_at, self.idle_expires_at, self.expires_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class SessionStore(Protocol):
     async def create(self, session: Session) -> None:
         """Keeps a new session."""
 
-    async def get(self, key: SessionKey, now: datetime) -> Use | None:
-        """What a request asks of a live session; perhaps as it was a moment ago where the store is cached."""
+    async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
+        """Return the activity of a live session; a cached store may return it as it was a moment ago."""
 
     async def get_fresh(self, key: SessionKey, now: datetime) -> Session | None:
         """The whole session, if it is live; never from a cache."""

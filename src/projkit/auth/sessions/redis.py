@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from projkit.auth.sessions.port import Rotation, Session, SessionKey, Use, hash_of, subject_mark
+from projkit.auth.sessions.port import Rotation, Session, SessionActivity, SessionKey, hash_of, subject_mark
 from projkit.errors import SessionStoreUnavailableError
 from projkit.redis.connect import RedisClient, RedisCommands
 from projkit.redis.observer import NOBODY, Observer
@@ -75,15 +75,15 @@ class RedisSessions:
             _number(now), _left(now, ends),
         )  # fmt: skip
 
-    async def get(self, key: SessionKey, now: datetime) -> Use | None:
+    async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         found = await self._redis.run("HGET", self._name(key.subject_mark), key.id_hash)
-        use = None if found is None else _read(found, _use)
-        return use if use is not None and use.is_live(now) else None
+        activity = None if found is None else _read(found, _activity)
+        return activity if activity is not None and activity.is_live(now) else None
 
     async def get_fresh(self, key: SessionKey, now: datetime) -> Session | None:
         found = await self._redis.run("HGET", self._name(key.subject_mark), key.id_hash)
         session = None if found is None else _read(found, _session)
-        return session if session is not None and session.use.is_live(now) else None
+        return session if session is not None and session.activity.is_live(now) else None
 
     async def touch(self, key: SessionKey, now: datetime, idle_expires_at: datetime) -> None:
         changes = {"used_at": _number(now), "idle_expires_at": _number(idle_expires_at)}
@@ -111,7 +111,7 @@ class RedisSessions:
     async def list(self, tenant_id: str, subject: str, now: datetime) -> Sequence[Session]:
         found = await self._redis.run("HVALS", self._name(subject_mark(tenant_id, subject)))
         sessions = [session for each in found if (session := _read(each, _session)) is not None]
-        live = [session for session in sessions if session.use.is_live(now)]
+        live = [session for session in sessions if session.activity.is_live(now)]
         return sorted(live, key=lambda each: each.created_at, reverse=True)
 
     async def consume(self, value: str, now: datetime, expires_at: datetime) -> bool:
@@ -164,8 +164,8 @@ def _read(found: str | bytes, read: Callable[[dict[str, str]], T]) -> T | None:
         return None
 
 
-def _use(held: dict[str, str]) -> Use:
-    return Use(
+def _activity(held: dict[str, str]) -> SessionActivity:
+    return SessionActivity(
         held["subject"],
         _moment(held["used_at"]),
         _moment(held["idle_expires_at"]),
