@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from projkit.auth.counts import Counts
-from projkit.auth.sessions.port import hash_of
+from projkit.auth.sessions.port import sha256_hex
 from tests.auth.places import DATABASES, OWN_CLIENT, REDISES, Place, find, open_place, patient
 from tests.redis_servers import Redises
 
@@ -55,7 +55,7 @@ async def test_names_are_not_kept_in_clear(place: Place, workers: tuple[Counts, 
     """Whose attempts are counted cannot be read from what is stored."""
     await workers[0].add("account:alice", 1, WINDOW)
     stored = await place.everything()
-    assert hash_of("account:alice") in stored
+    assert sha256_hex("account:alice") in stored
     assert "alice" not in stored
 
 

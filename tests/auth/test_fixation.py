@@ -7,7 +7,7 @@ import pytest
 
 from projkit import ProjKit
 from projkit.auth.csrf import session_binding
-from projkit.auth.sessions.port import SessionKey, hash_of, subject_mark
+from projkit.auth.sessions.port import SessionKey, sha256_hex, subject_hash
 from projkit.identity import Principal
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, cookie, refuses
@@ -99,7 +99,13 @@ async def test_a_session_of_somebody_else(open_kit: OpenKit) -> None:
             for owner, session_id in sessions.items():
                 answer = await whoami(kit, issuer.issue(subject, (), session_id=session_id))
                 assert answer.status == (200 if subject == owner else 401)
-        for wrong in (hash_of(sessions["alice"]), sessions["alice"][:-1], sessions["alice"] + "A", "x", "é"):
+        for wrong in (
+            sha256_hex(sessions["alice"]),
+            sessions["alice"][:-1],
+            sessions["alice"] + "A",
+            "x",
+            "é",
+        ):
             refuses(await whoami(kit, issuer.issue("alice", (), session_id=wrong)))
 
 
@@ -175,7 +181,7 @@ async def test_lifetimes(
         refuses(await whoami(kit, token))
         answer = await ask(kit, "POST", f"{AUTH}/refresh", json={"refresh_token": body["refresh_token"]})
         refuses(answer, "invalid_refresh_token")
-        key = SessionKey("", subject_mark("", "alice"), hash_of(body["session_id"]))
+        key = SessionKey("", subject_hash("", "alice"), sha256_hex(body["session_id"]))
         assert await parts(kit).store.get(key, clock()) is None
 
 

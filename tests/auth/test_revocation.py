@@ -9,7 +9,7 @@ import pytest
 from projkit import Principal
 from projkit.auth.revocation import RevocationChecker
 from projkit.auth.sessions.database import DatabaseSessions
-from projkit.auth.sessions.port import Session, hash_of
+from projkit.auth.sessions.port import Session, sha256_hex
 from projkit.auth.users import RevocationStatus, Users
 from projkit.db.connect import open_database
 from projkit.db.port import Database
@@ -93,7 +93,7 @@ def made_now(clock: Clock) -> Session:
     """A session of alice's, made at this moment, for a day at most."""
     now = clock.now
     return session(
-        id_hash=hash_of("an id"), created_at=now, used_at=now, rotated_at=now,
+        id_hash=sha256_hex("an id"), created_at=now, used_at=now, rotated_at=now,
         idle_expires_at=now + timedelta(seconds=IDLE), expires_at=now + timedelta(days=1),
     )  # fmt: skip
 

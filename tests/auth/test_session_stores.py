@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, hash_of
+from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, sha256_hex
 from tests.auth.places import PLACES, Place, find, open_place, patient
 from tests.faults.scene import playing
 from tests.redis_servers import Redises
@@ -52,9 +52,9 @@ async def other(place: Place) -> SessionStore:
 def session(subject: str = "alice", **changes: Any) -> Session:
     """A session that nobody has seen yet."""
     made = Session(
-        tenant_id="", id_hash=hash_of(secrets.token_hex()), seed=secrets.token_hex(), subject=subject,
+        tenant_id="", id_hash=sha256_hex(secrets.token_hex()), seed=secrets.token_hex(), subject=subject,
         scopes=("projects:read", "projects:write"), transport="cookie", user_agent="Mozilla/5.0 (X11)",
-        address="192.0.2.1", refresh_hash=hash_of(secrets.token_hex()), parent_hash=None, generation=0,
+        address="192.0.2.1", refresh_hash=sha256_hex(secrets.token_hex()), parent_hash=None, generation=0,
         rotated_at=NOW, created_at=NOW, used_at=NOW, idle_expires_at=IDLE, expires_at=ENDS,
     )  # fmt: skip
     return dataclasses.replace(made, **changes)
@@ -62,7 +62,7 @@ def session(subject: str = "alice", **changes: Any) -> Session:
 
 def rotation(of: Session, new: str, at: datetime = NOW, **changes: Any) -> Rotation:
     """An exchange of the present refresh token of a session."""
-    made = Rotation(of.refresh_hash, hash_of(new), of.generation + 1, at, at + timedelta(hours=1))
+    made = Rotation(of.refresh_hash, sha256_hex(new), of.generation + 1, at, at + timedelta(hours=1))
     return dataclasses.replace(made, **changes)
 
 
@@ -77,7 +77,7 @@ async def ids(store: SessionStore, subject: str = "alice", now: datetime = NOW) 
         {},
         {"user_agent": 'quo"te / sol\\idus \x1b[0m ümlaut 漢字 😀', "address": "2001:db8::1"},
         {"scopes": (), "user_agent": "", "address": "", "generation": 2**31 - 1},
-        {"parent_hash": hash_of("parent"), "tenant_id": "tenant:{a}", "subject": "a b}{:*\n"},
+        {"parent_hash": sha256_hex("parent"), "tenant_id": "tenant:{a}", "subject": "a b}{:*\n"},
     ],
 )
 async def test_kept_as_it_is(store: SessionStore, other: SessionStore, changes: dict[str, Any]) -> None:
@@ -96,8 +96,8 @@ async def test_nobody_sees_anothers(store: SessionStore) -> None:
         await store.create(each)
     assert await store.list("", "alice", NOW) == [mine]
     assert await store.list("other", "alice", NOW) == [elsewhere]
-    assert await store.get(SessionKey("other", elsewhere.key.subject_mark, mine.id_hash), NOW) is None
-    assert await store.get(SessionKey("", mine.key.subject_mark, hash_of("another id")), NOW) is None
+    assert await store.get(SessionKey("other", elsewhere.key.subject_hash, mine.id_hash), NOW) is None
+    assert await store.get(SessionKey("", mine.key.subject_hash, sha256_hex("another id")), NOW) is None
     assert await store.revoke_all("", "alice") == 1
     assert await store.get(mine.key, NOW) is None
     assert await store.get(hers.key, NOW) == hers.activity
@@ -158,12 +158,12 @@ async def test_rotation(store: SessionStore, other: SessionStore) -> None:
     kept = session()
     await store.create(kept)
     at = NOW + timedelta(minutes=1)
-    wrong = rotation(kept, "new", at, expected_hash=hash_of("another"))
+    wrong = rotation(kept, "new", at, expected_hash=sha256_hex("another"))
     assert not await store.rotate(kept.key, wrong)
     assert await other.get_fresh(kept.key, NOW) == kept
     assert await store.rotate(kept.key, rotation(kept, "new", at))
     assert await other.get_fresh(kept.key, at) == dataclasses.replace(
-        kept, refresh_hash=hash_of("new"), parent_hash=kept.refresh_hash, generation=1, rotated_at=at, used_at=at,
+        kept, refresh_hash=sha256_hex("new"), parent_hash=kept.refresh_hash, generation=1, rotated_at=at, used_at=at,
         idle_expires_at=at + timedelta(hours=1),
     )  # fmt: skip
     assert not await other.rotate(kept.key, rotation(kept, "another new", at))
@@ -182,7 +182,7 @@ async def test_one_rotation_wins(store: SessionStore, other: SessionStore) -> No
     assert sum(done) == 1
     present = await store.get_fresh(kept.key, NOW)
     assert present is not None
-    assert (present.refresh_hash, present.generation) == (hash_of(f"new {done.index(True)}"), 1)
+    assert (present.refresh_hash, present.generation) == (sha256_hex(f"new {done.index(True)}"), 1)
 
 
 async def test_revocation(place: Place, store: SessionStore, other: SessionStore) -> None:
@@ -252,13 +252,13 @@ async def test_one_time_values(store: SessionStore, other: SessionStore) -> None
 
 async def test_nothing_in_clear(place: Place, store: SessionStore) -> None:
     """Neither a session's id nor a one-time value can be read from what is stored."""
-    kept = session(id_hash=hash_of("the session's id"))
+    kept = session(id_hash=sha256_hex("the session's id"))
     await store.create(kept)
     await store.rotate(kept.key, rotation(kept, "the new token"))
     await store.consume("the value", NOW, ENDS)
     stored = await place.everything()
     assert kept.id_hash in stored
-    assert hash_of("the value") in stored
+    assert sha256_hex("the value") in stored
     for secret in ("the session's id", "the new token", "the value"):
         assert secret not in stored
 
@@ -268,7 +268,7 @@ async def test_nothing_in_clear_after_a_login(redis_alone: Redises, sqlite_url: 
     async with playing(sqlite_url, redis_alone.url) as scene:
         given = [(await scene.log_in()).json(), (await scene.refresh()).json()]
         stored = redis_alone.everything()
-        assert hash_of(given[0]["session_id"]) in stored
+        assert sha256_hex(given[0]["session_id"]) in stored
         names = ("session_id", "access_token", "refresh_token", "csrf_token")
         secret = [each[name] for each in given for name in names]
         # The parts of a token alone, and the bytes that it writes, are nowhere either.
@@ -320,7 +320,7 @@ async def test_every_key_in_redis_goes_by_itself(redis_alone: Redises) -> None:
         await store.consume("a value", NOW, ENDS)
         await counts.add("a name", 1, 60)
         with redis.Redis.from_url(redis_alone.url) as client:
-            name = f"{place.prefix}{{{long.key.subject_mark}}}:sessions"
+            name = f"{place.prefix}{{{long.key.subject_hash}}}:sessions"
             assert 3_590_000 < client.pttl(name) <= 3_600_000
             await store.touch(short.key, NOW, NOW + timedelta(hours=2))
             assert 7_190_000 < client.pttl(name) <= 7_200_000
@@ -338,7 +338,7 @@ async def test_an_unreadable_session_has_ended(redis_alone: Redises, junk: bytes
         await store.create(kept)
         await store.create(broken)
         with redis.Redis.from_url(redis_alone.url) as client:
-            name = f"{place.prefix}{{{broken.key.subject_mark}}}:sessions"
+            name = f"{place.prefix}{{{broken.key.subject_hash}}}:sessions"
             client.hset(name, broken.id_hash, junk)
         assert await store.get(broken.key, NOW) is None
         assert await store.list("", "alice", NOW) == [kept]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from projkit.auth.sessions.port import hash_of
+from projkit.auth.sessions.port import sha256_hex
 from tests.faults.scene import BOUND, CACHE, Scene, playing
 from tests.redis_servers import Redises, running, with_sentinels
 
@@ -55,7 +55,7 @@ async def test_the_replica_takes_over(servers: Redises, sqlite_url: str, number:
             master.signal(signal.SIGCONT)
             for _ in range(10):
                 made = await scene.log_in()
-                assert hash_of(made.json()["session_id"]) in replica.everything()
+                assert sha256_hex(made.json()["session_id"]) in replica.everything()
                 assert (await scene.ask()).status == 200
         print(f"{signal.Signals(number).name}: sessions were back after {took:.1f} s")  # noqa: T201
 

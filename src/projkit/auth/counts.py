@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import sqlalchemy as sa
 
 from projkit.auth.expired import forget_expired
-from projkit.auth.sessions.port import hash_of
+from projkit.auth.sessions.port import sha256_hex
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction
 from projkit.db.statement import Statement
@@ -67,7 +67,7 @@ class DatabaseCounts:
         for _ in range(_ATTEMPTS):
             now = self._clock()
             params = {
-                "name": hash_of(name),
+                "name": sha256_hex(name),
                 "amount": amount,
                 "now": now,
                 "ends": now + timedelta(seconds=seconds),

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from projkit.auth.sessions.port import hash_of
+from projkit.auth.sessions.port import sha256_hex
 from projkit.errors import SessionStoreUnavailableError
 from projkit.redis.connect import RedisClient, RedisCommands
 from projkit.redis.observer import NOBODY, Observer
@@ -32,6 +32,6 @@ class RedisCounts:
         self._prefix = prefix
 
     async def add(self, name: str, amount: int, seconds: int) -> tuple[int, float]:
-        key = f"{self._prefix}count:{hash_of(name)}"
+        key = f"{self._prefix}count:{sha256_hex(name)}"
         count, left = await self._redis.run("EVAL", _ADD, 1, key, amount, seconds * 1000)
         return int(count), int(left) / 1000

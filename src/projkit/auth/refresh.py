@@ -1,6 +1,6 @@
 """Refresh tokens: opaque to clients, stored as hashes, each the parent of its one successor.
 
-A token holds where its session is (tenant, subject's mark, session id) and a 256-bit secret. The first secret of a
+A token holds where its session is (tenant, hash of the subject, session id) and a 256-bit secret. The first secret of a
 family is random; each other one is an HMAC over its parent, the family and the generation, so that a client whose
 answer was lost gets the same successor again without anything being stored in clear.
 """
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from projkit.auth.keys import SecretsOf
-from projkit.auth.sessions.port import Session, SessionKey, hash_of, subject_mark
+from projkit.auth.sessions.port import Session, SessionKey, sha256_hex, subject_hash
 from projkit.errors import InvalidRefreshTokenError
 
 LABEL: Final = "refresh"
 _VERSION: Final = b"\x01"
 _BYTES: Final = 32
-_MARK_BYTES: Final = 16
-_TENANT: Final = 1 + 2 * _BYTES + _MARK_BYTES  # where the tenant's name begins
+_SUBJECT_HASH_BYTES: Final = 16
+_TENANT: Final = 1 + 2 * _BYTES + _SUBJECT_HASH_BYTES  # where the tenant's name begins
 _MAX_LENGTH: Final = 1600  # a tenant's name may have 255 characters
 
 
@@ -29,13 +29,13 @@ class RefreshToken:
 
     session_id: str
     secret: bytes
-    subject_mark: str
+    subject_hash: str
     tenant_id: str
 
     @property
     def key(self) -> SessionKey:
         """Where the session is kept."""
-        return SessionKey(self.tenant_id, self.subject_mark, hash_of(self.session_id))
+        return SessionKey(self.tenant_id, self.subject_hash, sha256_hex(self.session_id))
 
     def encode(self) -> str:
         """The token's text."""
@@ -44,7 +44,7 @@ class RefreshToken:
                 _VERSION,
                 _unpack(self.session_id),
                 self.secret,
-                bytes.fromhex(self.subject_mark),
+                bytes.fromhex(self.subject_hash),
                 self.tenant_id.encode(),
             )
         )
@@ -62,7 +62,7 @@ class RefreshTokens:
     def first(session_id: str, subject: str, tenant_id: str) -> RefreshToken:
         """The first one of a new family."""
         return RefreshToken(
-            session_id, secrets.token_bytes(_BYTES), subject_mark(tenant_id, subject), tenant_id
+            session_id, secrets.token_bytes(_BYTES), subject_hash(tenant_id, subject), tenant_id
         )
 
     def successor(self, parent: RefreshToken, generation: int) -> RefreshToken:
@@ -73,7 +73,7 @@ class RefreshTokens:
         """The successor of ``parent`` that the session holds now, if that is what it holds."""
         for key in self._keys():
             candidate = _successor(key, parent, session.generation)
-            if hmac.compare_digest(hash_of(candidate.encode()), session.refresh_hash):
+            if hmac.compare_digest(sha256_hex(candidate.encode()), session.refresh_hash):
                 return candidate
         return None
 
@@ -90,8 +90,8 @@ class RefreshTokens:
             raw = base64.b64decode(
                 text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True
             )
-            session_id, secret, mark, tenant_id = _cut(raw)
-            return RefreshToken(_pack(session_id), secret, mark.hex(), tenant_id.decode())
+            session_id, secret, subject, tenant_id = _cut(raw)
+            return RefreshToken(_pack(session_id), secret, subject.hex(), tenant_id.decode())
         except ValueError:
             raise InvalidRefreshTokenError from None
 
@@ -108,7 +108,7 @@ def _successor(key: bytes, parent: RefreshToken, generation: int) -> RefreshToke
     parts = (parent.secret, parent.session_id.encode(), str(generation).encode())
     message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     secret = hmac.digest(key, message, "sha256")
-    return RefreshToken(parent.session_id, secret, parent.subject_mark, parent.tenant_id)
+    return RefreshToken(parent.session_id, secret, parent.subject_hash, parent.tenant_id)
 
 
 def _pack(raw: bytes) -> str:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from projkit.auth.sessions.port import SessionStore, hash_of, key_of
+from projkit.auth.sessions.port import SessionStore, key_of, sha256_hex
 from projkit.auth.users import RevocationStatus, Users
 from projkit.clock import Clock
 from projkit.errors import InvalidTokenError, UnavailableError
@@ -104,4 +104,4 @@ class RevocationChecker:
 
 def _mark_of(token: str) -> str:
     # Without its signature: anybody can write an ECDSA signature in a second way that is as good (s and n - s).
-    return hash_of(f"token:{token.rpartition('.')[0]}")
+    return sha256_hex(f"token:{token.rpartition('.')[0]}")

@@ -12,7 +12,7 @@ from projkit.auth.csrf import CsrfGuard, session_binding
 from projkit.auth.keys import SecretsOf
 from projkit.auth.outcomes import CountRefresh
 from projkit.auth.refresh import RefreshToken, RefreshTokens
-from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, hash_of, subject_mark
+from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, sha256_hex, subject_hash
 from projkit.auth.tokens import TokenIssuer
 from projkit.auth.users import User, Users
 from projkit.clock import Clock
@@ -109,7 +109,7 @@ class SessionService:
         ends = now + timedelta(seconds=self._settings.session_max_seconds)
         session = Session(
             tenant_id=tenant_id,
-            id_hash=hash_of(session_id),
+            id_hash=sha256_hex(session_id),
             seed=seed,
             subject=subject,
             scopes=tuple(scopes),
@@ -117,7 +117,7 @@ class SessionService:
             # No database takes U+0000, which some servers let through.
             user_agent=client.user_agent.replace("\0", "\ufffd")[:_USER_AGENT_LENGTH],
             address=client.address,
-            refresh_hash=hash_of(refresh.encode()),
+            refresh_hash=sha256_hex(refresh.encode()),
             parent_hash=None,
             generation=0,
             rotated_at=now,
@@ -165,11 +165,11 @@ class SessionService:
         if _is_shut_out(await self._users.by_subject(session.subject, session.tenant_id), None):
             await self._store.revoke(shown.key)
             return "refused", None
-        if hmac.compare_digest(session.refresh_hash, hash_of(text)):
+        if hmac.compare_digest(session.refresh_hash, sha256_hex(text)):
             successor = self._refresh.successor(shown, session.generation + 1)
             rotation = Rotation(
                 expected_hash=session.refresh_hash,
-                new_hash=hash_of(successor.encode()),
+                new_hash=sha256_hex(successor.encode()),
                 generation=session.generation + 1,
                 at=now,
                 idle_expires_at=self._idle_end(session, now),
@@ -190,7 +190,7 @@ class SessionService:
     ) -> RefreshToken | None:
         """The session's present token where ``shown`` is the one before it, and was exchanged a moment ago."""
         parent = session.parent_hash
-        if parent is None or not hmac.compare_digest(parent, hash_of(text)):
+        if parent is None or not hmac.compare_digest(parent, sha256_hex(text)):
             return None
         if now - session.rotated_at > timedelta(seconds=GRACE_SECONDS):
             return None
@@ -223,7 +223,7 @@ class SessionService:
         except InvalidRefreshTokenError:
             return
         session = await self._store.get_fresh(shown.key, self._clock())
-        if session is not None and hash_of(text) in {session.refresh_hash, session.parent_hash}:
+        if session is not None and sha256_hex(text) in {session.refresh_hash, session.parent_hash}:
             await self._store.revoke(shown.key)
 
     async def end(self, principal: Principal, session_id: str) -> None:
@@ -232,12 +232,12 @@ class SessionService:
         Raises:
             NotFoundError: the principal has no such session.
         """
-        mark = subject_mark(principal.tenant_id, principal.subject)
+        subject = subject_hash(principal.tenant_id, principal.subject)
         for id_hash in (
-            hash_of(session_id),
+            sha256_hex(session_id),
             session_id,
         ):  # the hash is the name where the id cannot be derived
-            key = SessionKey(principal.tenant_id, mark, id_hash)
+            key = SessionKey(principal.tenant_id, subject, id_hash)
             session = await self._store.get_fresh(key, self._clock())
             if session is not None and session.subject == principal.subject:
                 await self._store.revoke(key)
@@ -246,7 +246,7 @@ class SessionService:
 
     async def end_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> None:
         """Ends all sessions of a subject, but for the one whose id is ``keep``."""
-        await self._store.revoke_all(tenant_id, subject, keep=None if keep is None else hash_of(keep))
+        await self._store.revoke_all(tenant_id, subject, keep=None if keep is None else sha256_hex(keep))
 
     async def list(self, principal: Principal) -> list[SessionListing]:
         """The live sessions of the principal, newest first."""
@@ -260,7 +260,7 @@ class SessionService:
     def _id_of(self, session: Session) -> str:
         # Nothing in clear is stored: the id is derived anew. Where its key has been retired, its hash names it.
         candidates = (_derive(key, session.seed) for key in self._keys())
-        return next((each for each in candidates if hash_of(each) == session.id_hash), session.id_hash)
+        return next((each for each in candidates if sha256_hex(each) == session.id_hash), session.id_hash)
 
     def _issue(self, session: Session, session_id: str, refresh: RefreshToken, now: datetime) -> IssuedTokens:
         left = int((session.expires_at - now).total_seconds())

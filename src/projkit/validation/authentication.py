@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Final, Literal
 
 from projkit.auth.revocation import RevocationChecker
-from projkit.auth.sessions.port import Rotation, Session, hash_of
+from projkit.auth.sessions.port import Rotation, Session, sha256_hex
 from projkit.auth.wiring import AuthParts, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.errors import ProjkitError, UnavailableError
@@ -228,10 +228,10 @@ class CredentialChecks:
         """Make a session and one rotation of its refresh token, whose plain text is not kept."""
         now = self._clock()
         expires_at = now + _SESSION_LIFETIME
-        first, second = (hash_of(secrets.token_urlsafe(32)) for _ in range(2))
+        first, second = (sha256_hex(secrets.token_urlsafe(32)) for _ in range(2))
         session = Session(
             tenant_id=self._credentials.tenant_id,
-            id_hash=hash_of(session_id),
+            id_hash=sha256_hex(session_id),
             seed=secrets.token_hex(32),
             subject=VALIDATION_SUBJECT,
             scopes=DEFAULT_SCOPES,

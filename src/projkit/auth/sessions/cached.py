@@ -16,7 +16,7 @@ from projkit.auth.sessions.port import (
     SessionActivity,
     SessionKey,
     SessionStore,
-    subject_mark,
+    subject_hash,
 )
 
 _ENTRIES: Final = 10_000
@@ -80,8 +80,8 @@ class CachedSessions:
             return await self._store.revoke_all(tenant_id, subject, keep=keep)
         finally:
             self._revocations += 1
-            mark = subject_mark(tenant_id, subject)
-            ended = [key for key in self._known if key.subject_mark == mark and key.id_hash != keep]
+            hashed = subject_hash(tenant_id, subject)
+            ended = [key for key in self._known if key.subject_hash == hashed and key.id_hash != keep]
             for key in ended:
                 del self._known[key]
 

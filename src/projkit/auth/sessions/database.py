@@ -7,7 +7,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from projkit.auth.expired import forget_expired
-from projkit.auth.sessions.port import Rotation, Session, SessionActivity, SessionKey, hash_of
+from projkit.auth.sessions.port import Rotation, Session, SessionActivity, SessionKey, sha256_hex
 from projkit.db.port import Database
 from projkit.db.statement import Row, Statement
 from projkit.db.tables import Tables
@@ -129,7 +129,7 @@ class DatabaseSessions:
     async def consume(self, value: str, now: datetime, expires_at: datetime) -> bool:
         if now >= expires_at:
             return False
-        params = {"tenant_id": "", "value_hash": hash_of(value), "expires_at": expires_at}
+        params = {"tenant_id": "", "value_hash": sha256_hex(value), "expires_at": expires_at}
         try:
             return await self._database.write_one(self._consume, params) is not None
         except DatabaseConstraintError:

@@ -19,10 +19,10 @@ from typing import NamedTuple, Protocol
 
 
 class SessionKey(NamedTuple):
-    """Where a session is found: its tenant, its subject's mark, and the hash of its id."""
+    """The key of a stored session: its tenant, the hash of its subject, and the hash of its id."""
 
     tenant_id: str
-    subject_mark: str
+    subject_hash: str
     id_hash: str
 
 
@@ -67,7 +67,7 @@ class Session:
     @property
     def key(self) -> SessionKey:
         """Where it is kept."""
-        return SessionKey(self.tenant_id, subject_mark(self.tenant_id, self.subject), self.id_hash)
+        return SessionKey(self.tenant_id, subject_hash(self.tenant_id, self.subject), self.id_hash)
 
     @property
     def activity(self) -> SessionActivity:
@@ -123,15 +123,15 @@ class SessionStore(Protocol):
 @lru_cache(maxsize=4096)
 def key_of(tenant_id: str, subject: str, session_id: str) -> SessionKey:
     """Where the session of this id is found; remembered, since every request asks and the hashes cost 2 µs."""
-    return SessionKey(tenant_id, subject_mark(tenant_id, subject), hash_of(session_id))
+    return SessionKey(tenant_id, subject_hash(tenant_id, subject), sha256_hex(session_id))
 
 
-def hash_of(value: str) -> str:
-    """What is stored in place of a secret value."""
+def sha256_hex(value: str) -> str:
+    """Return the hex SHA-256 of ``value``, which is stored in place of a secret."""
     return hashlib.sha256(value.encode()).hexdigest()
 
 
-def subject_mark(tenant_id: str, subject: str) -> str:
-    """A mark of one subject: what belongs to it shares it, and with it a slot of a Redis Cluster."""
+def subject_hash(tenant_id: str, subject: str) -> str:
+    """Return the hash of a tenant's subject; as a Redis hash tag it puts all of the subject's keys in one slot."""
     raw = f"{len(tenant_id)}:{tenant_id}:{subject}".encode()
     return hashlib.sha256(raw).hexdigest()[:32]

@@ -13,7 +13,14 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from projkit.auth.sessions.port import Rotation, Session, SessionActivity, SessionKey, hash_of, subject_mark
+from projkit.auth.sessions.port import (
+    Rotation,
+    Session,
+    SessionActivity,
+    SessionKey,
+    sha256_hex,
+    subject_hash,
+)
 from projkit.errors import SessionStoreUnavailableError
 from projkit.redis.connect import RedisClient, RedisCommands
 from projkit.redis.observer import NOBODY, Observer
@@ -71,17 +78,17 @@ class RedisSessions:
     async def create(self, session: Session) -> None:
         now, ends = session.created_at, min(session.idle_expires_at, session.expires_at)
         await self._redis.run(
-            "EVAL", _ADD, 1, self._name(session.key.subject_mark), session.id_hash, _written(session),
+            "EVAL", _ADD, 1, self._name(session.key.subject_hash), session.id_hash, _written(session),
             _number(now), _left(now, ends),
         )  # fmt: skip
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
-        found = await self._redis.run("HGET", self._name(key.subject_mark), key.id_hash)
+        found = await self._redis.run("HGET", self._name(key.subject_hash), key.id_hash)
         activity = None if found is None else _read(found, _activity)
         return activity if activity is not None and activity.is_live(now) else None
 
     async def get_fresh(self, key: SessionKey, now: datetime) -> Session | None:
-        found = await self._redis.run("HGET", self._name(key.subject_mark), key.id_hash)
+        found = await self._redis.run("HGET", self._name(key.subject_hash), key.id_hash)
         session = None if found is None else _read(found, _session)
         return session if session is not None and session.activity.is_live(now) else None
 
@@ -102,14 +109,14 @@ class RedisSessions:
         return await self._change(key, rotation.expected_hash, at, idle_expires_at, changes)
 
     async def revoke(self, key: SessionKey) -> bool:
-        return bool(await self._redis.run("HDEL", self._name(key.subject_mark), key.id_hash))
+        return bool(await self._redis.run("HDEL", self._name(key.subject_hash), key.id_hash))
 
     async def revoke_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> int:
-        name = self._name(subject_mark(tenant_id, subject))
+        name = self._name(subject_hash(tenant_id, subject))
         return int(await self._redis.run("EVAL", _END_ALL_BUT, 1, name, keep or ""))
 
     async def list(self, tenant_id: str, subject: str, now: datetime) -> Sequence[Session]:
-        found = await self._redis.run("HVALS", self._name(subject_mark(tenant_id, subject)))
+        found = await self._redis.run("HVALS", self._name(subject_hash(tenant_id, subject)))
         sessions = [session for each in found if (session := _read(each, _session)) is not None]
         live = [session for session in sessions if session.activity.is_live(now)]
         return sorted(live, key=lambda each: each.created_at, reverse=True)
@@ -117,7 +124,7 @@ class RedisSessions:
     async def consume(self, value: str, now: datetime, expires_at: datetime) -> bool:
         if now >= expires_at:
             return False
-        name = f"{self._prefix}once:{hash_of(value)}"
+        name = f"{self._prefix}once:{sha256_hex(value)}"
         return bool(await self._redis.run("SET", name, "1", "NX", "PX", _left(now, expires_at)))
 
     async def ping(self) -> None:
@@ -128,13 +135,13 @@ class RedisSessions:
     ) -> bool:
         pairs = [part for pair in changes.items() for part in pair]
         done = await self._redis.run(
-            "EVAL", _CHANGE, 1, self._name(key.subject_mark), key.id_hash, expected_hash, _number(now),
+            "EVAL", _CHANGE, 1, self._name(key.subject_hash), key.id_hash, expected_hash, _number(now),
             _left(now, ends), *pairs,
         )  # fmt: skip
         return bool(done)
 
-    def _name(self, mark: str) -> str:
-        return f"{self._prefix}{{{mark}}}:sessions"
+    def _name(self, subject: str) -> str:
+        return f"{self._prefix}{{{subject}}}:sessions"
 
 
 def _number(moment: datetime) -> str:
