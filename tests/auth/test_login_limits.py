@@ -116,25 +116,26 @@ async def test_a_victim_is_not_locked_out(open_kit: OpenKit) -> None:
         assert statuses == [401, 401, 429]
 
 
-async def test_marks_of_devices(open_kit: OpenKit) -> None:
-    """A mark is good for its own account, as it was written and once; no other spelling of it is another device."""
+async def test_device_tokens(open_kit: OpenKit) -> None:
+    """A device token is valid for its own account and in one encoding; no other spelling of it is accepted."""
     async with open_kit(login_limit_account="2/hour", login_limit_address="1000/minute") as kit:
         for name in ("alice", "bob"):
             await add_user(kit, name)
         limits = parts(kit).services.built_in._limits
-        mark = limits.mark_device("0::alice")
-        while "-" not in mark or "_" not in mark:
-            mark = limits.mark_device("0::alice")
-        raw = base64.urlsafe_b64decode(mark)
+        device_token = limits.new_device_token("0::alice")
+        while "-" not in device_token or "_" not in device_token:
+            device_token = limits.new_device_token("0::alice")
+        raw = base64.urlsafe_b64decode(device_token)
         for name in ("alice", "bob"):
             for _ in range(3):
                 await log_in(kit, name, WRONG)
         spellings = [
-            mark.replace("-", "+"), mark.replace("_", "/"), base64.b64encode(raw).decode(), mark[:-1], mark + "=",
-            mark.swapcase(),
+            device_token.replace("-", "+"), device_token.replace("_", "/"), base64.b64encode(raw).decode(),
+            device_token[:-1], device_token + "=",
+            device_token.swapcase(),
             base64.urlsafe_b64encode(b"\2" + raw[1:]).decode(), base64.urlsafe_b64encode(raw[:-1] + b"\0").decode(),
             "A" * 44, "", "é" * 44,
-            limits.mark_device("0::bob"), limits.mark_device("1:0:alice"),
+            limits.new_device_token("0::bob"), limits.new_device_token("1:0:alice"),
         ]  # fmt: skip
         for spelling in spellings:
             is_limited(
@@ -143,10 +144,10 @@ async def test_marks_of_devices(open_kit: OpenKit) -> None:
                 2,
                 3600,
             )
-        two = [cookie(known_device=mark), cookie(known_device=mark)]
+        two = [cookie(known_device=device_token), cookie(known_device=device_token)]
         is_limited(await log_in(kit, headers=two), "account", 2, 3600)
-        is_limited(await log_in(kit, "bob", headers=[cookie(known_device=mark)]), "account", 2, 3600)
-        assert (await log_in(kit, headers=[cookie(known_device=mark)])).status == 200
+        is_limited(await log_in(kit, "bob", headers=[cookie(known_device=device_token)]), "account", 2, 3600)
+        assert (await log_in(kit, headers=[cookie(known_device=device_token)])).status == 200
 
 
 async def test_an_address(open_kit: OpenKit, clock: ShiftedClock) -> None:

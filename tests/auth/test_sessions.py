@@ -89,7 +89,7 @@ async def test_ending_one(open_kit: OpenKit) -> None:
 
 
 async def test_logging_out(open_kit: OpenKit) -> None:
-    """Logging out ends this session and clears its cookies, but the mark of the known device; again is a 401."""
+    """Logging out ends this session and clears its cookies, but the device token; again is a 401."""
     async with open_kit() as kit:
         await add_user(kit)
         browser, other = Browser(kit), Browser(kit)

@@ -65,7 +65,7 @@ class Cookies:
         return self._set(request, self.names.login, value, self._path(request), seconds, _HIDDEN_LAX)
 
     def logout(self, request: Request) -> list[Header]:
-        """Clears everything but the mark of a known device."""
+        """Clear all cookies except the device token."""
         return [
             self._set(request, self.names.auth, "", "/", 0, _HIDDEN_LAX),
             self._set(request, self.names.refresh, "", self._path(request), 0, _HIDDEN_STRICT),

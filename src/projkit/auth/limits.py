@@ -1,11 +1,11 @@
-"""How often somebody may try to log in.
+"""Rate limits on logins: attempts per address, and failures per account.
 
-Two limits: attempts from an address, and failures of an account. A failure is counted before the password is looked
-at and taken back when it was right, so that parallel guesses cannot outrun the count.
+A failure is counted before the password is verified and subtracted if the password was right, so parallel guesses
+cannot outrun the count.
 
-The second limit must not lock a victim out: a browser that has logged in before has a mark of it (a signed cookie),
-and its failures are counted apart from everybody else's. Without the mark the account opens again when the window
-ends, which refused attempts do not prolong.
+The account limit must not lock a victim out. A browser that has logged in before holds a device token (a signed
+cookie), and its failures are counted separately. Without the token the account is open again when the window ends;
+rejected attempts do not extend the window.
 """
 
 import base64
@@ -26,11 +26,11 @@ DEVICE_LABEL: Final = "known-device"
 _VERSION: Final = b"\x01"
 _RANDOM_BYTES: Final = 16
 _MAC_BYTES: Final = 16
-_MARK_LENGTH: Final = 44
+_TOKEN_LENGTH: Final = 44
 
 
 class LoginLimits:
-    """Counts attempts and failures."""
+    """The rate limits of logins by password and at providers."""
 
     def __init__(self, settings: Settings, counts: Counts, devices: "KnownDevices") -> None:
         self._counts = counts
@@ -39,20 +39,20 @@ class LoginLimits:
         self._devices = devices
 
     async def attempt(self, address: str) -> None:
-        """Counts an attempt from an address.
+        """Count an attempt from an address.
 
         Raises:
-            RateLimitedError: there were too many.
-            UnavailableError: what counts does not answer.
+            RateLimitedError: the limit per address is exceeded.
+            UnavailableError: the counter's store does not respond.
         """
         await self._add(self._address, "address", f"address:{group_of(address)}")
 
     async def begin(self, account: str, device: str | None) -> str:
-        """Counts a failure of an account in advance; gives the name of the count, for :meth:`succeed`.
+        """Count a failure of an account in advance; return the name of the counter, for :meth:`succeed`.
 
         Raises:
-            RateLimitedError: there were too many.
-            UnavailableError: what counts does not answer.
+            RateLimitedError: the limit per account is exceeded.
+            UnavailableError: the counter's store does not respond.
         """
         name = f"account:{account}"
         if device is not None and self._devices.is_known(device, account):
@@ -61,12 +61,12 @@ class LoginLimits:
         return name
 
     async def succeed(self, name: str) -> None:
-        """Takes the failure back that :meth:`begin` has counted: it was none."""
+        """Subtract the failure that :meth:`begin` counted in advance."""
         await self._counts.add(name, -1, self._account.get_expiry())
 
-    def mark_device(self, account: str) -> str:
-        """The mark of a browser from which the account has logged in."""
-        return self._devices.mark(account)
+    def new_device_token(self, account: str) -> str:
+        """Return a device token for a browser from which the account has logged in."""
+        return self._devices.new_token(account)
 
     async def _add(self, limit: RateLimitItem, policy: str, name: str) -> None:
         count, left = await self._counts.add(name, 1, limit.get_expiry())
@@ -77,28 +77,28 @@ class LoginLimits:
 
 
 class KnownDevices:
-    """Signs and knows the marks of browsers; a mark is good for one account."""
+    """Issues and verifies device tokens; a token is valid for one account."""
 
     def __init__(self, keys: SecretsOf) -> None:
-        """``keys`` gives the secrets of the label ``known-device``, newest first."""
+        """Create the codec; ``keys`` returns the secrets of the label ``known-device``, newest first."""
         self._keys = keys
 
-    def mark(self, account: str) -> str:
-        """A new mark."""
+    def new_token(self, account: str) -> str:
+        """Return a new device token."""
         random = secrets.token_bytes(_RANDOM_BYTES)
         raw = _VERSION + random + _mac(self._keys()[0], account, random)
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
-    def is_known(self, mark: str, account: str) -> bool:
-        """Whether we have made this mark for this account."""
-        if len(mark) != _MARK_LENGTH:
+    def is_known(self, device_token: str, account: str) -> bool:
+        """Return whether this device token was issued for this account."""
+        if len(device_token) != _TOKEN_LENGTH:
             return False
         try:
-            raw = base64.b64decode(mark.encode("ascii"), altchars=b"-_", validate=True)
+            raw = base64.b64decode(device_token.encode("ascii"), altchars=b"-_", validate=True)
         except ValueError:
             return False
-        # Failures are counted by the text of the mark, which must not be another one for the same bytes.
-        if base64.urlsafe_b64encode(raw).decode() != mark:
+        # Failures are counted per token text, so the same bytes must not have a second encoding.
+        if base64.urlsafe_b64encode(raw).decode() != device_token:
             return False
         random, mac = raw[1 : 1 + _RANDOM_BYTES], raw[1 + _RANDOM_BYTES :]
         return raw[:1] == _VERSION and any(

@@ -21,7 +21,7 @@ HostLogin = Callable[[str, str], "Principal | Awaitable[Principal | None] | None
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt to log in; ``device`` is the mark of the browser, if it has one.
+    """An attempt to log in; ``device`` is the device token of the browser, if it has one.
 
     ``before_waiting`` is called by whoever goes on to wait for somebody else, once the attempt has been counted.
     """
@@ -44,10 +44,10 @@ class LoginService(Protocol):
     """Turns a name and a password into a session."""
 
     async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
-        """A session for whoever knows the password, and the mark of the browser that it was typed in, if any.
+        """Log in; return the tokens of a new session and a new device token.
 
         Raises:
-            InvalidCredentialsError: name or password is wrong, or the user is disabled: nobody learns which.
+            InvalidCredentialsError: name or password is wrong, or the user is disabled (not disclosed which).
             RateLimitedError: there were too many attempts.
             UnavailableError: a store does not answer.
         """
@@ -101,7 +101,7 @@ class HostUsers:
             attempt.client,
             known=known,
         )
-        return issued, self._limits.mark_device(attempt.account)
+        return issued, self._limits.new_device_token(attempt.account)
 
     async def _ask(self, username: str, password: str) -> Principal | None:
         ask, is_plain = self._authenticate, not inspect.iscoroutinefunction(self._authenticate)
@@ -134,7 +134,7 @@ class BuiltInUsers:
         issued = await self._sessions.open(
             user.subject, user.scopes, user.tenant_id, attempt.transport, attempt.client, known=user
         )
-        return issued, self._limits.mark_device(attempt.account)
+        return issued, self._limits.new_device_token(attempt.account)
 
     async def register(self, username: str, password: str, tenant_id: str, address: str) -> User:
         """A new user with the default scopes and a subject of their own.

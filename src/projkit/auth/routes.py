@@ -216,7 +216,7 @@ class AuthRoutes:
         services = self._services()
         content = validate(LoginInput, raw)
         device = _one(cookie_values(request.scope["headers"], self._cookies.names.device.encode()))
-        issued, mark = await services.login.log_in(
+        issued, device_token = await services.login.log_in(
             Attempt(
                 content.username,
                 content.password,
@@ -227,7 +227,7 @@ class AuthRoutes:
                 request.give_place_back,
             )
         )
-        more = [] if mark is None else [self._cookies.device(request, mark)]
+        more = [] if device_token is None else [self._cookies.device(request, device_token)]
         return self._tokens_response(request, issued, more)
 
     async def refresh(self, request: Request, raw: Any) -> Response:
