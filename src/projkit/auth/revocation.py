@@ -54,7 +54,7 @@ class RevocationChecker:
         if principal.session_id is not None:
             await self._check_session(principal, principal.session_id)
             return
-        status = await self._cached_status(principal, _mark_of(token))
+        status = await self._cached_status(principal, _token_hash(token))
         if status.disabled or status.revoked:
             raise InvalidTokenError
         if status.valid_after is not None:
@@ -67,7 +67,7 @@ class RevocationChecker:
         now = self._clock()
         left = float(principal.claims.get("exp", 0)) - now.timestamp() + _MARGIN_SECONDS
         ends = now + timedelta(seconds=min(max(left, _MARGIN_SECONDS), _LONGEST_SECONDS))
-        await self._users.revoke_token(_mark_of(token), principal.tenant_id, ends)
+        await self._users.revoke_token(_token_hash(token), principal.tenant_id, ends)
         self.clear_cache()
 
     def clear_cache(self) -> None:
@@ -102,6 +102,6 @@ class RevocationChecker:
         return status
 
 
-def _mark_of(token: str) -> str:
+def _token_hash(token: str) -> str:
     # Without its signature: anybody can write an ECDSA signature in a second way that is as good (s and n - s).
     return sha256_hex(f"token:{token.rpartition('.')[0]}")
