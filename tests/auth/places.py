@@ -1,4 +1,4 @@
-"""The places where sessions and counts may be kept, each opened as several workers would."""
+"""The places where sessions and attempt counters may be kept, each opened as several workers would."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from redis.asyncio import Redis
 
-from projkit.auth.counts import Counts, DatabaseCounts
-from projkit.auth.redis_counts import RedisCounts
+from projkit.auth.attempt_counter import AttemptCounter, DatabaseAttemptCounter
+from projkit.auth.redis_attempt_counter import RedisAttemptCounter
 from projkit.auth.sessions.cached import CachedSessions
 from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.sessions.port import SessionStore
@@ -38,7 +38,7 @@ _FIXTURES: Final = {
 }
 
 
-Worker = tuple[SessionStore, Counts]
+Worker = tuple[SessionStore, AttemptCounter]
 
 
 @pytest.fixture
@@ -82,10 +82,10 @@ class Place:
             return CachedSessions(sessions, seconds=CACHE_SECONDS, monotonic=self._monotonic)
         return sessions
 
-    async def counts(self) -> Counts:
-        """Another worker's counts."""
-        _, counts = await self._open_worker()
-        return counts
+    async def counter(self) -> AttemptCounter:
+        """Another worker's attempt counter."""
+        _, counter = await self._open_worker()
+        return counter
 
     def other_workers_learn(self) -> None:
         """Lets the time pass after which a revocation holds everywhere."""
@@ -123,7 +123,7 @@ async def _in_redis(servers: Redises, *, own_client: bool, cached: bool) -> Asyn
                 else connect.open_redis(servers.url)
             )
             stack.push_async_callback(connect.close_redis, client)
-            return RedisSessions(client, prefix=prefix), RedisCounts(client, prefix=prefix)
+            return RedisSessions(client, prefix=prefix), RedisAttemptCounter(client, prefix=prefix)
 
         async def everything() -> str:
             return servers.everything(prefix)
@@ -143,7 +143,7 @@ async def _in_database(url: str, mode: str) -> AsyncIterator[Place]:
         async def open_worker() -> Worker:
             database = await open_database(settings, tables)
             stack.push_async_callback(database.close)
-            return DatabaseSessions(database, tables), DatabaseCounts(database, tables, clock=utc_now)
+            return DatabaseSessions(database, tables), DatabaseAttemptCounter(database, tables, clock=utc_now)
 
         async def everything() -> str:
             engine = create_single_use_engine(settings.database_url, connect_seconds=10)

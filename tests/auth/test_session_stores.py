@@ -313,12 +313,12 @@ async def test_ping(store: SessionStore) -> None:
 async def test_every_key_in_redis_goes_by_itself(redis_alone: Redises) -> None:
     """A subject's key lives as long as the session that ends last, and no key is left without an end."""
     async with open_place("redis", redis_alone) as place:
-        store, counts = await place.worker(), await place.counts()
+        store, counter = await place.worker(), await place.counter()
         long, short = session(), session(idle_expires_at=NOW + timedelta(minutes=1))
         for each in (long, short):
             await store.create(each)
         await store.consume("a value", NOW, ENDS)
-        await counts.add("a name", 1, 60)
+        await counter.add("a name", 1, 60)
         with redis.Redis.from_url(redis_alone.url) as client:
             name = f"{place.prefix}{{{long.key.subject_hash}}}:sessions"
             assert 3_590_000 < client.pttl(name) <= 3_600_000

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from projkit import Principal, ProjKit
-from projkit.auth.counts import DatabaseCounts
+from projkit.auth.attempt_counter import DatabaseAttemptCounter
 from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.sessions.port import Session
 from projkit.cli import purge
@@ -51,8 +51,8 @@ async def fill(database: Database, tables: Tables) -> None:
     def clock_at(moment: datetime) -> Callable[[], datetime]:
         return lambda: moment
 
-    await DatabaseCounts(database, tables, clock=clock_at(NOW)).add("lasting", 1, 3600)
-    await DatabaseCounts(database, tables, clock=clock_at(NOW - 2 * HOUR)).add("over", 1, 3600)
+    await DatabaseAttemptCounter(database, tables, clock=clock_at(NOW)).add("lasting", 1, 3600)
+    await DatabaseAttemptCounter(database, tables, clock=clock_at(NOW - 2 * HOUR)).add("over", 1, 3600)
 
 
 def rows(url: str, work: Callable[[Database, Tables], Any]) -> Any:

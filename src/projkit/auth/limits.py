@@ -16,7 +16,7 @@ from typing import Final
 
 from limits import RateLimitItem, parse
 
-from projkit.auth.counts import Counts
+from projkit.auth.attempt_counter import AttemptCounter
 from projkit.auth.keys import SecretsOf
 from projkit.errors import RateLimitedError
 from projkit.http.client import group_of
@@ -32,8 +32,8 @@ _TOKEN_LENGTH: Final = 44
 class LoginLimits:
     """The rate limits of logins by password and at providers."""
 
-    def __init__(self, settings: Settings, counts: Counts, devices: "KnownDevices") -> None:
-        self._counts = counts
+    def __init__(self, settings: Settings, counter: AttemptCounter, devices: "KnownDevices") -> None:
+        self._counter = counter
         self._address = parse(settings.login_limit_address)
         self._account = parse(settings.login_limit_account)
         self._devices = devices
@@ -62,14 +62,14 @@ class LoginLimits:
 
     async def succeed(self, name: str) -> None:
         """Subtract the failure that :meth:`begin` counted in advance."""
-        await self._counts.add(name, -1, self._account.get_expiry())
+        await self._counter.add(name, -1, self._account.get_expiry())
 
     def new_device_token(self, account: str) -> str:
         """Return a device token for a browser from which the account has logged in."""
         return self._devices.new_token(account)
 
     async def _add(self, limit: RateLimitItem, policy: str, name: str) -> None:
-        count, left = await self._counts.add(name, 1, limit.get_expiry())
+        count, left = await self._counter.add(name, 1, limit.get_expiry())
         if count > limit.amount:
             raise RateLimitedError(
                 policy, limit=limit.amount, window=limit.get_expiry(), retry_after=max(1, math.ceil(left))

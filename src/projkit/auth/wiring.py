@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from projkit.auth.attempt_counter import AttemptCounter, DatabaseAttemptCounter
 from projkit.auth.authenticator import Authenticator, CountCredential
-from projkit.auth.counts import Counts, DatabaseCounts
 from projkit.auth.credentials import CookieNames, CredentialReader
 from projkit.auth.csrf import LABEL as CSRF_LABEL
 from projkit.auth.csrf import CountCheck, CsrfCheck, CsrfGuard
@@ -96,18 +96,18 @@ def build_auth(
     """All of it; ``redis`` holds the sessions where there is one, unless SESSION_STORE says otherwise."""
     names = cookie_names(settings)
     store = session_store(settings, database, tables, redis, redis_observer)
-    counts: Counts
+    counter: AttemptCounter
     if redis is not None and not isinstance(store, DatabaseSessions):
-        from projkit.auth.redis_counts import RedisCounts  # noqa: PLC0415 - and redis-py, 8 MiB
+        from projkit.auth.redis_attempt_counter import RedisAttemptCounter  # noqa: PLC0415 - and redis-py, 8 MiB
 
         # A look-up costs a round trip, and what another worker revokes is refused here within the second.
         cache_seconds = settings.session_cache_seconds
         if cache_seconds:
             store = CachedSessions(store, seconds=cache_seconds)
-        counts = RedisCounts(redis, prefix=settings.redis_prefix, observer=redis_observer)
+        counter = RedisAttemptCounter(redis, prefix=settings.redis_prefix, observer=redis_observer)
     else:
         cache_seconds = _NO_CACHE
-        counts = DatabaseCounts(database, tables, clock=clock)
+        counter = DatabaseAttemptCounter(database, tables, clock=clock)
     users = Users(database, tables, clock=clock)
     legacy = LegacyProfile(settings)
     issuer = TokenIssuer(keys, settings)
@@ -129,7 +129,7 @@ def build_auth(
         clock=clock,
         count=count_refresh,
     )
-    limits = LoginLimits(settings, counts, KnownDevices(partial(keys.secrets, DEVICE_LABEL)))
+    limits = LoginLimits(settings, counter, KnownDevices(partial(keys.secrets, DEVICE_LABEL)))
     passwords = Passwords()
     built_in = BuiltInUsers(users, passwords, sessions, limits)
     login: LoginService = built_in

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from projkit.auth.expired import forget_expired
+from projkit.auth.expired_rows import delete_expired
 from projkit.auth.sessions.port import Rotation, Session, SessionActivity, SessionKey, sha256_hex
 from projkit.db.port import Database
 from projkit.db.statement import Row, Statement
@@ -66,7 +66,7 @@ class DatabaseSessions:
             .where(of_subject, sessions.c.id_hash != _bind("keep", sessions.c.id_hash))
             .returning(sessions.c.id_hash)
         )
-        self._forget_expired = [forget_expired(table) for table in (sessions, once)]
+        self._delete_expired = [delete_expired(table) for table in (sessions, once)]
         self._consume = Statement(
             sa.insert(once)
             .values({name: _bind(name, once.c[name]) for name in ("tenant_id", "value_hash", "expires_at")})
@@ -77,7 +77,7 @@ class DatabaseSessions:
         await self._database.write_one(self._insert, _params(session))
         self._created += 1
         if self._created % _FORGET_EVERY == 1:
-            for statement in self._forget_expired:
+            for statement in self._delete_expired:
                 await self._database.write_one(statement, {"now": session.created_at})
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:

@@ -1,7 +1,7 @@
-"""Counting events in windows of time, over all workers: in Redis, else in the database.
+"""Fixed-window counters of login attempts, shared by all workers: in Redis, otherwise in the database.
 
-Our own, since ``limits`` keeps no counts in a database, and its Redis storage opens connections of its own with
-redis-py's long retries; how a limit is written and read is ``limits``' own.
+``limits`` parses the settings, but does not store the counts: it has no database storage, and its Redis storage opens
+connections of its own with redis-py's long retries.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
-from projkit.auth.expired import forget_expired
+from projkit.auth.expired_rows import delete_expired
 from projkit.auth.sessions.port import sha256_hex
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction
@@ -18,24 +18,25 @@ from projkit.db.statement import Statement
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, UnavailableError
 
-_ATTEMPTS: Final = 5
+_MAX_TRIES: Final = 5
 
 
-class Counts(Protocol):
-    """Named counts, each beginning anew when its window has ended."""
+class AttemptCounter(Protocol):
+    """Named counters, each reset when its window ends."""
 
     async def add(self, name: str, amount: int, seconds: int) -> tuple[int, float]:
-        """Adds to a count, whose window is ``seconds`` long if it begins now; gives it and the seconds left.
+        """Add ``amount`` to a counter; return its new value and the seconds until its window ends.
 
-        ``amount`` may be -1, which takes one back; no count falls below zero for it.
+        A counter that does not exist yet starts a window of ``seconds``. ``amount`` may be negative; a counter never
+        falls below zero.
 
         Raises:
-            UnavailableError: what counts does not answer.
+            UnavailableError: the store does not respond.
         """
 
 
-class DatabaseCounts:
-    """:class:`Counts` in the database."""
+class DatabaseAttemptCounter:
+    """:class:`AttemptCounter` in the database."""
 
     def __init__(self, database: Database, tables: Tables, *, clock: Clock) -> None:
         self._database = database
@@ -56,15 +57,15 @@ class DatabaseCounts:
             )
             .returning(counts.c.count, counts.c.expires_at)
         )
-        self._begin = Statement(
+        self._start_window = Statement(
             sa.insert(counts)
             .values(tenant_id="", name=_bind("name", counts.c.name), count=first, expires_at=ends)
             .returning(counts.c.count, counts.c.expires_at)
         )
-        self._forget_expired = forget_expired(counts)
+        self._delete_expired = delete_expired(counts)
 
     async def add(self, name: str, amount: int, seconds: int) -> tuple[int, float]:
-        for _ in range(_ATTEMPTS):
+        for _ in range(_MAX_TRIES):
             now = self._clock()
             params = {
                 "name": sha256_hex(name),
@@ -74,17 +75,17 @@ class DatabaseCounts:
             }
             try:
                 count, until = await self._database.transact(self._work(params))
-            except DatabaseConstraintError:  # another worker has begun the window meanwhile
+            except DatabaseConstraintError:  # another worker started the window at the same time
                 continue
             return count, min((until - now).total_seconds(), seconds)
-        raise UnavailableError("Too many attempts at once")
+        raise UnavailableError("Too many concurrent attempts on one account")
 
     def _work(self, params: dict[str, Any]) -> Callable[[Transaction], Any]:
         async def work(transaction: Transaction) -> tuple[int, datetime]:
             row = await transaction.fetch_one(self._add, params)
             if row is None:
-                await transaction.fetch_one(self._forget_expired, params)
-                row = await transaction.fetch_one(self._begin, params)
+                await transaction.fetch_one(self._delete_expired, params)
+                row = await transaction.fetch_one(self._start_window, params)
             assert row is not None  # noqa: S101  # an INSERT returns its row or raises
             return row[0], row[1]
 

@@ -1,4 +1,4 @@
-"""Counts in Redis."""
+"""Counters of login attempts in Redis."""
 
 from typing import Final
 
@@ -7,8 +7,8 @@ from projkit.errors import SessionStoreUnavailableError
 from projkit.redis.connect import RedisClient, RedisCommands
 from projkit.redis.observer import NOBODY, Observer
 
-# A count without an end would never begin anew, so that both are set in one step. What is taken back after the end of
-# its window is taken from nothing.
+# One script sets the count and its expiry, since a count without an expiry would never be reset. What is subtracted
+# after the window has ended is subtracted from zero.
 _ADD: Final = """
 local amount = tonumber(ARGV[1])
 if amount < 0 and tonumber(redis.call('GET', KEYS[1]) or 0) + amount < 0 then
@@ -24,8 +24,8 @@ return {count, left}
 """
 
 
-class RedisCounts:
-    """:class:`~projkit.auth.counts.Counts` in Redis."""
+class RedisAttemptCounter:
+    """:class:`~projkit.auth.attempt_counter.AttemptCounter` in Redis."""
 
     def __init__(self, client: RedisClient, *, prefix: str, observer: Observer = NOBODY) -> None:
         self._redis = RedisCommands(client, SessionStoreUnavailableError, observer)

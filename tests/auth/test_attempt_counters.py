@@ -1,4 +1,4 @@
-"""Counts over all workers: one contract, held by the database and by Redis in each form."""
+"""Attempt counters shared by all workers: the database and each form of Redis keep one contract."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from projkit.auth.counts import Counts
+from projkit.auth.attempt_counter import AttemptCounter
 from projkit.auth.sessions.port import sha256_hex
 from tests.auth.places import DATABASES, OWN_CLIENT, REDISES, Place, find, open_place, patient
 from tests.redis_servers import Redises
@@ -19,7 +19,7 @@ WINDOW = 3600
 
 @pytest.fixture(params=(*DATABASES, *REDISES, OWN_CLIENT))
 def found(request: pytest.FixtureRequest) -> tuple[str, Redises | str]:
-    """The name of each place where counts may be kept, and what is behind it."""
+    """The name of each place where attempt counters may be kept, and what is behind it."""
     return request.param, find(request.param, request)
 
 
@@ -31,36 +31,38 @@ async def place(found: tuple[str, Redises | str]) -> AsyncIterator[Place]:
 
 
 @pytest.fixture
-async def workers(place: Place) -> tuple[Counts, Counts]:
-    """What two workers count with."""
-    return await place.counts(), await place.counts()
+async def workers(place: Place) -> tuple[AttemptCounter, AttemptCounter]:
+    """The counters of two workers."""
+    return await place.counter(), await place.counter()
 
 
-async def test_each_gets_a_number_of_their_own(workers: tuple[Counts, Counts]) -> None:
-    """Of 50 who are counted at once on two workers, the first of all included, no two get the same number."""
+async def test_concurrent_attempts_get_different_numbers(
+    workers: tuple[AttemptCounter, AttemptCounter],
+) -> None:
+    """Fifty concurrent attempts on two workers get fifty different numbers, also when the counter is new."""
     counted = await asyncio.gather(*(workers[number % 2].add("alice", 1, WINDOW) for number in range(50)))
     assert sorted(count for count, _ in counted) == list(range(1, 51))
     assert all(WINDOW - 60 < left <= WINDOW for _, left in counted)
 
 
-async def test_names_are_counted_apart(workers: tuple[Counts, Counts]) -> None:
-    """One name's count says nothing of another's, and the name cannot be read from what is stored."""
+async def test_counters_are_independent(workers: tuple[AttemptCounter, AttemptCounter]) -> None:
+    """Counters with different names are independent."""
     one, other = workers
     assert (await one.add("alice", 1, WINDOW))[0] == 1
     assert (await one.add("bob", 1, WINDOW))[0] == 1
     assert (await other.add("alice", 1, WINDOW))[0] == 2
 
 
-async def test_names_are_not_kept_in_clear(place: Place, workers: tuple[Counts, Counts]) -> None:
-    """Whose attempts are counted cannot be read from what is stored."""
+async def test_names_are_hashed(place: Place, workers: tuple[AttemptCounter, AttemptCounter]) -> None:
+    """The stored name is a hash that does not reveal the account."""
     await workers[0].add("account:alice", 1, WINDOW)
     stored = await place.everything()
     assert sha256_hex("account:alice") in stored
     assert "alice" not in stored
 
 
-async def test_taken_back(workers: tuple[Counts, Counts]) -> None:
-    """What was counted in advance can be taken back, on any worker, and never more than that."""
+async def test_subtracting(workers: tuple[AttemptCounter, AttemptCounter]) -> None:
+    """A count can be subtracted again, on any worker, and never falls below zero."""
     one, other = workers
     await one.add("alice", 1, WINDOW)
     assert (await other.add("alice", 1, WINDOW))[0] == 2
@@ -72,8 +74,8 @@ async def test_taken_back(workers: tuple[Counts, Counts]) -> None:
     assert (await other.add("nobody", 1, WINDOW))[0] == 1
 
 
-async def test_a_window_ends_by_itself(workers: tuple[Counts, Counts]) -> None:
-    """A count begins anew when its window is over, which nothing that is counted meanwhile prolongs."""
+async def test_a_window_ends(workers: tuple[AttemptCounter, AttemptCounter]) -> None:
+    """A counter is reset when its window ends, and attempts do not extend the window."""
     started = time.monotonic()
     count, left = await workers[0].add("alice", 5, 1)
     assert (count, 0 < left <= 1) == (5, True)
