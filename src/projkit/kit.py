@@ -45,11 +45,12 @@ from projkit.http.refusal import refuse
 from projkit.http.request import Request
 from projkit.http.response import Response
 from projkit.http.routing import Endpoint
-from projkit.http.timing import Requests, TimingMiddleware
+from projkit.http.timing import TimingMiddleware
 from projkit.http.tracing import Tracing
 from projkit.identity import Principal
 from projkit.lifecycle import Lifecycle
 from projkit.monitoring.service import Monitoring
+from projkit.observers import Observer
 from projkit.per_loop import PerLoop
 from projkit.projects.facade import Projects
 from projkit.projects.idempotency import IdempotentCreation
@@ -188,8 +189,8 @@ class ProjKit:
         return self._application.routes
 
     @property
-    def requests(self) -> Requests:
-        """Counts requests; for :class:`~projkit.monitoring.PerformanceMiddleware` around a host's own app."""
+    def observer(self) -> Observer:
+        """The receiver of the kit's events; ``PerformanceMiddleware`` reports the host's requests to it."""
         return self._recorder
 
     @property
@@ -199,7 +200,7 @@ class ProjKit:
 
     def count_spans(self, outcome: str, count: int) -> None:
         """Counts spans for whoever exports them: ``exported``, ``failed`` or ``dropped``."""
-        self._recorder.spans(outcome, count)
+        self._recorder.record_spans(outcome, count)
 
     @property
     def ready(self) -> bool:
@@ -423,11 +424,7 @@ class ProjKit:
             self._tables,
             redis,
             clock=utc_now,  # tokens go by the real time, whatever rows are dated by
-            count=self._recorder.credential,
-            count_csrf=self._recorder.csrf_check,
-            count_login=self._recorder.login,
-            count_refresh=self._recorder.refresh,
-            redis_observer=self._recorder,
+            observer=self._recorder,
             authenticate=self._host_login,
             csrf_check=self._csrf_check,
         )

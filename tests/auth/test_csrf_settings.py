@@ -12,6 +12,7 @@ from projkit.auth.keys import load_keys
 from projkit.auth.wiring import cookie_names
 from projkit.errors import ConfigurationError
 from projkit.http.request import Request
+from projkit.observers import NULL_OBSERVER
 from tests.auth import forge
 from tests.auth.asking import Answer, Header, ask, bearer, cookie
 from tests.auth.conftest import OpenKit
@@ -170,7 +171,7 @@ def made_by(keys_file: Path) -> str:
     """Alice's CSRF value by the keys of another file."""
     settings = settings_for("sqlite:///unused.db", secret=None, keys_file=keys_file)
     keys, names = load_keys(settings), cookie_names(settings)
-    guard = CsrfGuard(settings, lambda: keys.secrets(LABEL), names, count=lambda mode, outcome: None)
+    guard = CsrfGuard(settings, lambda: keys.secrets(LABEL), names, observer=NULL_OBSERVER)
     return guard.issue("subject:0::alice")
 
 

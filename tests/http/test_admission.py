@@ -19,6 +19,7 @@ from starlette.routing import Mount
 from projkit import Principal, ProjKit, Settings
 from projkit.errors import ConfigurationError, OverloadedError
 from projkit.http.admission import Gate
+from projkit.observers import NULL_OBSERVER
 from tests.conftest import settings_for, token_for
 
 pytestmark = pytest.mark.anyio
@@ -602,7 +603,7 @@ async def test_stopped_while_some_wait(sqlite_url: str) -> None:
 async def test_retry_after_follows_the_line() -> None:
     """Retry-After is how long those who wait will take at the speed at which it goes, and up to half as much more."""
     loop = asyncio.get_running_loop()
-    gate = Gate(1, 100, 60, None)
+    gate = Gate(1, 100, 60, NULL_OBSERVER)
     requests = [_Quiet() for _ in range(101)]
 
     async def enter(request: Any) -> None:
@@ -628,7 +629,7 @@ async def test_retry_after_follows_the_line() -> None:
 async def test_refusals_are_held_back_for_a_second(burst: int) -> None:
     """However many are refused at once, the last one is told about a second later, and a few at once."""
     clock = _Clock()
-    gate = Gate(0, 0, 1.0, None, clock)  # type: ignore[arg-type]
+    gate = Gate(0, 0, 1.0, NULL_OBSERVER, clock)  # type: ignore[arg-type]
     refused = [asyncio.ensure_future(gate._wait(_Quiet())) for _ in range(burst)]  # type: ignore[arg-type]
     await asyncio.sleep(0)
     told: list[float] = []

@@ -56,9 +56,9 @@ async def given() -> dict[str, Series]:
     """Every series of a scrape after everything that is counted has happened."""
     recorder = Recorder()
     fill(recorder)
-    recorder.transaction(committed=True)
+    recorder.record_transaction(committed=True)
     statement = Statement(sa.select(build_tables("").projects.c.id))
-    recorder.statement(statement.for_sqlite(), 0.001, ValueError())
+    recorder.record_statement(statement.for_sqlite(), 0.001, ValueError())
     facts = Facts("1.2.3", datetime(2027, 1, 1, tzinfo=UTC))
     body, _ = await render(KitRegistry(RecorderCollector(recorder, facts)), "")
     kinds: dict[str, str] = {}

@@ -57,11 +57,11 @@ async def test_the_newest_of_each_bucket() -> None:
     """Each bucket has the newest request that fell into it, with its duration and its time; others have none."""
     recorder = Recorder()
     before = time.time()
-    recorder.request(*GET, 0.003, FIRST)
-    recorder.request(*GET, 0.005, SECOND)
-    recorder.request(*GET, 0.2, FIRST)
-    recorder.request(*GET, 0.3, None)
-    recorder.request(*GET, 99.0, THIRD)
+    recorder.record_request(*GET, 0.003, FIRST)
+    recorder.record_request(*GET, 0.005, SECOND)
+    recorder.record_request(*GET, 0.2, FIRST)
+    recorder.record_request(*GET, 0.3, None)
+    recorder.record_request(*GET, 99.0, THIRD)
     found = await shown(recorder)
     assert {bound: (each.labels, each.value) for bound, each in found.items()} == {
         "0.005": ({"trace_id": SECOND}, 0.005),
@@ -74,8 +74,8 @@ async def test_the_newest_of_each_bucket() -> None:
 async def test_the_text_format_has_none() -> None:
     """Prometheus' older format knows no exemplars: it is as it would be without them, and parses."""
     with_traces, without = Recorder(), Recorder()
-    with_traces.request(*GET, 0.003, FIRST)
-    without.request(*GET, 0.003)
+    with_traces.record_request(*GET, 0.003, FIRST)
+    without.record_request(*GET, 0.003)
     bodies = [
         (await render(registry_of(each), ""))[0].partition(b"# HELP projkit_process")[0]
         for each in (with_traces, without)
@@ -87,29 +87,29 @@ async def test_the_text_format_has_none() -> None:
 def test_nothing_without_traces() -> None:
     """As long as no trace id comes, there is not a single row for them."""
     recorder = Recorder()
-    recorder.request(*GET, 0.003)
+    recorder.record_request(*GET, 0.003)
     assert not [key for key in recorder.read() if key[0] == EXEMPLARS.name]
-    recorder.request(*GET, 0.003, FIRST)
+    recorder.record_request(*GET, 0.003, FIRST)
     assert [key for key in recorder.read() if key[0] == EXEMPLARS.name]
 
 
 async def test_the_newest_of_all_workers(tmp_path: Path) -> None:
     """Of several workers each bucket shows the newest, also where its worker has ended since."""
     recorder = Recorder(tmp_path)
-    recorder.request(*GET, 0.003, FIRST)
-    recorder.request(*GET, 0.2, FIRST)
+    recorder.record_request(*GET, 0.003, FIRST)
+    recorder.record_request(*GET, 0.2, FIRST)
     script = f"""
 import pathlib
 from projkit.telemetry.recorder import Recorder
 recorder = Recorder(pathlib.Path({str(tmp_path)!r}))
-recorder.request(*{GET!r}, 0.003, {SECOND!r})
-recorder.request(*{GET!r}, 2.0, {SECOND!r})
+recorder.record_request(*{GET!r}, 0.003, {SECOND!r})
+recorder.record_request(*{GET!r}, 2.0, {SECOND!r})
 """
     subprocess.run([sys.executable, "-c", script], check=True)
     assert await ids(recorder) == {"0.005": SECOND, "0.25": FIRST, "2.5": SECOND}
     recorder.read()  # which retires what the ended one has left
     assert await ids(recorder) == {"0.005": SECOND, "0.25": FIRST, "2.5": SECOND}
-    recorder.request(*GET, 0.003, THIRD)
+    recorder.record_request(*GET, 0.003, THIRD)
     assert await ids(recorder) == {"0.005": THIRD, "0.25": FIRST, "2.5": SECOND}
 
 
@@ -162,7 +162,7 @@ def test_what_they_cost(tmp_path: Path) -> None:
     def measured(*trace_id: str) -> float:
         began = time.thread_time()
         for _ in range(count):
-            recorder.request(*GET, 0.003, *trace_id)
+            recorder.record_request(*GET, 0.003, *trace_id)
         return (time.thread_time() - began) / count
 
     rounds = [(measured(), measured(FIRST)) for _ in range(7)]

@@ -31,9 +31,9 @@ def registry() -> KitRegistry:
     recorder = Recorder()
     for number in range(60):
         for status in (200, 404, 500):
-            recorder.request("GET", f'/route/"{number}"\\n', status, number / 1000)
-    recorder.disconnect("GET", "/gone")
-    recorder.credential("bearer", "legacy", "accepted")
+            recorder.record_request("GET", f'/route/"{number}"\\n', status, number / 1000)
+    recorder.record_disconnect("GET", "/gone")
+    recorder.record_credential("bearer", "legacy", "accepted")
     registry = KitRegistry(RecorderCollector(recorder, Facts("1.2.3")))
     Counter("host_things", "Of the host's.", ("kind",), registry=registry).labels("one").inc(3)
     return registry

@@ -51,21 +51,23 @@ def fill(recorder: Recorder) -> None:
                 9.0,
                 20.0,
             ):
-                recorder.request("GET", f"/api/v1/things/{{thing_id}}/{route}", status, seconds, TRACE)
-        recorder.disconnect("GET", f"/{route}")
-        recorder.websocket(f"/{route}", "accepted", 1.0)
-        recorder.exception(f"/{route}", "ValueError")
+                recorder.record_request("GET", f"/api/v1/things/{{thing_id}}/{route}", status, seconds, TRACE)
+        recorder.record_disconnect("GET", f"/{route}")
+        recorder.record_websocket(f"/{route}", "accepted", 1.0)
+        recorder.record_exception(f"/{route}", "ValueError")
     for number in range(60):
-        recorder.command(f"COMMAND{number}", 0.001, ValueError())
-        recorder.health_check(f"check {number}", critical=True, well=True, seconds=0.1, good_seconds=60)
+        recorder.record_command(f"COMMAND{number}", 0.001, ValueError())
+        recorder.record_health_check(
+            f"check {number}", critical=True, healthy=True, seconds=0.1, valid_seconds=60
+        )
     for outcome in ("one", "two", "three"):
-        recorder.credential("bearer", "legacy", outcome)
-        recorder.csrf_check("signed", outcome)
-        recorder.login("password", outcome)
-        recorder.refresh(outcome)
-        recorder.spans(outcome, 3)
-        recorder.pool({outcome: 7})
-    recorder.event_loop_lag(0.1)
+        recorder.record_credential("bearer", "legacy", outcome)
+        recorder.record_csrf_check("signed", outcome)
+        recorder.record_login("password", outcome)
+        recorder.record_refresh(outcome)
+        recorder.record_spans(outcome, 3)
+        recorder.record_pool_connections({outcome: 7})
+    recorder.record_event_loop_lag(0.1)
 
 
 async def steps(registry: KitRegistry, accept: str) -> list[float]:

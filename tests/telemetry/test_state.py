@@ -130,14 +130,14 @@ async def test_a_kit_that_cannot_start(sqlite_url: str) -> None:
     assert Shown(kit.registry)(CRITICAL, check="database") == 1
 
 
-def look(well: bool, seconds: float = 0.1, good_seconds: float = 60.0) -> dict[str, Any]:
+def look(healthy: bool, seconds: float = 0.1, valid_seconds: float = 60.0) -> dict[str, Any]:
     """What is told of a look."""
-    return {"critical": True, "well": well, "seconds": seconds, "good_seconds": good_seconds}
+    return {"critical": True, "healthy": healthy, "seconds": seconds, "valid_seconds": valid_seconds}
 
 
 @pytest.mark.parametrize(
     "theirs",
-    [look(False, 0.5), look(True, 0.5, good_seconds=0.0)],
+    [look(False, 0.5), look(True, 0.5, valid_seconds=0.0)],
     ids=["it fails there", "nobody looks there"],
 )
 def test_the_worst_worker(tmp_path: Path, theirs: dict[str, Any]) -> None:
@@ -145,10 +145,12 @@ def test_the_worst_worker(tmp_path: Path, theirs: dict[str, Any]) -> None:
     recorder = Recorder(tmp_path)
     value = shown(recorder)
     with another_worker(tmp_path) as worker:
-        recorder.health_check("backend", **look(True))
-        recorder.event_loop_lag(0.2)
+        recorder.record_health_check("backend", **look(True))
+        recorder.record_event_loop_lag(0.2)
         assert (value(STATUS, check="backend"), value(LAG)) == (1, 0.2)
-        worker.do(f"recorder.health_check('backend', **{theirs!r}); recorder.event_loop_lag(1.5)")
+        worker.do(
+            f"recorder.record_health_check('backend', **{theirs!r}); recorder.record_event_loop_lag(1.5)"
+        )
         assert (value(STATUS, check="backend"), value(LATENCY, check="backend")) == (0, 0.5)
         assert (value(LAG), value("projkit_workers")) == (1.5, 2)
         worker.kill()
@@ -224,7 +226,7 @@ def test_spans() -> None:
     recorder = Recorder()
     value = shown(recorder)
     assert value("projkit_otel_spans_total", outcome="exported") is None
-    recorder.spans("exported", 512)
-    recorder.spans("dropped", 3)
+    recorder.record_spans("exported", 512)
+    recorder.record_spans("dropped", 3)
     found = [value("projkit_otel_spans_total", outcome=each) for each in ("exported", "failed", "dropped")]
     assert found == [512, 0, 3]

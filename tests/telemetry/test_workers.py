@@ -45,8 +45,8 @@ from projkit.telemetry.recorder import Recorder
 recorder = Recorder(pathlib.Path(sys.argv[1]))
 for line in sys.stdin:
     for _ in range(int(line)):
-        recorder.request("GET", "/api/v1/projects", 200, 0.003)
-    recorder.pool({"open": 7})
+        recorder.record_request("GET", "/api/v1/projects", 200, 0.003)
+    recorder.record_pool_connections({"open": 7})
     print(recorder.read() and "counted", flush=True)
 """
 
@@ -99,7 +99,7 @@ def pool(recorder: Recorder) -> float:
 def test_killed_workers(tmp_path: Path) -> None:
     """Figures add up over all workers; those of a killed one neither vanish nor double, however often they are read."""
     recorder = Recorder(tmp_path / "shared")
-    recorder.request(GET, ROUTE, 200, 0.001)
+    recorder.record_request(GET, ROUTE, 200, 0.001)
     with workers(tmp_path / "shared", 2) as (first, second):
         first.count(10)
         second.count(100)
@@ -155,7 +155,7 @@ def test_history_is_shared(tmp_path: Path) -> None:
     recorder = Recorder(shared)
     history = History(recorder)
     history.record()
-    recorder.request(GET, ROUTE, 500, 0.2)
+    recorder.record_request(GET, ROUTE, 500, 0.2)
     history.record()
     script = f"""
 import pathlib
@@ -237,9 +237,9 @@ async def test_a_directory_that_is_removed(tmp_path: Path, sqlite_url: str) -> N
 def test_two_kits_of_a_process(tmp_path: Path) -> None:
     """Two kits that are given one directory do not count into each other."""
     first, second = Recorder(tmp_path), Recorder(tmp_path)
-    first.request(GET, ROUTE, 200, 0.001)
-    second.request(GET, ROUTE, 200, 0.001)
-    second.request(GET, ROUTE, 200, 0.001)
+    first.record_request(GET, ROUTE, 200, 0.001)
+    second.record_request(GET, ROUTE, 200, 0.001)
+    second.record_request(GET, ROUTE, 200, 0.001)
     assert (requests(first), requests(second)) == (1, 2)
     assert len(first.workers()) == len(second.workers()) == 1
 
@@ -250,9 +250,9 @@ def test_forked_workers(tmp_path: Path) -> None:
 import os, pathlib
 from projkit.telemetry.recorder import Recorder
 recorder = Recorder(pathlib.Path({str(tmp_path / "shared")!r}))
-recorder.request("GET", "/", 200, 0.001)
+recorder.record_request("GET", "/", 200, 0.001)
 child = os.fork()
-recorder.request("GET", "/", 200, 0.001)
+recorder.record_request("GET", "/", 200, 0.001)
 if child:
     os.waitpid(child, 0)
     print(sum(each.requests for each in recorder.endpoints().values()))
@@ -268,13 +268,15 @@ def test_rows_are_bounded() -> None:
     """Whatever clients send, the number of series is bounded; what is too much is counted as other."""
     recorder = Recorder()
     for number in range(3 * HTTP.limit):
-        recorder.request("GET", f"/{number}", 200, 0.001, TRACE)
-        recorder.request(f"M{number}", "/", 200, 0.001, TRACE)
-        recorder.disconnect(f"M{number}", f"/{number}")
-        recorder.websocket(f"/{number}", "accepted", 1.0)
-        recorder.exception(f"/{number}", f"Error{number}")
-        recorder.command(f"COMMAND{number}", 0.001, None)
-        recorder.health_check(f"{number}", critical=False, well=True, seconds=0.1, good_seconds=1.0)
+        recorder.record_request("GET", f"/{number}", 200, 0.001, TRACE)
+        recorder.record_request(f"M{number}", "/", 200, 0.001, TRACE)
+        recorder.record_disconnect(f"M{number}", f"/{number}")
+        recorder.record_websocket(f"/{number}", "accepted", 1.0)
+        recorder.record_exception(f"/{number}", f"Error{number}")
+        recorder.record_command(f"COMMAND{number}", 0.001, None)
+        recorder.record_health_check(
+            f"{number}", critical=False, healthy=True, seconds=0.1, valid_seconds=1.0
+        )
     table = recorder.read()
     for family in FAMILIES:
         assert sum(key[0] == family.name for key in table) <= family.limit + 1
@@ -289,10 +291,10 @@ def test_room_for_all(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     for number in range(HTTP.limit):
         route = f"/{number:04}".ljust(200, "\N{GREEK SMALL LETTER OMEGA}")
-        recorder.request("OPTIONS", route, 200, 0.001, TRACE)
-        recorder.disconnect("OPTIONS", route)
-        recorder.websocket(route, "accepted", 1.0)
-        recorder.exception(route, "AnErrorWithAVeryLongName")
+        recorder.record_request("OPTIONS", route, 200, 0.001, TRACE)
+        recorder.record_disconnect("OPTIONS", route)
+        recorder.record_websocket(route, "accepted", 1.0)
+        recorder.record_exception(route, "AnErrorWithAVeryLongName")
     table = recorder.read()
     for family in (HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, WEBSOCKETS):
         assert sum(key[0] == family.name for key in table) >= family.limit
@@ -333,7 +335,7 @@ def test_another_version(tmp_path: Path) -> None:
     families = {HTTP.name: Family(HTTP.name, 3)}
     other = WorkerDirectory(tmp_path, families, 65536)
     recorder = Recorder(tmp_path)
-    recorder.request(GET, ROUTE, 200, 0.5)
+    recorder.record_request(GET, ROUTE, 200, 0.5)
     from projkit.telemetry.store import MetricStore, MmapStore
 
     MetricStore(families.values(), MmapStore(other.buffer)).sample(

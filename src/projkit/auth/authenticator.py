@@ -15,10 +15,9 @@ from projkit.errors import AmbiguousCredentialsError, CsrfFailedError, InvalidTo
 from projkit.http.in_process import is_in_process
 from projkit.http.request import Request
 from projkit.identity import Principal
+from projkit.observers import Observer
 
 GetPrincipal = Callable[[Scope], Principal | Awaitable[Principal | None] | None]
-# Counts a credential by transport, format and outcome.
-CountCredential = Callable[[str, str, str], None]
 _UNKNOWN: Final = "unknown"
 _NONE: Final = "none"
 
@@ -45,7 +44,7 @@ class Authenticator:
         revocation: ChecksRevocation,
         csrf: CsrfGuard,
         legacy: LegacyProfile,
-        count: CountCredential,
+        observer: Observer,
         *,
         external: ExternalTokens | None = None,
     ) -> None:
@@ -54,7 +53,7 @@ class Authenticator:
         self._revocation = revocation
         self._csrf = csrf
         self._legacy = legacy
-        self._count = count
+        self._observer = observer
         self._external = external
 
     async def __call__(self, request: Request) -> Principal:
@@ -76,16 +75,16 @@ class Authenticator:
         try:
             credential = self._reader.read(request.headers, request.repeated, headers)
         except (InvalidTokenError, AmbiguousCredentialsError):
-            self._count(_UNKNOWN, _UNKNOWN, "refused")
+            self._observer.record_credential(_UNKNOWN, _UNKNOWN, "refused")
             raise
         for transport in credential.ignored:
-            self._count(transport, _UNKNOWN, "ignored")
+            self._observer.record_credential(transport, _UNKNOWN, "ignored")
         try:
             principal = await self._verify(credential)
         except UnauthenticatedError:
-            self._count(credential.transport, self._format_of(credential), "refused")
+            self._observer.record_credential(credential.transport, self._format_of(credential), "refused")
             raise
-        self._count(credential.transport, principal.token_format or _NONE, "accepted")
+        self._observer.record_credential(credential.transport, principal.token_format or _NONE, "accepted")
         if principal.token_format == LEGACY:
             for name, value in self._legacy.answer_headers:
                 request.add_answer_header(name, value)

@@ -16,12 +16,12 @@ from projkit.auth.keys import SecretsOf
 from projkit.errors import CsrfFailedError
 from projkit.http.request import Request
 from projkit.identity import Principal
+from projkit.observers import Observer
 from projkit.settings import Settings, origin_of
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
 CsrfCheck = Callable[[Request], Awaitable[bool]]
 # Counts a check by mode (``signed``, ``origin`` or ``own``) and outcome.
-CountCheck = Callable[[str, str], None]
 LABEL: Final = "csrf"
 _VERSION: Final = b"\x01"
 _RANDOM_BYTES: Final = 16
@@ -37,12 +37,12 @@ class CsrfGuard:
         keys: SecretsOf,
         names: CookieNames,
         *,
-        count: CountCheck,
+        observer: Observer,
         own_check: CsrfCheck | None = None,
     ) -> None:
         """``keys`` gives the secrets of the label ``csrf``; ``own_check`` stands in for rule 2."""
         self._keys = keys
-        self._count = count
+        self._observer = observer
         self._cookie = names.csrf.encode()
         self._header_name = settings.csrf_header_name
         self._header = settings.csrf_header_name.lower().encode()
@@ -68,9 +68,9 @@ class CsrfGuard:
             self.check_content_type(request)
             outcome = await self._check_proof(request, binding)
         except CsrfFailedError:
-            self._count(self._mode, "refused")
+            self._observer.record_csrf_check(self._mode, "refused")
             raise
-        self._count(self._mode, outcome)
+        self._observer.record_csrf_check(self._mode, outcome)
 
     def check_before_login(self, request: Request) -> None:
         """Rules 1 and 3, where a browser sent the request: there is no session yet that rule 2 could name.

@@ -8,12 +8,12 @@ from typing import Protocol
 from uuid import uuid4
 
 from projkit.auth.limits import LoginLimits
-from projkit.auth.outcomes import CountLogin, count_failure
 from projkit.auth.passwords import Passwords, check_new_password
 from projkit.auth.session_service import Client, IssuedTokens, SessionService, Transport
 from projkit.auth.users import User, Users, username_key
 from projkit.errors import InvalidCredentialsError, UnavailableError
 from projkit.identity import DEFAULT_SCOPES, Principal
+from projkit.observers import Observer, record_failed_login
 
 # The host's own users: who this is, or None where the name or the password is wrong. A plain function runs in a thread.
 HostLogin = Callable[[str, str], "Principal | Awaitable[Principal | None] | None"]
@@ -56,14 +56,14 @@ class LoginService(Protocol):
 class CountedLogin:
     """Counts how logins by password end, whoever knows the users."""
 
-    def __init__(self, login: LoginService, count: CountLogin) -> None:
+    def __init__(self, login: LoginService, observer: Observer) -> None:
         self._login = login
-        self._count = count
+        self._observer = observer
 
     async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
-        with count_failure(self._count, "password"):
+        with record_failed_login(self._observer, "password"):
             found = await self._login.log_in(attempt)
-        self._count("password", "succeeded")
+        self._observer.record_login("password", "succeeded")
         return found
 
 

@@ -4,8 +4,8 @@ from typing import Final
 
 from projkit.auth.sessions.port import sha256_hex
 from projkit.errors import SessionStoreUnavailableError
+from projkit.observers import NULL_OBSERVER, Observer
 from projkit.redis.connect import RedisClient, RedisCommands
-from projkit.redis.observer import NOBODY, Observer
 
 # One script sets the count and its expiry, since a count without an expiry would never be reset. What is subtracted
 # after the window has ended is subtracted from zero.
@@ -27,7 +27,7 @@ return {count, left}
 class RedisAttemptCounter:
     """:class:`~projkit.auth.attempt_counter.AttemptCounter` in Redis."""
 
-    def __init__(self, client: RedisClient, *, prefix: str, observer: Observer = NOBODY) -> None:
+    def __init__(self, client: RedisClient, *, prefix: str, observer: Observer = NULL_OBSERVER) -> None:
         self._redis = RedisCommands(client, SessionStoreUnavailableError, observer)
         self._prefix = prefix
 

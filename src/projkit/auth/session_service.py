@@ -10,7 +10,6 @@ from typing import Final, Literal
 
 from projkit.auth.csrf import CsrfGuard, session_binding
 from projkit.auth.keys import SecretsOf
-from projkit.auth.outcomes import CountRefresh
 from projkit.auth.refresh import RefreshToken, RefreshTokens
 from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, sha256_hex, subject_hash
 from projkit.auth.tokens import TokenIssuer
@@ -18,6 +17,7 @@ from projkit.auth.users import User, Users
 from projkit.clock import Clock
 from projkit.errors import InvalidCredentialsError, InvalidRefreshTokenError, NotFoundError, UnavailableError
 from projkit.identity import Principal
+from projkit.observers import Observer
 from projkit.settings import Settings
 
 Transport = Literal["body", "cookie"]
@@ -72,7 +72,7 @@ class SessionService:
         refresh_keys: SecretsOf,
         session_keys: SecretsOf,
         clock: Clock,
-        count: CountRefresh,
+        observer: Observer,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -82,7 +82,7 @@ class SessionService:
         self._refresh = RefreshTokens(refresh_keys)
         self._keys = session_keys
         self._clock = clock
-        self._count = count
+        self._observer = observer
 
     async def open(
         self,
@@ -149,9 +149,9 @@ class SessionService:
         except InvalidRefreshTokenError:
             outcome, issued = "refused", None
         except UnavailableError:
-            self._count("unavailable")
+            self._observer.record_refresh("unavailable")
             raise
-        self._count(outcome)
+        self._observer.record_refresh(outcome)
         if issued is None:
             raise InvalidRefreshTokenError
         return issued
@@ -205,7 +205,7 @@ class SessionService:
         try:
             return session_binding(RefreshTokens.read(text).session_id)
         except InvalidRefreshTokenError:
-            self._count("refused")
+            self._observer.record_refresh("refused")
             raise
 
     def read_refresh_token(self, text: str) -> RefreshToken:

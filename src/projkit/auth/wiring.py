@@ -5,17 +5,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from projkit.auth.attempt_counter import AttemptCounter, DatabaseAttemptCounter
-from projkit.auth.authenticator import Authenticator, CountCredential
+from projkit.auth.authenticator import Authenticator
 from projkit.auth.credentials import CookieNames, CredentialReader
 from projkit.auth.csrf import LABEL as CSRF_LABEL
-from projkit.auth.csrf import CountCheck, CsrfCheck, CsrfGuard
+from projkit.auth.csrf import CsrfCheck, CsrfGuard
 from projkit.auth.keys import KeyRing
 from projkit.auth.legacy import LegacyProfile
 from projkit.auth.limits import DEVICE_LABEL, KnownDevices, LoginLimits
 from projkit.auth.login import BuiltInUsers, CountedLogin, HostLogin, HostUsers, LoginService
 from projkit.auth.oidc.login import OidcLogin
 from projkit.auth.oidc.wiring import Providers, build_login
-from projkit.auth.outcomes import CountLogin, CountRefresh
 from projkit.auth.passwords import Passwords
 from projkit.auth.refresh import LABEL as REFRESH_LABEL
 from projkit.auth.revocation import RevocationChecker
@@ -29,7 +28,7 @@ from projkit.auth.users import Users
 from projkit.clock import Clock
 from projkit.db.port import Database
 from projkit.db.tables import Tables
-from projkit.redis.observer import NOBODY, Observer
+from projkit.observers import NULL_OBSERVER, Observer
 from projkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def session_store(
     database: Database,
     tables: Tables,
     redis: "RedisClient | None",
-    observer: Observer = NOBODY,
+    observer: Observer = NULL_OBSERVER,
 ) -> SessionStore:
     """Where sessions are kept: in Redis where there is one, unless SESSION_STORE says otherwise."""
     if redis is None or settings.session_store == "database":
@@ -85,17 +84,13 @@ def build_auth(
     redis: "RedisClient | None",
     *,
     clock: Clock,
-    count: CountCredential,
-    count_csrf: CountCheck,
-    count_login: CountLogin,
-    count_refresh: CountRefresh,
-    redis_observer: Observer,
+    observer: Observer,
     authenticate: HostLogin | None = None,
     csrf_check: CsrfCheck | None = None,
 ) -> AuthParts:
     """All of it; ``redis`` holds the sessions where there is one, unless SESSION_STORE says otherwise."""
     names = cookie_names(settings)
-    store = session_store(settings, database, tables, redis, redis_observer)
+    store = session_store(settings, database, tables, redis, observer)
     counter: AttemptCounter
     if redis is not None and not isinstance(store, DatabaseSessions):
         from projkit.auth.redis_attempt_counter import RedisAttemptCounter  # noqa: PLC0415 - and redis-py, 8 MiB
@@ -104,7 +99,7 @@ def build_auth(
         cache_seconds = settings.session_cache_seconds
         if cache_seconds:
             store = CachedSessions(store, seconds=cache_seconds)
-        counter = RedisAttemptCounter(redis, prefix=settings.redis_prefix, observer=redis_observer)
+        counter = RedisAttemptCounter(redis, prefix=settings.redis_prefix, observer=observer)
     else:
         cache_seconds = _NO_CACHE
         counter = DatabaseAttemptCounter(database, tables, clock=clock)
@@ -113,7 +108,7 @@ def build_auth(
     issuer = TokenIssuer(keys, settings)
     verifier = TokenVerifier(keys, settings, legacy=legacy)
     csrf = CsrfGuard(
-        settings, partial(keys.secrets, CSRF_LABEL), names, count=count_csrf, own_check=csrf_check
+        settings, partial(keys.secrets, CSRF_LABEL), names, observer=observer, own_check=csrf_check
     )
     revocation = RevocationChecker(
         store, users, idle_seconds=settings.session_idle_seconds, cache_seconds=cache_seconds, clock=clock
@@ -127,7 +122,7 @@ def build_auth(
         refresh_keys=partial(keys.secrets, REFRESH_LABEL),
         session_keys=partial(keys.secrets, SESSION_LABEL),
         clock=clock,
-        count=count_refresh,
+        observer=observer,
     )
     limits = LoginLimits(settings, counter, KnownDevices(partial(keys.secrets, DEVICE_LABEL)))
     passwords = Passwords()
@@ -137,12 +132,12 @@ def build_auth(
         login = HostUsers(authenticate, users, sessions, limits)
     providers = Providers(settings)
     oidc = build_login(
-        settings, providers, keys, users, sessions, store, limits, clock=clock, count=count_login
+        settings, providers, keys, users, sessions, store, limits, clock=clock, observer=observer
     )
     authenticator = Authenticator(
-        CredentialReader(names), verifier, revocation, csrf, legacy, count, external=providers.external()
+        CredentialReader(names), verifier, revocation, csrf, legacy, observer, external=providers.external()
     )
     services = AuthServices(
-        authenticator, CountedLogin(login, count_login), built_in, sessions, revocation, keys, csrf
+        authenticator, CountedLogin(login, observer), built_in, sessions, revocation, keys, csrf
     )
     return AuthParts(services, store, users, passwords, issuer, verifier, providers, oidc)

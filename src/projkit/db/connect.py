@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 from projkit.db import revisions, row_security
 from projkit.db.errors import FAILURES
-from projkit.db.observer import NOBODY, Observer
 from projkit.db.port import Database
 from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.probe import DatabaseProbe, PostgresqlProbe, SqliteProbe
@@ -15,6 +14,7 @@ from projkit.db.raw_sql import RawConnection, raw_connection
 from projkit.db.sqlite import SqliteDatabase
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseUnavailableError
+from projkit.observers import NULL_OBSERVER, Observer
 from projkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ _HINT: Final = "look closer with: projkit check"
 
 
 async def open_database(
-    settings: Settings, tables: Tables, engine: "AsyncEngine | None" = None, observer: Observer = NOBODY
+    settings: Settings,
+    tables: Tables,
+    engine: "AsyncEngine | None" = None,
+    observer: Observer = NULL_OBSERVER,
 ) -> Database:
     """The database, checked to have the schema of this version.
 

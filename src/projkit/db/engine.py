@@ -17,11 +17,11 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from projkit.db.dsn import asyncpg_dsn
 from projkit.db.errors import is_retriable, translate_engine, unavailable
-from projkit.db.observer import NOBODY, Observer
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Params, Row, Statement, engine_params
+from projkit.observers import NULL_OBSERVER, Observer
 from projkit.request_stats import StatementInfo, add_database_time
 
 # SQLAlchemy would pass what it does not know of a URL to asyncpg as arguments; asyncpg reads URLs itself.
@@ -39,7 +39,7 @@ class EngineDatabase:
         statement_seconds: float,
         owned: bool,
         row_level_security: bool = False,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         self._observer = observer
         self.dialect = engine.dialect.name
@@ -92,7 +92,7 @@ class EngineDatabase:
         committed = False
         try:
             async with asyncio.timeout(self._statement_seconds), self.engine.begin() as connection:
-                self._observer.waited(perf_counter() - started)
+                self._observer.record_pool_wait(perf_counter() - started)
                 result = await work(_EngineTransaction(connection, self.dialect, self._observer))
             committed = True
         except sa.exc.DBAPIError as error:
@@ -103,7 +103,7 @@ class EngineDatabase:
             raise unavailable(error) from error
         finally:
             add_database_time(perf_counter() - started)
-            self._observer.transaction(committed=committed)
+            self._observer.record_transaction(committed=committed)
         return result
 
 

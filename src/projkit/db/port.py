@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Protocol, Self, TypeVar
 
-from projkit.db.observer import Observer
 from projkit.db.statement import Params, Row, Statement
+from projkit.observers import Observer
 from projkit.request_stats import StatementInfo, current_client_spans
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class observed:  # noqa: N801  # reads as a verb, as contextlib.suppress does
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         ended = perf_counter()
-        self._observer.statement(self._statement, ended - self.started, error)
+        self._observer.record_statement(self._statement, ended - self.started, error)
         if (traced := current_client_spans()) is not None:
             traced.statement(self._statement, self.started, ended, self.rows, error)
 

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 
 from projkit.db.dsn import asyncpg_dsn
 from projkit.db.errors import RETRIABLE, translate_postgresql, unavailable
-from projkit.db.observer import NOBODY, Observer
 from projkit.db.pool import Connection, ConnectionPool
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Compiled, Params, Row, Statement
+from projkit.observers import NULL_OBSERVER, Observer
 from projkit.request_stats import add_database_time
 
 _LOST: Final = (
@@ -34,7 +34,7 @@ class PostgresqlDatabase:
     dialect = "postgresql"
 
     def __init__(
-        self, pool: ConnectionPool, *, row_level_security: bool = False, observer: Observer = NOBODY
+        self, pool: ConnectionPool, *, row_level_security: bool = False, observer: Observer = NULL_OBSERVER
     ) -> None:
         self.pool = pool
         self._row_level_security = row_level_security
@@ -50,7 +50,7 @@ class PostgresqlDatabase:
         pool_wait_seconds: float,
         statement_seconds: float,
         row_level_security: bool = False,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> Self:
         """A database whose connections are opened as they are needed."""
         dsn = asyncpg_dsn(url)
@@ -104,7 +104,7 @@ class PostgresqlDatabase:
         except Exception as error:
             raise_translated(error)
         finally:
-            self._observer.transaction(committed=committed)
+            self._observer.record_transaction(committed=committed)
         return None if record is None else compiled.row(record)
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
@@ -156,7 +156,7 @@ class PostgresqlDatabase:
                 if connection is None:
                     connection = await self.pool.acquire()
                 observation.started = acquired = perf_counter()
-                self._observer.waited(acquired - started)
+                self._observer.record_pool_wait(acquired - started)
                 try:
                     result = await getattr(connection, method)(compiled.sql, *arguments)
                 except BaseException as error:
@@ -180,12 +180,12 @@ class PostgresqlDatabase:
             return result
         finally:
             add_database_time(perf_counter() - started)
-            self._observer.transaction(committed=committed)
+            self._observer.record_transaction(committed=committed)
 
     async def _in_transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         started = perf_counter()
         connection = await self.pool.acquire()
-        self._observer.waited(perf_counter() - started)
+        self._observer.record_pool_wait(perf_counter() - started)
         rolled_back = False
         try:
             await connection.execute("BEGIN")

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 import sqlalchemy as sa
 
 from projkit.db.errors import translate_sqlite, unavailable
-from projkit.db.observer import NOBODY, Observer
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.statement import Compiled, Params, Row, Statement
 from projkit.errors import DatabaseUnavailableError
+from projkit.observers import NULL_OBSERVER, Observer
 from projkit.request_stats import add_database_time
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class SqliteDatabase:
         readers: int,
         wait_seconds: float,
         statement_seconds: float,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         self._metadata = metadata
         self._observer = observer
@@ -152,7 +152,7 @@ class SqliteDatabase:
         pool_size: int,
         wait_seconds: float,
         statement_seconds: float,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> Self:
         """A database whose connections are opened as they are needed.
 
@@ -194,7 +194,7 @@ class SqliteDatabase:
             rows = await self._write(compiled, arguments)
             committed = True
         finally:
-            self._observer.transaction(committed=committed)
+            self._observer.record_transaction(committed=committed)
         return compiled.row(rows[0]) if rows else None
 
     async def _write(self, compiled: Compiled, arguments: Sequence[Any]) -> list[Row]:
@@ -220,7 +220,7 @@ class SqliteDatabase:
                     await asyncio.shield(writer.run(lambda connection: connection.rollback()))
                     raise
         finally:
-            self._observer.transaction(committed=committed)
+            self._observer.record_transaction(committed=committed)
         return result
 
     async def ping(self) -> None:
@@ -271,7 +271,7 @@ class SqliteDatabase:
             raise DatabaseUnavailableError(refusal) from None
         finally:
             self._waiting -= 1
-            self._observer.waited(perf_counter() - started)
+            self._observer.record_pool_wait(perf_counter() - started)
 
     @asynccontextmanager
     async def _writer_turn(self) -> "AsyncIterator[SqliteConnection]":

@@ -20,7 +20,7 @@ from projkit.health.checks import (
     shortened,
     text_of,
 )
-from projkit.health.observer import NOBODY, Observer
+from projkit.observers import NULL_OBSERVER, Observer
 
 logger: Final = logging.getLogger("projkit.health")
 
@@ -33,7 +33,9 @@ _LATE: Final = 1.25
 class CheckLoop:
     """A check on one event loop. Made there, it starts at once; ``changed`` is called after each look."""
 
-    def __init__(self, check: HealthCheck, changed: Callable[[], None], observer: Observer = NOBODY) -> None:
+    def __init__(
+        self, check: HealthCheck, changed: Callable[[], None], observer: Observer = NULL_OBSERVER
+    ) -> None:
         self.check = check
         self.latest: Observation | None = None
         self.first_run = asyncio.Event()
@@ -138,8 +140,12 @@ class CheckLoop:
 
     def _tell(self, *, well: bool, seconds: float) -> None:
         check = self.check
-        self._observer.health_check(
-            check.name, critical=check.critical, well=well, seconds=seconds, good_seconds=check.stale_seconds
+        self._observer.record_health_check(
+            check.name,
+            critical=check.critical,
+            healthy=well,
+            seconds=seconds,
+            valid_seconds=check.stale_seconds,
         )
 
 

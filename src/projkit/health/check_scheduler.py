@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol
 
 from projkit.health.check_loop import CheckLoop
 from projkit.health.checks import CheckStatus, HealthCheck, Observation, Status
-from projkit.health.observer import NOBODY, Observer
 from projkit.health.system import SystemSampler
+from projkit.observers import NULL_OBSERVER, Observer
 
 # What is given up ends at once, unless it ignores that; then nobody waits for it.
 _CLOSE_SECONDS: Final = 0.5
@@ -54,7 +54,7 @@ class CheckScheduler:
         checks: Iterable[HealthCheck],
         sampler: SystemSampler,
         resources: Iterable[Resource] = (),
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         self.sampler = sampler
         self._checks = tuple(checks)

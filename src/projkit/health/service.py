@@ -18,8 +18,8 @@ from projkit.health import database
 from projkit.health.celery import CeleryApp, celery_check
 from projkit.health.check_scheduler import CheckScheduler, CheckState, Resource
 from projkit.health.checks import HealthCheck, Observation, shortened
-from projkit.health.observer import NOBODY, Observer
 from projkit.health.system import SystemSampler, disk_check, loop_check
+from projkit.observers import NULL_OBSERVER, Observer
 from projkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Health:
         *,
         has_redis: bool = False,
         celery_app: CeleryApp | None = None,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         self._settings = settings
         self._observer = observer
@@ -132,7 +132,9 @@ class Health:
         self._failure = name, Observation("error", monotonic(), utc_now(), 0.0, shortened(error.detail))
         # There is no check of the start; without it nothing is known of the database.
         watched = "database" if name == "start" else name
-        self._observer.health_check(watched, critical=True, well=False, seconds=0.0, good_seconds=0.0)
+        self._observer.record_health_check(
+            watched, critical=True, healthy=False, seconds=0.0, valid_seconds=0.0
+        )
 
     def snapshot_before_start(self) -> list[CheckState]:
         """Return the state of the checks that is known before the kit has started."""

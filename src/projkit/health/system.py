@@ -10,7 +10,7 @@ from typing import Any, Final
 import psutil
 
 from projkit.health.checks import CheckFailedError, HealthCheck
-from projkit.health.observer import NOBODY, Observer
+from projkit.observers import NULL_OBSERVER, Observer
 
 PERIOD_SECONDS: Final = 5.0
 _TICK_SECONDS: Final = 0.5
@@ -26,7 +26,7 @@ _DISK_PERIOD_SECONDS: Final = 15.0
 class SystemSampler:
     """What the machine and this process do, and how late the event loop is that it runs on."""
 
-    def __init__(self, observer: Observer = NOBODY) -> None:
+    def __init__(self, observer: Observer = NULL_OBSERVER) -> None:
         self._observer = observer
         self._process = psutil.Process()
         self._lateness: deque[float] = deque([0.0], maxlen=_TICKS)
@@ -44,13 +44,13 @@ class SystemSampler:
         psutil.cpu_percent(interval=None)
         self._process.cpu_percent(interval=None)
         self._sample()
-        self._observer.event_loop_lag(self.lag_seconds)
+        self._observer.record_event_loop_lag(self.lag_seconds)
         sampled = loop.time() - PERIOD_SECONDS + _TICK_SECONDS  # that share is to be had soon
         while True:
             due = loop.time() + _TICK_SECONDS
             await asyncio.sleep(_TICK_SECONDS)
             self._lateness.append(max(0.0, loop.time() - due))
-            self._observer.event_loop_lag(self.lag_seconds)
+            self._observer.record_event_loop_lag(self.lag_seconds)
             if loop.time() - sampled >= PERIOD_SECONDS:
                 sampled = loop.time()
                 self._sample()

@@ -18,15 +18,13 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from random import randint
-from typing import Final, Literal, Protocol, get_args
+from typing import Final
 
 from starlette.types import Message, Receive
 
 from projkit.errors import OverloadedError
 from projkit.http.request import ClientDisconnectedError, Request
-
-Reason = Literal["queue_full", "waited_too_long"]
-REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+from projkit.observers import Observer, RejectionReason
 
 # While anybody waits, the queue is looked through so often.
 _PERIOD: Final = 0.05
@@ -45,16 +43,6 @@ _RATE_SECONDS: Final = 1.0
 _LONGEST_RETRY: Final = 20  # and up to half as many more
 
 
-class Waiting(Protocol):
-    """Who is told of the line."""
-
-    def waiting(self, change: int) -> None:
-        """So many more wait."""
-
-    def refused(self, reason: Reason) -> None:
-        """A request was turned away."""
-
-
 class Gate:
     """Lets so many requests in at once; of the others a few wait, for a while.
 
@@ -67,7 +55,7 @@ class Gate:
         places: int,
         queue: int,
         seconds: float,
-        observer: Waiting | None,
+        observer: Observer,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.free = places
@@ -83,7 +71,7 @@ class Gate:
         self._let_in = 0  # from the line, ever
         self._marks: deque[tuple[float, int]] = deque()  # when, and how many had been let in by then
         self._moved_at = 0.0  # when somebody was, as far as the marks tell
-        self._untold: deque[tuple[asyncio.Future[None], Request, Reason]] = (
+        self._untold: deque[tuple[asyncio.Future[None], Request, RejectionReason]] = (
             deque()
         )  # those that are to be refused
         self._telling: asyncio.TimerHandle | None = None
@@ -245,12 +233,10 @@ class Gate:
             self._a_second = 0.0
 
     def _count(self, change: int) -> None:
-        if self._observer is not None:
-            self._observer.waiting(change)
+        self._observer.change_queue_length(change)
 
-    def _refusal(self, reason: Reason, request: Request) -> OverloadedError:
-        if self._observer is not None:
-            self._observer.refused(reason)
+    def _refusal(self, reason: RejectionReason, request: Request) -> OverloadedError:
+        self._observer.record_rejection(reason)
         detail = "As many requests are waiting as may" if reason == "queue_full" else "It had waited too long"
         return OverloadedError(
             f"{detail}; try again a little later",

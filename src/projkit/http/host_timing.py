@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from projkit.http import scope_keys
 from projkit.http.request import may_have_body
 from projkit.http.response import Header
-from projkit.http.timing import UNKNOWN_ROUTE, Exchange, RequestIds, Requests, record
+from projkit.http.timing import UNKNOWN_ROUTE, Exchange, RequestIds, record
 from projkit.http.tracing import NO_TRACING, Tracing
+from projkit.observers import Observer
 from projkit.request_stats import REQUEST_STATS
 
 logger: Final = logging.getLogger("projkit")
@@ -91,10 +92,10 @@ class HostTimingMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, requests: Requests, route_of: RouteOf, tracing: Tracing = NO_TRACING
+        self, app: ASGIApp, observer: Observer, route_of: RouteOf, tracing: Tracing = NO_TRACING
     ) -> None:
         self._app = app
-        self._requests = requests
+        self._observer = observer
         self._route = SafeRouteOf(route_of)
         self._tracing = tracing
         self._ids = RequestIds()
@@ -124,7 +125,7 @@ class HostTimingMiddleware:
         scope[scope_keys.HOST_EXCHANGE] = exchange
         scope[scope_keys.HOST_APP] = scope.get(scope_keys.APP)
         token = REQUEST_STATS.set(exchange.stats)
-        self._requests.begin()
+        self._observer.begin_request()
         try:
             await self._app(scope, exchange.watched_receive, exchange.timed_send)
             if not exchange.complete and exchange.seconds < 0:
@@ -135,9 +136,9 @@ class HostTimingMiddleware:
             raise
         finally:
             REQUEST_STATS.reset(token)
-            self._requests.end()
+            self._observer.end_request()
             if not exchange.taken:
-                record(self._requests, scope, self._route(scope), exchange)
+                record(self._observer, scope, self._route(scope), exchange)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         opened = 0.0
@@ -156,7 +157,9 @@ class HostTimingMiddleware:
             raise
         finally:
             outcome = "failed" if failed else "accepted" if opened else "refused"
-            self._requests.websocket(self._route(scope), outcome, perf_counter() - opened if opened else 0.0)
+            self._observer.record_websocket(
+                self._route(scope), outcome, perf_counter() - opened if opened else 0.0
+            )
 
 
 def take_over(scope: Scope) -> None:

@@ -14,8 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit.http import scope_keys
 from projkit.http.routing import Endpoint, Instant
-from projkit.http.timing import RequestIds, Requests, access_logger, timing_headers
+from projkit.http.timing import RequestIds, access_logger, timing_headers
 from projkit.http.tracing import Tracing
+from projkit.observers import Observer
 
 
 class InstantAnswers:
@@ -26,11 +27,11 @@ class InstantAnswers:
         app: ASGIApp,
         endpoints: Iterable[Endpoint],
         routes: Iterable[Route],
-        requests: Requests,
+        observer: Observer,
         tracing: Tracing,
     ) -> None:
         self._app = app
-        self._requests = requests
+        self._observer = observer
         self._tracing = tracing
         self._ids = RequestIds()
         self._answers: dict[str, tuple[Instant, Route]] = {
@@ -59,14 +60,14 @@ class InstantAnswers:
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await send({"type": "http.response.body", "body": response.body})
         except BaseException:
-            self._requests.disconnect("GET", path)
+            self._observer.record_disconnect("GET", path)
             raise
-        self._requests.request("GET", path, response.status, perf_counter() - started)
+        self._observer.record_request("GET", path, response.status, perf_counter() - started)
 
     def _nobody_looks(self, scope: Scope) -> bool:
         """Whether the request's id, route and time are for nobody but the recorder and whoever asks."""
         return (
-            self._requests.meters is None
+            self._observer.meters is None
             and not self._tracing.has_begun()
             and scope_keys.HOST_EXCHANGE not in scope
             and not access_logger.isEnabledFor(logging.INFO)

@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from projkit.http import scope_keys
 from projkit.http.response import Header
 from projkit.http.tracing import NO_TRACING, RequestTrace, Tracing, trace_id_of
+from projkit.observers import Observer
 from projkit.request_stats import REQUEST_STATS, RequestStats
 
 access_logger: Final = logging.getLogger("projkit.access")
@@ -31,43 +32,6 @@ _TO_NOBODY: Final = 400  # which, other than that, is a status that everything k
 _LONG_SECONDS: Final = 0.05
 _BODIES: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-
-
-class RequestMeters(Protocol):
-    """Who else is told how long requests take."""
-
-    def request(self, scope: Scope, route: str, status: int, seconds: float) -> None:
-        """One was answered that nobody else counts."""
-
-
-class Requests(Protocol):
-    """Who is told of requests."""
-
-    slow_seconds: float
-
-    @property
-    def meters(self) -> RequestMeters | None:
-        """Who else is."""
-
-    def begin(self) -> None:
-        """One has come."""
-
-    def end(self) -> None:
-        """One is over, however it went."""
-
-    def request(
-        self, method: str, route: str, status: int, seconds: float, trace_id: str | None = None
-    ) -> None:
-        """One was answered; ``trace_id`` is of a trace by which it can be looked at."""
-
-    def disconnect(self, method: str, route: str) -> None:
-        """A client went away before it had its answer."""
-
-    def exception(self, route: str, error_type: str) -> None:
-        """One has failed in a way that nobody expected."""
-
-    def websocket(self, route: str, outcome: str, seconds: float) -> None:
-        """A WebSocket has ended."""
 
 
 class RequestIds:
@@ -219,9 +183,9 @@ class TimingMiddleware:
     One log line for each request if asked to, and one for each slow request.
     """
 
-    def __init__(self, app: ASGIApp, requests: Requests, tracing: Tracing = NO_TRACING) -> None:
+    def __init__(self, app: ASGIApp, observer: Observer, tracing: Tracing = NO_TRACING) -> None:
         self._app = app
-        self._requests = requests
+        self._observer = observer
         self._tracing = tracing
         self._ids = RequestIds()
 
@@ -233,7 +197,7 @@ class TimingMiddleware:
         if trace is not None:
             exchange.stats.client_spans = trace.client_spans
         token = REQUEST_STATS.set(exchange.stats)
-        self._requests.begin()
+        self._observer.begin_request()
         try:
             await self._app(scope, receive, exchange.timed_send)
             if exchange.status == 0:
@@ -241,9 +205,9 @@ class TimingMiddleware:
         finally:
             # A client that went away has had no answer: the kit then makes none, or was cancelled.
             REQUEST_STATS.reset(token)
-            self._requests.end()
+            self._observer.end_request()
             route = scope.get(scope_keys.ROUTE) or UNKNOWN_ROUTE
-            record(self._requests, scope, route, exchange)
+            record(self._observer, scope, route, exchange)
             if access_logger.isEnabledFor(logging.INFO):
                 line = fields(scope, route, exchange)
                 access_logger.info(
@@ -253,23 +217,23 @@ class TimingMiddleware:
                 trace.end(exchange.status)
 
 
-def record(requests: Requests, scope: Scope, route: str, exchange: Exchange) -> None:
+def record(observer: Observer, scope: Scope, route: str, exchange: Exchange) -> None:
     """Tells the recorder how an exchange went, and the log if it was slow."""
     seconds = exchange.seconds if exchange.seconds >= 0 else exchange.duration
     if exchange.gone or exchange.status == 0 or exchange.seconds < 0:
         exchange.status = CLIENT_CLOSED_REQUEST
-        requests.disconnect(scope["method"], route)
+        observer.record_disconnect(scope["method"], route)
     else:
         trace = exchange.trace
-        requests.request(
+        observer.record_request(
             scope["method"], route, exchange.status, seconds, None if trace is None else trace.exemplar
         )
         # Whoever has begun the trace counts the request as well.
-        if requests.meters is not None and (trace is None or not trace.is_joined):
-            requests.meters.request(scope, route, exchange.status, seconds)
+        if observer.meters is not None and (trace is None or not trace.is_joined):
+            observer.meters.record_request(scope, route, exchange.status, seconds)
     if (error_type := scope.get(scope_keys.ERROR_TYPE)) is not None:
-        requests.exception(route, error_type)
-    if seconds > requests.slow_seconds:
+        observer.record_exception(route, error_type)
+    if seconds > observer.slow_seconds:
         line = fields(scope, route, exchange)
         slow_logger.warning(
             "slow request: %(method)s %(route)s %(status)d %(duration_ms).1f ms, database %(db_ms).1f ms, "

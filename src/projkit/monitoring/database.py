@@ -107,7 +107,7 @@ class DatabaseReport:
         seen: dict[str, Any] = {"reachable": False, "detail": "The service has not started"}
         if database is not None:
             seen = await _ask(database)
-            self._recorder.pool(database.connections())
+            self._recorder.record_pool_connections(database.connections())
         table = await asyncio.to_thread(self._recorder.read)
         return DatabaseMetrics(
             **{

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from projkit.http.host_timing import HostTimingMiddleware, RouteOf
-from projkit.http.timing import Requests
 from projkit.http.tracing import Tracing
+from projkit.observers import Observer
 from projkit.telemetry.host_routes import HostRoutes
 
 
@@ -13,8 +13,8 @@ class Counts(Protocol):
     """A kit."""
 
     @property
-    def requests(self) -> Requests:
-        """Who counts."""
+    def observer(self) -> Observer:
+        """Return the receiver of the kit's events."""
 
     @property
     def tracing(self) -> Tracing:
@@ -37,4 +37,4 @@ class PerformanceMiddleware(HostTimingMiddleware):
     def __init__(
         self, app: Callable[[Any, Any, Any], Awaitable[Any]], kit: Counts, *, route_of: RouteOf | None = None
     ) -> None:
-        super().__init__(app, kit.requests, route_of or HostRoutes(app), kit.tracing)
+        super().__init__(app, kit.observer, route_of or HostRoutes(app), kit.tracing)

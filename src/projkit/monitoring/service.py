@@ -51,7 +51,7 @@ class Monitoring:
 
     def sample(self, database: Database) -> Sampler:
         """Samples in the background of this event loop, until it is closed."""
-        return Sampler(self._history, lambda: self._recorder.pool(database.connections()))
+        return Sampler(self._history, lambda: self._recorder.record_pool_connections(database.connections()))
 
     def traffic(self) -> dict[str, Any]:
         """The requests of the last minutes in short."""

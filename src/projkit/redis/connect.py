@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from projkit.errors import ConfigurationError, UnavailableError
-from projkit.redis.observer import NOBODY, Observer
+from projkit.observers import NULL_OBSERVER, Observer
 from projkit.request_stats import current_client_spans
 
 logger: Final = logging.getLogger("projkit.redis")
@@ -42,7 +42,7 @@ class RedisCommands:
     """
 
     def __init__(
-        self, client: RedisClient, error: type[UnavailableError], observer: Observer = NOBODY
+        self, client: RedisClient, error: type[UnavailableError], observer: Observer = NULL_OBSERVER
     ) -> None:
         """``error`` is what becomes of whatever Redis or the network to it do wrong."""
         self._client: Any = client
@@ -71,7 +71,7 @@ class RedisCommands:
             raise self._error from caught
         finally:
             ended = perf_counter()
-            self._observer.command(operation, ended - started, failure)
+            self._observer.record_command(operation, ended - started, failure)
             if (traced := current_client_spans()) is not None:
                 traced.command(operation, started, ended, failure)
 

@@ -65,4 +65,3 @@ UNKNOWN: Final = "__unknown__"
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OTHER_METHOD: Final = "_OTHER"  # OTel semantic conventions, http.request.method
 OTHER_STATUS: Final = "_OTHER"
-SPAN_OUTCOMES: Final = ("exported", "failed", "dropped")

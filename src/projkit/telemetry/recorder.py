@@ -5,12 +5,12 @@ import os
 import time
 import weakref
 from bisect import bisect_left
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from projkit.errors import ConfigurationError
-from projkit.http.admission import REASONS, Reason
-from projkit.http.timing import RequestMeters
+from projkit.observers import REJECTION_REASONS, SPAN_OUTCOMES, DurationMeters, Observer, RejectionReason
 from projkit.request_stats import StatementInfo
 from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import BOUNDS
@@ -45,7 +45,6 @@ from projkit.telemetry.families import (
     REFUSED,
     SLOW,
     SLOW_STATEMENTS,
-    SPAN_OUTCOMES,
     SPANS,
     STATEMENTS,
     SUM,
@@ -92,17 +91,7 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-class Meters(RequestMeters, Protocol):
-    """Who else is told how long things take."""
-
-    def statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
-        """A database statement has ended."""
-
-    def command(self, operation: str, seconds: float, error: BaseException | None) -> None:
-        """A Redis command has ended."""
-
-
-class Recorder:
+class Recorder(Observer):
     """What one kit counts, on all its event loops; with a ``directory``, together with the server's other workers.
 
     It opens at the first use, and so in the process that counts, not before a fork.
@@ -121,7 +110,7 @@ class Recorder:
         self.slow_seconds = slow_seconds
         self.probes: frozenset[str] = frozenset()
         self.quick: frozenset[str] = frozenset()
-        self.meters: Meters | None = None
+        self.meters: DurationMeters | None = None
         self.started_at = time.time()
         self._path = None if directory is None else _of_its_own(directory)
         self._forget()
@@ -174,7 +163,7 @@ class Recorder:
             self._active = self._store.sample(ACTIVE, (), ())
             self._wait = self._store.sample(POOL_WAIT, (), ())
             self._line = self._store.sample(WAITING, (), ())
-            for reason in REASONS:  # from the first on, so that rates see the first refusal
+            for reason in REJECTION_REASONS:  # from the first on, so that rates see the first refusal
                 self._store.sample(REFUSED, (reason,), (OTHER,))
         return self._store
 
@@ -210,30 +199,15 @@ class Recorder:
 
     # --- requests
 
-    def begin(self) -> None:
-        """A request has come."""
+    def begin_request(self) -> None:
         (self._active or self._sample(ACTIVE, (), ()))[0] += 1
 
-    def end(self) -> None:
-        """A request is over, however it went."""
+    def end_request(self) -> None:
         (self._active or self._sample(ACTIVE, (), ()))[0] -= 1
 
-    # --- those that wait for their turn (projkit.http.admission.Waiting)
-
-    def waiting(self, change: int) -> None:
-        """So many more requests wait."""
-        (self._line or self._sample(WAITING, (), ()))[0] += change
-
-    def refused(self, reason: Reason) -> None:
-        """A request was turned away, as there was too much to do."""
-        self._count(REFUSED, (reason,), (OTHER,))
-
-    # --- how they went
-
-    def request(
+    def record_request(
         self, method: str, route: str, status: int, seconds: float, trace_id: str | None = None
     ) -> None:
-        """A request was answered; with its trace id, 32 hexadecimal digits, where somebody keeps its trace."""
         sample = self._http.get((method, route, status))
         if sample is None:
             sample = self._new(HTTP, self._http, method, route, status)
@@ -248,54 +222,54 @@ class Recorder:
                 exemplar_sample = self._new(EXEMPLARS, self._exemplars, method, route, status)
             exemplars.write(exemplar_sample, seconds, trace_id)
 
-    def disconnect(self, method: str, route: str) -> None:
-        """A client went away before it had its answer."""
+    def record_disconnect(self, method: str, route: str) -> None:
         method = method if method in METHODS else OTHER_METHOD
         self._count(DISCONNECTS, (method, route), (OTHER_METHOD, OTHER))
 
-    def websocket(self, route: str, outcome: str, seconds: float) -> None:
-        """A WebSocket has ended: ``accepted`` ones were open for so long."""
+    def record_websocket(self, route: str, outcome: str, seconds: float) -> None:
         sample = self.open().sample(WEBSOCKETS, (route, outcome), (OTHER, outcome))
         sample[0] += 1
         sample[1] += seconds
 
-    def exception(self, route: str, error_type: str) -> None:
-        """A request has failed in a way that nobody expected."""
+    def record_exception(self, route: str, error_type: str) -> None:
         self._count(EXCEPTIONS, (route, error_type), (OTHER, OTHER))
+
+    # --- the request queue
+
+    def change_queue_length(self, change: int) -> None:
+        (self._line or self._sample(WAITING, (), ()))[0] += change
+
+    def record_rejection(self, reason: RejectionReason) -> None:
+        self._count(REFUSED, (reason,), (OTHER,))
 
     # --- authentication
 
-    def credential(self, transport: str, format_: str, outcome: str) -> None:
-        """A request brought a credential, or one of several."""
-        labels = (transport, format_, outcome)
+    def record_credential(self, transport: str, token_format: str, outcome: str) -> None:
+        labels = (transport, token_format, outcome)
         sample = self._credentials.get(labels)
         if sample is None:
             sample = self._keep(self._credentials, labels, CREDENTIALS, labels, (OTHER, OTHER, outcome))
         sample[0] += 1
 
-    def csrf_check(self, mode: str, outcome: str) -> None:
-        """An unsafe request with cookies was held against the rules of CSRF."""
+    def record_csrf_check(self, mode: str, outcome: str) -> None:
         self._count(CSRF_CHECKS, (mode, outcome), (OTHER, outcome))
 
-    def login(self, method: str, outcome: str) -> None:
-        """Somebody has tried to log in."""
+    def record_login(self, method: str, outcome: str) -> None:
         self._count(LOGINS, (method, outcome), (OTHER, outcome))
 
-    def refresh(self, outcome: str) -> None:
-        """Somebody has shown a refresh token."""
+    def record_refresh(self, outcome: str) -> None:
         self._count(REFRESHES, (outcome,), (OTHER,))
 
-    # --- the database (projkit.db.observer.Observer)
+    # --- the database
 
-    def statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
-        """A statement was run."""
+    def record_statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
         sample = self._statements.get(statement)
         if sample is None:
             labels = (statement.operation, statement.collection)
             sample = self._keep(self._statements, statement, STATEMENTS, labels, (OTHER, OTHER))
         _observe(sample, seconds)
         if self.meters is not None:
-            self.meters.statement(statement, seconds, error)
+            self.meters.record_statement(statement, seconds, error)
         if seconds > _SLOW_STATEMENT_SECONDS:
             text = " ".join(statement.sql.split())[:_LONGEST_TEXT]
             slow = self.open().sample(SLOW_STATEMENTS, (text,), (OTHER,))
@@ -305,56 +279,49 @@ class Recorder:
         if error is not None:
             self._count(DATABASE_ERRORS, (type(error).__name__,), (OTHER,))
 
-    def transaction(self, *, committed: bool) -> None:
-        """A transaction has ended."""
+    def record_transaction(self, *, committed: bool) -> None:
         sample = self._transactions.get(committed)
         if sample is None:
             labels = ("committed" if committed else "rolled_back",)
             sample = self._keep(self._transactions, committed, TRANSACTIONS, labels, (OTHER,))
         sample[0] += 1
 
-    def waited(self, seconds: float) -> None:
-        """A statement or transaction has waited so long for its connection."""
+    def record_pool_wait(self, seconds: float) -> None:
         _observe(self._wait or self._sample(POOL_WAIT, (), ()), seconds)
 
-    def pool(self, states: dict[str, int]) -> None:
-        """How many connections of this worker are in each state."""
+    def record_pool_connections(self, states: Mapping[str, int]) -> None:
         for state, connections in states.items():
             self._sample(POOL, (state,), (OTHER,))[0] = connections
 
-    # --- the commands of Redis (projkit.redis.observer.Observer)
+    # --- Redis
 
-    def command(self, operation: str, seconds: float, error: BaseException | None) -> None:
-        """A command was run."""
+    def record_command(self, operation: str, seconds: float, error: BaseException | None) -> None:
         sample = self._commands.get(operation)
         if sample is None:
             sample = self._keep(self._commands, operation, COMMANDS, (operation,), (OTHER,))
         _observe(sample, seconds)
         if self.meters is not None:
-            self.meters.command(operation, seconds, error)
+            self.meters.record_command(operation, seconds, error)
         if error is not None:
             self._count(REDIS_ERRORS, (type(error).__name__,), (OTHER,))
 
-    # --- the looks of health (projkit.health.observer.Observer)
+    # --- health
 
-    def health_check(
-        self, name: str, *, critical: bool, well: bool, seconds: float, good_seconds: float
+    def record_health_check(
+        self, name: str, *, critical: bool, healthy: bool, seconds: float, valid_seconds: float
     ) -> None:
-        """A health check was looked at; what was seen is good for so long."""
         sample = self._sample(HEALTH, (name,), (OTHER,))
-        sample[WELL] = float(well)
+        sample[WELL] = float(healthy)
         sample[CRITICAL] = float(critical)
         sample[LATENCY] = seconds
-        sample[GOOD_UNTIL] = time.monotonic() + good_seconds
+        sample[GOOD_UNTIL] = time.monotonic() + valid_seconds
 
-    def event_loop_lag(self, seconds: float) -> None:
-        """The event loop was so late at worst, of late."""
+    def record_event_loop_lag(self, seconds: float) -> None:
         self._sample(LAG, (), ())[0] = seconds
 
     # --- traces
 
-    def spans(self, outcome: str, count: int) -> None:
-        """So many spans were ``exported``, have ``failed`` at the collector, or were ``dropped`` before it."""
+    def record_spans(self, outcome: str, count: int) -> None:
         for each in SPAN_OUTCOMES:  # all of them from the first on, so that rates see the first failure
             self._sample(SPANS, (each,), (OTHER,))
         self._sample(SPANS, (outcome,), (OTHER,))[0] += count

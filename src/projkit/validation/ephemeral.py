@@ -28,6 +28,7 @@ from projkit.http import scope_keys
 from projkit.http.in_process import RawHeaders
 from projkit.http.request import Request
 from projkit.identity import DEFAULT_SCOPES, VALIDATION_SUBJECT, Principal
+from projkit.observers import NULL_OBSERVER
 from projkit.settings import Settings
 
 # The age in seconds of a credential that has certainly expired.
@@ -56,7 +57,7 @@ class EphemeralCredentials:
         self.keys = KeyRing(self.settings)
         self.tenant_id = VALIDATION_SUBJECT if settings.tenant_claim else ""
         self.csrf = CsrfGuard(
-            self.settings, partial(self.keys.secrets, CSRF_LABEL), names, count=_ignore_count
+            self.settings, partial(self.keys.secrets, CSRF_LABEL), names, observer=NULL_OBSERVER
         )
         self._signature_only = self._authenticator(_NothingRevoked())
 
@@ -137,7 +138,7 @@ class EphemeralCredentials:
         legacy = LegacyProfile(self.settings)
         verifier = TokenVerifier(self.keys, self.settings, legacy=legacy)
         reader = CredentialReader(self.names)
-        return Authenticator(reader, verifier, revocation, self.csrf, legacy, _ignore_count)
+        return Authenticator(reader, verifier, revocation, self.csrf, legacy, NULL_OBSERVER)
 
 
 class _NothingRevoked:
@@ -159,10 +160,6 @@ def base64url_json(content: object) -> str:
 
 def _new_secret() -> SecretStr:
     return SecretStr(secrets.token_urlsafe(_SECRET_BYTES))
-
-
-def _ignore_count(*_: str) -> None:
-    """Do nothing: validations are excluded from every metric."""
 
 
 async def _receive_nothing() -> Message:

@@ -12,13 +12,13 @@ from projkit.auth.oidc.error_code import error_code
 from projkit.auth.oidc.idtoken import Expected, IdTokens
 from projkit.auth.oidc.login_state import LoginState, LoginStateCodec
 from projkit.auth.oidc.provider import Metadata, Provider
-from projkit.auth.outcomes import CountLogin, count_failure
 from projkit.auth.session_service import Client, IssuedTokens, SessionService
 from projkit.auth.sessions.port import SessionStore
 from projkit.auth.tokens import tenant_of
 from projkit.auth.users import User, Users
 from projkit.clock import Clock
 from projkit.errors import InvalidCredentialsError, InvalidTokenError, LoginFailedError, NotFoundError
+from projkit.observers import Observer, record_failed_login
 from projkit.settings import OidcProvider
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class OidcLogin:
         *,
         tenant_claim: str,
         clock: Clock,
-        count: CountLogin,
+        observer: Observer,
     ) -> None:
         self._configured = configured
         self._login_states = login_states
@@ -81,7 +81,7 @@ class OidcLogin:
         self._limits = limits
         self._tenant_claim = tenant_claim
         self._clock = clock
-        self._count = count
+        self._observer = observer
 
     async def start(self, name: str, next_path: str) -> Started:
         """The first step; ``next_path`` is where the browser goes in the end.
@@ -103,7 +103,7 @@ class OidcLogin:
             LoginFailedError: nothing of the kind was started here.
         """
         self._of(name)
-        with count_failure(self._count, _METHOD):
+        with record_failed_login(self._observer, _METHOD):
             if text is None or state is None:
                 raise LoginFailedError
             login_state = self._login_states.decode(text)
@@ -131,9 +131,9 @@ class OidcLogin:
             UnavailableError: the provider or a store does not answer.
         """
         configured = self._of(login_state.provider)
-        with count_failure(self._count, _METHOD):
+        with record_failed_login(self._observer, _METHOD):
             issued = await self._finish(configured, login_state, answer, client, before_waiting)
-        self._count(_METHOD, "succeeded")
+        self._observer.record_login(_METHOD, "succeeded")
         return issued
 
     async def _finish(

@@ -10,11 +10,11 @@ from projkit.auth.oidc.login import ConfiguredProvider, OidcLogin
 from projkit.auth.oidc.login_state import LABEL, LoginStateCodec
 from projkit.auth.oidc.provider import Provider
 from projkit.auth.oidc.resource import ExternalTokens
-from projkit.auth.outcomes import CountLogin
 from projkit.auth.session_service import SessionService
 from projkit.auth.sessions.port import SessionStore
 from projkit.auth.users import Users
 from projkit.clock import Clock
+from projkit.observers import Observer
 from projkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def build_login(
     limits: LoginLimits,
     *,
     clock: Clock,
-    count: CountLogin,
+    observer: Observer,
 ) -> OidcLogin:
     """The login at these providers."""
     return OidcLogin(
@@ -88,5 +88,5 @@ def build_login(
         limits,
         tenant_claim=settings.tenant_claim,
         clock=clock,
-        count=count,
+        observer=observer,
     )

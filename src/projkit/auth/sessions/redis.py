@@ -22,8 +22,8 @@ from projkit.auth.sessions.port import (
     subject_hash,
 )
 from projkit.errors import SessionStoreUnavailableError
+from projkit.observers import NULL_OBSERVER, Observer
 from projkit.redis.connect import RedisClient, RedisCommands
-from projkit.redis.observer import NOBODY, Observer
 
 T = TypeVar("T")
 logger: Final = logging.getLogger("projkit.auth")
@@ -71,7 +71,7 @@ _ANY: Final = ""
 class RedisSessions:
     """A :class:`~projkit.auth.sessions.port.SessionStore` over Redis: single, Sentinel or Cluster."""
 
-    def __init__(self, client: RedisClient, *, prefix: str, observer: Observer = NOBODY) -> None:
+    def __init__(self, client: RedisClient, *, prefix: str, observer: Observer = NULL_OBSERVER) -> None:
         self._redis = RedisCommands(client, SessionStoreUnavailableError, observer)
         self._prefix = prefix
 

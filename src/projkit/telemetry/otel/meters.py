@@ -87,7 +87,7 @@ class Meters:
             create(f"projkit.{name}", [self._observe(series)], description=series.text)
         self._recorder.meters = self
 
-    def request(self, scope: Scope, route: str, status: int, seconds: float) -> None:
+    def record_request(self, scope: Scope, route: str, status: int, seconds: float) -> None:
         """A request was answered that nobody else counts."""
         attributes: Attributes = {
             http.HTTP_REQUEST_METHOD: method_of(scope),
@@ -103,14 +103,14 @@ class Meters:
             attributes[ERROR_TYPE] = scope.get(scope_keys.ERROR_TYPE, str(status))
         self._requests.record(seconds, attributes)
 
-    def statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
+    def record_statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
         """A database statement has ended."""
         attributes: Attributes = {_SYSTEM: self._system, db.DB_OPERATION_NAME: statement.operation}
         if statement.collection:
             attributes[db.DB_COLLECTION_NAME] = statement.collection
         self._operation(attributes, seconds, error)
 
-    def command(self, operation: str, seconds: float, error: BaseException | None) -> None:
+    def record_command(self, operation: str, seconds: float, error: BaseException | None) -> None:
         """A Redis command has ended."""
         self._operation({_SYSTEM: "redis", db.DB_OPERATION_NAME: operation}, seconds, error)
 
