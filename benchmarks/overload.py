@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harness.servers import Server
 
 HERE = Path(__file__).resolve().parent
-SLOW = HERE.parent / "loadtests" / "slow.py"
+SLOW = HERE.parent / "loadtests" / "delay_proxy.py"
 CONNECTIONS = (10, 50, 100, 300, 1000)
 PROBES = (f"{API}/health/live", f"{API}/health/ready", "/metrics")
 PROBE_SECONDS = 0.05

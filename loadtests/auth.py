@@ -1,25 +1,26 @@
-"""Sessions: log-in, refresh and log-out, refusals, and at 50 requests a second the look at who is asking.
+"""Sessions: login, refresh, logout, failed logins, and reads of the session at 50 requests per second.
 
-It makes 0.5 log-ins a second, refused ones included, since a deployment allows 60 attempts a minute from one address.
+The default is 0.5 logins per second, failed ones included, because a deployment allows 60 attempts per minute from one
+address.
 """
 
 from argparse import Namespace
 
 from support import plans, suite
-from support.journeys import LOG_INS, REFUSALS, TOKENS
-from support.schedule import Lane, Plan
+from support.scenarios import FAILED_LOGINS, LOGINS, SESSION_READS
+from support.schedule import ArrivalStream, Plan
 
-__all__ = ["Lane"]  # Locust looks for its users in this file
+__all__ = ["ArrivalStream"]  # Locust discovers its users in this file
 
 
 def make_plan(options: Namespace) -> Plan:
-    """Four log-ins in five are good ones."""
+    """Return the plan: four logins in five succeed."""
     attempts = 0.5 if options.login_rate is None else options.login_rate
     return Plan(
         [
-            plans.steady(TOKENS, options.rate or 50.0),
-            plans.steady(LOG_INS, 0.8 * attempts * LOG_INS[0].steps),
-            plans.steady(REFUSALS, 0.2 * attempts * REFUSALS[0].steps),
+            plans.steady(SESSION_READS, options.rate or 50.0),
+            plans.steady(LOGINS, 0.8 * attempts * LOGINS[0].requests),
+            plans.steady(FAILED_LOGINS, 0.2 * attempts * FAILED_LOGINS[0].requests),
         ]
     )
 

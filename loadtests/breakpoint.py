@@ -1,9 +1,9 @@
-"""Half as much load again every five seconds, until a target breaks: at what rate does this deployment give way?
+"""Half as much load again every five seconds until a target is missed: what rate can this deployment sustain?
 
     locust -f loadtests/breakpoint.py --headless -H URL -t 2m
 
-The third step is the rate that must hold: ``--rate``, or 100 requests a second where that is not given. Ends with exit
-code 1 only where it did not, or was not reached.
+The third step is the required rate: ``--rate``, or 100 requests per second. The exit code is 1 only if that rate was
+not sustained or not reached.
 """
 
 import time
@@ -13,105 +13,109 @@ from itertools import count
 import gevent
 from locust.env import Environment
 from support import slo, suite
-from support.journeys import EVERYDAY
-from support.schedule import Lane, Plan, Stream
-from support.slo import Broken
-from support.suite import LATE_MS, Run
+from support.scenarios import EVERYDAY
+from support.schedule import ArrivalStream, Plan, Workload
+from support.slo import MissedTarget
+from support.suite import MAX_LATENESS_MS, TestRun
 
-__all__ = ["Lane"]  # Locust looks for its users in this file
+__all__ = ["ArrivalStream"]  # Locust discovers its users in this file
 
-WANTED, GROWTH, STEPS_BEFORE, SECONDS = 100.0, 1.5, 2, 5.0
-SETTLE = 1.5  # for answers that are under way, and the workers' reports, when a step is over
+REQUIRED_RATE, GROWTH, STEPS_BELOW, STEP_SECONDS = 100.0, 1.5, 2, 5.0
+SETTLE_SECONDS = 1.5  # after a step, for responses in flight and the workers' reports
 
 
 def step_rate(options: Namespace, number: int) -> float:
-    """Requests a second."""
-    wanted: float = options.rate or WANTED
-    return wanted * GROWTH ** (number - STEPS_BEFORE)
+    """Return the rate of a step in requests per second."""
+    required: float = options.rate or REQUIRED_RATE
+    return required * GROWTH ** (number - STEPS_BELOW)
 
 
 def stage_name(options: Namespace, number: int) -> str:
-    """As tables show it."""
+    """Return the name of a step in tables."""
     return f"{step_rate(options, number):.0f}/s"
 
 
 def make_plan(options: Namespace) -> Plan:
-    """A stair."""
+    """Return the plan: a staircase of rates."""
     return Plan(
-        [Stream(EVERYDAY, lambda elapsed: step_rate(options, int(elapsed / SECONDS)))],
-        lambda elapsed: stage_name(options, int(elapsed / SECONDS)),
+        [Workload(EVERYDAY, lambda elapsed: step_rate(options, int(elapsed / STEP_SECONDS)))],
+        lambda elapsed: stage_name(options, int(elapsed / STEP_SECONDS)),
     )
 
 
-def missed(run: Run, number: int) -> list[Broken]:
-    """What one step missed; nothing where it was not reached."""
+def missed_targets(run: TestRun, number: int) -> list[MissedTarget]:
+    """Return the targets that one step missed; none if it was not reached."""
     stage = stage_name(run.options, number)
-    return slo.judge(stage, run.tally.stage(stage), run.targets, run.options.slack)
+    return slo.judge(stage, run.stats.stage(stage), run.targets, run.options.slack)
 
 
-def is_wrong(broken: list[Broken]) -> bool:
-    """Whether it was not for a time alone."""
-    return any(each.limit_ms is None for each in broken)
+def has_failures(missed: list[MissedTarget]) -> bool:
+    """Return whether anything other than a latency target was missed."""
+    return any(each.limit_ms is None for each in missed)
 
 
-def gave_way(run: Run, number: int) -> bool:
-    """Whether a step broke: at a wrong answer, or at a time that the next step, if there is one, misses as well.
+def step_failed(run: TestRun, number: int) -> bool:
+    """Return whether a step failed: wrong responses, or a latency target that the next step, if any, misses too.
 
-    A time that is met again at a higher rate was missed by a stall, not by the rate.
+    A latency target that is met again at a higher rate was missed because of a stall, not because of the rate.
     """
-    broken = missed(run, number)
-    if not broken or is_wrong(broken):
-        return bool(broken)
-    after = run.tally.stage(stage_name(run.options, number + 1))
-    return bool(missed(run, number + 1)) or run.seconds < SECONDS * (number + 2) or not after
+    missed = missed_targets(run, number)
+    if not missed or has_failures(missed):
+        return bool(missed)
+    after = run.stats.stage(stage_name(run.options, number + 1))
+    return bool(missed_targets(run, number + 1)) or run.seconds < STEP_SECONDS * (number + 2) or not after
 
 
-def watch(run: Run, environment: Environment) -> None:
-    """Ends the test behind the first step that broke, or the one after it."""
+def watch(run: TestRun, environment: Environment) -> None:
+    """End the test after the first failed step, or the one after it."""
     for number in count():
-        gevent.sleep(max(SECONDS * (number + 1) + SETTLE - (time.monotonic() - run.started), 0.0))
-        broken, before = missed(run, number), number and missed(run, number - 1)
-        if broken and (before or is_wrong(broken)):
-            assert environment.runner is not None, "a test that runs has a runner"
-            run.enough = True
+        gevent.sleep(
+            max(STEP_SECONDS * (number + 1) + SETTLE_SECONDS - (time.monotonic() - run.started), 0.0)
+        )
+        missed, before = missed_targets(run, number), number and missed_targets(run, number - 1)
+        if missed and (before or has_failures(missed)):
+            assert environment.runner is not None, "a running test has a runner"
+            run.ended_by_suite = True
             environment.runner.quit()
             return
 
 
-def judge(run: Run) -> list[Broken]:
-    """Says where it gave way; that is a failure at what was asked for or below."""
-    number, held, broken = 0, 0.0, list[Broken]()
-    while run.tally.stage(stage_name(run.options, number)):
-        if gave_way(run, number):
-            broken = missed(run, number)
+def judge(run: TestRun) -> list[MissedTarget]:
+    """Print the breakpoint; it is a failure if it is at or below the required rate."""
+    number, held, missed = 0, 0.0, list[MissedTarget]()
+    while run.stats.stage(stage_name(run.options, number)):
+        if step_failed(run, number):
+            missed = missed_targets(run, number)
             break
-        # The last step may have been cut short: it may break as far as it went, but it has not held.
-        if run.seconds < SECONDS * (number + 1):
+        # An incomplete last step can fail, but it cannot count as sustained.
+        if run.seconds < STEP_SECONDS * (number + 1):
             break
         held = step_rate(run.options, number)
         number += 1
     run.facts["held_per_second"] = held
-    held_text = f"held {held:.0f}/s" if held else "held no step"
-    if broken:
-        say(run, number, held_text, broken)
+    held_text = f"sustained {held:.0f}/s" if held else "sustained no step"
+    if missed:
+        print_breakpoint(run, number, held_text, missed)
     else:
-        print(f"BREAKPOINT: none, {held_text} as long as it was asked; give it more time with -t")
-    wanted = run.options.rate or WANTED
-    if held >= wanted:
+        print(f"BREAKPOINT: none, {held_text}; extend the test with -t")
+    required = run.options.rate or REQUIRED_RATE
+    if held >= required:
         return []
-    return broken or [Broken("all", "(all)", "rate", held_text, f"{wanted:g}/s: give it more time with -t")]
+    return missed or [
+        MissedTarget("all", "(all)", "rate", held_text, f"{required:g}/s: extend the test with -t")
+    ]
 
 
-def say(run: Run, number: int, held: str, broken: list[Broken]) -> None:
-    """At which rate, and at what."""
+def print_breakpoint(run: TestRun, number: int, held: str, missed: list[MissedTarget]) -> None:
+    """Print the rate at which a step failed, and the missed targets."""
     rate, stage = step_rate(run.options, number), stage_name(run.options, number)
-    sent = sum(row.intended.count for row in run.tally.stage(stage).values())
-    seconds = min(SECONDS, run.seconds - SECONDS * number)
-    print(f"BREAKPOINT: {held}, gave way at {rate:.0f} requests a second ({sent / seconds:.0f} were sent)")
+    sent = sum(row.intended.count for row in run.stats.stage(stage).values())
+    seconds = min(STEP_SECONDS, run.seconds - STEP_SECONDS * number)
+    print(f"BREAKPOINT: {held}, failed at {rate:.0f} requests per second ({sent / seconds:.0f} were sent)")
     run.facts["breaks_at_per_second"] = rate
-    if run.tally.lateness.percentile(0.99) > LATE_MS:
-        print("This machine was late to send: the breakpoint may be its own")
-    for each in broken:
+    if run.stats.lateness.percentile(0.99) > MAX_LATENESS_MS:
+        print("The generator was late to send: the breakpoint may be its own")
+    for each in missed:
         print(f"  {each.endpoint}: {each.what} {each.measured}, target {each.target}")
 
 

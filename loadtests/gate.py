@@ -1,10 +1,10 @@
 """The gate: baseline, health and errors against ``projkit serve`` on PostgreSQL and Redis, with 200,000 projects.
 
-    python loadtests/gate.py             # a minute; exit code 1 where a target was missed, 2 without a verdict
-    python loadtests/gate.py --slowed    # the same with a slow database: ends with 0 only where the gate fails
+    python loadtests/gate.py             # one minute; exit code 1 if a target was missed, 2 if there is no verdict
+    python loadtests/gate.py --slowed    # the same with a slow database: exit code 0 only if the gate fails
 
-The database, its rows and its server are those of the benchmarks. PROJKIT_LOAD_SLACK stretches the targets of time.
-A suite that misses a target of time is tried again: docs/load-testing.md says what counts then.
+The database, its rows and the server are those of the benchmarks. PROJKIT_LOAD_SLACK multiplies the latency targets.
+A suite that misses a latency target is retried; docs/load-testing.md explains the rules.
 """
 
 import asyncio
@@ -27,66 +27,63 @@ import psutil
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
-from harness import data, kit, servers  # noqa: E402  # found by the line above
+from harness import data, kit, servers  # noqa: E402  # needs the path above
 from peers.common import DATABASE_URL  # noqa: E402
-from support import slo, tables, tries  # noqa: E402
+from support import retries, slo, tables  # noqa: E402
 
-SUITES = {"baseline": 18, "health": 10, "errors": 14}  # and for how many seconds
+SUITES = {"baseline": 18, "health": 10, "errors": 14}  # duration in seconds
 WARM_UP_SECONDS = 4
-TRIES = 3
-SLACK = "2.5"  # two cores for the server, PostgreSQL, Redis and the load; docs/load-testing.md says why
-BUSY_PERCENT, CALM_SECONDS = 25.0, 10.0
+MAX_ATTEMPTS = 3
+SLACK = "2.5"  # server, PostgreSQL, Redis and the load share two cores; see docs/load-testing.md
+BUSY_PERCENT, MAX_WAIT_SECONDS = 25.0, 10.0
 USER = "load"
-PASSWORD = "a load test's password, of no worth"
-OWNERS = (
-    "owner-0001",
-    "owner-0005",
-    "owner-0020",
-    "owner-0100",
-    "owner-0500",
-    "owner-1500",
-)  # large ones first
+PASSWORD = "a password of load tests only"
+OWNERS = tuple(f"owner-{number:04}" for number in (1, 5, 20, 100, 500, 1500))  # largest first
 DELAY_MS, SLOWED = 60, {"baseline": 8}
 
 
 class GateError(Exception):
-    """A suite that gave no verdict."""
+    """A suite ended without a verdict."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code."""
+    """Return the exit code."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--slowed", action="store_true", help="slow the database down, and expect the gate to fail"
+        "--slowed", action="store_true", help="slow the database down and expect the gate to fail"
     )
-    parser.add_argument("--reports", default="", help="a directory for HTML, CSV and JSON")
+    parser.add_argument("--reports", default="", help="directory for HTML, CSV and JSON reports")
     chosen = parser.parse_args(arguments)
     try:
-        return prepared(chosen.reports, slow=chosen.slowed)
+        return run_with_database(chosen.reports, slow=chosen.slowed)
     except (GateError, servers.ServerError, OSError, subprocess.CalledProcessError) as error:
         print(f"No verdict: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
 
 
-def prepared(reports: str, *, slow: bool) -> int:
-    """The exit code, with the database made ready before and cleared up after."""
+def run_with_database(reports: str, *, slow: bool) -> int:
+    """Prepare the database, run the gate, clean up, and return the exit code."""
     environment = servers.environment()
     asyncio.run(data.make_database())
     asyncio.run(data.load_peers())
     kit.migrate(environment)
     asyncio.run(data.load_kit(kit.TABLE, kit.COPY))
     set_user(environment)
-    asyncio.run(forget())
+    asyncio.run(clean_up())
     with tempfile.TemporaryDirectory() as directory:
-        kept = Path(reports or directory)
+        report_directory = Path(reports or directory)
         try:
-            return slowed(kept) if slow else honest(environment, kept)
+            return (
+                check_slow_database(report_directory)
+                if slow
+                else check_targets(environment, report_directory)
+            )
         finally:
-            asyncio.run(forget())
+            asyncio.run(clean_up())
 
 
-def honest(environment: Mapping[str, str], reports: Path) -> int:
-    """All suites on the server as it is: 1 where something was missed."""
+def check_targets(environment: Mapping[str, str], reports: Path) -> int:
+    """Run all suites; return 1 if a target was missed."""
     started = time.monotonic()
     with servers.running(kit.spec(), environment, pinned=False) as server:
         missed = gate(server, SUITES, reports)
@@ -94,66 +91,76 @@ def honest(environment: Mapping[str, str], reports: Path) -> int:
     return int(any(missed.values()))
 
 
-def gate(server: servers.Server, suites: Mapping[str, int], reports: Path) -> dict[str, list[tries.Missed]]:
-    """What each suite missed in the end; said as well."""
+def gate(
+    server: servers.Server, suites: Mapping[str, int], reports: Path
+) -> dict[str, list[retries.MissedEntry]]:
+    """Run the suites, print the result and return the missed targets of each."""
     host, load = f"http://127.0.0.1:{server.port}", load_environment(server)
-    # Connections, caches, statements' plans: what a server does once is not what is asked about.
+    # Connections, caches and query plans: the gate does not measure one-time work.
     subprocess.run(command("baseline", host, WARM_UP_SECONDS), env=load, capture_output=True, check=False)
-    missed = {suite: settled(suite, seconds, host, load, reports) for suite, seconds in suites.items()}
+    missed = {
+        suite: run_with_retries(suite, seconds, host, load, reports) for suite, seconds in suites.items()
+    }
     for suite, each in missed.items():
-        print(f"{suite:10} {'FAILED' if each else 'good'}")
+        print(f"{suite:10} {'FAILED' if each else 'passed'}")
     return missed
 
 
-def settled(suite: str, seconds: int, host: str, load: dict[str, str], reports: Path) -> list[tries.Missed]:
-    """What one suite missed after as many tries as it needs."""
-    results: list[tries.Report] = []
+def run_with_retries(
+    suite: str, seconds: int, host: str, load: dict[str, str], reports: Path
+) -> list[retries.MissedEntry]:
+    """Run one suite with up to `MAX_ATTEMPTS` attempts and return the missed targets."""
+    results: list[retries.Report] = []
     busy: list[float] = []
-    missed: list[tries.Missed] = []
-    while len(results) < TRIES:
-        busy.append(others(CALM_SECONDS if results else 0.0))
+    missed: list[retries.MissedEntry] = []
+    while len(results) < MAX_ATTEMPTS:
+        busy.append(other_load_percent(MAX_WAIT_SECONDS if results else 0.0))
         number = len(results) + 1
-        print(f"\n=== {suite}" + (f", try {number} of {TRIES}" if results else ""), flush=True)
+        print(f"\n=== {suite}" + (f", attempt {number} of {MAX_ATTEMPTS}" if results else ""), flush=True)
         results.append(run(suite, seconds, host, load, reports / (f"{suite}-{number}" if results else suite)))
-        missed = tries.lasting(results)
+        missed = retries.persistent(results)
         if not missed or any(each["limit_ms"] is None for each in missed):
             break
     if missed and min(busy) > BUSY_PERCENT:
         print(
-            f"\nOther programs used {min(busy):.0f} % of this machine or more, before every try: medians are judged"
+            f"\nOther programs used {min(busy):.0f} % of this machine or more before every attempt: judging by medians"
         )
-        missed = [left for each in missed if (left := tries.by_median(each, results))]
+        missed = [left for each in missed if (left := retries.by_median(each, results))]
     if missed:
-        print(tables.broken(f"MISSED in {len(results)} tries" if len(results) > 1 else "MISSED", missed))
+        print(
+            tables.missed_targets(
+                f"MISSED in {len(results)} attempts" if len(results) > 1 else "MISSED", missed
+            )
+        )
     return missed
 
 
-def others(patience: float) -> float:
-    """What part of the machine other programs use while nothing is asked, in percent; waits for them for a while."""
-    deadline = time.monotonic() + patience
+def other_load_percent(max_wait: float) -> float:
+    """Return the CPU use of other programs in percent; wait up to ``max_wait`` seconds for it to drop."""
+    deadline = time.monotonic() + max_wait
     while (share := psutil.cpu_percent(0.5)) > BUSY_PERCENT and time.monotonic() < deadline:
         time.sleep(0.5)
     return share
 
 
 def set_user(environment: dict[str, str]) -> None:
-    """The user whose log-ins are measured, with the password of this file."""
+    """Create the user whose logins are measured, or reset the password."""
     command = [servers.find_kit() or "projkit", "user"]
-    answer = f"{PASSWORD}\n".encode()
+    response = f"{PASSWORD}\n".encode()
     added = subprocess.run(
-        [*command, "add", USER], input=answer, env=environment, capture_output=True, check=False
+        [*command, "add", USER], input=response, env=environment, capture_output=True, check=False
     )
-    if added.returncode:  # there from an earlier run
+    if added.returncode:  # exists from an earlier run
         subprocess.run(
-            [*command, "password", USER], input=answer, env=environment, capture_output=True, check=True
+            [*command, "password", USER], input=response, env=environment, capture_output=True, check=True
         )
 
 
 def load_environment(server: servers.Server) -> dict[str, str]:
-    """What a tester would set."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROJKIT_")}
+    """Return the environment variables that a tester would set."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROJKIT_")}
     return {
-        **kept,
+        **inherited,
         "PROJKIT_LOAD_TOKEN": " ".join(map(server.token, OWNERS)),
         "PROJKIT_LOAD_USER": USER,
         "PROJKIT_LOAD_PASSWORD": PASSWORD,
@@ -162,18 +169,18 @@ def load_environment(server: servers.Server) -> dict[str, str]:
 
 
 def command(suite: str, host: str, seconds: int) -> list[str]:
-    """What a tester would type."""
+    """Return the command that a tester would run."""
     return [
         *[sys.executable, "-m", "locust", "-f", str(HERE / f"{suite}.py"), "--headless", "--only-summary"],
         *["--host", host, "--run-time", f"{seconds}s", "--loglevel", "WARNING"],
     ]
 
 
-def run(suite: str, seconds: int, host: str, load: dict[str, str], at: Path) -> tries.Report:
-    """One try: its JSON report.
+def run(suite: str, seconds: int, host: str, load: dict[str, str], at: Path) -> retries.Report:
+    """Run one attempt and return its JSON report.
 
     Raises:
-        GateError: it neither passed nor failed.
+        GateError: the suite ended without a verdict.
     """
     at.parent.mkdir(parents=True, exist_ok=True)
     extra = ["--html", f"{at}.html", "--csv", str(at), "--report", f"{at}.json"]
@@ -183,20 +190,20 @@ def run(suite: str, seconds: int, host: str, load: dict[str, str], at: Path) -> 
         raise GateError(f"{suite} ended with exit code {code} and without a verdict")
     report: dict[str, Any] = json.loads(Path(f"{at}.json").read_text())
     if code != int(not report["passed"]):
-        raise GateError(f"{suite} ended with exit code {code}, and its report says otherwise")
-    report["broken"] += tries.slow_medians(report, limits())
+        raise GateError(f"{suite} ended with exit code {code}, which contradicts its report")
+    report["missed"] += retries.slow_medians(report, limits())
     return report
 
 
 @cache
 def limits() -> dict[str, float]:
-    """What each endpoint's median must stay below: its target, as it is declared."""
+    """Return the limit of each endpoint's median: its declared target without slack."""
     targets = slo.load(str(HERE / "slo.toml"))
     return {name: limit for name, each in targets.items() if (limit := each.p99_ms or each.mean_ms)}
 
 
-def slowed(reports: Path) -> int:
-    """The baseline on a server whose database is slow: 0 where the gate failed as it must, and says where."""
+def check_slow_database(reports: Path) -> int:
+    """Run the baseline with a slow database; return 0 if the gate fails and names the list endpoint."""
     database = urlsplit(DATABASE_URL)
     with delayed(database.port or 5432) as port:
         user = f"{database.username}@" if database.username else ""
@@ -205,26 +212,26 @@ def slowed(reports: Path) -> int:
         with servers.running(kit.spec(), environment, pinned=False) as server:
             missed = gate(server, SLOWED, reports)["baseline"]
     if any(each["endpoint"] == "GET /projects" and each["limit_ms"] is not None for each in missed):
-        print(f"As it must, the gate failed on a database that is {DELAY_MS} ms slower")
+        print(f"As expected, the gate failed on a database that is {DELAY_MS} ms slower")
         return 0
-    print(f"The gate let a database pass that is {DELAY_MS} ms slower")
+    print(f"ERROR: the gate passed a database that is {DELAY_MS} ms slower")
     return 1
 
 
 @contextmanager
 def delayed(upstream: int) -> Iterator[int]:
-    """The port of a proxy of our own that holds back every answer."""
-    line = [sys.executable, str(HERE / "slow.py"), str(upstream), str(DELAY_MS)]
+    """Start a proxy that delays every response; yield its port."""
+    line = [sys.executable, str(HERE / "delay_proxy.py"), str(upstream), str(DELAY_MS)]
     with subprocess.Popen(line, stdout=subprocess.PIPE) as proxy:
         try:
-            assert proxy.stdout is not None, "it was asked for"
+            assert proxy.stdout is not None, "stdout is a pipe"
             yield int(proxy.stdout.readline())
         finally:
             proxy.terminate()
 
 
-async def forget() -> None:
-    """Takes away what walks have left, deleted ones included, and does PostgreSQL's housekeeping in time."""
+async def clean_up() -> None:
+    """Delete the rows that iterations left, soft-deleted ones included, and vacuum the table."""
     async with data.connected() as connection:
         await connection.execute(f"DELETE FROM {kit.TABLE} WHERE tags @> '[\"load\"]'")
         await data.settle(connection, kit.TABLE)

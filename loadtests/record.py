@@ -1,11 +1,11 @@
-"""Records how the kit compares with its peers on this machine, for compare.py to hold a later run against.
+"""Records how the kit compares with its peers on this machine; compare.py compares two such records.
 
-    python loadtests/record.py FILE                      # a quarter of an hour
-    python loadtests/record.py FILE --part schedule      # that half alone; what FILE has of the other one stays
+    python loadtests/record.py FILE                      # takes 20 minutes
+    python loadtests/record.py FILE --part schedule      # one part only; FILE keeps its figures of the other part
 
-Two halves: what benchmarks/run.py measures, wrk against one server after the other, and beside.py, Locust's open-loop
-schedule with the servers in turns. All servers run on PostgreSQL with the benchmarks' rows, on one core. Turns are
-short and many: what else a machine does changes from second to second, and within a short round falls on all alike.
+There are two parts: benchmarks/run.py (wrk against one server after the other) and versus_peers.py (Locust's open-loop
+schedule with the servers in alternating turns). All servers use PostgreSQL with the benchmarks' rows, on one core.
+Turns are short and many: a shared machine changes speed from second to second, and short rounds affect all equally.
 """
 
 import asyncio
@@ -30,31 +30,51 @@ HERE = Path(__file__).resolve().parent
 BENCHMARKS = HERE.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from harness import data, kit, servers  # noqa: E402  # found by the line above
+from harness import data, kit, servers  # noqa: E402  # needs the path above
 from redis import Redis  # noqa: E402
 
 LIBRARIES = (
-    "projkit", "starlette", "uvicorn", "uvloop", "httptools", "asyncpg", "sqlalchemy", "pydantic", "orjson",
-    "redis", "hiredis", "joserfc", "fastapi", "opentelemetry-sdk", "locust",
-)  # fmt: skip
+    "projkit",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "asyncpg",
+    "sqlalchemy",
+    "pydantic",
+    "orjson",
+    "redis",
+    "hiredis",
+    "joserfc",
+    "fastapi",
+    "opentelemetry-sdk",
+    "locust",
+)
 TURN_SECONDS = 2.0
 Parts = dict[str, dict[str, Figure]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code."""
+    """Return the exit code."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--part", choices=("benchmark", "schedule"), help="one half alone")
-    parser.add_argument("--rounds", type=int, default=30, help="of each half; 30")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement of the benchmark; 1")
+    parser.add_argument("--part", choices=("benchmark", "schedule"), help="measure one part only")
+    parser.add_argument("--rounds", type=int, default=30, help="rounds of each part (default: 30)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1.0,
+        help="duration of each measurement of the benchmark (default: 1)",
+    )
     chosen = parser.parse_args(arguments)
     if chosen.rounds < 2:
-        parser.error("noise is what rounds differ by: two or more")
+        parser.error(
+            "--rounds must be 2 or more, because noise is estimated from the differences between rounds"
+        )
     figures, method = {}, {}
     if chosen.part and chosen.file.exists():
-        kept = read(chosen.file)
-        figures, method = dict(kept.figures), dict(kept.method)
+        earlier = read(chosen.file)
+        figures, method = dict(earlier.figures), dict(earlier.method)
     if chosen.part != "schedule":
         figures |= benchmark(chosen.rounds, chosen.seconds)
         method["benchmark"] = {"rounds": chosen.rounds, "seconds": chosen.seconds}
@@ -68,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(rounds: int, seconds: float) -> dict[str, Figure]:
-    """What wrk sees; missed goals are the benchmark's own business."""
+    """Measure with wrk; goals that the benchmark misses do not matter here."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "benchmark.json"
         line = [
@@ -81,12 +101,12 @@ def benchmark(rounds: int, seconds: float) -> dict[str, Figure]:
         ]
         subprocess.run([*line, "--report", str(path)], check=False)
         if not path.exists():
-            raise SystemExit("the benchmark measured nothing")
+            raise SystemExit("the benchmark produced no report")
         return from_benchmark(json.loads(path.read_text()))
 
 
 def schedule(rounds: int) -> dict[str, Figure]:
-    """What Locust sees."""
+    """Measure with Locust's open-loop schedule."""
     environment = servers.environment()
     asyncio.run(data.make_database())
     asyncio.run(data.load_peers())
@@ -106,22 +126,34 @@ def schedule(rounds: int) -> dict[str, Figure]:
 
 
 def take_turns(running: Sequence[servers.Server], rounds: int) -> dict[str, Figure]:
-    """Locust's run, and what it reported."""
+    """Run Locust and return the figures of its report."""
     kit_url = f"http://127.0.0.1:{running[-1].port}"
-    told = {
+    exported = {
         "seconds": TURN_SECONDS,
         "ids": asyncio.run(data.some_ids(data.READER, 512)),
         "servers": [
-            {"name": server.spec.name, "url": f"http://127.0.0.1:{server.port}",
-             "reader": server.token(data.READER), "writer": server.token(data.WRITER)}
+            {
+                "name": server.spec.name,
+                "url": f"http://127.0.0.1:{server.port}",
+                "reader": server.token(data.READER),
+                "writer": server.token(data.WRITER),
+            }
             for server in running
         ],
-    }  # fmt: skip
+    }
     with tempfile.TemporaryDirectory() as directory:
         turns, report = Path(directory) / "turns.json", Path(directory) / "report.json"
-        turns.write_text(json.dumps(told), encoding="utf-8")
+        turns.write_text(json.dumps(exported), encoding="utf-8")
         line = [
-            *[sys.executable, "-m", "locust", "-f", str(HERE / "beside.py"), "--headless", "--only-summary"],
+            *[
+                sys.executable,
+                "-m",
+                "locust",
+                "-f",
+                str(HERE / "versus_peers.py"),
+                "--headless",
+                "--only-summary",
+            ],
             *[
                 "--host",
                 kit_url,
@@ -130,15 +162,15 @@ def take_turns(running: Sequence[servers.Server], rounds: int) -> dict[str, Figu
             ],
             *["--loglevel", "WARNING", "--report", str(report)],
         ]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PROJKIT_")}
-        code = subprocess.call(line, env={**kept, "PROJKIT_LOAD_BESIDE": str(turns)})
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROJKIT_")}
+        code = subprocess.call(line, env={**inherited, "PROJKIT_LOAD_PEERS": str(turns)})
         if code:
             raise SystemExit(f"the schedule ended with exit code {code}")
         return from_schedule(json.loads(report.read_text()), rounds)
 
 
 async def describe() -> dict[str, Any]:
-    """The machine, as far as it bears on speed; nothing by which it could be found."""
+    """Describe the machine as far as it affects speed; nothing identifies it."""
     async with data.connected() as connection:
         postgresql: str = await connection.fetchval("SHOW server_version")
     with Redis.from_url(kit.REDIS_URL) as client:
@@ -156,7 +188,7 @@ async def describe() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Its model, where the system tells."""
+    """Return the processor's model, or "unknown"."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -167,7 +199,7 @@ def processor() -> str:
 
 
 def installed(name: str) -> str:
-    """A library's version."""
+    """Return the version of a library, or "none"."""
     try:
         return version(name)
     except PackageNotFoundError:

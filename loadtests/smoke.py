@@ -1,4 +1,4 @@
-"""A little of everything, 20 requests a second for a short time: does this deployment work, and how fast?
+"""A little of everything at 20 requests per second: does this deployment work, and how fast?
 
 PROJKIT_LOAD_TOKEN=… locust -f loadtests/smoke.py --headless -H http://127.0.0.1:8000 -t 20s
 """
@@ -6,14 +6,14 @@ PROJKIT_LOAD_TOKEN=… locust -f loadtests/smoke.py --headless -H http://127.0.0
 from argparse import Namespace
 
 from support import plans, suite
-from support.journeys import ERRORS, EVERYDAY, HEALTH
-from support.schedule import Lane, Plan
+from support.scenarios import ERRORS, EVERYDAY, HEALTH
+from support.schedule import ArrivalStream, Plan
 
-__all__ = ["Lane"]  # Locust looks for its users in this file
+__all__ = ["ArrivalStream"]  # Locust discovers its users in this file
 
 
 def make_plan(options: Namespace) -> Plan:
-    """Mostly people; probes and mistakes as well."""
+    """Return the plan: mostly typical use, with health checks and errors."""
     rate = options.rate or 20.0
     return Plan(
         [

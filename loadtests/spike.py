@@ -1,62 +1,58 @@
-"""Five times the load for a fifth of the test: is all as it was afterwards?
+"""Five times the load for a fifth of the test: does the deployment recover?
 
-During the spike only refusals with a 5xx other than 503, and lost connections, would be failures of the server; since a
-walk cannot go on after any, all are counted, and up to 5 % of them are forgiven.
+During the spike, only lost connections and 5xx responses other than 503 would be failures of the server. An iteration
+cannot continue after any of them, so all are counted, and up to 5 % are allowed.
 """
 
 from argparse import Namespace
 
 from support import options as given
 from support import slo, suite
-from support.journeys import EVERYDAY
-from support.schedule import Lane, Plan, Stream
-from support.slo import Broken
-from support.suite import Run
+from support.scenarios import EVERYDAY
+from support.schedule import ArrivalStream, Plan, Workload
+from support.slo import MissedTarget
+from support.suite import TestRun
 
-__all__ = ["Lane"]  # Locust looks for its users in this file
+__all__ = ["ArrivalStream"]  # Locust discovers its users in this file
 
 FACTOR = 5.0
-BEGINS, ENDS, CALM = (
-    0.4,
-    0.6,
-    0.7,
-)  # shares of the test's time; what the spike has left behind may take until CALM
+SPIKE_START, SPIKE_END, RECOVERED = 0.4, 0.6, 0.7  # shares of the test's duration
 
 
 def make_plan(options: Namespace) -> Plan:
-    """50 requests a second, and 250."""
+    """Return the plan: 50 requests per second, and 250 during the spike."""
     usual, seconds = options.rate or 50.0, given.seconds(options, 60.0)
 
     def rate(elapsed: float) -> float:
-        return usual * (FACTOR if BEGINS <= elapsed / seconds < ENDS else 1.0)
+        return usual * (FACTOR if SPIKE_START <= elapsed / seconds < SPIKE_END else 1.0)
 
     def stage(elapsed: float) -> str:
         share = elapsed / seconds
         return (
             "before"
-            if share < BEGINS
+            if share < SPIKE_START
             else "spike"
-            if share < ENDS
+            if share < SPIKE_END
             else "recovery"
-            if share < CALM
+            if share < RECOVERED
             else "after"
         )
 
-    return Plan([Stream(EVERYDAY, rate)], stage)
+    return Plan([Workload(EVERYDAY, rate)], stage)
 
 
-def judge(run: Run) -> list[Broken]:
-    """All targets before and after; in between and just after it, that nearly everything is answered."""
-    broken = [
-        Broken(stage, "(all)", "requests", "0", "1 or more")
+def judge(run: TestRun) -> list[MissedTarget]:
+    """Check all targets before and after the spike; during the spike and the recovery, check the share of failures."""
+    missed = [
+        MissedTarget(stage, "(all)", "requests", "0", "1 or more")
         for stage in ("before", "spike", "after")
-        if not run.tally.stage(stage)
+        if not run.stats.stage(stage)
     ]
-    for stage in run.tally.stages():
+    for stage in run.stats.stages():
         calm = stage in {"before", "after"}
-        rows = run.tally.stage(stage)
+        rows = run.stats.stage(stage)
         if calm:
-            broken += slo.judge(stage, rows, run.targets, run.options.slack)
+            missed += slo.judge(stage, rows, run.targets, run.options.slack)
             continue
         sent, failed = (
             sum(row.intended.count for row in rows.values()),
@@ -64,8 +60,8 @@ def judge(run: Run) -> list[Broken]:
         )
         percent = 100 * failed / sent
         if percent > 5:
-            broken.append(Broken(stage, "(all)", "failures", f"{percent:.1f} %", "5 %"))
-    return broken
+            missed.append(MissedTarget(stage, "(all)", "failures", f"{percent:.1f} %", "5 %"))
+    return missed
 
 
 suite.declare("spike", make_plan, judge=judge, needs_data=True)

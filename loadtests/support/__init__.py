@@ -1,1 +1,1 @@
-"""What the load suites share: a schedule, journeys over the API, targets and reports."""
+"""The parts that the suites share: schedule, scenarios, targets and reports."""

@@ -1,4 +1,4 @@
-"""HTTP without a user's state: who asks, and when, is the caller's business."""
+"""A stateless HTTP client: credentials and timing are up to the caller."""
 
 import json
 import time
@@ -11,49 +11,49 @@ import gevent.socket
 from geventhttpclient import HTTPClient
 from geventhttpclient.connectionpool import ConnectionPool
 
-CONNECTIONS: Final = 500  # of one process; a request that finds them all busy waits, and its time runs
-SECONDS: Final = 10.0
-KEPT_SECONDS: Final = (
-    4.0  # a connection that nobody has used for longer is left: servers close theirs after five
+CONNECTIONS: Final = 500  # per process; a request that has to wait for one is measured including the wait
+TIMEOUT_SECONDS: Final = 10.0
+IDLE_SECONDS: Final = (
+    4.0  # an idle connection is reused for this long; servers close theirs after five seconds
 )
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back: status 0 and the reason where nothing did."""
+class Response:
+    """An HTTP response, or status 0 and the error if there was none."""
 
     status: int
-    headers: dict[str, str]  # names in lower case; of repeated ones the last
+    headers: dict[str, str]  # names in lower case; the last value of a repeated name
     cookies: dict[str, str]
     body: bytes
     error: str = ""
 
     @property
     def reason(self) -> str:
-        """The status with what the problem details say; where nothing came back, why."""
+        """The status with the title of the problem details, or the error if there was no response."""
         try:
-            said = str(self.json()["title"])
+            title = str(self.json()["title"])
         except (ValueError, KeyError, TypeError):
-            said = ""
-        return self.error or f"{self.status} {said}".strip()
+            title = ""
+        return self.error or f"{self.status} {title}".strip()
 
     def json(self) -> Any:
-        """The body."""
+        """Return the parsed body."""
         return json.loads(self.body)
 
 
 class Client:
-    """Keeps connections to one address, below the path that the address may have."""
+    """A connection pool for one base URL, which may have a path."""
 
     def __init__(self, host: str) -> None:
         self._http = HTTPClient.from_url(
-            host, concurrency=CONNECTIONS, connection_timeout=SECONDS, network_timeout=SECONDS
+            host, concurrency=CONNECTIONS, connection_timeout=TIMEOUT_SECONDS, network_timeout=TIMEOUT_SECONDS
         )
         _send_once(self._http._connection_pool)
         self._mount = urlsplit(host).path.rstrip("/")
 
-    def send(self, method: str, path: str, headers: dict[str, str], body: object = None) -> Answer:
-        """One request; ``body`` is bytes, or is sent as JSON."""
+    def send(self, method: str, path: str, headers: dict[str, str], body: object = None) -> Response:
+        """Send one request. A ``body`` that is not bytes is sent as JSON."""
         data = b""
         if body is not None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -61,20 +61,20 @@ class Client:
         try:
             response = self._http.request(method, self._mount + path, data, headers)
             content = bytes(response.read())
-        except Exception as error:  # whatever went wrong is the answer, and is counted
-            return Answer(0, {}, {}, b"", type(error).__name__)
-        found, cookies = {}, {}
+        except Exception as error:  # every failure is counted, whatever its kind
+            return Response(0, {}, {}, b"", type(error).__name__)
+        lowered, cookies = {}, {}
         for name, value in response.items():
-            found[name.lower()] = value
+            lowered[name.lower()] = value
             if name.lower() == "set-cookie":
                 key, _, rest = value.partition("=")
                 cookies[key] = rest.partition(";")[0]
-        return Answer(response.status_code, found, cookies, content)
+        return Response(response.status_code, lowered, cookies, content)
 
 
 def _send_once(pool: ConnectionPool) -> None:
-    """Whatever is lost is a failure to be counted: the library would repeat it, as often as it may have connections."""
-    pool.size = -1  # read for the number of attempts alone
+    """Disable the library's retries, so that every lost request is counted as a failure."""
+    pool.size = -1  # the library reads it only for the number of attempts
     used_last: WeakKeyDictionary[gevent.socket.socket, float] = WeakKeyDictionary()
     put_back, is_alive = pool.return_socket, pool._is_socket_alive
 
@@ -83,7 +83,7 @@ def _send_once(pool: ConnectionPool) -> None:
         put_back(sock)
 
     def is_fresh(sock: gevent.socket.socket) -> bool:
-        return time.monotonic() - used_last.get(sock, 0.0) < KEPT_SECONDS and is_alive(sock)
+        return time.monotonic() - used_last.get(sock, 0.0) < IDLE_SECONDS and is_alive(sock)
 
-    pool.return_socket = return_socket  # type: ignore[method-assign]  # a class of ours would be given no place
+    pool.return_socket = return_socket  # type: ignore[method-assign]  # the library offers no way to pass a pool
     pool._is_socket_alive = is_fresh  # type: ignore[method-assign]

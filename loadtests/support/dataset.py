@@ -1,7 +1,7 @@
-"""What everyday suites read: where an owner has little, a data set is made first. Whatever was made goes in the end.
+"""The data set that suites read: created first if the owner has too few projects, and deleted at the end.
 
-Everything carries the mark of the process that made it. So what is taken away in the end includes what a walk has lost
-sight of: its request timed out here and was done there, or the test was over.
+Every project carries the tag of the process that created it, so that the cleanup also finds projects whose creation
+timed out here but succeeded on the server.
 """
 
 import os
@@ -18,59 +18,72 @@ from support.client import Client
 from support.credentials import Credential, CredentialError
 from support.options import PREFIX
 
-LEAST: Final = 210  # projects of the first owner: five pages of fifty can be turned
-TAG: Final = "load"  # on every project that a walk makes
-DATA: Final = "load-data"  # on those that are made to be read
+MIN_PROJECTS: Final = 210  # of the first owner, so that there are five pages of fifty
+TAG: Final = "load"  # of every project that an iteration creates
+DATA_TAG: Final = "load-data"  # of those that are created to be read
 _RUN: Final = uuid4().hex[:8]
-_source: list[str] = []  # the mark of the data set that walks of this process read
-_AT_ONCE: Final = 8
-_ROUNDS: Final = 20  # of a hundred; a server that refuses deletions is not asked for ever
-SOUGHT: Final = ("portal", "billing", "audit", "mobile", "launch", "payroll")  # in names, and by walks
-_WORDS: Final = (*SOUGHT, "warehouse", "search", "archive", "print")
+_data_tag: list[str] = []  # tag of the data set that iterations of this process read
+_CONCURRENCY: Final = 8
+_MAX_DELETE_ROUNDS: Final = (
+    20  # of a hundred projects, so that a server that rejects deletions cannot loop it forever
+)
+SEARCH_TERMS: Final = (
+    "portal",
+    "billing",
+    "audit",
+    "mobile",
+    "launch",
+    "payroll",
+)  # occur in names; iterations search for them
+_WORDS: Final = (*SEARCH_TERMS, "warehouse", "search", "archive", "print")
 _STATUSES: Final = {"planning": 3, "active": 6, "on_hold": 1, "completed": 4, "cancelled": 1}
 _PRIORITIES: Final = {"low": 3, "medium": 8, "high": 3, "critical": 1}
 
 
-def mark() -> str:
-    """The tag of all that this process makes."""
+def process_tag() -> str:
+    """Return the tag of everything that this process creates."""
     return f"load-{_RUN}-{os.getpid()}"
 
 
-def read_from(made_by: str) -> None:
-    """Whose data set the walks of this process read; another run's may go at any moment."""
-    _source[:] = [made_by]
+def use_data_of(tag: str) -> None:
+    """Set whose data set the iterations of this process read; another run's may be deleted at any time."""
+    _data_tag[:] = [tag]
 
 
-def is_kept(tags: Sequence[str]) -> bool:
-    """Whether a project with these tags stays for as long as the test does."""
-    return TAG not in tags and (DATA not in tags or not set(_source).isdisjoint(tags))
+def is_stable(tags: Sequence[str]) -> bool:
+    """Return whether a project with these tags exists for the whole test."""
+    return TAG not in tags and (DATA_TAG not in tags or not set(_data_tag).isdisjoint(tags))
 
 
 def prepare(client: Client, credential: Credential) -> str:
-    """Makes as many projects of unequal words, states and sizes as are missing for a data set, and says so."""
-    read_from(mark())
+    """Create the missing projects, of varying words, states and sizes; return a summary, empty if none is missing."""
+    use_data_of(process_tag())
     try:
         headers = credential.headers("POST")
-        missing = LEAST - _total(client, credential, "") + _total(client, credential, f"&tag={DATA}")
+        missing = (
+            MIN_PROJECTS - _total(client, credential, "") + _total(client, credential, f"&tag={DATA_TAG}")
+        )
     except (CredentialError, ValueError, KeyError, TypeError) as error:
-        return f"made no projects to be read: {error!r}"
+        return f"could not create the data set: {error!r}"
     if missing <= 0:
         return ""
-    answers = Pool(_AT_ONCE).imap_unordered(
+    responses = Pool(_CONCURRENCY).imap_unordered(
         lambda number: client.send("POST", f"{PREFIX}/projects", headers, _project(number)), range(missing)
     )
-    reasons = Counter(answer.reason for answer in answers if answer.status != 201)
-    refused = "".join(f"; {number} times {reason}" for reason, number in reasons.items())
-    made = missing - reasons.total()
-    return f"made {made} projects to be read, with the tag {mark()}, which go again in the end{refused}"
+    reasons = Counter(response.reason for response in responses if response.status != 201)
+    rejected = "".join(f"; {number} times {reason}" for reason, number in reasons.items())
+    created = missing - reasons.total()
+    return (
+        f"created {created} projects with the tag {process_tag()}, which will be deleted at the end{rejected}"
+    )
 
 
-def clear(client: Client, credential: Credential, made_by: str) -> str:
-    """Takes away what the process with this mark has made; says why, where something may be left."""
-    why = ""
-    for _ in range(_ROUNDS):
+def delete_created(client: Client, credential: Credential, tag: str) -> str:
+    """Delete what the process with this tag created; return the reason if something may be left."""
+    reason = ""
+    for _ in range(_MAX_DELETE_ROUNDS):
         try:
-            path = f"{PREFIX}/projects?limit=100&archived=any&tag={made_by}"
+            path = f"{PREFIX}/projects?limit=100&archived=any&tag={tag}"
             page = client.send("GET", path, credential.headers("GET"))
             if page.status != 200:
                 return page.reason
@@ -81,11 +94,12 @@ def clear(client: Client, credential: Credential, made_by: str) -> str:
         if not paths:
             return ""
         delete = partial(client.send, "DELETE", headers=headers)
-        answers = Pool(_AT_ONCE).imap_unordered(delete, paths)
-        why = next(
-            (answer.reason for answer in answers if answer.status not in {204, 404}), "there were too many"
+        responses = Pool(_CONCURRENCY).imap_unordered(delete, paths)
+        reason = next(
+            (response.reason for response in responses if response.status not in {204, 404}),
+            "too many projects",
         )
-    return why
+    return reason
 
 
 def _total(client: Client, credential: Credential, more: str) -> int:
@@ -96,11 +110,13 @@ def _total(client: Client, credential: Credential, more: str) -> int:
 def _project(number: int) -> dict[str, object]:
     return {
         "name": f"{random.choice(_WORDS).capitalize()} no. {number}",
-        "description": "For a load test, which takes it away again. " * random.choice((0, 1, 1, 2, 5, 20)),
-        "status": _one_of(_STATUSES), "priority": _one_of(_PRIORITIES),
-        "tags": [DATA, mark(), *(["urgent"] if number % 7 == 0 else [])], "metadata": {"number": number},
+        "description": "For a load test, which deletes it again. " * random.choice((0, 1, 1, 2, 5, 20)),
+        "status": _one_of(_STATUSES),
+        "priority": _one_of(_PRIORITIES),
+        "tags": [DATA_TAG, process_tag(), *(["urgent"] if number % 7 == 0 else [])],
+        "metadata": {"number": number},
         "due_date": f"2030-{1 + number % 12:02}-{1 + number % 28:02}" if number % 3 else None,
-    }  # fmt: skip
+    }
 
 
 def _one_of(weighted: dict[str, int]) -> str:

@@ -1,56 +1,55 @@
-"""One question before the load: what would make every request fail is said once, in a sentence."""
+"""Checks before the load, so that a problem that would make every request fail is reported once."""
 
 from typing import Final
 from urllib.parse import urlsplit
 
 from support.client import Client
-from support.credentials import Callers, CredentialError
+from support.credentials import CredentialError, CredentialPool
 from support.options import PREFIX
 
-_WHERE: Final = "say where with -H, as in -H http://127.0.0.1:8000"
+_HINT: Final = "name the server with -H, for example -H http://127.0.0.1:8000"
 
 
-def check(host: str, client: Client, callers: Callers, *, needs_caller: bool) -> None:
-    """Asks once whether there is an API at all, and whether it knows who asks.
+def check(host: str, client: Client, credentials: CredentialPool, *, needs_credential: bool) -> None:
+    """Check that there is an API and that it accepts the credentials.
 
     Raises:
-        SystemExit: with what is wrong.
+        SystemExit: one of the checks failed.
     """
-    answer = client.send("GET", f"{PREFIX}/health/live", {})
-    if answer.status == 0:
-        raise SystemExit(f"nothing answers at {host}: {answer.error}")
-    if answer.status != 200:
+    response = client.send("GET", f"{PREFIX}/health/live", {})
+    if response.status == 0:
+        raise SystemExit(f"no response from {host}: {response.error}")
+    if response.status != 200:
         raise SystemExit(
-            f"{host}{PREFIX}/health/live was answered with {answer.reason}: a mount's path belongs into -H, "
-            "another prefix than /api/v1 into PROJKIT_LOAD_PREFIX"
+            f"{host}{PREFIX}/health/live returned {response.reason}: add the path of a mount to -H, "
+            "and set PROJKIT_LOAD_PREFIX if the prefix is not /api/v1"
         )
-    if not needs_caller:
+    if not needs_credential:
         return
     try:
-        asked = [each.headers("GET") for each in callers.all or [callers.choose()]]
+        headers_of_each = [each.headers("GET") for each in credentials.all or [credentials.choose()]]
     except CredentialError as error:
         raise SystemExit(str(error)) from error
-    for number, headers in enumerate(asked, start=1):
-        answer = client.send("GET", f"{PREFIX}/projects?limit=1", headers)
-        if answer.status != 200:
-            which = f", number {number} of {len(asked)}," if len(asked) > 1 else ""
+    for number, headers in enumerate(headers_of_each, start=1):
+        response = client.send("GET", f"{PREFIX}/projects?limit=1", headers)
+        if response.status != 200:
+            which = f", number {number} of {len(headers_of_each)}," if len(headers_of_each) > 1 else ""
             raise SystemExit(
-                f"GET {PREFIX}/projects, asked with the credentials of the environment{which} was answered with "
-                f"{answer.reason}"
+                f"GET {PREFIX}/projects with the credentials of the environment{which} returned {response.reason}"
             )
 
 
 def check_host(host: str | None) -> str:
-    """The address, if it is one.
+    """Return the base URL.
 
     Raises:
-        SystemExit: there is none, or it is no HTTP address.
+        SystemExit: it is missing or not an HTTP URL.
     """
     if not host:
-        raise SystemExit(_WHERE)
+        raise SystemExit(_HINT)
     parts = urlsplit(host)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise SystemExit(f"{host} is no address: {_WHERE}")
+        raise SystemExit(f"{host} is not an HTTP URL: {_HINT}")
     if parts.username or parts.password:
-        raise SystemExit(f"no name and password into -H, which is written into reports: {_WHERE}")
+        raise SystemExit(f"-H must not contain a user name and password, because reports include it: {_HINT}")
     return host

@@ -1,4 +1,4 @@
-"""What a run comes to, as tables for people and as JSON for machines."""
+"""The report of a run: tables for people and JSON for programs."""
 
 import json
 from collections.abc import Sequence
@@ -6,19 +6,32 @@ from dataclasses import asdict
 from pathlib import Path
 
 from support import tables
-from support.server import Compared
-from support.slo import Broken
-from support.tally import Latencies, Tally
+from support.server import RouteComparison
+from support.slo import MissedTarget
+from support.stats import Histogram, Stats
 
 
-def measured(tally: Tally) -> str:
-    """Each endpoint in each stage, from the intended start; ``sent`` is the p99 from the moment of sending."""
+def measured(stats: Stats) -> str:
+    """Return a table of each endpoint in each stage: latency from the intended start, and the p99 from sending."""
     rows = [
-        [name, stage, str(row.intended.count), str(row.failed),
-         *(f"{ms:.2f}" for ms in (row.intended.mean, row.intended.percentile(0.5), row.intended.percentile(0.99),
-                                  row.intended.max, row.service.percentile(0.99)))]
-        for (stage, name), row in sorted(tally.rows.items(), key=lambda each: (each[0][1], each[0][0]))
-    ]  # fmt: skip
+        [
+            name,
+            stage,
+            str(row.intended.count),
+            str(row.failed),
+            *(
+                f"{ms:.2f}"
+                for ms in (
+                    row.intended.mean,
+                    row.intended.percentile(0.5),
+                    row.intended.percentile(0.99),
+                    row.intended.max,
+                    row.service.percentile(0.99),
+                )
+            ),
+        ]
+        for (stage, name), row in sorted(stats.rows.items(), key=lambda each: (each[0][1], each[0][0]))
+    ]
     head = [
         "endpoint (ms from the intended start)",
         "stage",
@@ -33,39 +46,54 @@ def measured(tally: Tally) -> str:
     return tables.table("MEASURED", head, rows)
 
 
-def cross_check(compared: Sequence[Compared]) -> str:
-    """Both sides of each route: what the difference of the means is made of is the way there and back, and queues."""
+def cross_check(compared: Sequence[RouteComparison]) -> str:
+    """Return a table of each route as client and server measured it; network and queues make up the difference."""
     rows = [
-        [each.route, str(each.here), str(each.there), f"{each.here_ms:.2f}", f"{each.there_ms:.2f}",
-         f"{each.here_ms - each.there_ms:+.2f}"]
+        [
+            each.route,
+            str(each.client_count),
+            str(each.server_count),
+            f"{each.client_ms:.2f}",
+            f"{each.server_ms:.2f}",
+            f"{each.client_ms - each.server_ms:+.2f}",
+        ]
         for each in compared
-    ]  # fmt: skip
-    head = ["route", "sent", "counted there", "mean here ms", "mean there ms", "difference"]
+    ]
+    head = ["route", "sent", "counted by server", "client mean ms", "server mean ms", "difference"]
     return tables.table("THE SERVER'S OWN HISTOGRAM", head, rows)
 
 
 def write_json(
-    path: str, tally: Tally, broken: Sequence[Broken], compared: Sequence[Compared], facts: dict[str, object]
+    path: str,
+    stats: Stats,
+    missed: Sequence[MissedTarget],
+    compared: Sequence[RouteComparison],
+    facts: dict[str, object],
 ) -> None:
-    """One document: facts of the run, endpoints by stage, what broke, and the server's view."""
+    """Write one document: facts of the run, endpoints by stage, missed targets, and the server's view."""
     endpoints = [
-        {"stage": stage, "endpoint": name, "failures": dict(row.failures), "intended": _figures(row.intended),
-         "service": _figures(row.service)}
-        for (stage, name), row in sorted(tally.rows.items())
-    ]  # fmt: skip
+        {
+            "stage": stage,
+            "endpoint": name,
+            "failures": dict(row.failures),
+            "intended": _figures(row.intended),
+            "service": _figures(row.service),
+        }
+        for (stage, name), row in sorted(stats.rows.items())
+    ]
     document = {
         **facts,
-        "passed": not broken,
-        "lateness_ms": _figures(tally.lateness),
+        "passed": not missed,
+        "lateness_ms": _figures(stats.lateness),
         "endpoints": endpoints,
-        "broken": [asdict(each) for each in broken],
+        "missed": [asdict(each) for each in missed],
         "server": [asdict(each) for each in compared],
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def _figures(latencies: Latencies) -> dict[str, float]:
-    shares = {f"p{100 * share:g}": latencies.percentile(share) for share in (0.5, 0.95, 0.99, 0.999)}
-    figures = {"mean": latencies.mean, **shares, "max": latencies.max}
-    return {"count": latencies.count, **{name: round(ms, 3) for name, ms in figures.items()}}
+def _figures(histogram: Histogram) -> dict[str, float]:
+    shares = {f"p{100 * share:g}": histogram.percentile(share) for share in (0.5, 0.95, 0.99, 0.999)}
+    figures = {"mean": histogram.mean, **shares, "max": histogram.max}
+    return {"count": histogram.count, **{name: round(ms, 3) for name, ms in figures.items()}}

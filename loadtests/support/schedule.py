@@ -1,4 +1,4 @@
-"""When walks begin: at random moments at a given rate, whether or not earlier ones have been answered."""
+"""The open-loop schedule: iterations start at random times at a given rate, whether or not earlier ones have ended."""
 
 import random
 import time
@@ -15,181 +15,191 @@ from locust.env import Environment
 from locust.event import EventHook
 
 from support.client import Client
-from support.credentials import Callers, CredentialError
-from support.journeys import Journey
-from support.options import LANES
-from support.walk import EndedError, Sample, Walk
+from support.credentials import CredentialError, CredentialPool
+from support.iteration import Iteration, IterationEndedError, Sample
+from support.options import ARRIVAL_STREAMS
+from support.scenarios import Scenario
 
-WALKS: Final = 1_000  # under way at once in one lane; what is due beyond them waits, and its time runs
+MAX_ITERATIONS: Final = (
+    1_000  # running at once in one arrival stream; later ones wait, and their latency counts
+)
 DRAIN_SECONDS: Final = 15
-_STEP: Final = 0.1  # a rate is taken as constant for so long
-# Fires for each request with its ``sample`` and the ``stage`` it fell into; Locust's own event fires as well.
-measured: Final = EventHook()
+_RATE_STEP_SECONDS: Final = 0.1  # the rate counts as constant for this long
+# Fired for each request with its ``sample`` and its ``stage``, in addition to Locust's own event.
+sample_recorded: Final = EventHook()
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Journeys that share a rate in requests a second, at so many seconds after the start."""
+class Workload:
+    """Scenarios that share a rate: a function from seconds since the start to requests per second."""
 
-    journeys: Sequence[Journey]
+    scenarios: Sequence[Scenario]
     rate: Callable[[float], float]
 
     @cached_property
-    def steps(self) -> float:
-        """How many requests a walk brings on average."""
-        return sum(each.weight * each.steps for each in self.journeys) / self.weight
+    def requests_per_iteration(self) -> float:
+        """Average number of requests of one iteration."""
+        return sum(each.weight * each.requests for each in self.scenarios) / self.weight
 
     @cached_property
     def weight(self) -> float:
-        """Of all journeys."""
-        return sum(each.weight for each in self.journeys)
+        """Total weight of all scenarios."""
+        return sum(each.weight for each in self.scenarios)
 
-    def walks(self, elapsed: float) -> float:
-        """How many walks begin in a second."""
-        return self.rate(elapsed) / self.steps
+    def iterations_per_second(self, elapsed: float) -> float:
+        """Return the rate of iterations."""
+        return self.rate(elapsed) / self.requests_per_iteration
 
     def requests(self, seconds: float) -> float:
-        """How many requests it brings in all."""
-        return sum(self.rate(number * _STEP) for number in range(round(seconds / _STEP))) * _STEP
+        """Return the number of requests due in the first ``seconds``."""
+        return (
+            sum(
+                self.rate(number * _RATE_STEP_SECONDS)
+                for number in range(round(seconds / _RATE_STEP_SECONDS))
+            )
+            * _RATE_STEP_SECONDS
+        )
 
 
 @dataclass
 class Plan:
-    """What a suite schedules; ``stage`` names the part of the test that a moment belongs to."""
+    """The schedule of a suite. ``stage`` returns the name of the part of the test that a time belongs to."""
 
-    streams: Sequence[Stream] = ()
+    workloads: Sequence[Workload] = ()
     stage: Callable[[float], str] = lambda _: "all"
 
     def requests(self, seconds: float) -> float:
-        """How many requests are due in so many seconds."""
-        return sum(each.requests(seconds) for each in self.streams)
+        """Return the number of requests due in the first ``seconds``."""
+        return sum(each.requests(seconds) for each in self.workloads)
 
-    def asked(self, seconds: float) -> dict[str, float]:
-        """How often each endpoint is asked at the least, by what it is that its journeys cannot do without."""
-        found: dict[str, float] = {}
-        for stream in self.streams:
-            walks = stream.requests(seconds) / stream.steps / stream.weight
-            for journey in stream.journeys:
-                for name in journey.asks:
-                    found[name] = found.get(name, 0.0) + walks * journey.weight
-        return found
+    def expected_requests(self, seconds: float) -> dict[str, float]:
+        """Return the minimum number of requests expected for each endpoint that the scenarios require."""
+        expected: dict[str, float] = {}
+        for workload in self.workloads:
+            iterations = workload.requests(seconds) / workload.requests_per_iteration / workload.weight
+            for scenario in workload.scenarios:
+                for name in scenario.endpoints:
+                    expected[name] = expected.get(name, 0.0) + iterations * scenario.weight
+        return expected
 
 
-plan: Final = Plan()  # a suite's, set when Locust has read its options
-_lanes: list["Lane"] = []
-_shared: dict[str, tuple[Client, Callers]] = {}
+plan: Final = Plan()  # filled in by the suite once Locust has parsed its options
+_arrival_streams: list["ArrivalStream"] = []
+_shared: dict[str, tuple[Client, CredentialPool]] = {}
 
 
 def end_all() -> None:
-    """Ends every lane of this process: nothing more begins, walks go no further."""
-    for lane in _lanes:
-        lane.end()
+    """End every arrival stream of this process: no iteration starts, and running ones send nothing more."""
+    for arrival_stream in _arrival_streams:
+        arrival_stream.end()
 
 
 def await_all() -> None:
-    """Waits for what has been sent; what is not answered by then has failed."""
+    """Wait for responses up to `DRAIN_SECONDS`, then record missing ones as failed."""
     deadline = time.monotonic() + DRAIN_SECONDS
-    while any(lane.busy for lane in _lanes) and time.monotonic() < deadline:
+    while any(arrival_stream.busy for arrival_stream in _arrival_streams) and time.monotonic() < deadline:
         time.sleep(0.05)
-    for lane in _lanes:
-        lane.give_up()
+    for arrival_stream in _arrival_streams:
+        arrival_stream.abort()
 
 
-def shared(host: str) -> tuple[Client, Callers]:
-    """What all lanes of this process ask with."""
+def shared_client(host: str) -> tuple[Client, CredentialPool]:
+    """Return the client and the credentials that all arrival streams of this process share."""
     if host not in _shared:
         client = Client(host)
-        _shared[host] = (client, Callers(client))
+        _shared[host] = (client, CredentialPool(client))
     return _shared[host]
 
 
-class Lane(User):
-    """One part in `LANES` of the schedule. The parts know nothing of each other: sums of Poisson processes are one."""
+class ArrivalStream(User):
+    """An independent share of the schedule: one in `ARRIVAL_STREAMS` (Poisson processes add up to one)."""
 
     wait_time = constant(0)
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self._client, self._callers = shared(environment.host or "")
-        self._pool = Pool(WALKS)
+        self._client, self._credentials = shared_client(environment.host or "")
+        self._pool = Pool(MAX_ITERATIONS)
         self._started = time.monotonic()
         self._over = Event()
         self._next: list[tuple[float, int]] = []
-        self._walks: set[Walk] = set()
-        self._held_up = False
-        _lanes.append(self)
+        self._iterations: set[Iteration] = set()
+        self._pool_was_full = False
+        _arrival_streams.append(self)
 
     def on_start(self) -> None:
-        """Fixes the first walk of each stream."""
+        """Schedule the first iteration of each workload."""
         self._started = time.monotonic()
-        for number in range(len(plan.streams)):
-            self._fix(number, self._started)
+        for number in range(len(plan.workloads)):
+            self._schedule(number, self._started)
 
     def on_stop(self) -> None:
-        """Waits for what has been sent."""
+        """Wait for requests in flight."""
         self.end()
         self._pool.join(DRAIN_SECONDS)
-        self.give_up()
+        self.abort()
 
     def end(self) -> None:
-        """Begins nothing more; walks go no further."""
-        self._over.set()  # a lane that sleeps until a walk is due wakes
+        """Start no more iterations; running ones send nothing more."""
+        self._over.set()  # also wakes a stream that sleeps until its next iteration
 
-    def give_up(self) -> None:
-        """Counts what is still not answered as failed, and waits for it no longer."""
-        for walk in list(self._walks):
-            walk.give_up()
+    def abort(self) -> None:
+        """Record requests in flight as failed and stop waiting for them."""
+        for iteration in list(self._iterations):
+            iteration.abort()
         self._pool.kill(block=False)
 
     @property
     def busy(self) -> bool:
-        """Whether walks are still under way."""
+        """Whether iterations are still running."""
         return len(self._pool) > 0
 
     @task
-    def begin_next(self) -> None:
-        """Sleeps until the next walk is due, and lets it go."""
+    def start_next(self) -> None:
+        """Sleep until the next iteration is due and start it."""
         if self._over.is_set():
             time.sleep(0.1)  # gevent's
             return
         due, number = self._next.pop(0)
-        self._fix(number, due)
+        self._schedule(number, due)
         pause = due - time.monotonic()
         if pause > 0:
             self._over.wait(pause)
-        # Behind as many walks as may be under way it is the server that is late.
-        late = None if self._held_up and pause <= 0 else time.monotonic() - due
+        # If the pool was full, the delay is the server's and not the generator's.
+        late = None if self._pool_was_full and pause <= 0 else time.monotonic() - due
         if not self._over.is_set():
-            self._held_up = self._pool.full()
-            self._pool.spawn(self._walk, plan.streams[number], due, late)
+            self._pool_was_full = self._pool.full()
+            self._pool.spawn(self._run_iteration, plan.workloads[number], due, late)
 
-    def _fix(self, number: int, after: float) -> None:
-        """Draws when the next walk begins: of a Poisson process whose rate may change."""
-        stream, left = plan.streams[number], random.expovariate(1.0)
+    def _schedule(self, number: int, after: float) -> None:
+        """Draw the start of the next iteration from a Poisson process with a variable rate."""
+        workload, left = plan.workloads[number], random.expovariate(1.0)
         for step in count():
-            begins = after + step * _STEP
-            rate = stream.walks(begins - self._started) / LANES
-            if left <= rate * _STEP:
+            begins = after + step * _RATE_STEP_SECONDS
+            rate = workload.iterations_per_second(begins - self._started) / ARRIVAL_STREAMS
+            if left <= rate * _RATE_STEP_SECONDS:
                 break
-            left -= rate * _STEP
+            left -= rate * _RATE_STEP_SECONDS
         self._next.append((begins + left / rate, number))
         self._next.sort()
 
-    def _walk(self, stream: Stream, due: float, late: float | None) -> None:
-        journey = random.choices(stream.journeys, [each.weight for each in stream.journeys])[0]
-        walk = Walk(self._client, self._callers, due, journey.think, self._record, self._over.is_set, late)
-        self._walks.add(walk)
+    def _run_iteration(self, workload: Workload, due: float, late: float | None) -> None:
+        scenario = random.choices(workload.scenarios, [each.weight for each in workload.scenarios])[0]
+        iteration = Iteration(
+            self._client, self._credentials, due, scenario.think_time, self._record, self._over.is_set, late
+        )
+        self._iterations.add(iteration)
         try:
-            journey.walk(walk)
-        except EndedError:
+            scenario.run(iteration)
+        except IterationEndedError:
             pass
         except CredentialError as error:
             now = time.monotonic()
             self._record(Sample("POST /auth/login", "POST", "", due, now, now, None, 0, str(error)))
-        except Exception as error:  # an answer of another kind than the walk needs, as of a login page
-            walk.fail(f"cannot go on: {type(error).__name__}: {error}")
+        except Exception as error:  # a response that the scenario cannot use, such as an HTML login page
+            iteration.fail(f"unusable response: {type(error).__name__}: {error}")
         finally:
-            self._walks.discard(walk)
+            self._iterations.discard(iteration)
 
     def _record(self, sample: Sample) -> None:
         stage = plan.stage(max(sample.due - self._started, 0.0))
@@ -201,4 +211,4 @@ class Lane(User):
             exception=Exception(sample.failure) if sample.failure else None,
             context={},
         )
-        measured.fire(sample=sample, stage=stage)
+        sample_recorded.fire(sample=sample, stage=stage)

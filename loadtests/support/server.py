@@ -1,4 +1,4 @@
-"""What the server itself counted meanwhile, from ``/metrics``: times are in seconds there, in milliseconds here."""
+"""What the server itself counted during the test, from ``/metrics``."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from support.tally import Row
+from support.stats import EndpointStats
 
 if TYPE_CHECKING:
     from support.client import Client
@@ -19,43 +19,43 @@ _MEMORY: Final = re.compile(r"^projkit_process_resident_memory_bytes\{.*\} (\S+)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One scrape: count and sum by method and route, and the resident bytes of all workers."""
+class Scrape:
+    """One scrape: count and sum of seconds by method and route, and the resident bytes of all workers."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
     memory: float = 0.0
-    problem: str = ""  # why nothing was read
+    problem: str = ""  # why the scrape failed
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One route as both sides saw it."""
+class RouteComparison:
+    """One route as client and server measured it, with mean latencies."""
 
     route: str
-    here: int
-    there: int
-    here_ms: float
-    there_ms: float
+    client_count: int
+    server_count: int
+    client_ms: float
+    server_ms: float
 
 
-def look(client: "Client") -> Seen:
-    """A scrape, or why there is none."""
+def scrape(client: "Client") -> Scrape:
+    """Scrape ``/metrics``; on failure the result contains the problem."""
     tokens = [
         os.environ.get("PROJKIT_LOAD_METRICS_TOKEN", ""),
         *os.environ.get("PROJKIT_LOAD_TOKEN", "").split()[:1],
     ]
     for token in [*filter(None, tokens), ""]:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        answer = client.send("GET", _PATH, headers)
-        if answer.status == 200:
-            return read(answer.body.decode())
-    hint = "; PROJKIT_LOAD_METRICS_TOKEN names who may" if answer.status in {401, 403} else ""
-    return Seen(problem=f"GET {_PATH} was answered with {answer.reason}{hint}")
+        response = client.send("GET", _PATH, headers)
+        if response.status == 200:
+            return read(response.body.decode())
+    hint = "; set PROJKIT_LOAD_METRICS_TOKEN" if response.status in {401, 403} else ""
+    return Scrape(problem=f"GET {_PATH} returned {response.reason}{hint}")
 
 
-def read(text: str) -> Seen:
-    """The series that are of use here."""
+def read(text: str) -> Scrape:
+    """Parse the series that are needed here."""
     counts: Counter[tuple[str, str]] = Counter()
     seconds: dict[tuple[str, str], float] = defaultdict(float)
     for kind, labels, value in _SERIES.findall(text):
@@ -65,19 +65,19 @@ def read(text: str) -> Seen:
             counts[key] += int(float(value))
         else:
             seconds[key] += float(value)
-    return Seen(counts, dict(seconds), sum(map(float, _MEMORY.findall(text))))
+    return Scrape(counts, dict(seconds), sum(map(float, _MEMORY.findall(text))))
 
 
-def compare(rows: list[Row], before: Seen, after: Seen) -> list[Compared]:
-    """Each route: requests, and mean time from sending to the answer here, from its arrival to its end there."""
-    here: dict[tuple[str, str], Row] = {}
+def compare(rows: list[EndpointStats], before: Scrape, after: Scrape) -> list[RouteComparison]:
+    """Compare request counts and mean latencies of each route, from sending (client) and from arrival (server)."""
+    sent: dict[tuple[str, str], EndpointStats] = {}
     for row in rows:
-        here.setdefault((row.method, row.route), Row(row.method, row.route)).merge(row)
+        sent.setdefault((row.method, row.route), EndpointStats(row.method, row.route)).merge(row)
     compared = []
-    for key, row in sorted(here.items()):
-        there, spent = after.counts[key], after.seconds.get(key, 0.0)
-        if there >= before.counts[key]:  # else it has begun anew in between
-            there, spent = there - before.counts[key], spent - before.seconds.get(key, 0.0)
-        mean = 1000 * spent / there if there else 0.0
-        compared.append(Compared(" ".join(key), row.service.count, there, row.service.mean, mean))
+    for key, row in sorted(sent.items()):
+        counted, spent = after.counts[key], after.seconds.get(key, 0.0)
+        if counted >= before.counts[key]:  # otherwise the server has been restarted in between
+            counted, spent = counted - before.counts[key], spent - before.seconds.get(key, 0.0)
+        mean = 1000 * spent / counted if counted else 0.0
+        compared.append(RouteComparison(" ".join(key), row.service.count, counted, row.service.mean, mean))
     return compared

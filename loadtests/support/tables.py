@@ -1,11 +1,11 @@
-"""Tables of plain text."""
+"""Plain-text tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they must be; the first is set left, figures right."""
+    """Return a table with fitted columns, the first one left-aligned and the others right-aligned."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -18,7 +18,7 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return "\n".join([f"\n{title}", line(head), *map(line, rows)])
 
 
-def broken(title: str, missed: Sequence[Mapping[str, Any]]) -> str:
-    """What was missed, as `support.slo.Broken` has it."""
+def missed_targets(title: str, missed: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of missed targets with the fields of `support.slo.MissedTarget`."""
     head = ["endpoint", "stage", "what", "measured", "target"]
     return table(title, head, [[each[name] for name in head] for each in missed])

@@ -1,4 +1,4 @@
-"""What the load tests' own commands are asked with: plain Python, no Locust."""
+"""Fixtures for the plain-Python parts of the load suites; Locust is not needed."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ SUITES = Path(__file__).resolve().parents[2] / "loadtests"
 
 @pytest.fixture
 def support(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    """Imports a module of ``loadtests/support``, which is on nobody's path but the suites'."""
+    """Imports a module of ``loadtests/support``, which is on the import path of the suites only."""
     monkeypatch.setattr(sys, "path", [str(SUITES), *sys.path])
     yield lambda name: importlib.import_module(f"support.{name}")
     for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:

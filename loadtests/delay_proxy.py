@@ -1,6 +1,6 @@
-"""A TCP proxy before a server on 127.0.0.1 that holds back each answer: ``slow.py PORT MILLISECONDS``.
+"""A TCP proxy on 127.0.0.1 that delays each response: ``delay_proxy.py PORT MILLISECONDS``.
 
-Prints the port on which it listens.
+It prints the port that it listens on.
 """
 
 import asyncio
@@ -9,11 +9,11 @@ from contextlib import suppress
 
 
 async def main(upstream: int, seconds: float) -> None:
-    """Serves until it is ended."""
+    """Serve until the process is terminated."""
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, onward = await asyncio.open_connection("127.0.0.1", upstream)
-        await asyncio.gather(pump(reader, onward, 0.0), pump(there, writer, seconds))
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", upstream)
+        await asyncio.gather(pump(reader, upstream_writer, 0.0), pump(upstream_reader, writer, seconds))
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -21,7 +21,7 @@ async def main(upstream: int, seconds: float) -> None:
 
 
 async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, seconds: float) -> None:
-    """Everything, each piece so late, until either side closes."""
+    """Copy data, each piece after a delay, until either side closes."""
     with suppress(OSError):
         while data := await source.read(65_536):
             await asyncio.sleep(seconds)
