@@ -100,18 +100,18 @@ def types(session: nox.Session) -> None:
     """mypy --strict over everything."""
     install(session, "types")
     session.run("mypy", "src", "tests", "examples", "noxfile.py")
-    scripts = (
+    benchmarks = (
         "run", "errors", "authentication", "observability", "overload", "session_check", "row_level_security",
         "in_process", "asgi_servers", "memory", "harness/laps",
     )  # fmt: skip
-    paths = [f"benchmarks/{name}.py" for name in scripts]
+    paths = [f"benchmarks/{name}.py" for name in benchmarks]
     session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/load.txt")
     suites = sorted(str(path) for path in Path("loadtests").rglob("*.py"))
     session.run("mypy", "--explicit-package-bases", *suites, env={"MYPYPATH": "src:loadtests:benchmarks"})
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/dashboards.txt")
-    drawn = ("scripts/dashboards.py", "scripts/draw_dashboard.py")
-    session.run("mypy", "--explicit-package-bases", *drawn, env={"MYPYPATH": "src:scripts"})
+    scripts = ("scripts/dashboards.py", "scripts/draw_dashboard.py", "scripts/house.py")
+    session.run("mypy", "--explicit-package-bases", *scripts, env={"MYPYPATH": "src:scripts"})
 
 
 @nox.session
