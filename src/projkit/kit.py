@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from projkit import __version__
 from projkit.auth.anonymous_access import AnonymousAccess
 from projkit.auth.authenticator import GetPrincipal, HostAuthenticator
 from projkit.auth.connection import request_of, store_response_headers
@@ -65,6 +64,7 @@ from projkit.telemetry.otel.tracing import GivenTracerProvider
 from projkit.telemetry.wiring import Telemetry
 from projkit.validation import routes as validation
 from projkit.validation.wiring import ValidationFactory, Validations
+from projkit.version import __version__
 from projkit.web import pages
 from projkit.web import routes as web
 from projkit.wrapping import WrappedApp

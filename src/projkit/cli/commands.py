@@ -7,10 +7,10 @@ from typing import Annotated, Final
 
 import typer
 
-from projkit import __version__
 from projkit.cli.console import app, failed
 from projkit.errors import ProjkitError
 from projkit.settings import UnknownSettingWarning
+from projkit.version import __version__
 
 _MODULES: Final = ("assets", "check", "database", "keys", "purge", "serve", "token", "transfer", "user")
 # All others are only worth a second when somebody waits for them.

@@ -18,11 +18,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
-from projkit import __version__
 from projkit.cli.otel.complaints import Complaints
 from projkit.cli.otel.sending import MetricExporter, Sending
 from projkit.cli.otel.spans import CLOSE_SECONDS, SHUTDOWN_SECONDS, BoundedProcessor, CountedExporter, Ledger
 from projkit.cli.otel.variables import Export, Sampling, origin_of
+from projkit.version import __version__
 
 _CONSOLE: Final = "the console"
 
