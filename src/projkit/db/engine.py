@@ -9,8 +9,9 @@ import errno
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
+import aiosqlite
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
@@ -23,6 +24,7 @@ from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Params, Row, Statement, engine_params
 from projkit.observers import NULL_OBSERVER, Observer
 from projkit.request_stats import StatementInfo, add_database_time
+from projkit.tasks import run_to_completion
 
 # SQLAlchemy would pass what it does not know of a URL to asyncpg as arguments; asyncpg reads URLs itself.
 _DRIVER: Final = "postgresql+asyncpg://"
@@ -115,7 +117,8 @@ def create_engine(
 ) -> AsyncEngine:
     """An engine for the transactional mode: no named prepared statements, so PgBouncer may stand before it."""
     if url.startswith("sqlite"):
-        return create_async_engine(url, connect_args={"timeout": pool_wait_seconds})  # for the file's lock
+        # The timeout is that of the file's lock.
+        return create_async_engine(url, connect_args=_sqlite_arguments(pool_wait_seconds))
     return create_async_engine(
         _DRIVER,
         pool_size=pool_size,
@@ -140,7 +143,31 @@ def create_single_use_engine(url: str, *, connect_seconds: float) -> AsyncEngine
     path = Path(sa.make_url(url).database or "")
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(path.parent))
-    return create_async_engine(url, poolclass=NullPool, connect_args={"timeout": connect_seconds})
+    return create_async_engine(url, poolclass=NullPool, connect_args=_sqlite_arguments(connect_seconds))
+
+
+def _sqlite_arguments(lock_seconds: float) -> dict[str, Any]:
+    return {"timeout": lock_seconds, "async_creator_fn": _connect_sqlite}
+
+
+async def _connect_sqlite(*args: Any, **options: Any) -> aiosqlite.Connection:
+    """Connect as SQLAlchemy does, but close the connection if the caller is cancelled meanwhile.
+
+    aiosqlite itself would leave what its thread has opened by then to the garbage collector.
+    """
+    connection = aiosqlite.connect(*args, **options)
+    # Up to aiosqlite 0.21 a connection is itself a thread. A daemon thread does not keep the interpreter from ending.
+    thread: Any = getattr(connection, "_thread", connection)
+    thread.daemon = True
+    try:
+        return await run_to_completion(_opened(connection))
+    except asyncio.CancelledError:
+        await asyncio.shield(connection.close())
+        raise
+
+
+async def _opened(connection: aiosqlite.Connection) -> aiosqlite.Connection:
+    return await connection
 
 
 class _EngineTransaction:
