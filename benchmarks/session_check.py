@@ -63,7 +63,7 @@ class Way:
         project = await self.kit.projects.create(alice, name="Move the data centre", tags=["infrastructure"])
         self.path = f"/api/v1/projects/{project.id}"
         if self.kind == "session":
-            sessions = self.kit._lifecycle.get().auth.services.sessions
+            sessions = self.kit._lifecycle.get().auth.sessions
             issued = await sessions.open("alice", DEFAULT_SCOPES, "", "body", Client("192.0.2.1", "bench"))
             self.token = issued.access_token
         else:

@@ -214,7 +214,7 @@ class ProjKit:
         Raises:
             UnavailableError: the kit has not started.
         """
-        return self._lifecycle.get().auth.services.sessions
+        return self._lifecycle.get().auth.sessions
 
     async def startup(self) -> None:
         """Opens the database on this event loop; again does nothing.
@@ -327,7 +327,7 @@ class ProjKit:
         addresses = self._addresses
         anonymous = AnonymousAccess(self.settings, addresses)
         cookies = Cookies(self.settings, cookie_names(self.settings), addresses, f"{prefix}/auth")
-        auth = AuthRoutes(lambda: self._lifecycle.get().auth.services, self.settings, cookies, addresses)
+        auth = AuthRoutes(lambda: self._lifecycle.get().auth, self.settings, cookies, addresses)
         oidc = OidcRoutes(
             lambda: self._lifecycle.get().auth.oidc, self.settings, cookies, addresses, auth.cookies_of
         )
@@ -428,7 +428,7 @@ class ProjKit:
             authenticate=self._host_login,
             csrf_check=self._csrf_check,
         )
-        authenticate: Authenticate = auth.services.authenticator
+        authenticate: Authenticate = auth.authenticator
         if self._get_principal is not None:
             authenticate = HostAuthenticator(self._get_principal)
         await self._health.start(scheduler)

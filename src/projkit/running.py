@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from projkit.auth.wiring import AuthParts
+from projkit.auth.wiring import AuthServices
 from projkit.db.port import Database
 from projkit.health.check_scheduler import CheckScheduler
 from projkit.http.application import Authenticate
@@ -32,7 +32,7 @@ class Running:
         self,
         database: Database,
         services: Services,
-        auth: AuthParts,
+        auth: AuthServices,
         authenticate: Authenticate,
         validations: Validations,
         redis: "RedisClient | None",

@@ -7,7 +7,7 @@ from typing import Any, Final
 from projkit import ProjKit
 from projkit.auth import passwords
 from projkit.auth.users import User
-from projkit.auth.wiring import AuthParts
+from projkit.auth.wiring import AuthServices
 from projkit.clock import utc_now
 from projkit.identity import DEFAULT_SCOPES
 from tests.auth.asking import ADDRESS, Answer, Header, ask
@@ -34,8 +34,8 @@ class ShiftedClock:
         self._ahead += timedelta(**duration)
 
 
-def parts(kit: ProjKit) -> AuthParts:
-    """What a started kit's authentication works with."""
+def auth_services(kit: ProjKit) -> AuthServices:
+    """Return the authentication services of a started kit."""
     return kit._lifecycle.get().auth
 
 
@@ -59,7 +59,9 @@ async def add_user(
         stored = _hashes[known]
     chosen = subject or name
     assert chosen is not None
-    return await parts(kit).users.add(name, stored, subject=chosen, scopes=tuple(scopes), tenant_id=tenant)
+    return await auth_services(kit).users.add(
+        name, stored, subject=chosen, scopes=tuple(scopes), tenant_id=tenant
+    )
 
 
 async def log_in(

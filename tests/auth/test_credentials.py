@@ -9,7 +9,7 @@ from projkit import ProjKit
 from tests.auth import forge
 from tests.auth.asking import Answer, Header, ask, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import parts
+from tests.auth.people import auth_services
 
 pytestmark = pytest.mark.anyio
 
@@ -92,7 +92,7 @@ async def test_a_bad_lower_one_does_no_harm(shared_kit: ProjKit, bad: str) -> No
 async def test_counting(open_kit: OpenKit) -> None:
     """Each credential is counted once, by how it came, its format, and what became of it; ignored ones as well."""
     async with open_kit(legacy_secret=forge.LEGACY_SECRET) as kit:
-        enhanced = parts(kit).issuer.issue("alice", ())
+        enhanced = auth_services(kit).issuer.issue("alice", ())
         legacy = forge.legacy()
         await whoami(kit, header("bearer", enhanced), header("auth_token", "x"), header("access_token", "x"))
         await whoami(kit, header("auth_token", enhanced), header("access_token", "x"))
@@ -233,7 +233,7 @@ async def test_formats_and_places(shared_kit: ProjKit) -> None:
 async def test_prefixed_names(open_kit: OpenKit) -> None:
     """With COOKIE_HOST_PREFIX the secure cookie is nobody's without its prefix; the legacy one keeps its name."""
     async with open_kit(cookie_host_prefix=True, legacy_secret=forge.LEGACY_SECRET) as kit:
-        token = parts(kit).issuer.issue("alice", ())
+        token = auth_services(kit).issuer.issue("alice", ())
         assert (await whoami(kit, ("cookie", f"__Host-auth_token={token}"))).status == 200
         for name in ("auth_token", "__host-auth_token", "__Secure-auth_token", "__Host-__Host-auth_token"):
             refuses(await whoami(kit, ("cookie", f"{name}={token}")), "missing_credentials")

@@ -15,7 +15,7 @@ from projkit.http.routing import Endpoint
 from tests.auth import forge
 from tests.auth.asking import Answer, Header, ask, bearer
 from tests.auth.conftest import kit_with_keys
-from tests.auth.people import AUTH, PROJECTS, SAME_ORIGIN, parts
+from tests.auth.people import AUTH, PROJECTS, SAME_ORIGIN, auth_services
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +76,7 @@ async def open_session(kit: ProjKit) -> IssuedTokens:
     """A session of alice's."""
     client = Client("203.0.113.5", "tests")
     scopes = ("projects:read", "projects:write")
-    return await parts(kit).services.sessions.open("alice", scopes, "", "cookie", client)
+    return await auth_services(kit).sessions.open("alice", scopes, "", "cookie", client)
 
 
 async def credentials(kit: ProjKit, way: str) -> tuple[str, str]:
@@ -84,7 +84,7 @@ async def credentials(kit: ProjKit, way: str) -> tuple[str, str]:
     if way == WAYS[0]:
         issued = await open_session(kit)
         return f"auth_token={issued.access_token}", issued.csrf_token
-    value = parts(kit).services.csrf.issue("subject:0::alice")
+    value = auth_services(kit).csrf.issue("subject:0::alice")
     return (f"auth_token={forge.token()}" if way == WAYS[1] else f"access_token={forge.legacy()}"), value
 
 
@@ -114,7 +114,7 @@ def refuses(answer: Answer, rule: str) -> None:
 async def test_the_matrix(kit: ProjKit, way: str, origin: str | None) -> None:
     """Only those combinations pass in which the three rules hold; a refusal names the first that does not."""
     credential, value = await credentials(kit, way)
-    other = parts(kit).services.csrf.issue("session:another")
+    other = auth_services(kit).csrf.issue("session:another")
     for site, content_type, token in itertools.product(SITES, CONTENT_TYPES, TOKENS):
         headers: list[Header] = [("cookie", credential), *shown(token, value, other)]
         headers += [] if origin is None else [("origin", origin)]
@@ -272,7 +272,7 @@ async def test_values(kit: ProjKit) -> None:
     """Only the value that was made for this session or subject passes: no part, no other form, nobody else's."""
     for way in WAYS:
         credential, value = await credentials(kit, way)
-        guard = parts(kit).services.csrf
+        guard = auth_services(kit).csrf
         others = [
             guard.issue(session_binding("other")), guard.issue("subject:0::bob"), guard.issue("subject:1:a:lice"),
             guard.issue(""), guard.issue("subject:0::alice" if way == WAYS[0] else session_binding("alice")),

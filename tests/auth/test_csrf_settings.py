@@ -16,7 +16,7 @@ from projkit.observers import NULL_OBSERVER
 from tests.auth import forge
 from tests.auth.asking import Answer, Header, ask, bearer, cookie
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PASSWORD, PROJECTS, SAME_ORIGIN, Browser, add_user, log_in, parts
+from tests.auth.people import AUTH, PASSWORD, PROJECTS, SAME_ORIGIN, Browser, add_user, auth_services, log_in
 from tests.auth.test_csrf import refuses
 from tests.conftest import settings_for
 
@@ -204,7 +204,7 @@ async def test_names_of_ones_own(open_kit: OpenKit, settings: dict[str, Any], he
 async def test_origin_mode(open_kit: OpenKit) -> None:
     """CSRF_MODE=origin leaves the token out, holds the other rules, and counts who would fail without it."""
     async with open_kit(csrf_mode="origin", allowed_origins=[ALLOWED]) as kit:
-        token = parts(kit).issuer.issue("alice", ("projects:read", "projects:write"))
+        token = auth_services(kit).issuer.issue("alice", ("projects:read", "projects:write"))
         mine = cookie(auth_token=token)
         refuses(await ask(kit, "POST", PROJECTS, [mine], json={"name": "A"}), "origin")
         refuses(await ask(kit, "POST", PROJECTS, [mine, EVIL], json={"name": "A"}), "origin")
@@ -247,7 +247,7 @@ async def test_a_check_of_the_hosts_own(open_kit: OpenKit) -> None:
         return asked[-1] == "yes"
 
     async with open_kit(options={"csrf_check": check}) as kit:
-        mine = cookie(auth_token=parts(kit).issuer.issue("alice", ("projects:write",)))
+        mine = cookie(auth_token=auth_services(kit).issuer.issue("alice", ("projects:write",)))
         refuses(await ask(kit, "POST", PROJECTS, [mine, ("x-ours", "yes")], json={"name": "A"}), "origin")
         answer = await ask(
             kit,
@@ -273,7 +273,7 @@ async def test_a_check_of_the_hosts_own(open_kit: OpenKit) -> None:
 async def test_a_wildcard_allows_nobody(open_kit: OpenKit) -> None:
     """A wildcard, which development may have, lets no other origin use cookies; production refuses to start with it."""
     async with open_kit(allowed_origins=["*"]) as kit:
-        token = parts(kit).issuer.issue("alice", ("projects:write",))
+        token = auth_services(kit).issuer.issue("alice", ("projects:write",))
         for origin in ("https://evil.example", "*", "null"):
             answer = await ask(
                 kit, "POST", PROJECTS, [cookie(auth_token=token), ("origin", origin)], json={"name": "A"}

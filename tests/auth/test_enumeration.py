@@ -9,7 +9,7 @@ from projkit import Principal, ProjKit
 from projkit.auth import passwords
 from tests.auth.asking import Answer, ask
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PASSWORD, add_user, log_in, parts
+from tests.auth.people import AUTH, PASSWORD, add_user, auth_services, log_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("costly_passwords")]
 
@@ -64,15 +64,15 @@ async def fill(kit: ProjKit) -> None:
     """Users of every kind."""
     await add_user(kit, "alice")
     await add_user(kit, "disabled")
-    await parts(kit).users.set_disabled("disabled", disabled=True)
+    await auth_services(kit).users.set_disabled("disabled", disabled=True)
     await add_user(kit, "from elsewhere", None)
-    await parts(kit).users.end_tokens("told to log in anew")
+    await auth_services(kit).users.end_tokens("told to log in anew")
 
 
 async def fill_another(kit: ProjKit) -> None:
     """One more user who is shut out."""
     await add_user(kit, "disabled as well")
-    await parts(kit).users.set_disabled("disabled as well", disabled=True)
+    await auth_services(kit).users.set_disabled("disabled as well", disabled=True)
 
 
 ATTEMPTS: Final = {
@@ -129,7 +129,7 @@ async def test_the_work_of_changing_a_password(open_kit: OpenKit, work: Work) ->
         await fill(kit)
         work.take()
         for subject in ("alice", "from elsewhere", "nobody"):
-            token = parts(kit).issuer.issue(subject, ())
+            token = auth_services(kit).issuer.issue(subject, ())
             content = {"old_password": "wrong password", "new_password": "a better password"}
             answer = await ask(
                 kit, "POST", f"{AUTH}/password", [("authorization", f"Bearer {token}")], json=content
@@ -168,6 +168,6 @@ async def test_users_of_the_host(open_kit: OpenKit, work: Work, host_login: Host
         assert wrong[0] == 401
         assert told(await log_in(kit, "carol")) == wrong
         await add_user(kit, "Alice of the host", None, subject="u-1")
-        await parts(kit).users.set_disabled("alice of the host", disabled=True)
+        await auth_services(kit).users.set_disabled("alice of the host", disabled=True)
         assert told(await log_in(kit)) == wrong
         assert work.take() == ([], 0)

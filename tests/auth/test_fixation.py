@@ -12,7 +12,16 @@ from projkit.identity import Principal
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, cookie, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PROJECTS, SAME_ORIGIN, Browser, ShiftedClock, add_user, log_in, parts
+from tests.auth.people import (
+    AUTH,
+    PROJECTS,
+    SAME_ORIGIN,
+    Browser,
+    ShiftedClock,
+    add_user,
+    auth_services,
+    log_in,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -94,7 +103,7 @@ async def test_a_session_of_somebody_else(open_kit: OpenKit) -> None:
         for name in ("alice", "bob"):
             await add_user(kit, name)
         sessions = {name: (await log_in(kit, name)).json()["session_id"] for name in ("alice", "bob")}
-        issuer = parts(kit).issuer
+        issuer = auth_services(kit).issuer
         for subject in ("alice", "bob", "carol", "Alice", "alice ", ""):
             for owner, session_id in sessions.items():
                 answer = await whoami(kit, issuer.issue(subject, (), session_id=session_id))
@@ -116,7 +125,7 @@ async def test_a_session_of_another_tenant(open_kit: OpenKit) -> None:
             await add_user(kit, "alice", tenant=tenant)
         answer = await log_in(kit, tenant="acme")
         session_id = answer.json()["session_id"]
-        issuer = parts(kit).issuer
+        issuer = auth_services(kit).issuer
         for tenant, status in (("acme", 200), ("umbrella", 401), ("acme ", 401), ("ACME", 401)):
             token = issuer.issue("alice", (), session_id=session_id, tenant_id=tenant)
             assert (await whoami(kit, token)).status == status
@@ -126,7 +135,7 @@ async def test_ended_sessions(open_kit: OpenKit) -> None:
     """However a session ends, its tokens are refused at once, although they have not expired."""
     async with open_kit() as kit:
         user = await add_user(kit, "alice")
-        service = parts(kit).services.sessions
+        service = auth_services(kit).sessions
         principal = Principal("alice")
 
         async def by_logout(token: str, session_id: str) -> None:
@@ -172,7 +181,7 @@ async def test_lifetimes(
     async with open_kit(**{setting: 3600}, access_token_seconds=86_400) as kit:
         await add_user(kit, "alice")
         body = (await log_in(kit)).json()
-        token = parts(kit).issuer.issue("alice", (), session_id=body["session_id"])
+        token = auth_services(kit).issuer.issue("alice", (), session_id=body["session_id"])
         for _ in range(3):
             clock.advance(seconds=1300)
             used = await whoami(kit, token)
@@ -182,7 +191,7 @@ async def test_lifetimes(
         answer = await ask(kit, "POST", f"{AUTH}/refresh", json={"refresh_token": body["refresh_token"]})
         refuses(answer, "invalid_refresh_token")
         key = SessionKey("", subject_hash("", "alice"), sha256_hex(body["session_id"]))
-        assert await parts(kit).store.get(key, clock()) is None
+        assert await auth_services(kit).store.get(key, clock()) is None
 
 
 async def test_values_of_an_ended_session(open_kit: OpenKit) -> None:
@@ -196,5 +205,5 @@ async def test_values_of_an_ended_session(open_kit: OpenKit) -> None:
         await browser.log_in()
         browser.jar["csrf_token"] = first["csrf_token"]
         assert (await browser.send("POST", PROJECTS, json={"name": "A"})).code == "csrf_failed"
-        browser.jar["csrf_token"] = parts(kit).services.csrf.issue(session_binding(first["session_id"]))
+        browser.jar["csrf_token"] = auth_services(kit).csrf.issue(session_binding(first["session_id"]))
         assert (await browser.send("POST", PROJECTS, json={"name": "A"})).code == "csrf_failed"

@@ -12,7 +12,7 @@ from projkit import ProjKit
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, cookie, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, parts
+from tests.auth.people import AUTH, auth_services
 
 pytestmark = pytest.mark.anyio
 
@@ -194,7 +194,7 @@ async def test_what_answers_say(open_kit: OpenKit) -> None:
     async with open_kit(
         legacy_secret=forge.LEGACY_SECRET, legacy_sunset=sunset, legacy_deprecated_at=deprecated
     ) as kit:
-        enhanced = parts(kit).issuer.issue("alice", ("projects:read",))
+        enhanced = auth_services(kit).issuer.issue("alice", ("projects:read",))
         answers = [
             await whoami(kit, forge.legacy()),
             await ask(kit, "GET", "/api/v1/projects/nothing", [bearer(forge.legacy())]),
@@ -249,7 +249,7 @@ async def test_valid_after(open_kit: OpenKit) -> None:
 async def test_disabled_users(open_kit: OpenKit) -> None:
     """A disabled user's legacy tokens are refused at once, and those from before stay so when the user is back."""
     async with open_kit(legacy_secret=forge.LEGACY_SECRET) as kit:
-        users = parts(kit).users
+        users = auth_services(kit).users
         await users.add("Alice", None, subject="alice", scopes=())
         token = forge.legacy(iat=int(time.time()) - 5)
         assert (await whoami(kit, token)).status == 200

@@ -10,7 +10,7 @@ from projkit.errors import NotFoundError
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PASSWORD, Browser, add_user, log_in, parts
+from tests.auth.people import AUTH, PASSWORD, Browser, add_user, auth_services, log_in
 
 pytestmark = pytest.mark.anyio
 
@@ -341,9 +341,9 @@ async def test_hashes_are_kept_up_to_date(open_kit: OpenKit) -> None:
     """A hash by other parameters is replaced at the next login, and the password stays the same."""
     async with open_kit() as kit:
         old = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
-        await parts(kit).users.add("alice", old, subject="alice", scopes=())
+        await auth_services(kit).users.add("alice", old, subject="alice", scopes=())
         assert (await log_in(kit)).status == 200
-        user = await parts(kit).users.by_name("alice")
+        user = await auth_services(kit).users.by_name("alice")
         assert user is not None
         assert (user.password_hash or "").startswith("$argon2id$v=19$m=19456,t=2,p=1$")
         assert (await log_in(kit)).status == 200
@@ -352,9 +352,9 @@ async def test_hashes_are_kept_up_to_date(open_kit: OpenKit) -> None:
 async def test_who_has_no_name_is_disabled_by_subject(open_kit: OpenKit) -> None:
     """A user who came by OpenID Connect is shut out, and let in again, by the subject that they have here."""
     async with open_kit() as kit:
-        users = parts(kit).users
+        users = auth_services(kit).users
         came = await users.add_identity("https://provider.example", "7", subject="a subject", scopes=())
-        token = parts(kit).issuer.issue(came.subject, ())
+        token = auth_services(kit).issuer.issue(came.subject, ())
         session = [bearer(token)]
         assert (await ask(kit, "GET", f"{AUTH}/session", session)).status == 200
         assert (await users.set_disabled("a subject", disabled=True)).disabled_at is not None

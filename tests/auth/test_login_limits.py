@@ -11,7 +11,7 @@ from projkit.auth import passwords
 from projkit.errors import ConfigurationError
 from tests.auth.asking import Answer, Header, ask, cookie
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PASSWORD, Browser, ShiftedClock, add_user, log_in, parts
+from tests.auth.people import AUTH, PASSWORD, Browser, ShiftedClock, add_user, auth_services, log_in
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio
@@ -121,7 +121,7 @@ async def test_device_tokens(open_kit: OpenKit) -> None:
     async with open_kit(login_limit_account="2/hour", login_limit_address="1000/minute") as kit:
         for name in ("alice", "bob"):
             await add_user(kit, name)
-        limits = parts(kit).services.built_in._limits
+        limits = auth_services(kit).built_in._limits
         device_token = limits.new_device_token("0::alice")
         while "-" not in device_token or "_" not in device_token:
             device_token = limits.new_device_token("0::alice")

@@ -7,7 +7,7 @@ import pytest
 from projkit import Principal, ProjKit
 from projkit.auth.passwords import Passwords
 from projkit.auth.sessions.port import Session
-from projkit.auth.wiring import AuthParts
+from projkit.auth.wiring import AuthServices
 from tests.auth.places import patient
 from tests.conftest import Client, settings_for
 from tests.faults.scene import AUTH, PASSWORD, add_users, bearer
@@ -16,25 +16,25 @@ from tests.redis_servers import Redises
 __all__ = ["patient"]  # a fixture
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient")]
 
-Overtakes = Callable[[AuthParts], Awaitable[object]]
+Overtakes = Callable[[AuthServices], Awaitable[object]]
 CREDENTIALS = {"username": "alice", "password": PASSWORD}
 
 
-async def disable(parts: AuthParts) -> None:
+async def disable(services: AuthServices) -> None:
     """Somebody shuts alice out, and ends her sessions."""
-    await parts.users.set_disabled("alice", disabled=True)
-    await parts.store.revoke_all("", "alice")
+    await services.users.set_disabled("alice", disabled=True)
+    await services.store.revoke_all("", "alice")
 
 
-async def set_password(parts: AuthParts) -> None:
+async def set_password(services: AuthServices) -> None:
     """Alice gets another password, and her sessions end."""
-    user = await parts.users.by_name("alice")
+    user = await services.users.by_name("alice")
     assert user is not None
-    await parts.users.set_password(user, await parts.passwords.hash("another horse battery"))
-    await parts.store.revoke_all("", "alice")
+    await services.users.set_password(user, await services.passwords.hash("another horse battery"))
+    await services.store.revoke_all("", "alice")
 
 
-def parts_of(kit: ProjKit) -> AuthParts:
+def auth_services(kit: ProjKit) -> AuthServices:
     """What the kit's authentication is made of."""
     return kit._lifecycle.get().auth
 
@@ -44,10 +44,10 @@ async def refused(kit: ProjKit, client: Client) -> None:
     answer = await client.post(f"{AUTH}/login", json=CREDENTIALS)
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_credentials")
     assert "set-cookie" not in answer.headers
-    parts = parts_of(kit)
-    user = await parts.users.by_name("alice")
+    services = auth_services(kit)
+    user = await services.users.by_name("alice")
     assert user is not None
-    assert await parts.store.list("", "alice", user.created_at) == []
+    assert await services.store.list("", "alice", user.created_at) == []
 
 
 @pytest.mark.parametrize("overtakes", [disable, set_password])
@@ -62,7 +62,7 @@ async def test_overtaken_while_the_password_is_looked_at(
 
     async def slow_verify(self: Passwords, stored: str | None, password: str) -> bool:
         good = await verify(self, stored, password)
-        await overtakes(parts_of(kit))
+        await overtakes(auth_services(kit))
         return good
 
     async with kit.lifespan(), Client(kit, settings, None) as client:
@@ -81,17 +81,17 @@ async def test_overtaken_while_the_session_is_made(
     await add_users(settings, PASSWORD, "alice")
     kit = ProjKit(settings, authenticate=None if own_users else lambda name, _: Principal(name))
     async with kit.lifespan(), Client(kit, settings, None) as client:
-        parts = parts_of(kit)
-        create = parts.store.create
+        services = auth_services(kit)
+        create = services.store.create
 
         async def slow_create(session: Session) -> None:
             if too_early:
-                await disable(parts)
+                await disable(services)
             await create(session)
             if not too_early:
-                await disable(parts)
+                await disable(services)
 
-        monkeypatch.setattr(parts.store, "create", slow_create)
+        monkeypatch.setattr(services.store, "create", slow_create)
         await refused(kit, client)
 
 
@@ -109,7 +109,7 @@ async def test_ended_from_somewhere_else_a_moment_ago(
         Client(kits[1], settings, None) as other,
     ):
         # The other worker's memory lasts, however slow the machine is.
-        monkeypatch.setattr(parts_of(kits[1]).store, "_monotonic", lambda: 0.0)
+        monkeypatch.setattr(auth_services(kits[1]).store, "_monotonic", lambda: 0.0)
         headers = bearer((await one.post(f"{AUTH}/login", json=CREDENTIALS)).json()["access_token"])
         assert (await other.get(f"{AUTH}/session", headers=headers)).status_code == 200
         assert (await one.post(f"{AUTH}/logout", headers=headers)).status_code == 204

@@ -9,7 +9,16 @@ from projkit.errors import UnavailableError
 from projkit.identity import Principal
 from tests.auth.asking import Answer, ask, cookie
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, SAME_ORIGIN, ShiftedClock, add_user, log_in, logins, parts, refreshes
+from tests.auth.people import (
+    AUTH,
+    SAME_ORIGIN,
+    ShiftedClock,
+    add_user,
+    auth_services,
+    log_in,
+    logins,
+    refreshes,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +28,7 @@ async def test_logins(open_kit: OpenKit) -> None:
     async with open_kit(login_limit_account="3/minute") as kit:
         await add_user(kit)
         await add_user(kit, "bob")
-        await parts(kit).users.set_disabled("bob", disabled=True)
+        await auth_services(kit).users.set_disabled("bob", disabled=True)
         assert (await log_in(kit)).status == 200
         for name, password in (("alice", "wrong password"), ("nobody", "wrong password"), ("bob", "x")):
             assert (await log_in(kit, name, password)).status == 401
@@ -85,6 +94,6 @@ async def test_refreshes_without_a_store(open_kit: OpenKit, monkeypatch: pytest.
         async def silent(*_: object) -> None:
             raise UnavailableError("down")
 
-        monkeypatch.setattr(parts(kit).services.sessions, "_store", type("", (), {"get_fresh": silent})())
+        monkeypatch.setattr(auth_services(kit).sessions, "_store", type("", (), {"get_fresh": silent})())
         assert (await refresh(kit, token)).status == 503
         assert refreshes(kit) == {"unavailable": 1}

@@ -19,7 +19,7 @@ from projkit.auth.session_service import Client, IssuedTokens
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, cookie
 from tests.auth.conftest import kit_with_keys
-from tests.auth.people import AUTH, PASSWORD, PROJECTS, SAME_ORIGIN, add_user, parts
+from tests.auth.people import AUTH, PASSWORD, PROJECTS, SAME_ORIGIN, add_user, auth_services
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +37,7 @@ class World:
     @property
     def services(self) -> Any:
         """What the kit's routes work with."""
-        return parts(self.kit).services
+        return auth_services(self.kit)
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +65,11 @@ async def shut_kit(
 @pytest.fixture
 async def world(shut_kit: ProjKit) -> World:
     """The kit with a session of its own for each test."""
-    services = parts(shut_kit).services
+    services = auth_services(shut_kit)
     client = Client("203.0.113.5", "tests")
     issued = await services.sessions.open("alice", ("projects:read", "projects:write"), "", "cookie", client)
     page = await ask(shut_kit, "GET", PROJECTS, [bearer(forge.token())], query="limit=1")
-    text, login = parts(shut_kit).oidc._login_states.start("acme", "/")
+    text, login = auth_services(shut_kit).oidc._login_states.start("acme", "/")
     return World(shut_kit, issued, page.json()["next_cursor"], text, login)
 
 

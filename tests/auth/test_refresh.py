@@ -13,7 +13,7 @@ from projkit import ProjKit
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, cookie, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, SAME_ORIGIN, Browser, ShiftedClock, add_user, log_in, parts
+from tests.auth.people import AUTH, SAME_ORIGIN, Browser, ShiftedClock, add_user, auth_services, log_in
 
 pytestmark = pytest.mark.anyio
 
@@ -120,10 +120,10 @@ async def test_a_disabled_user(open_kit: OpenKit) -> None:
     async with open_kit() as kit:
         await add_user(kit)
         body = (await log_in(kit)).json()
-        await parts(kit).users.set_disabled("alice", disabled=True)
+        await auth_services(kit).users.set_disabled("alice", disabled=True)
         refuses(await refresh(kit, body["refresh_token"]), "invalid_refresh_token")
         assert not await is_live(kit, body["access_token"])
-        await parts(kit).users.set_disabled("alice", disabled=False)
+        await auth_services(kit).users.set_disabled("alice", disabled=False)
         refuses(await refresh(kit, body["refresh_token"]), "invalid_refresh_token")
 
 
@@ -152,9 +152,9 @@ async def test_successors_under_another_key(open_kit: OpenKit, tmp_path: Path) -
         await add_user(kit)
         parent = (await log_in(kit)).json()["refresh_token"]
         successor = (await refresh(kit, parent)).json()["refresh_token"]
-        before = parts(kit).services.keys.current
+        before = auth_services(kit).keys.current
         forge.write_keys(path, forge.private("HS256"), forge.private("EdDSA"))
-        while parts(kit).services.keys.current is before:
+        while auth_services(kit).keys.current is before:
             await asyncio.sleep(0.02)
         assert (await refresh(kit, parent)).json()["refresh_token"] == successor
         again = await refresh(kit, successor)
@@ -247,11 +247,13 @@ async def test_nothing_in_clear(open_kit: OpenKit) -> None:
         browser = Browser(kit)
         body = await browser.log_in(transport="body")
         body |= (await browser.send("POST", f"{AUTH}/refresh")).json()
-        [listed] = await parts(kit).services.sessions.list(parts(kit).verifier.verify(body["access_token"]))
+        [listed] = await auth_services(kit).sessions.list(
+            auth_services(kit).verifier.verify(body["access_token"])
+        )
         stored = repr(listed.session)
         for name in ("session_id", "refresh_token", "access_token", "csrf_token"):
             assert body[name] not in stored
         for name in ("id_hash", "refresh_hash", "parent_hash", "seed"):
             value = getattr(listed.session, name)
             refuses(await refresh(kit, value), "invalid_refresh_token")
-            assert not await is_live(kit, parts(kit).issuer.issue("alice", (), session_id=value))
+            assert not await is_live(kit, auth_services(kit).issuer.issue("alice", (), session_id=value))

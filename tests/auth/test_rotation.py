@@ -19,7 +19,7 @@ from projkit.errors import InvalidTokenError
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, cookie, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import PROJECTS, parts
+from tests.auth.people import PROJECTS, auth_services
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +76,7 @@ async def test_an_added_key(open_kit: OpenKit, tmp_path: Path) -> None:
 
         await before_long(is_taken)
         assert (await whoami(kit, old)).status == 200
-        issued = parts(kit).issuer.issue("alice", ())
+        issued = auth_services(kit).issuer.issue("alice", ())
         assert jws.read(issued).kid == "EdDSA"
 
 
@@ -125,10 +125,10 @@ async def test_a_key_that_expires(open_kit: OpenKit, tmp_path: Path) -> None:
     ends = int(time.time()) + 2
     path = forge.write_keys(tmp_path / "keys.json", forge.private("HS256"), forge.private("EdDSA", exp=ends))
     async with open_kit(secret=None, keys_file=path) as kit:
-        auth = parts(kit)
+        auth = auth_services(kit)
         token = forge.token(payload=forge.claims(exp=ends + 900))
         made = auth.issuer.issue("alice", ("projects:read", "projects:write"))
-        value = auth.services.csrf.issue("subject:0::alice")
+        value = auth.csrf.issue("subject:0::alice")
         for each in (token, made):
             assert (await whoami(kit, each)).status == 200
         still_good = forge.token(kid="HS256")

@@ -10,7 +10,7 @@ from projkit.auth.users import User, Users
 from tests.auth import forge
 from tests.auth.asking import Answer, ask, bearer, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PASSWORD, SAME_ORIGIN, Browser, add_user, log_in, parts
+from tests.auth.people import AUTH, PASSWORD, SAME_ORIGIN, Browser, add_user, auth_services, log_in
 
 pytestmark = pytest.mark.anyio
 
@@ -146,8 +146,8 @@ async def test_logging_out_everywhere(open_kit: OpenKit) -> None:
         for name in ("alice", "bob"):
             await add_user(kit, name)
         hers = [(await log_in(kit)).json()["access_token"] for _ in range(3)]
-        hers.append(parts(kit).issuer.issue("alice", ()))
-        his = [(await log_in(kit, "bob")).json()["access_token"], parts(kit).issuer.issue("bob", ())]
+        hers.append(auth_services(kit).issuer.issue("alice", ()))
+        his = [(await log_in(kit, "bob")).json()["access_token"], auth_services(kit).issuer.issue("bob", ())]
         for token in (*hers, *his):
             assert (await whoami(kit, token)).status == 200
         answer = await ask(kit, "POST", f"{AUTH}/logout-all", [bearer(hers[0])])
@@ -165,7 +165,7 @@ async def test_a_new_password(open_kit: OpenKit) -> None:
     async with open_kit() as kit:
         await add_user(kit)
         mine, others = (await log_in(kit)).json(), [(await log_in(kit)).json() for _ in range(2)]
-        sessionless = parts(kit).issuer.issue("alice", ())
+        sessionless = auth_services(kit).issuer.issue("alice", ())
         answer = await change(kit, mine["access_token"])
         assert (answer.status, answer.body) == (204, b"")
         assert (await whoami(kit, mine["access_token"])).status == 200
@@ -219,7 +219,7 @@ async def test_whose_password(open_kit: OpenKit) -> None:
         await add_user(kit, None, None, subject="by-oidc")
         await add_user(kit)
         for subject in ("by-oidc", "nobody", "alice"):
-            issued = await parts(kit).services.sessions.open(subject, (), "", "body", Client("", ""))
+            issued = await auth_services(kit).sessions.open(subject, (), "", "body", Client("", ""))
             refuses(await change(kit, issued.access_token, "x"), "invalid_credentials")
             assert (await whoami(kit, issued.access_token)).status == 200
 
@@ -243,7 +243,7 @@ async def test_a_token_without_a_session(open_kit: OpenKit) -> None:
         await add_user(kit)
         await log_in(kit)
         far = forge.legacy(sub="alice", exp=253_402_300_799)
-        for token in (parts(kit).issuer.issue("alice", ()), forge.legacy(), far):
+        for token in (auth_services(kit).issuer.issue("alice", ()), forge.legacy(), far):
             items = (await ask(kit, "GET", f"{AUTH}/sessions", [bearer(token)])).json()["items"]
             assert [item["current"] for item in items] == [False]
             assert (await whoami(kit, token)).json()["session_id"] is None

@@ -14,7 +14,7 @@ from projkit.http.routing import Endpoint
 from tests.auth import forge
 from tests.auth.asking import Answer, Header, ask, bearer
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PROJECTS, parts
+from tests.auth.people import AUTH, PROJECTS, auth_services
 
 pytestmark = pytest.mark.anyio
 
@@ -107,7 +107,7 @@ def endpoints(kit: ProjKit) -> Iterator[tuple[Endpoint, Rule]]:
 
 def credentials(kit: ProjKit, caller: str, owner: str) -> list[Header]:
     """What a caller sends; ``owner`` is the subject whose things are asked for."""
-    issuer, settings = parts(kit).issuer, kit.settings
+    issuer, settings = auth_services(kit).issuer, kit.settings
     if caller == "nobody":
         return []
     if caller == "legacy":
@@ -124,7 +124,7 @@ def credentials(kit: ProjKit, caller: str, owner: str) -> list[Header]:
 
 async def project_of(kit: ProjKit, owner: str, state: str = "live") -> str:
     """A project of somebody's."""
-    mine = [bearer(parts(kit).issuer.issue(owner, BOTH))]
+    mine = [bearer(auth_services(kit).issuer.issue(owner, BOTH))]
     created = await ask(kit, "POST", PROJECTS, mine, json={"name": "A", "tags": ["t"]})
     assert created.status == 201
     name: str = created.json()["id"]
@@ -135,7 +135,7 @@ async def project_of(kit: ProjKit, owner: str, state: str = "live") -> str:
 
 async def session_of(kit: ProjKit, owner: str) -> str:
     """A session of somebody's."""
-    issued = await parts(kit).services.sessions.open(owner, BOTH, "", "cookie", Client("", ""))
+    issued = await auth_services(kit).sessions.open(owner, BOTH, "", "cookie", Client("", ""))
     return issued.session_id
 
 
@@ -249,7 +249,7 @@ async def test_foreign_is_as_absent(open_kit: OpenKit, caller: str) -> None:
 async def test_nothing_of_others(open_kit: OpenKit) -> None:
     """Lists, counts, searches, unique names, replays and cursors know nothing of others' rows, an admin's neither."""
     async with open_kit() as kit:
-        issuer = parts(kit).issuer
+        issuer = auth_services(kit).issuer
         alice = [bearer(issuer.issue("alice", BOTH))]
         secret = {"name": "Project Zebra", "external_id": "Z-1", "tags": ["zebra"]}
         first = await ask(kit, "POST", PROJECTS, [*alice, ("idempotency-key", "k1")], json=secret)
@@ -298,13 +298,13 @@ async def test_nothing_of_others(open_kit: OpenKit) -> None:
 async def test_tenants(open_kit: OpenKit) -> None:
     """The same subject in another tenant is a stranger on every route, and tokens without a tenant are refused."""
     async with open_kit(**EVERYTHING_ON, tenant_claim="org") as kit:
-        issuer = parts(kit).issuer
+        issuer = auth_services(kit).issuer
         acme = [bearer(issuer.issue("alice", BOTH, tenant_id="acme"))]
         umbrella = [bearer(issuer.issue("alice", ("admin",), tenant_id="umbrella"))]
         created = await ask(kit, "POST", PROJECTS, acme, json={"name": "A", "external_id": "X"})
         name = created.json()["id"]
         UUID(name)
-        issued = await parts(kit).services.sessions.open("alice", BOTH, "acme", "cookie", Client("", ""))
+        issued = await auth_services(kit).sessions.open("alice", BOTH, "acme", "cookie", Client("", ""))
         about = {"{project_id}": name, "{session_id}": issued.session_id}
         for endpoint, rule in endpoints(kit):
             if rule.kind in {"project", "session"}:

@@ -216,7 +216,7 @@ async def test_a_key_that_was_taken_out(sqlite_url: str, tmp_path: Path) -> None
     path = forge.write_keys(tmp_path / "keys.json", forge.private("ES256"), forge.private("EdDSA"))
     kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
     async with kit.lifespan():
-        ring = kit._lifecycle.get().auth.services.keys
+        ring = kit._lifecycle.get().auth.keys
         forge.write_keys(path, forge.private("EdDSA"))
         ring.look()
         refuses(await ask(kit, "GET", "/api/v1/auth/session", [bearer(forge.token(kid="ES256"))]))
@@ -232,7 +232,7 @@ async def test_a_key_that_was_taken_out(sqlite_url: str, tmp_path: Path) -> None
 
 async def test_a_key_that_cannot_sign_any_more(kit: ProjKit) -> None:
     """A key in memory that does not verify its own signature fails its line."""
-    ring = kit._lifecycle.get().auth.services.keys
+    ring = kit._lifecycle.get().auth.keys
     (key,) = ring.current.keys
     other = forge.key("EdDSA")
     ring.current.keys = (SigningKey("mixed up", "HS256", other, key.root), key)

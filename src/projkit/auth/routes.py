@@ -2,20 +2,16 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 
-from projkit.auth.authenticator import Authenticator
 from projkit.auth.cookies import Cookies, Tokens
 from projkit.auth.credentials import cookie_values
-from projkit.auth.csrf import CsrfGuard, binding_of, session_binding
-from projkit.auth.keys import KeyRing
-from projkit.auth.login import Attempt, BuiltInUsers, LoginService
+from projkit.auth.csrf import binding_of, session_binding
+from projkit.auth.login import Attempt
 from projkit.auth.passwords import check_new_password
-from projkit.auth.revocation import RevocationChecker
 from projkit.auth.schemas import (
     CsrfValue,
     JsonWebKeySet,
@@ -28,7 +24,8 @@ from projkit.auth.schemas import (
     SessionInfo,
     SessionList,
 )
-from projkit.auth.session_service import Client, IssuedTokens, SessionService
+from projkit.auth.session_service import Client, IssuedTokens
+from projkit.auth.wiring import AuthServices
 from projkit.errors import (
     AmbiguousCredentialsError,
     FieldError,
@@ -47,19 +44,6 @@ from projkit.settings import Settings
 _SESSION_ID: Final = Param("The session's id.", "[A-Za-z0-9_-]{43,64}")
 _TAG: Final = "auth"
 JWKS_PATH: Final = "/.well-known/jwks.json"
-
-
-@dataclass(frozen=True, slots=True)
-class AuthServices:
-    """What the routes work with; the kit gives one for the event loop that the request runs on."""
-
-    authenticator: Authenticator
-    login: LoginService
-    built_in: BuiltInUsers
-    sessions: SessionService
-    revocation: RevocationChecker
-    keys: KeyRing
-    csrf: CsrfGuard
 
 
 class AuthRoutes:

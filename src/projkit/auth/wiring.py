@@ -18,7 +18,6 @@ from projkit.auth.oidc.wiring import Providers, build_login
 from projkit.auth.passwords import Passwords
 from projkit.auth.refresh import LABEL as REFRESH_LABEL
 from projkit.auth.revocation import RevocationChecker
-from projkit.auth.routes import AuthServices
 from projkit.auth.session_service import SESSION_LABEL, SessionService
 from projkit.auth.sessions.cached import CachedSessions
 from projkit.auth.sessions.database import DatabaseSessions
@@ -38,20 +37,26 @@ _NO_CACHE: Final = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class AuthParts:
-    """What the authentication works with on one event loop."""
+class AuthServices:
+    """The authentication services of one event loop."""
 
-    services: AuthServices
+    authenticator: Authenticator
+    login: LoginService
+    built_in: BuiltInUsers
+    oidc: OidcLogin
+    sessions: SessionService
+    revocation: RevocationChecker
+    csrf: CsrfGuard
+    keys: KeyRing
+    issuer: TokenIssuer
+    verifier: TokenVerifier
     store: SessionStore
     users: Users
     passwords: Passwords
-    issuer: TokenIssuer
-    verifier: TokenVerifier
     providers: Providers
-    oidc: OidcLogin
 
     async def close(self) -> None:
-        """Closes what was opened here; the store's connections are the kit's."""
+        """Close what was opened here, but not the connections of the stores, which belong to the kit."""
         self.passwords.close()
         await self.providers.close()
 
@@ -87,7 +92,7 @@ def build_auth(
     observer: Observer,
     authenticate: HostLogin | None = None,
     csrf_check: CsrfCheck | None = None,
-) -> AuthParts:
+) -> AuthServices:
     """All of it; ``redis`` holds the sessions where there is one, unless SESSION_STORE says otherwise."""
     names = cookie_names(settings)
     store = session_store(settings, database, tables, redis, observer)
@@ -137,7 +142,19 @@ def build_auth(
     authenticator = Authenticator(
         CredentialReader(names), verifier, revocation, csrf, legacy, observer, external=providers.external()
     )
-    services = AuthServices(
-        authenticator, CountedLogin(login, observer), built_in, sessions, revocation, keys, csrf
+    return AuthServices(
+        authenticator=authenticator,
+        login=CountedLogin(login, observer),
+        built_in=built_in,
+        oidc=oidc,
+        sessions=sessions,
+        revocation=revocation,
+        csrf=csrf,
+        keys=keys,
+        issuer=issuer,
+        verifier=verifier,
+        store=store,
+        users=users,
+        passwords=passwords,
+        providers=providers,
     )
-    return AuthParts(services, store, users, passwords, issuer, verifier, providers, oidc)

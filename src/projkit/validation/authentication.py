@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from projkit.auth.revocation import RevocationChecker
 from projkit.auth.sessions.port import Rotation, Session, sha256_hex
-from projkit.auth.wiring import AuthParts, cookie_names
+from projkit.auth.wiring import AuthServices, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.errors import ProjkitError, UnavailableError
 from projkit.http.in_process import RawHeaders
@@ -51,7 +51,7 @@ class AuthenticationValidation:
 
     Args:
         settings: The kit's settings.
-        parts: The kit's authentication services; None if it has not started.
+        services: The kit's authentication services; None if it has not started.
         host_authenticates: The host authenticates callers (``get_principal``), so that the kit reads no tokens.
         host_checks_csrf: The host checks CSRF tokens itself (``csrf_check``).
     """
@@ -59,21 +59,23 @@ class AuthenticationValidation:
     def __init__(
         self,
         settings: Settings,
-        parts: AuthParts | None,
+        services: AuthServices | None,
         *,
         host_authenticates: bool,
         host_checks_csrf: bool,
     ) -> None:
         self._settings = settings
-        self._parts = parts
+        self._services = services
         self._host_authenticates = host_authenticates
         self._host_checks_csrf = host_checks_csrf
 
     async def run(self) -> list[CheckResult]:
         """Run every check, each in bounded time."""
-        parts = self._parts
-        keys = KeyChecks(self._settings, None if parts is None else parts.services.keys)
-        credentials = CredentialChecks(self._settings, parts, host_checks_csrf=self._host_checks_csrf).all()
+        services = self._services
+        keys = KeyChecks(self._settings, None if services is None else services.keys)
+        credentials = CredentialChecks(
+            self._settings, services, host_checks_csrf=self._host_checks_csrf
+        ).all()
         if self._host_authenticates:
             credentials = [(name, _left_to_the_host) for name, _ in credentials]
         checks: list[tuple[str, Check]] = [("keys", keys.source), *keys.each(), *credentials]
@@ -86,13 +88,13 @@ class CredentialChecks:
     def __init__(
         self,
         settings: Settings,
-        parts: AuthParts | None,
+        services: AuthServices | None,
         *,
         host_checks_csrf: bool,
         clock: Clock = utc_now,
     ) -> None:
         self._settings = settings
-        self._parts = parts
+        self._services = services
         self._host_checks_csrf = host_checks_csrf
         self._clock = clock
         self._credentials = EphemeralCredentials(settings, cookie_names(settings))
@@ -250,19 +252,19 @@ class CredentialChecks:
         return session, Rotation(first, second, 1, now, expires_at)
 
     def _checker(self) -> RevocationChecker:
-        parts = self._started()
+        services = self._started()
         return RevocationChecker(
-            parts.store,
-            parts.users,
+            services.store,
+            services.users,
             idle_seconds=self._settings.session_idle_seconds,
             cache_seconds=0,
             clock=self._clock,
         )
 
-    def _started(self) -> AuthParts:
-        if self._parts is None:
+    def _started(self) -> AuthServices:
+        if self._services is None:
             raise CheckFailedError(_NOT_STARTED)
-        return self._parts
+        return self._services
 
     async def _expect_accepted(
         self, headers: RawHeaders, revocation: RevocationChecker | None = None

@@ -8,7 +8,7 @@ from datetime import datetime
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from projkit.auth.wiring import AuthParts
+from projkit.auth.wiring import AuthServices
 from projkit.clock import Clock, utc_now
 from projkit.db.port import Database
 from projkit.db.tables import Tables
@@ -114,7 +114,7 @@ class ValidationFactory:
         self._host_authenticates = host_authenticates
         self._host_checks_csrf = host_checks_csrf
 
-    def create(self, database: Database | None = None, auth: AuthParts | None = None) -> Validations:
+    def create(self, database: Database | None = None, auth: AuthServices | None = None) -> Validations:
         """Create the validations of this event loop.
 
         Without a database and authentication services, because the kit could not start, they report which checks
