@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from projkit import ProjKit, Settings
-from projkit.telemetry.buckets import SHOWN
+from projkit.telemetry.buckets import EXPORTED_BOUNDS
 from projkit.telemetry.series import HISTOGRAMS, PLAIN
 from tests.cli.conftest import Run
 from tests.conftest import SECRET
@@ -146,7 +146,7 @@ def test_series_that_there_are(prometheus: dict[str, str], grafana: dict[str, st
         assert asked, name
         assert asked <= known, name
         bounds = {float(bound) for bound in re.findall(r'le=\\?"([0-9.]+)', text)}
-        assert bounds <= set(SHOWN), name
+        assert bounds <= set(EXPORTED_BOUNDS), name
 
 
 def test_the_operator_gets_the_same_rules(prometheus: dict[str, str]) -> None:

@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projkit.telemetry.buckets import BOUNDS, SHOWN, SIZE, bucket_of, cumulative, percentile, upper_bound
+from projkit.telemetry.buckets import (
+    BOUNDS,
+    EXPORTED_BOUNDS,
+    SIZE,
+    bucket_of,
+    cumulative,
+    percentile,
+    upper_bound,
+)
 
 DURATIONS = st.lists(st.floats(min_value=0, max_value=100), min_size=1, max_size=200)
 
@@ -45,4 +53,4 @@ def test_shown_bounds(durations: list[float]) -> None:
     """The bounds that Prometheus is shown count exactly what did not exceed them."""
     for bound, number in cumulative(counted(durations)):
         assert number == sum(each <= bound for each in durations)
-    assert {0.005, 0.010, 0.040} <= set(SHOWN)
+    assert {0.005, 0.010, 0.040} <= set(EXPORTED_BOUNDS)

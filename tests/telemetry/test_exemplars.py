@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from projkit.telemetry import exemplars
-from projkit.telemetry.buckets import SHOWN
+from projkit.telemetry.buckets import EXPORTED_BOUNDS
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.families import EXEMPLARS, HTTP
@@ -129,7 +129,7 @@ def test_read_as_written(trace_id: str, seconds: float) -> None:
     for cells in (list(row), written(seconds, trace_id)):
         (found,) = [each for each in exemplars.read(cells) if each is not None]
         assert (found.trace_id, found.seconds) == (trace_id, seconds)
-    bounds = [*SHOWN, float("inf")]
+    bounds = [*EXPORTED_BOUNDS, float("inf")]
     index = next(at for at, each in enumerate(exemplars.read(list(row))) if each is not None)
     assert seconds <= bounds[index]
     assert index == 0 or seconds > bounds[index - 1]

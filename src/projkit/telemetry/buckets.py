@@ -13,9 +13,9 @@ BOUNDS: Final = (
     10.0, 15.0, 20.0, 30.0, 60.0,
 )  # fmt: skip
 # The targets of 5, 10 and 40 ms are bounds, so that whoever reads the series sees them kept or missed.
-SHOWN: Final = (0.005, 0.010, 0.025, 0.040, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+EXPORTED_BOUNDS: Final = (0.005, 0.010, 0.025, 0.040, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 SIZE: Final = len(BOUNDS) + 1  # the last bucket has no upper bound
-_SHOWN_AT: Final = tuple(BOUNDS.index(bound) for bound in SHOWN)
+_EXPORTED_INDEXES: Final = tuple(BOUNDS.index(bound) for bound in EXPORTED_BOUNDS)
 
 
 def bucket_of(seconds: float) -> int:
@@ -24,9 +24,9 @@ def bucket_of(seconds: float) -> int:
 
 
 def cumulative(buckets: Sequence[float]) -> list[tuple[float, float]]:
-    """How many were at most as long as each of the :data:`SHOWN` bounds."""
+    """How many were at most as long as each of the :data:`EXPORTED_BOUNDS` bounds."""
     found, total, start = [], 0.0, 0
-    for bound, at in zip(SHOWN, _SHOWN_AT, strict=True):
+    for bound, at in zip(EXPORTED_BOUNDS, _EXPORTED_INDEXES, strict=True):
         total += sum(buckets[start : at + 1])
         start = at + 1
         found.append((bound, total))

@@ -13,14 +13,14 @@ from time import time
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from projkit.telemetry.buckets import SHOWN
+from projkit.telemetry.buckets import EXPORTED_BOUNDS
 from projkit.telemetry.store import Sample
 
 _CELLS: Final = 6
 _VALUE: Final = 3
 _TIME: Final = 4
 _CHECK: Final = 5
-WIDTH: Final = _CELLS * (len(SHOWN) + 1)
+WIDTH: Final = _CELLS * (len(EXPORTED_BOUNDS) + 1)
 
 
 class Exemplar(NamedTuple):
@@ -33,7 +33,7 @@ class Exemplar(NamedTuple):
 
 def write(row: Sample, seconds: float, trace_id: str) -> None:
     """Keeps a request as the newest of its bucket; ``trace_id`` has 32 hexadecimal digits."""
-    start = bisect_left(SHOWN, seconds) * _CELLS
+    start = bisect_left(EXPORTED_BOUNDS, seconds) * _CELLS
     parts = int(trace_id[:12], 16), int(trace_id[12:24], 16), int(trace_id[24:], 16)
     cells = array("d", (*parts, seconds, time(), 0.0))
     cells[_CHECK] = crc32(cells)

@@ -22,7 +22,7 @@ from starlette.types import Scope
 from projkit.http import scope_keys
 from projkit.http.timing import UNKNOWN_ROUTE
 from projkit.request_stats import StatementInfo
-from projkit.telemetry.buckets import SHOWN
+from projkit.telemetry.buckets import EXPORTED_BOUNDS
 from projkit.telemetry.otel.attributes import Attributes, method_of
 from projkit.telemetry.otel.mounts import Mounts
 from projkit.telemetry.recorder import Recorder
@@ -71,7 +71,7 @@ class Meters:
         meter = provider.get_meter("projkit", self._facts.version, schema_url=Schemas.V1_33_0.value)
         self._requests = meter.create_histogram(
             HTTP_SERVER_REQUEST_DURATION, "s", "Duration of HTTP server requests.",
-            explicit_bucket_boundaries_advisory=SHOWN,
+            explicit_bucket_boundaries_advisory=EXPORTED_BOUNDS,
         )  # fmt: skip
         self._operations = meter.create_histogram(
             DB_CLIENT_OPERATION_DURATION, "s", "Duration of database client operations.",
