@@ -13,10 +13,10 @@ LAST_ERROR: Final = SIZE + 2  # seconds since 1970
 SLOW: Final = SIZE + 3
 
 # Of a health check:
-WELL: Final = 0
+HEALTHY: Final = 0
 CRITICAL: Final = 1
 LATENCY: Final = 2
-GOOD_UNTIL: Final = 3  # on the machine's monotonic clock; then it is not known any more
+VALID_UNTIL: Final = 3  # on the machine's monotonic clock; then it is not known any more
 
 HTTP: Final = Family(
     "http", SIZE + 4, maxima=frozenset({MAX, LAST_ERROR}), limit=1000
@@ -48,7 +48,7 @@ LOGINS: Final = Family("auth_logins", limit=20)  # method, outcome
 REFRESHES: Final = Family("auth_refreshes", limit=10)  # outcome
 LAG: Final = Family("event_loop_lag", maxima=frozenset({0}), gauge=True, limit=1)
 HEALTH: Final = Family(
-    "health_checks", 4, maxima=frozenset({CRITICAL, LATENCY}), minima=frozenset({WELL, GOOD_UNTIL}),
+    "health_checks", 4, maxima=frozenset({CRITICAL, LATENCY}), minima=frozenset({HEALTHY, VALID_UNTIL}),
     gauge=True, limit=100,
 )  # name  # fmt: skip
 SPANS: Final = Family("otel_spans", limit=10)  # outcome

@@ -26,8 +26,8 @@ from projkit.telemetry.families import (
     EXEMPLARS,
     FAMILIES,
     FILE_BYTES,
-    GOOD_UNTIL,
     HEALTH,
+    HEALTHY,
     HTTP,
     LAG,
     LAST_ERROR,
@@ -49,9 +49,9 @@ from projkit.telemetry.families import (
     STATEMENTS,
     SUM,
     TRANSACTIONS,
+    VALID_UNTIL,
     WAITING,
     WEBSOCKETS,
-    WELL,
 )
 from projkit.telemetry.figures import Endpoints, endpoints_of
 from projkit.telemetry.store import (
@@ -311,10 +311,10 @@ class Recorder(Observer):
         self, name: str, *, critical: bool, healthy: bool, seconds: float, valid_seconds: float
     ) -> None:
         sample = self._sample(HEALTH, (name,), (OTHER,))
-        sample[WELL] = float(healthy)
+        sample[HEALTHY] = float(healthy)
         sample[CRITICAL] = float(critical)
         sample[LATENCY] = seconds
-        sample[GOOD_UNTIL] = time.monotonic() + valid_seconds
+        sample[VALID_UNTIL] = time.monotonic() + valid_seconds
 
     def record_event_loop_lag(self, seconds: float) -> None:
         self._sample(LAG, (), ())[0] = seconds

@@ -19,8 +19,8 @@ from projkit.telemetry.families import (
     DISCONNECTS,
     EXCEPTIONS,
     EXEMPLARS,
-    GOOD_UNTIL,
     HEALTH,
+    HEALTHY,
     HTTP,
     LAG,
     LATENCY,
@@ -34,9 +34,9 @@ from projkit.telemetry.families import (
     SPANS,
     STATEMENTS,
     TRANSACTIONS,
+    VALID_UNTIL,
     WAITING,
     WEBSOCKETS,
-    WELL,
 )
 from projkit.telemetry.processes import Usage
 from projkit.telemetry.snapshot import Snapshot
@@ -77,7 +77,7 @@ def _slow(snapshot: Snapshot) -> Values:
 def _health(snapshot: Snapshot) -> Values:
     now = time.monotonic()
     for labels, cells in snapshot.of(HEALTH):
-        yield labels, float(cells[WELL] and now < cells[GOOD_UNTIL])
+        yield labels, float(cells[HEALTHY] and now < cells[VALID_UNTIL])
 
 
 def _sunset(snapshot: Snapshot) -> Values:
