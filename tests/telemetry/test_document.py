@@ -18,7 +18,7 @@ from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.snapshot import Facts
 from tests.corpora import ROOT
 from tests.services import missing
-from tests.telemetry.test_slices import fill
+from tests.telemetry.test_yielding import fill
 
 DOCUMENT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 SAMPLE = re.compile(r"(?P<name>[a-z_]+?)(?P<part>_bucket|_count|_sum)?(\{(?P<labels>.*)\})? \S+")

@@ -61,7 +61,7 @@ async def test_written_in_parts(
 
 async def test_others_go_on(registry: KitRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is written, the event loop goes on with other things, again and again."""
-    monkeypatch.setattr("projkit.telemetry.slices.SLICE_SECONDS", 0.0)
+    monkeypatch.setattr("projkit.telemetry.yielding.SLICE_SECONDS", 0.0)
     turns = 0
 
     async def other() -> None:

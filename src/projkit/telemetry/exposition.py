@@ -13,8 +13,8 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 
 from projkit.telemetry.collector import RecorderCollector, pieces
-from projkit.telemetry.slices import Slices
 from projkit.telemetry.snapshot import Snapshot
+from projkit.telemetry.yielding import Yielder
 
 # A weight of 0 is "not acceptable" (RFC 9110 §12.4.2), which the library does not read.
 _REFUSED: Final = re.compile(r";\s*q=0(?:\.0*)?\s*(?:;|$)", re.IGNORECASE)
@@ -55,13 +55,13 @@ async def render(registry: KitRegistry, accept: str) -> tuple[bytes, str]:
     snapshot = await registry.own.read()
     parts: list[bytes] = []
     ends = False
-    slices = Slices()
+    yielder = Yielder()
     for metric, first in _pieces(registry, snapshot):
         text = encode(_One(metric))
         if text.endswith(_END):
             text, ends = text[: -len(_END)], True
         parts.append(text if first else _without_heading(text))
-        await slices.pause()
+        await yielder.checkpoint()
     if ends:
         parts.append(_END)
     return b"".join(parts), content_type

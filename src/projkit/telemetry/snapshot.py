@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from projkit.telemetry.processes import Usage, usage_of
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.slices import Slices
 from projkit.telemetry.store import Family, Labels, MetricStore, Table, WorkerFile
+from projkit.telemetry.yielding import Yielder
 
 Rows = list[tuple[Labels, list[float]]]
 _ROWS_AT_ONCE: Final = 256
@@ -67,9 +67,9 @@ async def take_slowly(recorder: Recorder, facts: Facts) -> Snapshot:
     store = recorder.open()
     asked = await asyncio.to_thread(_ask, recorder, retire=False)
     rows: dict[str, Rows] = {}
-    slices = Slices()
+    yielder = Yielder()
     for _ in _assemble(store, asked.others, rows):
-        await slices.pause()
+        await yielder.checkpoint()
     return Snapshot(rows, asked.workers, asked.processes, facts)
 
 

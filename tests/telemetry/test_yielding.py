@@ -11,8 +11,8 @@ import pytest
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.slices import SLICE_SECONDS
 from projkit.telemetry.snapshot import Facts
+from projkit.telemetry.yielding import SLICE_SECONDS
 
 pytestmark = pytest.mark.anyio
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -99,7 +99,7 @@ async def test_no_step_is_long(tmp_path: Path, accept: str, monkeypatch: pytest.
     fill(recorder)
     fill(other)
     registry = KitRegistry(RecorderCollector(recorder, Facts("1.2.3")))
-    monkeypatch.setattr("projkit.telemetry.slices.SLICE_SECONDS", 0.0)
+    monkeypatch.setattr("projkit.telemetry.yielding.SLICE_SECONDS", 0.0)
     tries = [await steps(registry, accept) for _ in range(TRIES)]
     # The same steps each time; before them, some while the disk is asked in a thread.
     each = [min(times) for times in zip(*(reversed(found) for found in tries), strict=False)]
