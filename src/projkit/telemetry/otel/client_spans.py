@@ -18,7 +18,7 @@ from projkit.telemetry.otel.attributes import (
     database_attributes,
     redis_attributes,
 )
-from projkit.telemetry.otel.harmless import Complain, harmless
+from projkit.telemetry.otel.never_raise import OnError, never_raise
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -69,18 +69,18 @@ def _is_instrumented(engine: "AsyncEngine") -> bool:
 class RequestClientSpans:
     """Client spans below one request's span (:class:`projkit.request_stats.ClientSpans`)."""
 
-    __slots__ = ("_context", "_dependencies", "_offset", "_tracer", "complain")
+    __slots__ = ("_context", "_dependencies", "_offset", "_tracer", "on_error")
 
     def __init__(
-        self, tracer: Tracer, context: Context, dependencies: Dependencies, complain: Complain
+        self, tracer: Tracer, context: Context, dependencies: Dependencies, on_error: OnError
     ) -> None:
-        self.complain = complain
+        self.on_error = on_error
         self._tracer = tracer
         self._context = context
         self._dependencies = dependencies
         self._offset = time.time_ns() - time.perf_counter_ns()
 
-    @harmless
+    @never_raise
     def statement(
         self,
         statement: StatementInfo,
@@ -105,7 +105,7 @@ class RequestClientSpans:
             attributes[DB_RESPONSE_RETURNED_ROWS] = rows
         self._span(summary, attributes, started, ended, error)
 
-    @harmless
+    @never_raise
     def command(self, operation: str, started: float, ended: float, error: BaseException | None) -> None:
         """A span of a Redis command: its name, never its keys and values."""
         if self._dependencies.redis is not None:

@@ -19,7 +19,7 @@ from opentelemetry.trace import (
 from projkit.http.timing import CLIENT_CLOSED_REQUEST
 from projkit.request_stats import ClientSpans
 from projkit.telemetry.otel.attributes import name_of
-from projkit.telemetry.otel.harmless import Complain, harmless
+from projkit.telemetry.otel.never_raise import OnError, never_raise
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -67,7 +67,7 @@ class Joined:
     """
 
     __slots__ = (
-        "_method", "_mount", "_native", "_span", "client_spans", "complain", "is_joined", "response_header",
+        "_method", "_mount", "_native", "_span", "client_spans", "on_error", "is_joined", "response_header",
         "span_context",
     )  # fmt: skip
 
@@ -79,11 +79,11 @@ class Joined:
         client_spans: ClientSpans,
         *,
         told: bool,
-        complain: Complain,
+        on_error: OnError,
         native: Any = None,
     ) -> None:
         self._span = span
-        self.complain = complain
+        self.on_error = on_error
         self._native = native
         self.is_joined = True
         self._method = method
@@ -100,7 +100,7 @@ class Joined:
     def exemplar(self) -> str | None:
         return self.trace_id if self.span_context.trace_flags.sampled else None
 
-    @harmless
+    @never_raise
     def matched(self, route: str) -> None:
         # At once: the host's instrumentation ends its span with the last part of the body. A span that is no
         # server's is something of the host's around the kit, with a name of its own.
@@ -112,7 +112,7 @@ class Joined:
         if hasattr(self._native, "route"):  # FastAPI sets the attribute anew in the end, and its metric by it
             self._native.route = whole
 
-    @harmless
+    @never_raise
     def failed(self, error_type: str) -> None:
         self._span.set_attribute(ERROR_TYPE, error_type)
 
@@ -132,9 +132,9 @@ class Recorded(Joined):
         mount: str,
         client_spans: ClientSpans,
         context: Context,
-        complain: Complain,
+        on_error: OnError,
     ) -> None:
-        super().__init__(span, method, mount, client_spans, told=True, complain=complain)
+        super().__init__(span, method, mount, client_spans, told=True, on_error=on_error)
         self.is_joined = False
         self._error_type: str | None = None
         self._token = contexts.attach(context)
@@ -142,7 +142,7 @@ class Recorded(Joined):
     def failed(self, error_type: str) -> None:
         self._error_type = error_type
 
-    @harmless
+    @never_raise
     def end(self, status: int) -> None:
         contexts.detach(self._token)
         if status != CLIENT_CLOSED_REQUEST:  # which nobody was told

@@ -98,7 +98,7 @@ class RequestTracing:
                 return None
             return self._begin(tracer, scope, has_parent=has_parent)
         except Exception as error:
-            self._complain(error)
+            self._on_error(error)
             return None
 
     def join(self, scope: Scope) -> RequestTrace | None:
@@ -108,7 +108,7 @@ class RequestTracing:
                 return None
             return self._join(span, scope)
         except Exception as error:
-            self._complain(error)
+            self._on_error(error)
             return None
 
     @contextmanager
@@ -147,12 +147,12 @@ class RequestTracing:
             return NotRecorded(span.get_span_context(), is_joined=True, told=told)
         return Joined(
             span, method_of(scope), self._mounts.of(scope), self._spans_below(span), told=told,
-            complain=self._complain, native=scope.get(scope_keys.FASTAPI_TELEMETRY),
+            on_error=self._on_error, native=scope.get(scope_keys.FASTAPI_TELEMETRY),
         )  # fmt: skip
 
     def _spans_below(self, span: Span) -> RequestClientSpans:
         tracer = self._tracer or self._look() or trace.NoOpTracer()
-        return RequestClientSpans(tracer, trace.set_span_in_context(span), self._dependencies, self._complain)
+        return RequestClientSpans(tracer, trace.set_span_in_context(span), self._dependencies, self._on_error)
 
     def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         parent = None
@@ -169,8 +169,8 @@ class RequestTracing:
         if not span.is_recording():
             return self._drop(span.get_span_context(), parent, told=has_parent)
         context = trace.set_span_in_context(span, parent)
-        below = RequestClientSpans(tracer, context, self._dependencies, self._complain)
-        return Recorded(span, method, self._mounts.of(scope), below, context, self._complain)
+        below = RequestClientSpans(tracer, context, self._dependencies, self._on_error)
+        return Recorded(span, method, self._mounts.of(scope), below, context, self._on_error)
 
     def _drop(self, span_context: SpanContext, parent: Context | None, *, told: bool = False) -> NotRecorded:
         token = None
@@ -185,7 +185,7 @@ class RequestTracing:
         found = [value for name, value in scope["headers"] if name == b"traceparent"]
         return left_by_caller(found[0]) if len(found) == 1 else None
 
-    def _complain(self, error: Exception) -> None:
+    def _on_error(self, error: Exception) -> None:
         if not self._complained:
             self._complained = True
             logger.warning("requests are answered without their traces: %s: %s", type(error).__name__, error)
