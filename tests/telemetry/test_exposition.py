@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from projkit import ProjKit
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
-from projkit.telemetry.processes import Usage
+from projkit.telemetry.processes import ProcessUsage
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.snapshot import Facts
 from tests.auth.asking import ask
@@ -52,8 +52,8 @@ async def test_written_in_parts(
     registry: KitRegistry, accept: str, at_once: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written a little at a time it is, to the byte, what the library writes in one go, the host's series among it."""
-    usage = [Usage(1, 2.0, 3, None, 4.0)]
-    monkeypatch.setattr("projkit.telemetry.snapshot.usage_of", lambda _: usage)
+    usage = [ProcessUsage(1, 2.0, 3, None, 4.0)]
+    monkeypatch.setattr("projkit.telemetry.snapshot.process_usage", lambda _: usage)
     body, _ = await render(registry, accept)
     assert body == at_once(registry)
     assert b'host_things_total{kind="one"} 3.0' in body

@@ -19,7 +19,7 @@ from projkit import ProjKit
 from projkit.errors import ProjkitError
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry
-from projkit.telemetry.processes import usage_of
+from projkit.telemetry.processes import process_usage
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.snapshot import Facts
 from tests.conftest import settings_for
@@ -191,7 +191,7 @@ def test_processes(tmp_path: Path) -> None:
         assert (value("projkit_process_resident_memory_bytes", pid=ended) or 0) > 50_000_000
         worker.kill()
         assert value("projkit_process_resident_memory_bytes", pid=ended) is None
-    assert usage_of([int(ended)]) == [], "also where it ends between two looks"
+    assert process_usage([int(ended)]) == [], "also where it ends between two looks"
 
 
 def test_descriptors_that_nobody_may_see(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ from projkit.telemetry.families import (
     WAITING,
     WEBSOCKETS,
 )
-from projkit.telemetry.processes import Usage
+from projkit.telemetry.processes import ProcessUsage
 from projkit.telemetry.snapshot import Snapshot
 from projkit.telemetry.store import Family, Labels
 
@@ -93,7 +93,7 @@ def _workers(snapshot: Snapshot) -> Values:
     yield (), snapshot.workers
 
 
-def _process(value: Callable[[Usage], float | None]) -> Callable[[Snapshot], Values]:
+def _process(value: Callable[[ProcessUsage], float | None]) -> Callable[[Snapshot], Values]:
     return lambda snapshot: (
         ((str(each.pid),), found) for each in snapshot.processes if (found := value(each)) is not None
     )

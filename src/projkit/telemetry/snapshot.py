@@ -7,7 +7,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from projkit.telemetry.processes import Usage, usage_of
+from projkit.telemetry.processes import ProcessUsage, process_usage
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.store import Family, Labels, MetricStore, Table, WorkerFile
 from projkit.telemetry.yielding import Yielder
@@ -29,7 +29,7 @@ class Snapshot(NamedTuple):
 
     rows: Mapping[str, Rows]
     workers: int
-    processes: Iterable[Usage]
+    processes: Iterable[ProcessUsage]
     facts: Facts
 
     def of(self, family: Family) -> Rows:
@@ -42,7 +42,7 @@ class _Asked(NamedTuple):
 
     others: list[WorkerFile]
     workers: int
-    processes: list[Usage]
+    processes: list[ProcessUsage]
 
 
 def take(recorder: Recorder, facts: Facts) -> Snapshot:
@@ -76,7 +76,7 @@ async def take_slowly(recorder: Recorder, facts: Facts) -> Snapshot:
 def _ask(recorder: Recorder, *, retire: bool) -> _Asked:
     others = recorder.other_files(retire=retire)
     pids = [worker.pid for worker in recorder.workers()]
-    return _Asked(others, len(pids), usage_of(pids))
+    return _Asked(others, len(pids), process_usage(pids))
 
 
 def _assemble(store: MetricStore, others: Iterable[WorkerFile], rows: dict[str, Rows]) -> Iterator[None]:
