@@ -19,7 +19,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status,
 from projkit import __version__
 from projkit.cli.otel import complaints, read_export
 from projkit.cli.otel.complaints import Complaints
-from projkit.cli.otel.providers import Telemetry
+from projkit.cli.otel.providers import TelemetryProviders
 from tests.cli.running import free_port
 from tests.telemetry.otlp import Collector
 
@@ -36,7 +36,7 @@ class Exporting:
         export = read_export(os.environ, trace_ratio)
         assert export is not None
         self.counts: Counter[str] = Counter()
-        self.telemetry = Telemetry(export, self._count)
+        self.telemetry = TelemetryProviders(export, self._count)
 
     def _count(self, outcome: str, count: int) -> None:
         assert count > 0

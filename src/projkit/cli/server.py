@@ -19,7 +19,7 @@ from projkit.kit import ProjKit
 from projkit.settings import Settings
 
 if TYPE_CHECKING:
-    from projkit.cli.otel.providers import Telemetry
+    from projkit.cli.otel.providers import TelemetryProviders
 
 logger: Final = logging.getLogger("projkit")
 
@@ -114,7 +114,7 @@ class Served:
     """
 
     def __init__(
-        self, app: ASGIApp, kit: ProjKit, settings: Settings, telemetry: "Telemetry | None" = None
+        self, app: ASGIApp, kit: ProjKit, settings: Settings, telemetry: "TelemetryProviders | None" = None
     ) -> None:
         self._app = app
         self._telemetry = telemetry

@@ -15,14 +15,14 @@ from projkit.cli.otel.variables import read_export
 from projkit.settings import Settings
 
 if TYPE_CHECKING:
-    from projkit.cli.otel.providers import Telemetry
+    from projkit.cli.otel.providers import TelemetryProviders
 
 logger: Final = logging.getLogger("projkit")
 
 __all__ = ["open_telemetry", "read_export"]
 
 
-def open_telemetry(settings: Settings, on_spans: Callable[[str, int], None]) -> "Telemetry | None":
+def open_telemetry(settings: Settings, on_spans: Callable[[str, int], None]) -> "TelemetryProviders | None":
     """The providers of this process, set for all of it; None where nothing is exported, or somebody has set others.
 
     To be called in the process that serves, after any fork.
@@ -43,8 +43,8 @@ def open_telemetry(settings: Settings, on_spans: Callable[[str, int], None]) -> 
             "this process has a tracer provider already (opentelemetry-instrument?), which is used as it is"
         )
         return None
-    from projkit.cli.otel.providers import Telemetry
+    from projkit.cli.otel.providers import TelemetryProviders
 
-    telemetry = Telemetry(export, on_spans)
+    telemetry = TelemetryProviders(export, on_spans)
     telemetry.set_globally()
     return telemetry

@@ -27,7 +27,7 @@ from projkit.version import __version__
 _CONSOLE: Final = "the console"
 
 
-class Telemetry:
+class TelemetryProviders:
     """What a worker exports with.
 
     Attributes:
