@@ -59,8 +59,8 @@ from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
 from projkit.telemetry.host_routes import HostRoutes
-from projkit.telemetry.otel.meters import GivenMeterProvider
-from projkit.telemetry.otel.tracing import GivenTracerProvider
+from projkit.telemetry.otel.meters import MeterProviderOrFactory
+from projkit.telemetry.otel.tracing import TracerProviderOrFactory
 from projkit.telemetry.wiring import Telemetry
 from projkit.validation import routes as validation
 from projkit.validation.wiring import ValidationFactory, Validations
@@ -111,8 +111,8 @@ class ProjKit:
         get_principal: GetPrincipal | None = None,
         csrf_check: CsrfCheck | None = None,
         celery_app: CeleryApp | None = None,
-        tracer_provider: GivenTracerProvider | None = None,
-        meter_provider: GivenMeterProvider | None = None,
+        tracer_provider: TracerProviderOrFactory | None = None,
+        meter_provider: MeterProviderOrFactory | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self.settings = settings or Settings()

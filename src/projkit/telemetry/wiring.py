@@ -11,9 +11,9 @@ from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.otel.client_spans import dependencies_of
 from projkit.telemetry.otel.instrumented import instrument
-from projkit.telemetry.otel.meters import GivenMeterProvider, Meters
+from projkit.telemetry.otel.meters import MeterProviderOrFactory, Meters
 from projkit.telemetry.otel.mounts import Mounts
-from projkit.telemetry.otel.tracing import GivenTracerProvider, RequestTracing
+from projkit.telemetry.otel.tracing import RequestTracing, TracerProviderOrFactory
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.routes import MetricsApp
 from projkit.telemetry.snapshot import Facts
@@ -40,8 +40,8 @@ class Telemetry:
         *,
         version: str,
         addresses: ClientAddresses,
-        tracer_provider: GivenTracerProvider | None,
-        meter_provider: GivenMeterProvider | None,
+        tracer_provider: TracerProviderOrFactory | None,
+        meter_provider: MeterProviderOrFactory | None,
     ) -> None:
         self.recorder = Recorder(settings.metrics_directory, slow_seconds=settings.slow_request_seconds)
         facts = Facts(version, settings.legacy_sunset)
@@ -71,4 +71,6 @@ class Telemetry:
             host = HostTimingMiddleware(host, self.recorder, route_of, self.tracing)
         if not instrumented:
             return host
-        return instrument(host, route_of, self._addresses, self.tracing.given(), self._meters.given())
+        return instrument(
+            host, route_of, self._addresses, self.tracing.host_provider(), self._meters.host_provider()
+        )

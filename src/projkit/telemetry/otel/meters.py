@@ -29,8 +29,8 @@ from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.series import PLAIN, Plain
 from projkit.telemetry.snapshot import Facts, own_snapshot
 
-# As an object, or as a function that gives it when the kit starts.
-GivenMeterProvider: TypeAlias = MeterProvider | Callable[[], MeterProvider]
+# A provider, or a function that is called for it when the kit starts.
+MeterProviderOrFactory: TypeAlias = MeterProvider | Callable[[], MeterProvider]
 
 _PREFIX: Final = "projkit_"
 # What a process says of itself, OpenTelemetry's own instrumentation of processes says better.
@@ -43,26 +43,26 @@ class Meters:
     """One kit's instruments; made at the first :meth:`open` at which there is a provider."""
 
     def __init__(
-        self, provider: GivenMeterProvider | None, recorder: Recorder, facts: Facts, mounts: Mounts
+        self, provider: MeterProviderOrFactory | None, recorder: Recorder, facts: Facts, mounts: Mounts
     ) -> None:
-        self._given = provider
+        self._host_provider = provider
         self._recorder = recorder
         self._facts = facts
         self._mounts = mounts
         self._system = ""
 
-    def given(self) -> MeterProvider | None:
-        """The provider that the host has given, if it gave any."""
-        if self._given is not None and not isinstance(self._given, MeterProvider):
-            self._given = self._given()
-        return self._given
+    def host_provider(self) -> MeterProvider | None:
+        """Return the provider that the host passed in, if any."""
+        if self._host_provider is not None and not isinstance(self._host_provider, MeterProvider):
+            self._host_provider = self._host_provider()
+        return self._host_provider
 
     def open(self, system: str) -> None:
         """Begins to tell the provider, if there is one; ``system`` is the database's ``db.system.name``."""
         self._system = system
         if self._recorder.meters is not None:
             return
-        provider = self.given() or metrics.get_meter_provider()
+        provider = self.host_provider() or metrics.get_meter_provider()
         # The API's own: the one before there is any, which has no public name, and the one that is switched off.
         if isinstance(provider, NoOpMeterProvider) or type(provider).__module__.startswith(
             "opentelemetry.metrics"

@@ -36,8 +36,8 @@ from projkit.telemetry.otel.request_traces import Joined, NotRecorded, Recorded
 
 logger: Final = logging.getLogger("projkit")
 
-# As an object, or as a function that gives it when the kit starts.
-GivenTracerProvider: TypeAlias = TracerProvider | Callable[[], TracerProvider]
+# A provider, or a function that is called for it when the kit starts.
+TracerProviderOrFactory: TypeAlias = TracerProvider | Callable[[], TracerProvider]
 
 # Where FastAPI's own telemetry keeps what it knows of a request; it leaves one alone where something is there already.
 _LOOK_AGAIN_SECONDS: Final = 1.0
@@ -50,7 +50,7 @@ class RequestTracing:
 
     def __init__(
         self,
-        provider: GivenTracerProvider | None,
+        provider: TracerProviderOrFactory | None,
         *,
         version: str,
         addresses: ClientAddresses,
@@ -60,7 +60,7 @@ class RequestTracing:
         self.parents = _parents()
         self._dependencies = Dependencies()
         self._attaches = True
-        self._given = provider
+        self._host_provider = provider
         self._version = version
         self._addresses = addresses
         self._tracer: Tracer | None = None
@@ -78,11 +78,11 @@ class RequestTracing:
         self._dependencies = dependencies
         self._attaches = calls_host or dependencies.elsewhere
 
-    def given(self) -> TracerProvider | None:
-        """The provider that the host has given, if it gave any."""
-        if self._given is not None and not isinstance(self._given, TracerProvider):
-            self._given = self._given()
-        return self._given
+    def host_provider(self) -> TracerProvider | None:
+        """Return the provider that the host passed in, if any."""
+        if self._host_provider is not None and not isinstance(self._host_provider, TracerProvider):
+            self._host_provider = self._host_provider()
+        return self._host_provider
 
     def has_begun(self) -> bool:
         return bool(contexts.get_current())  # which holds nothing at all where nobody has
@@ -131,7 +131,7 @@ class RequestTracing:
         if (now := monotonic()) < self._look_at:
             return None
         self._look_at = now + _LOOK_AGAIN_SECONDS
-        provider = self.given() or trace.get_tracer_provider()
+        provider = self.host_provider() or trace.get_tracer_provider()
         if isinstance(provider, _NOBODY):
             return None
         tracer = provider.get_tracer("projkit", self._version, schema_url=Schemas.V1_33_0.value)
