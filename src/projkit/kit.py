@@ -59,7 +59,7 @@ from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry import routes as telemetry
 from projkit.telemetry.host_routes import HostRoutes
-from projkit.telemetry.otel.meters import MeterProviderOrFactory
+from projkit.telemetry.otel.instruments import MeterProviderOrFactory
 from projkit.telemetry.otel.tracing import TracerProviderOrFactory
 from projkit.telemetry.wiring import Telemetry
 from projkit.validation import routes as validation

@@ -11,7 +11,7 @@ from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.otel.client_spans import dependencies_of
 from projkit.telemetry.otel.instrumented import instrument
-from projkit.telemetry.otel.meters import MeterProviderOrFactory, Meters
+from projkit.telemetry.otel.instruments import MeterProviderOrFactory, OtelInstruments
 from projkit.telemetry.otel.mounts import Mounts
 from projkit.telemetry.otel.tracing import RequestTracing, TracerProviderOrFactory
 from projkit.telemetry.recorder import Recorder
@@ -49,7 +49,7 @@ class Telemetry:
         self.metrics_app = MetricsApp(self.registry)
         mounts = Mounts()
         self.tracing = RequestTracing(tracer_provider, version=version, addresses=addresses, mounts=mounts)
-        self._meters = Meters(meter_provider, self.recorder, facts, mounts)
+        self._instruments = OtelInstruments(meter_provider, self.recorder, facts, mounts)
         self._settings = settings
         self._addresses = addresses
 
@@ -59,7 +59,7 @@ class Telemetry:
         """Says what the kit is about to ask: a host's ``engine`` or its own, and whose functions."""
         dependencies = dependencies_of(self._settings, engine, redis)
         self.tracing.expect(dependencies, calls_host=calls_host or engine is not None)
-        self._meters.open(dialect)
+        self._instruments.open(dialect)
 
     def around(self, host: ASGIApp, route_of: RouteOf, *, performance: bool, instrumented: bool) -> ASGIApp:
         """A host whose requests are timed and counted, and traced by OpenTelemetry's own instrumentation.
@@ -72,5 +72,5 @@ class Telemetry:
         if not instrumented:
             return host
         return instrument(
-            host, route_of, self._addresses, self.tracing.host_provider(), self._meters.host_provider()
+            host, route_of, self._addresses, self.tracing.host_provider(), self._instruments.host_provider()
         )

@@ -39,7 +39,7 @@ _DB_BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)  # the 
 _SYSTEM: Final = db.DB_SYSTEM_NAME
 
 
-class Meters:
+class OtelInstruments:
     """One kit's instruments; made at the first :meth:`open` at which there is a provider."""
 
     def __init__(
