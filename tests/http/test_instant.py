@@ -13,7 +13,7 @@ from projkit import ProjKit
 from projkit.http import scope_keys
 from projkit.http.application import Application
 from projkit.http.timing import access_logger
-from projkit.telemetry.figures import endpoints_of
+from projkit.telemetry.endpoint_stats import stats_by_endpoint
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio
@@ -154,7 +154,7 @@ async def test_a_path_that_is_read_in_two_ways(sqlite_url: str, usual_ways: list
 async def test_who_looks_gets_to_see(
     sqlite_url: str, usual_ways: list[str], around: Callable[[], Any], headers: Any, method: str
 ) -> None:
-    """Whoever wants more of a request than its figures has it come by the usual way."""
+    """A request whose trace, log line or metrics are observed takes the normal path."""
     with around():
         sent, _ = await ask(a_kit(sqlite_url), f"{HEALTH}/live", *headers, method=method)
     assert (said(sent)[0], len(usual_ways)) == (200, 1)
@@ -167,8 +167,8 @@ async def test_they_are_counted(sqlite_url: str) -> None:
     for _ in range(3):
         sent, _ = await ask(kit, path, (b"x-request-id", b"the-clients-own"))
         assert dict(sent[0]["headers"])[b"x-request-id"] == b"the-clients-own"
-    figures = endpoints_of(kit._recorder.read(), frozenset())[("GET", path)]
-    assert figures.requests == 3
+    stats = stats_by_endpoint(kit._recorder.read(), frozenset())[("GET", path)]
+    assert stats.requests == 3
     ids = {dict((await ask(kit, path))[0][0]["headers"])[b"x-request-id"] for _ in range(3)}
     assert len(ids) == 3
 
@@ -185,5 +185,5 @@ async def test_clients_that_have_gone(sqlite_url: str) -> None:
     with pytest.raises(OSError, match="gone"):
         await kit({**scope, scope_keys.MATCHED_ROUTE: None}, None, send)  # type: ignore[arg-type]
     table = kit._recorder.read()
-    assert endpoints_of(table, frozenset())[("GET", path)].requests == 1
+    assert stats_by_endpoint(table, frozenset())[("GET", path)].requests == 1
     assert table[("http_disconnects", ("GET", path))] == [1.0]

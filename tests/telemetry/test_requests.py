@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 
 from projkit import ProjKit
 from projkit.monitoring import PerformanceMiddleware
-from projkit.telemetry.figures import Figures, endpoints_of
+from projkit.telemetry.endpoint_stats import EndpointStats, stats_by_endpoint
 from tests.auth.asking import ask
 from tests.conftest import serving, settings_for
 
@@ -103,9 +103,9 @@ def kit(sqlite_url: str) -> ProjKit:
     return ProjKit(settings_for(sqlite_url, slow_request_seconds=0.2))
 
 
-def figures(kit: ProjKit) -> dict[tuple[str, str], Figures]:
+def stats(kit: ProjKit) -> dict[tuple[str, str], EndpointStats]:
     """What was counted."""
-    return endpoints_of(kit._recorder.read())
+    return stats_by_endpoint(kit._recorder.read())
 
 
 async def drive(app: Any, scope: Message, *received: Message) -> list[Message]:
@@ -138,7 +138,7 @@ async def test_kit_routes(kit: ProjKit) -> None:
         for path in ("/api/v1/health/live", "/api/v1/health/live", "/nowhere/1", "/nowhere/2"):
             await ask(kit, "GET", path)
         await ask(kit, "GET", "/api/v1/projects/0197a0a0-0000-7000-8000-000000000000")
-    found = figures(kit)
+    found = stats(kit)
     assert found[("GET", "/api/v1/health/live")].requests == 2
     assert found[("GET", "__unknown__")].requests == 2
     assert found[("GET", "/api/v1/projects/{project_id}")].requests == 1
@@ -155,7 +155,7 @@ async def test_wrapped_host(kit: ProjKit) -> None:
     assert answer.header("server-timing")
     assert answer.header("x-request-id") == "the host's own"
     assert (await ask(app, "GET", "/none")).header("x-request-id")
-    assert {route: each.requests for (_, route), each in figures(kit).items()} == {
+    assert {route: each.requests for (_, route), each in stats(kit).items()} == {
         "/hello/{name}": 3, "/inner/things/{thing}": 1, "/tenants/{tenant}/things/{thing}": 1, "/inner/{path}": 1,
         "__unknown__": 2,
     }  # fmt: skip
@@ -179,7 +179,7 @@ async def test_fastapi_routers(kit: ProjKit) -> None:
     wrapped = kit.wrap(app)
     for path in ("/top/a", "/v1/items/1/parts/2", "/plain/a", "/v1/items/1/none/2"):
         await ask(wrapped, "GET", path)
-    assert {route for _, route in figures(kit)} == {
+    assert {route for _, route in stats(kit)} == {
         "/top/{name}", "/v1/items/{item}/parts/{part}", "/plain/{name}", "__unknown__",
     }  # fmt: skip
 
@@ -188,7 +188,7 @@ async def test_wrapped_host_untouched(kit: ProjKit) -> None:
     """With performance=False the host's answers are as before, and not counted."""
     answer = await ask(kit.wrap(host(), performance=False), "GET", "/none")
     assert answer.header("x-process-time") is None
-    assert figures(kit) == {}
+    assert stats(kit) == {}
 
 
 async def test_the_middleware_alone(kit: ProjKit) -> None:
@@ -200,7 +200,7 @@ async def test_the_middleware_alone(kit: ProjKit) -> None:
     async with kit.lifespan():
         assert (await ask(app, "GET", "/hello/a")).header("x-process-time")
         assert (await ask(app, "GET", "/kit/api/v1/health/live")).header("x-process-time")
-    assert {route for _, route in figures(kit)} == {"/hello/{name}", "/api/v1/health/live"}
+    assert {route for _, route in stats(kit)} == {"/hello/{name}", "/api/v1/health/live"}
 
 
 async def test_kit_in_a_wrapped_host(kit: ProjKit) -> None:
@@ -212,15 +212,15 @@ async def test_kit_in_a_wrapped_host(kit: ProjKit) -> None:
     assert answer.status == 200
     assert answer.header("x-process-time")
     assert answer.header("x-request-id")
-    assert list(figures(kit)) == [("GET", "/api/v1/health/live")]
+    assert list(stats(kit)) == [("GET", "/api/v1/health/live")]
 
 
 async def test_streams(kit: ProjKit) -> None:
     """A stream's duration is that until it begins: how long a client listens is not the server's slowness."""
     await ask(kit.wrap(host()), "GET", "/stream")
-    found = figures(kit)[("GET", "/stream")]
+    found = stats(kit)[("GET", "/stream")]
     assert found.requests == 1
-    assert found.longest < 0.3
+    assert found.max_seconds < 0.3
     assert not found.slow
 
 
@@ -229,7 +229,7 @@ async def test_unhandled_exceptions(kit: ProjKit, path: str) -> None:
     """An exception is the host's to handle, and counts as an error, also when the answer has begun."""
     with pytest.raises((RuntimeError, ExceptionGroup)):
         await ask(kit.wrap(host()), "GET", path)
-    found = figures(kit)[("GET", path)]
+    found = stats(kit)[("GET", path)]
     assert (found.requests, found.errors) == (1, 1)
     assert found.last_error_at > 0
 
@@ -241,7 +241,7 @@ async def silent(scope: Message, receive: Callable[[], Awaitable[Message]], send
 async def test_an_app_that_does_not_answer(kit: ProjKit) -> None:
     """A host that returns without an answer has failed: the server says 500."""
     await drive(kit.wrap(silent, performance=True), scope("/x"), {"type": "http.request", "body": b""})
-    assert figures(kit)[("GET", "__unknown__")].errors == 1
+    assert stats(kit)[("GET", "__unknown__")].errors == 1
 
 
 async def test_clients_that_go_away(kit: ProjKit) -> None:
@@ -254,7 +254,7 @@ async def test_clients_that_go_away(kit: ProjKit) -> None:
     async with kit.lifespan():
         credentials = (b"authorization", _bearer(kit))
         await drive(app, scope("/api/v1/projects", "POST") | {"headers": [*announced, credentials]}, part)
-    found = figures(kit)
+    found = stats(kit)
     for key in (("POST", "/upload"), ("POST", "/api/v1/projects")):
         assert (found[key].disconnects, found[key].requests, found[key].errors) == (1, 0, 0)
 
@@ -273,7 +273,7 @@ async def test_cancelled_requests(kit: ProjKit) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    found = figures(kit)[("GET", "/hang")]
+    found = stats(kit)[("GET", "/hang")]
     assert (found.disconnects, found.requests) == (1, 0)
     assert kit._recorder.read()[("http_active", ())] == [0.0]
 
@@ -298,7 +298,7 @@ async def test_clients_that_do_not_wait(kit: ProjKit, monkeypatch: pytest.Monkey
         await drive(app, scope("/slow"))
         credentials = [(b"authorization", _bearer(kit))]
         await drive(app, scope("/api/v1/projects") | {"headers": credentials, "query_string": b""})
-    found = figures(kit)
+    found = stats(kit)
     for key in (("GET", "/slow"), ("GET", "/api/v1/projects")):
         assert (found[key].disconnects, found[key].requests, found[key].errors) == (1, 0, 0)
 
@@ -321,7 +321,7 @@ async def test_clients_that_wait(kit: ProjKit) -> None:
         async with httpx2.AsyncClient(base_url=url) as client:
             assert (await client.get("/slow")).text == "at last"
             assert (await client.post("/echo/x", content=b"x" * 100_000)).text == "x" * 100_000
-    found = figures(kit)
+    found = stats(kit)
     assert [found[("GET", "/slow")].requests, found[("POST", "/echo/{path}")].requests] == [1, 1]
     assert not any(each.disconnects for each in found.values())
 
@@ -345,7 +345,7 @@ async def test_background_tasks(kit: ProjKit) -> None:
 
     with pytest.raises(RuntimeError):
         await ask(kit.wrap(Starlette(routes=[Route("/bg", answer)])), "GET", "/bg")
-    found = figures(kit)[("GET", "/bg")]
+    found = stats(kit)[("GET", "/bg")]
     assert (found.requests, found.errors) == (1, 0)
     labels = {"route": "/bg", "error_type": "RuntimeError"}
     assert kit.registry.get_sample_value("projkit_http_server_exceptions_total", labels) == 1
@@ -370,7 +370,7 @@ async def test_what_comes_before_the_answer(kit: ProjKit, early: Message) -> Non
         await send({"type": "http.response.body", "body": b"x"})
 
     await drive(kit.wrap(app), scope("/x"), {"type": "http.request", "body": b""})
-    assert figures(kit)[("GET", "__unknown__")].longest >= 0.25
+    assert stats(kit)[("GET", "__unknown__")].max_seconds >= 0.25
 
 
 @pytest.mark.parametrize("route_of", [lambda _: None, lambda _: 1 / 0, lambda: "", lambda _: "x" * 10_000])
@@ -378,7 +378,7 @@ async def test_a_route_of_that_misbehaves(kit: ProjKit, route_of: Any) -> None:
     """Whatever the host's own function says, each request is answered and counted."""
     app = kit.wrap(host(), route_of=route_of)
     assert (await ask(app, "GET", "/hello/a")).status == 200
-    ((_, route),) = figures(kit)
+    ((_, route),) = stats(kit)
     assert route in {"__unknown__", "x" * 200}
 
 
@@ -393,7 +393,7 @@ async def test_mounts_behind_the_middleware(kit: ProjKit, framework: Any) -> Non
     wrapped = kit.wrap(app)
     for path in ("/sub/in/1", "/t/acme/in/1"):
         await ask(wrapped, "GET", path)
-    assert {route: each.requests for (_, route), each in figures(kit).items()} == {
+    assert {route: each.requests for (_, route), each in stats(kit).items()} == {
         "/sub/in/{thing}": 1, "/t/{tenant}/in/{thing}": 1,
     }  # fmt: skip
 
@@ -407,7 +407,7 @@ async def test_web_sockets(kit: ProjKit, room: str, outcome: str) -> None:
     except RuntimeError:
         assert outcome == "failed"
     assert kit._recorder.read()[("websockets", ("/chat/{room}", outcome))][0] == 1
-    assert figures(kit) == {}
+    assert stats(kit) == {}
 
 
 async def test_slow_requests(kit: ProjKit, caplog: pytest.LogCaptureFixture) -> None:
@@ -429,7 +429,7 @@ async def test_slow_requests(kit: ProjKit, caplog: pytest.LogCaptureFixture) -> 
     assert "canary" not in said + str(line.__dict__)
     assert line.__dict__["duration_ms"] >= 250
     assert line.__dict__["db_ms"] == 0
-    assert figures(kit)[("GET", "/slow/{secret}")].slow == 1
+    assert stats(kit)[("GET", "/slow/{secret}")].slow == 1
 
 
 async def test_random_paths_and_methods(kit: ProjKit) -> None:
@@ -440,7 +440,7 @@ async def test_random_paths_and_methods(kit: ProjKit) -> None:
             method = "GET" if number % 2 else f"M{number}"
             await ask(app, method, f"/api/v1/projects/x{number}")
             await ask(app, method, f"/random/{number}")
-    assert len(figures(kit)) <= 4
+    assert len(stats(kit)) <= 4
 
 
 async def test_request_ids_agree(kit: ProjKit, caplog: pytest.LogCaptureFixture) -> None:

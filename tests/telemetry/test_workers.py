@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from projkit import ProjKit
 from projkit.errors import ConfigurationError
+from projkit.telemetry.endpoint_stats import stats_by_endpoint
 from projkit.telemetry.families import (
     DISCONNECTS,
     EXCEPTIONS,
@@ -28,7 +29,6 @@ from projkit.telemetry.families import (
     POOL,
     WEBSOCKETS,
 )
-from projkit.telemetry.figures import endpoints_of
 from projkit.telemetry.history import History
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.store import Family, Table, decode, encode
@@ -88,7 +88,7 @@ def workers(directory: Path, number: int) -> Iterator[list[Worker]]:
 
 def requests(recorder: Recorder) -> int:
     """How many the recorder knows of, over all workers."""
-    return sum(figures.requests for figures in endpoints_of(recorder.read()).values())
+    return sum(stats.requests for stats in stats_by_endpoint(recorder.read()).values())
 
 
 def pool(recorder: Recorder) -> float:

@@ -11,8 +11,14 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, Field
 
 from projkit.telemetry.buckets import milliseconds
+from projkit.telemetry.endpoint_stats import (
+    EndpointStats,
+    StatsByEndpoint,
+    stats_by_endpoint,
+    stats_since,
+    sum_stats,
+)
 from projkit.telemetry.families import ACTIVE
-from projkit.telemetry.figures import Endpoints, Figures, endpoints_of, since, total_of
 from projkit.telemetry.history import History, HistoryEntry
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.workers import now_ms
@@ -102,7 +108,7 @@ class PerformanceReport:
         self._recorder = recorder
         self._history = history
         self._looking: asyncio.Future[None] | None = None
-        self._traffic: dict[str, Any] = _summary(Figures(), 0.0)
+        self._traffic: dict[str, Any] = _summary(EndpointStats(), 0.0)
         self._traffic_at = float("-inf")
 
     async def full(self) -> Performance:
@@ -125,16 +131,16 @@ class PerformanceReport:
 
     def _look(self) -> dict[str, Any]:
         now = self._recorder.endpoints()
-        total, seconds = self._window(total_of(now.values()), 300)
+        total, seconds = self._window(sum_stats(now.values()), 300)
         return _summary(total, seconds)
 
-    def _window(self, now: Figures, seconds: int) -> tuple[Figures, float]:
+    def _window(self, now: EndpointStats, seconds: int) -> tuple[EndpointStats, float]:
         entry = _at(self._history.entries(), seconds)
         return now.since(entry.total()), max((now_ms() - entry.at_ms) / 1000, 0.001)
 
     def _full(self) -> Performance:
         table = self._recorder.read()
-        now = endpoints_of(table, self._recorder.probes)
+        now = stats_by_endpoint(table, self._recorder.probes)
         entries = self._history.entries()
         moment = now_ms()
         workers = self._recorder.workers()
@@ -151,15 +157,15 @@ class PerformanceReport:
             started_at=_time(started_at),
             slow_request_seconds=self._recorder.slow_seconds,
             active_requests=int(table[(ACTIVE.name, ())][0]),
-            history=_moments(entries, total_of(now.values()), moment),
+            history=_moments(entries, sum_stats(now.values()), moment),
         )
 
-    def _since(self, entry: HistoryEntry, now: Endpoints, now_at_ms: int) -> WindowFigures:
+    def _since(self, entry: HistoryEntry, now: StatsByEndpoint, now_at_ms: int) -> WindowFigures:
         seconds = max((now_at_ms - entry.at_ms) / 1000, 0.001)
-        return self._figures(since(now, entry.endpoints()), seconds)
+        return self._figures(stats_since(now, entry.endpoints()), seconds)
 
-    def _figures(self, endpoints: Endpoints, seconds: float) -> WindowFigures:
-        total = total_of(endpoints.values())
+    def _figures(self, endpoints: StatsByEndpoint, seconds: float) -> WindowFigures:
+        total = sum_stats(endpoints.values())
         return WindowFigures(
             seconds=round(seconds, 1),
             requests=total.requests,
@@ -181,7 +187,7 @@ class PerformanceReport:
         )
 
 
-def _summary(total: Figures, seconds: float) -> dict[str, Any]:
+def _summary(total: EndpointStats, seconds: float) -> dict[str, Any]:
     return {
         "seconds": round(seconds, 1),
         "requests": total.requests,
@@ -193,18 +199,18 @@ def _summary(total: Figures, seconds: float) -> dict[str, Any]:
     }
 
 
-def _shared(figures: Figures) -> dict[str, Any]:
+def _shared(figures: EndpointStats) -> dict[str, Any]:
     requests = figures.requests
     return {
         "errors": int(figures.errors),
         "error_rate": round(figures.error_rate, 6),
         "slow_requests": int(figures.slow),
         "client_disconnects": int(figures.disconnects),
-        "mean_ms": milliseconds(figures.seconds / requests if requests else None),
+        "mean_ms": milliseconds(figures.total_seconds / requests if requests else None),
         "p50_ms": milliseconds(figures.percentile(0.5)),
         "p95_ms": milliseconds(figures.percentile(0.95)),
         "p99_ms": milliseconds(figures.percentile(0.99)),
-        "max_ms": milliseconds(figures.longest if requests else None),
+        "max_ms": milliseconds(figures.max_seconds if requests else None),
     }
 
 
@@ -215,7 +221,7 @@ def _at(entries: Sequence[HistoryEntry], seconds: int) -> HistoryEntry:
     return older[-1] if older else entries[0]
 
 
-def _moments(entries: Sequence[HistoryEntry], now: Figures, now_at_ms: int) -> list[Moment]:
+def _moments(entries: Sequence[HistoryEntry], now: EndpointStats, now_at_ms: int) -> list[Moment]:
     """What came between each two entries, and since the last."""
     points = [*((entry.at_ms, entry.total()) for entry in entries), (now_at_ms, now)]
     clock = datetime.now(UTC).timestamp()

@@ -1,7 +1,7 @@
-"""Samples of the counters, from which the figures of the last minutes are made.
+"""A history of counters, from which statistics of the last minutes are computed.
 
-One process samples for all workers of a server: whoever holds the lock of the directory's ``sampler``. When it ends,
-the next to try takes over, so that a worker that has just been restarted knows the last quarter of an hour as well.
+One process samples for all workers of a server: the one that holds the lock of the directory's file ``sampler``. When it
+ends, the next process that tries takes over, so a worker that has just been restarted knows the last 15 minutes too.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from projkit.telemetry.buckets import SIZE
-from projkit.telemetry.figures import Endpoints, Figures, total_of
+from projkit.telemetry.endpoint_stats import EndpointStats, StatsByEndpoint, sum_stats
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.workers import WorkerDirectory, now_ms
 
@@ -29,7 +29,7 @@ logger: Final = logging.getLogger("projkit")
 PERIOD_SECONDS: Final = 10.0
 KEPT_SECONDS: Final = 15 * 60 + 2 * PERIOD_SECONDS
 _PREFIX: Final = "history-"
-_ROW: Final = Struct(f"={SIZE + 6}d")
+_STATS: Final = Struct(f"={SIZE + 6}d")
 
 
 class HistoryEntry(NamedTuple):
@@ -38,53 +38,43 @@ class HistoryEntry(NamedTuple):
     at_ms: int
     packed: bytes
 
-    def endpoints(self) -> Endpoints:
-        """The figures of each endpoint at that moment."""
-        names, _, rows = zlib.decompress(self.packed)[_ROW.size :].partition(b"\n")
-        found: Endpoints = {}
-        for (method, route), values in zip(json.loads(names), _ROW.iter_unpack(rows), strict=True):
-            found[(method, route)] = _figures(values)
-        return found
+    def endpoints(self) -> StatsByEndpoint:
+        """Return the statistics of each endpoint at that moment."""
+        names, _, packed = zlib.decompress(self.packed)[_STATS.size :].partition(b"\n")
+        return {
+            (method, route): _unpack(values)
+            for (method, route), values in zip(json.loads(names), _STATS.iter_unpack(packed), strict=True)
+        }
 
-    def total(self) -> Figures:
-        """The figures of all endpoints at that moment."""
-        return _figures(_ROW.unpack_from(zlib.decompress(self.packed)))
-
-
-def _figures(values: Sequence[float]) -> Figures:
-    return Figures(list(values[:SIZE]), *values[SIZE:])
+    def total(self) -> EndpointStats:
+        """Return the statistics of all endpoints together at that moment."""
+        return _unpack(_STATS.unpack_from(zlib.decompress(self.packed)))
 
 
-def _row(figures: Figures) -> bytes:
-    counts = (figures.errors, figures.slow, figures.disconnects)
-    return _ROW.pack(*figures.buckets, figures.seconds, figures.longest, figures.last_error_at, *counts)
+def _unpack(values: Sequence[float]) -> EndpointStats:
+    return EndpointStats(list(values[:SIZE]), *values[SIZE:])
 
 
-def take(endpoints: Endpoints, at_ms: int) -> HistoryEntry:
-    """A sample of these figures."""
-    rows = b"".join(_row(each) for each in endpoints.values())
+def _pack(stats: EndpointStats) -> bytes:
+    counts = (stats.errors, stats.slow, stats.disconnects)
+    return _STATS.pack(*stats.buckets, stats.total_seconds, stats.max_seconds, stats.last_error_at, *counts)
+
+
+def make_entry(endpoints: StatsByEndpoint, at_ms: int) -> HistoryEntry:
+    """Create an entry of these statistics."""
+    packed = b"".join(_pack(each) for each in endpoints.values())
     names = json.dumps(list(endpoints)).encode()
-    return HistoryEntry(at_ms, zlib.compress(_row(total_of(endpoints.values())) + names + b"\n" + rows, 1))
+    total = _pack(sum_stats(endpoints.values()))
+    return HistoryEntry(at_ms, zlib.compress(total + names + b"\n" + packed, 1))
 
 
-class Store(Protocol):
-    """Where samples are kept, the oldest first."""
+class _MemoryHistory:
+    """The entries of a single process."""
 
-    def may_add(self) -> bool:
-        """Whether it is this process that samples."""
-
-    def add(self, entry: HistoryEntry) -> None:
-        """Keeps one, and drops those that are too old."""
-
-    def entries(self) -> list[HistoryEntry]:
-        """Those that are kept."""
-
-
-class _Memory:
     def __init__(self) -> None:
         self._entries: deque[HistoryEntry] = deque(maxlen=int(KEPT_SECONDS / PERIOD_SECONDS) + 1)
 
-    def may_add(self) -> bool:
+    def acquire(self) -> bool:
         return True
 
     def add(self, entry: HistoryEntry) -> None:
@@ -94,13 +84,16 @@ class _Memory:
         return list(self._entries)
 
 
-class _Files:
+class _FileHistory:
+    """The entries of a server's workers, each in a file of their directory."""
+
     def __init__(self, directory: WorkerDirectory) -> None:
         self._path = directory.path
-        self._sampling = False
+        self._is_sampler = False
 
-    def may_add(self) -> bool:
-        if not self._sampling:
+    def acquire(self) -> bool:
+        """Return whether this process samples for all: it holds the lock, or can acquire it now."""
+        if not self._is_sampler:
             lock = os.open(self._path / "sampler", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,10 +101,11 @@ class _Files:
                 os.close(lock)
                 return False
             weakref.finalize(self, os.close, lock)
-            self._sampling = True
+            self._is_sampler = True
         return True
 
     def add(self, entry: HistoryEntry) -> None:
+        """Write an entry and remove those that are too old."""
         new = self._path / f"new-{_PREFIX}{entry.at_ms}"
         new.write_bytes(entry.packed)
         new.replace(self._path / f"{_PREFIX}{entry.at_ms}")
@@ -120,52 +114,53 @@ class _Files:
                 path.unlink(missing_ok=True)
 
     def entries(self) -> list[HistoryEntry]:
-        found = []
+        """Read all entries, the oldest first."""
+        entries = []
         for path, at_ms in self._paths():
             with suppress(FileNotFoundError):
-                found.append(HistoryEntry(at_ms, path.read_bytes()))
-        return sorted(found)
+                entries.append(HistoryEntry(at_ms, path.read_bytes()))
+        return sorted(entries)
 
     def _paths(self) -> list[tuple[Path, int]]:
         return [(path, int(path.name.removeprefix(_PREFIX))) for path in self._path.glob(f"{_PREFIX}*")]
 
 
 class History:
-    """The samples of a recorder, over all workers."""
+    """The history of a recorder, over all workers."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._store: Store | None = None
+        self._store: _MemoryHistory | _FileHistory | None = None
 
     def record(self) -> None:
-        """Takes a sample, unless another worker does."""
+        """Add an entry, unless another worker does that for the server."""
         store = self._opened()
-        if store.may_add():
-            store.add(take(self._recorder.endpoints(), now_ms()))
+        if store.acquire():
+            store.add(make_entry(self._recorder.endpoints(), now_ms()))
 
     def entries(self) -> list[HistoryEntry]:
-        """Those of the last quarter of an hour, the oldest first; never none: counts began with the server."""
-        found = self._opened().entries()
-        if found:
-            return found
+        """Return the entries of the last 15 minutes, the oldest first; at least one, for the server's start."""
+        entries = self._opened().entries()
+        if entries:
+            return entries
         age = time.time() - self._recorder.server_started_at
-        return [take({}, now_ms() - int(age * 1000))]
+        return [make_entry({}, now_ms() - int(age * 1000))]
 
-    def _opened(self) -> Store:
+    def _opened(self) -> _MemoryHistory | _FileHistory:
         if self._store is None:
             directory = self._recorder.directory
-            self._store = _Memory() if directory is None else _Files(directory)
-            if not self._store.entries() and self._store.may_add():
-                self._store.add(take({}, now_ms()))  # counts began with the server
+            self._store = _MemoryHistory() if directory is None else _FileHistory(directory)
+            if not self._store.entries() and self._store.acquire():
+                self._store.add(make_entry({}, now_ms()))  # counts began with the server
         return self._store
 
 
 class Sampler:
-    """Samples in the background of one event loop.
+    """A background task on one event loop that records the history periodically.
 
     Args:
-        history: what is sampled, in a thread, since other workers' files take a few milliseconds.
-        also: what else is looked at each time, on the event loop.
+        history: recorded in a thread, since reading other workers' files takes a few milliseconds.
+        also: called each time before that, on the event loop.
     """
 
     def __init__(self, history: History, also: Callable[[], None]) -> None:
@@ -174,7 +169,7 @@ class Sampler:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """Ends it."""
+        """Stop the task."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
@@ -184,6 +179,8 @@ class Sampler:
             try:
                 self._also()
                 await asyncio.to_thread(self._history.record)
-            except OSError as error:  # a full disk, say; requests are counted all the same
-                logger.warning("the figures of the last minutes cannot be kept: %s", error)
+            except OSError as error:  # such as a full disk; requests are counted nonetheless
+                logger.warning(
+                    "statistics of the last minutes are unavailable: cannot write history: %s", error
+                )
             await asyncio.sleep(PERIOD_SECONDS)

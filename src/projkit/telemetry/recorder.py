@@ -14,6 +14,7 @@ from projkit.observers import REJECTION_REASONS, SPAN_OUTCOMES, DurationMeters, 
 from projkit.request_stats import StatementInfo
 from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import BOUNDS
+from projkit.telemetry.endpoint_stats import StatsByEndpoint, stats_by_endpoint
 from projkit.telemetry.families import (
     ACTIVE,
     COMMANDS,
@@ -53,7 +54,6 @@ from projkit.telemetry.families import (
     WAITING,
     WEBSOCKETS,
 )
-from projkit.telemetry.figures import Endpoints, endpoints_of
 from projkit.telemetry.store import (
     Family,
     Labels,
@@ -193,9 +193,9 @@ class Recorder(Observer):
         directory = self.directory
         return [] if directory is None else directory.other_files(retire=retire)
 
-    def endpoints(self) -> Endpoints:
+    def endpoints(self) -> StatsByEndpoint:
         """The figures of each endpoint, by all workers."""
-        return endpoints_of(self.read(), self.probes)
+        return stats_by_endpoint(self.read(), self.probes)
 
     # --- requests
 
