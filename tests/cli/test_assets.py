@@ -10,7 +10,7 @@ import pytest
 
 from projkit import ProjKit, Settings
 from projkit.telemetry.buckets import EXPORTED_BOUNDS
-from projkit.telemetry.series import HISTOGRAMS, PLAIN
+from projkit.telemetry.series import HISTOGRAMS, SCALARS
 from tests.cli.conftest import Run
 from tests.conftest import SECRET
 from tests.corpora import ROOT
@@ -138,7 +138,7 @@ def test_what_is_written(prometheus: dict[str, str], grafana: dict[str, str]) ->
 
 def test_series_that_there_are(prometheus: dict[str, str], grafana: dict[str, str]) -> None:
     """Each of the kit's series that a rule or a panel asks for is one that the kit has, and each bucket as well."""
-    known = {f"{each.name}_total" if each.kind == "counter" else each.name for each in PLAIN}
+    known = {f"{each.name}_total" if each.kind == "counter" else each.name for each in SCALARS}
     known |= {f"{each.name}_{part}" for each in HISTOGRAMS for part in ("bucket", "count", "sum")}
     for name in ("alerts.yml", "recording-rules.yml", "overview.json", "endpoints.json"):
         text = {**prometheus, **grafana}[name]

@@ -15,7 +15,7 @@ from projkit.db.tables import build_tables
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.snapshot import Facts
+from projkit.telemetry.snapshot import KitInfo
 from tests.corpora import ROOT
 from tests.services import missing
 from tests.telemetry.test_yielding import fill
@@ -59,8 +59,8 @@ async def given() -> dict[str, Series]:
     recorder.record_transaction(committed=True)
     statement = Statement(sa.select(build_tables("").projects.c.id))
     recorder.record_statement(statement.for_sqlite(), 0.001, ValueError())
-    facts = Facts("1.2.3", datetime(2027, 1, 1, tzinfo=UTC))
-    body, _ = await render(KitRegistry(RecorderCollector(recorder, facts)), "")
+    info = KitInfo("1.2.3", datetime(2027, 1, 1, tzinfo=UTC))
+    body, _ = await render(KitRegistry(RecorderCollector(recorder, info)), "")
     kinds: dict[str, str] = {}
     labels: dict[str, set[str]] = {}
     for line in body.decode().splitlines():

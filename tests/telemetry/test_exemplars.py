@@ -19,7 +19,7 @@ from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.families import EXEMPLARS, HTTP
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.snapshot import Facts
+from projkit.telemetry.snapshot import KitInfo
 from projkit.telemetry.store import MmapStore, Sample
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +34,7 @@ SECONDS = st.floats(min_value=0, max_value=100)
 
 def registry_of(recorder: Recorder) -> KitRegistry:
     """What Prometheus reads."""
-    return KitRegistry(RecorderCollector(recorder, Facts("1.2.3")))
+    return KitRegistry(RecorderCollector(recorder, KitInfo("1.2.3")))
 
 
 async def shown(recorder: Recorder, route: str = GET[1]) -> dict[str, Any]:
@@ -147,9 +147,9 @@ def test_torn_reads(first: str, second: str, taken: list[bool], from_nothing: bo
     torn = mixed(before, written(0.002, second), taken) + [0.0] * (exemplars.WIDTH - 6)
     assert {each.trace_id for each in exemplars.read(torn) if each} <= {first, second}
     whole = written(0.003, first)
-    exemplars.keep_newest(whole, torn)
+    exemplars.keep_latest(whole, torn)
     assert {each.trace_id for each in exemplars.read(whole) if each} <= {first, second}
-    exemplars.keep_newest(torn, written(0.003, first))
+    exemplars.keep_latest(torn, written(0.003, first))
     assert [each for each in exemplars.read(torn) if each]
 
 

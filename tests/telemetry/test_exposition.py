@@ -17,7 +17,7 @@ from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.processes import ProcessUsage
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.snapshot import Facts
+from projkit.telemetry.snapshot import KitInfo
 from tests.auth.asking import ask
 from tests.conftest import settings_for
 
@@ -34,7 +34,7 @@ def registry() -> KitRegistry:
             recorder.record_request("GET", f'/route/"{number}"\\n', status, number / 1000)
     recorder.record_disconnect("GET", "/gone")
     recorder.record_credential("bearer", "legacy", "accepted")
-    registry = KitRegistry(RecorderCollector(recorder, Facts("1.2.3")))
+    registry = KitRegistry(RecorderCollector(recorder, KitInfo("1.2.3")))
     Counter("host_things", "Of the host's.", ("kind",), registry=registry).labels("one").inc(3)
     return registry
 

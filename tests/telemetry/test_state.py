@@ -21,7 +21,7 @@ from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.processes import process_usage
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.snapshot import Facts
+from projkit.telemetry.snapshot import KitInfo
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio
@@ -91,7 +91,7 @@ class Shown:
 
 def shown(recorder: Recorder) -> Shown:
     """What Prometheus is shown."""
-    return Shown(KitRegistry(RecorderCollector(recorder, Facts("1.2.3"))))
+    return Shown(KitRegistry(RecorderCollector(recorder, KitInfo("1.2.3"))))
 
 
 async def test_health_checks(sqlite_url: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.snapshot import Facts
+from projkit.telemetry.snapshot import KitInfo
 from projkit.telemetry.yielding import SLICE_SECONDS
 
 pytestmark = pytest.mark.anyio
@@ -98,7 +98,7 @@ async def test_no_step_is_long(tmp_path: Path, accept: str, monkeypatch: pytest.
     other._path = recorder._path  # a second worker in the same directory
     fill(recorder)
     fill(other)
-    registry = KitRegistry(RecorderCollector(recorder, Facts("1.2.3")))
+    registry = KitRegistry(RecorderCollector(recorder, KitInfo("1.2.3")))
     monkeypatch.setattr("projkit.telemetry.yielding.SLICE_SECONDS", 0.0)
     tries = [await steps(registry, accept) for _ in range(TRIES)]
     # The same steps each time; before them, some while the disk is asked in a thread.

@@ -1,4 +1,4 @@
-"""Histograms: fine enough to read percentiles from, and with the bounds that Prometheus is shown among theirs."""
+"""Histograms with buckets fine enough to compute percentiles, a subset of which is exported to Prometheus."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -12,50 +12,50 @@ BOUNDS: Final = (
     0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75, 0.85, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.5,
     10.0, 15.0, 20.0, 30.0, 60.0,
 )  # fmt: skip
-# The targets of 5, 10 and 40 ms are bounds, so that whoever reads the series sees them kept or missed.
+# The targets of 5, 10 and 40 ms are bounds, so that the series show whether they are met.
 EXPORTED_BOUNDS: Final = (0.005, 0.010, 0.025, 0.040, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 SIZE: Final = len(BOUNDS) + 1  # the last bucket has no upper bound
 _EXPORTED_INDEXES: Final = tuple(BOUNDS.index(bound) for bound in EXPORTED_BOUNDS)
 
 
 def bucket_of(seconds: float) -> int:
-    """The index of the bucket: the first whose bound is not below ``seconds``."""
+    """Return the index of the bucket: the first whose bound is not below ``seconds``."""
     return bisect_left(BOUNDS, seconds)
 
 
 def cumulative(buckets: Sequence[float]) -> list[tuple[float, float]]:
-    """How many were at most as long as each of the :data:`EXPORTED_BOUNDS` bounds."""
-    found, total, start = [], 0.0, 0
-    for bound, at in zip(EXPORTED_BOUNDS, _EXPORTED_INDEXES, strict=True):
-        total += sum(buckets[start : at + 1])
-        start = at + 1
-        found.append((bound, total))
-    return found
+    """Return each exported bound with the number of observations up to it."""
+    counts, total, start = [], 0.0, 0
+    for bound, index in zip(EXPORTED_BOUNDS, _EXPORTED_INDEXES, strict=True):
+        total += sum(buckets[start : index + 1])
+        start = index + 1
+        counts.append((bound, total))
+    return counts
 
 
 def percentile(buckets: Sequence[float], share: float, longest: float = float("inf")) -> float | None:
-    """The duration that ``share`` of all did not exceed, in seconds; None of nothing.
+    """Return the duration in seconds that ``share`` of the observations did not exceed; None without observations.
 
-    Between the bounds of its bucket it is interpolated; it is never above ``longest``.
+    It is interpolated between the bounds of its bucket, and never above ``longest``.
     """
     total = sum(buckets[:SIZE])
     if not total:
         return None
-    wanted, passed = share * total, 0.0
+    rank, passed = share * total, 0.0
     for index in range(SIZE):
         count = buckets[index]
-        if count and passed + count >= wanted:
+        if count and passed + count >= rank:
             lower = BOUNDS[index - 1] if index else 0.0
             upper = max(min(BOUNDS[index] if index < len(BOUNDS) else longest, longest), lower)
             if upper == float("inf"):
                 return lower
-            return min(lower + (upper - lower) * (wanted - passed) / count, upper)
+            return min(lower + (upper - lower) * (rank - passed) / count, upper)
         passed += count
-    return BOUNDS[-1]  # pragma: no cover - the loop ends in the bucket of the last
+    return BOUNDS[-1]  # pragma: no cover - the loop ends in the bucket of the last observation
 
 
 def upper_bound(buckets: Sequence[float]) -> float | None:
-    """The bound of the highest bucket that is not empty; None of nothing, infinity past the last."""
+    """Return the bound of the highest non-empty bucket: None without observations, infinity past the last bound."""
     for index in range(SIZE - 1, -1, -1):
         if buckets[index]:
             return BOUNDS[index] if index < len(BOUNDS) else float("inf")
@@ -63,5 +63,5 @@ def upper_bound(buckets: Sequence[float]) -> float | None:
 
 
 def milliseconds(seconds: float | None) -> float | None:
-    """As figures show it; None of nothing."""
+    """Convert seconds to rounded milliseconds; None stays None."""
     return None if seconds is None else round(seconds * 1000, 3)

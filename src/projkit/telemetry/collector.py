@@ -1,4 +1,4 @@
-"""The kit's series for Prometheus, made of what the recorder has counted over all workers."""
+"""The kit's Prometheus metrics, created from what the recorder has counted over all workers."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
@@ -13,33 +13,33 @@ from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import SIZE, cumulative
 from projkit.telemetry.families import SUM
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.series import HISTOGRAMS, PLAIN, Histogram
-from projkit.telemetry.snapshot import Facts, Snapshot, take, take_slowly
+from projkit.telemetry.series import HISTOGRAMS, SCALARS, Histogram
+from projkit.telemetry.snapshot import KitInfo, Snapshot, take_snapshot, take_snapshot_async
 
 T = TypeVar("T")
 Bucket = tuple[str, float] | tuple[str, float, Exemplar]
-# What is written in a fraction of a millisecond, also where all have exemplars.
-_SAMPLES_AT_ONCE: Final = 6
+# Encoded in a fraction of a millisecond, even if all have exemplars.
+_SAMPLES_PER_PART: Final = 6
 
 
-class Piece(NamedTuple):
-    """A part of a metric: its first one, or one that goes on with it."""
+class MetricPart(NamedTuple):
+    """A part of a metric: its first one, or a continuation."""
 
     metric: Metric
     first: bool
 
 
 class RecorderCollector(Collector):
-    """Reads the recorder at each scrape."""
+    """A collector that reads the recorder at each scrape."""
 
-    def __init__(self, recorder: Recorder, facts: Facts) -> None:
+    def __init__(self, recorder: Recorder, info: KitInfo) -> None:
         self._recorder = recorder
-        self._facts = facts
+        self._info = info
 
     def collect(self) -> Iterator[Metric]:
-        """All series, in the order in which they are declared."""
+        """Yield all metrics in the order of their declaration."""
         whole: Metric | None = None
-        for metric, first in pieces(take(self._recorder, self._facts)):
+        for metric, first in metric_parts(take_snapshot(self._recorder, self._info)):
             if first:
                 if whole is not None:
                     yield whole
@@ -50,51 +50,53 @@ class RecorderCollector(Collector):
             yield whole
 
     async def read(self) -> Snapshot:
-        """What :func:`pieces` are made of; lets others on the event loop go on."""
-        return await take_slowly(self._recorder, self._facts)
+        """Read the snapshot for :func:`metric_parts` without blocking the event loop."""
+        return await take_snapshot_async(self._recorder, self._info)
 
 
-def pieces(snapshot: Snapshot) -> Iterator[Piece]:
-    """All series, in parts that take well under a millisecond each to make and to write."""
+def metric_parts(snapshot: Snapshot) -> Iterator[MetricPart]:
+    """Yield all metrics in parts that each take well under a millisecond to create and to encode."""
     for histogram in HISTOGRAMS:
-        yield from _histogram(histogram, snapshot)
-    for kind, name, text, labels, values in PLAIN:
-        for rows, first in _parts(values(snapshot)):
+        yield from _histogram_parts(histogram, snapshot)
+    for kind, name, description, label_names, values in SCALARS:
+        for samples, first in _batches(values(snapshot)):
             metric = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(
-                name, text, labels=labels
+                name, description, labels=label_names
             )
-            for label_values, value in rows:
-                metric.add_metric(label_values, value)
-            yield Piece(metric, first)
+            for labels, value in samples:
+                metric.add_metric(labels, value)
+            yield MetricPart(metric, first)
 
 
-def _histogram(series: Histogram, snapshot: Snapshot) -> Iterator[Piece]:
-    traced = {} if series.exemplars is None else dict(snapshot.of(series.exemplars))
-    heading = HistogramMetricFamily(series.name, series.text, labels=series.labels)
-    yield Piece(heading, first=True)
-    for labels, cells in snapshot.of(series.family):
-        one = copy(heading)
-        one.samples = []
-        one.add_metric(labels, _buckets(cells, traced.get(labels)), cells[SUM])
-        for samples, _ in _parts(one.samples):
+def _histogram_parts(histogram: Histogram, snapshot: Snapshot) -> Iterator[MetricPart]:
+    traced = {} if histogram.exemplars is None else dict(snapshot.of(histogram.exemplars))
+    heading = HistogramMetricFamily(histogram.name, histogram.description, labels=histogram.labels)
+    yield MetricPart(heading, first=True)
+    for labels, values in snapshot.of(histogram.family):
+        metric = copy(heading)
+        metric.samples = []
+        metric.add_metric(labels, _buckets(values, traced.get(labels)), values[SUM])
+        for samples, _ in _batches(metric.samples):
             part = copy(heading)
             part.samples = samples
-            yield Piece(part, first=False)
+            yield MetricPart(part, first=False)
 
 
-def _parts(whole: Iterable[T]) -> Iterator[tuple[list[T], bool]]:
-    """A few at a time, and which are the first; those may be none."""
-    remaining = iter(whole)
-    yield list(islice(remaining, _SAMPLES_AT_ONCE)), True
-    while part := list(islice(remaining, _SAMPLES_AT_ONCE)):
-        yield part, False
+def _batches(samples: Iterable[T]) -> Iterator[tuple[list[T], bool]]:
+    """Yield a few samples at a time, and whether they are the first, which may be an empty list."""
+    remaining = iter(samples)
+    yield list(islice(remaining, _SAMPLES_PER_PART)), True
+    while batch := list(islice(remaining, _SAMPLES_PER_PART)):
+        yield batch, False
 
 
-def _buckets(cells: Sequence[float], traced: Sequence[float] | None) -> list[Bucket]:
-    counts = [*((f"{bound:g}", number) for bound, number in cumulative(cells)), ("+Inf", sum(cells[:SIZE]))]
+def _buckets(values: Sequence[float], traced: Sequence[float] | None) -> list[Bucket]:
+    counts = [*((f"{bound:g}", count) for bound, count in cumulative(values)), ("+Inf", sum(values[:SIZE]))]
     if traced is None:
         return [*counts]
     return [
-        count if found is None else (*count, Exemplar({"trace_id": found.trace_id}, found.seconds, found.at))
-        for count, found in zip(counts, exemplars.read(traced), strict=True)
+        bucket
+        if exemplar is None
+        else (*bucket, Exemplar({"trace_id": exemplar.trace_id}, exemplar.seconds, exemplar.at))
+        for bucket, exemplar in zip(counts, exemplars.read(traced), strict=True)
     ]

@@ -22,7 +22,7 @@ HTTP: Final = Family(
     "http", SIZE + 4, maxima=frozenset({MAX, LAST_ERROR}), limit=1000
 )  # method, route, status
 EXEMPLARS: Final = Family(
-    "http_exemplars", exemplars.WIDTH, combine=exemplars.keep_newest, limit=HTTP.limit
+    "http_exemplars", exemplars.WIDTH, combine=exemplars.keep_latest, limit=HTTP.limit
 )  # method, route, status
 DISCONNECTS: Final = Family("http_disconnects", limit=500)  # method, route
 EXCEPTIONS: Final = Family("http_exceptions", limit=200)  # route, class

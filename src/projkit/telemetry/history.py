@@ -1,7 +1,7 @@
 """A history of counters, from which statistics of the last minutes are computed.
 
-One process samples for all workers of a server: the one that holds the lock of the directory's file ``sampler``. When it
-ends, the next process that tries takes over, so a worker that has just been restarted knows the last 15 minutes too.
+One process samples for all workers of a server: the one that holds the lock of the directory's file ``sampler``. When
+it ends, the next process that tries takes over, so a worker that was just restarted knows the last 15 minutes too.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""The kit's series for Prometheus: what they are called, and where their values come from.
+"""Declarations of the kit's Prometheus metrics: names, descriptions, labels, and the source of their values.
 
-``docs/metrics.md`` describes each of them; a test holds the two against each other.
+``docs/metrics.md`` describes each of them; a test compares the two.
 """
 
 import platform
@@ -46,47 +46,47 @@ Values = Iterator[tuple[Labels, float]]
 
 
 class Histogram(NamedTuple):
-    """A histogram; where there is a family of exemplars, with those."""
+    """A histogram, optionally with a family of exemplars."""
 
     name: str
-    text: str
+    description: str
     labels: tuple[str, ...]
     family: Family
     exemplars: Family | None = None
 
 
-class Plain(NamedTuple):
-    """A counter (the name without its ``_total``) or a gauge."""
+class Scalar(NamedTuple):
+    """A counter (its name without ``_total``) or a gauge."""
 
     kind: Literal["counter", "gauge"]
     name: str
-    text: str
+    description: str
     labels: tuple[str, ...]
     values: Callable[[Snapshot], Values]
 
 
-def _cell(family: Family, index: int = 0) -> Callable[[Snapshot], Values]:
-    return lambda snapshot: ((labels, cells[index]) for labels, cells in snapshot.of(family))
+def _value(family: Family, index: int = 0) -> Callable[[Snapshot], Values]:
+    return lambda snapshot: ((labels, values[index]) for labels, values in snapshot.of(family))
 
 
 def _slow(snapshot: Snapshot) -> Values:
-    for labels, rows in groupby(snapshot.of(HTTP), key=lambda row: row[0][:2]):
-        yield labels, sum(cells[SLOW] for _, cells in rows)
+    for labels, samples in groupby(snapshot.of(HTTP), key=lambda sample: sample[0][:2]):
+        yield labels, sum(values[SLOW] for _, values in samples)
 
 
 def _health(snapshot: Snapshot) -> Values:
     now = time.monotonic()
-    for labels, cells in snapshot.of(HEALTH):
-        yield labels, float(cells[HEALTHY] and now < cells[VALID_UNTIL])
+    for labels, values in snapshot.of(HEALTH):
+        yield labels, float(values[HEALTHY] and now < values[VALID_UNTIL])
 
 
 def _sunset(snapshot: Snapshot) -> Values:
-    if snapshot.facts.legacy_sunset is not None:
-        yield (), snapshot.facts.legacy_sunset.timestamp()
+    if snapshot.info.legacy_sunset is not None:
+        yield (), snapshot.info.legacy_sunset.timestamp()
 
 
 def _build(snapshot: Snapshot) -> Values:
-    yield (snapshot.facts.version, platform.python_version(), platform.python_implementation()), 1.0
+    yield (snapshot.info.version, platform.python_version(), platform.python_implementation()), 1.0
 
 
 def _workers(snapshot: Snapshot) -> Values:
@@ -95,127 +95,213 @@ def _workers(snapshot: Snapshot) -> Values:
 
 def _process(value: Callable[[ProcessUsage], float | None]) -> Callable[[Snapshot], Values]:
     return lambda snapshot: (
-        ((str(each.pid),), found) for each in snapshot.processes if (found := value(each)) is not None
+        ((str(usage.pid),), number) for usage in snapshot.processes if (number := value(usage)) is not None
     )
 
 
 HISTOGRAMS: Final = (
     Histogram(
         "projkit_http_server_request_duration_seconds",
-        "Requests by how long they took, until the response was complete or began to be streamed.",
+        "Duration of requests, until the response was complete or its streaming began.",
         ("method", "route", "status"),
         HTTP,
         EXEMPLARS,
     ),
     Histogram(
         "projkit_db_client_operation_duration_seconds",
-        "Database statements by how long they took.",
+        "Duration of database statements.",
         ("operation", "collection"),
         STATEMENTS,
     ),
-    Histogram("projkit_db_pool_wait_seconds", "How long statements waited for a connection.", (), POOL_WAIT),
+    Histogram(
+        "projkit_db_pool_wait_seconds",
+        "Time that statements and transactions waited for a database connection.",
+        (),
+        POOL_WAIT,
+    ),
     Histogram(
         "projkit_redis_client_operation_duration_seconds",
-        "Redis commands by how long they took, with the wait for a connection.",
+        "Duration of Redis commands, including the wait for a connection.",
         ("operation",),
         COMMANDS,
     ),
 )
-PLAIN: Final = (
-    Plain(
-        "counter", "projkit_http_server_slow_requests", "Requests over SLOW_REQUEST_SECONDS.",
-        ("method", "route"), _slow,
+SCALARS: Final = (
+    Scalar(
+        "counter",
+        "projkit_http_server_slow_requests",
+        "Requests that took longer than SLOW_REQUEST_SECONDS.",
+        ("method", "route"),
+        _slow,
     ),
-    Plain(
-        "counter", "projkit_http_server_client_disconnects", "Clients that left unanswered.",
-        ("method", "route"), _cell(DISCONNECTS),
+    Scalar(
+        "counter",
+        "projkit_http_server_client_disconnects",
+        "Requests whose client disconnected before the response.",
+        ("method", "route"),
+        _value(DISCONNECTS),
     ),
-    Plain(
-        "counter", "projkit_http_server_exceptions", "Requests that nobody expected to fail.",
-        ("route", "error_type"), _cell(EXCEPTIONS),
+    Scalar(
+        "counter",
+        "projkit_http_server_exceptions",
+        "Requests that failed with an unhandled exception.",
+        ("route", "error_type"),
+        _value(EXCEPTIONS),
     ),
-    Plain(
-        "counter", "projkit_http_server_refused_requests", "Requests that were refused for too much to do.",
-        ("reason",), _cell(REFUSED),
+    Scalar(
+        "counter",
+        "projkit_http_server_refused_requests",
+        "Requests rejected with 503 because the server was overloaded.",
+        ("reason",),
+        _value(REFUSED),
     ),
-    Plain(
-        "counter", "projkit_websocket_connections", "WebSockets by how they went.",
-        ("route", "outcome"), _cell(WEBSOCKETS),
+    Scalar(
+        "counter",
+        "projkit_websocket_connections",
+        "WebSocket connections that have ended, by outcome.",
+        ("route", "outcome"),
+        _value(WEBSOCKETS),
     ),
-    Plain(
-        "counter", "projkit_db_errors", "Statements that failed, by the class of the error.",
-        ("error_type",), _cell(DATABASE_ERRORS),
+    Scalar(
+        "counter",
+        "projkit_db_errors",
+        "Failed database statements, by exception class.",
+        ("error_type",),
+        _value(DATABASE_ERRORS),
     ),
-    Plain("counter", "projkit_db_transactions", "Transactions by their end.", ("outcome",), _cell(TRANSACTIONS)),
-    Plain(
-        "counter", "projkit_redis_errors", "Redis commands that failed or took too long, by the class of the error.",
-        ("error_type",), _cell(REDIS_ERRORS),
+    Scalar(
+        "counter",
+        "projkit_db_transactions",
+        "Database transactions that have ended, by outcome.",
+        ("outcome",),
+        _value(TRANSACTIONS),
     ),
-    Plain(
-        "counter", "projkit_auth_credentials",
-        "Credentials that requests brought, by how they came, their format and what became of them.",
-        ("transport", "format", "outcome"), _cell(CREDENTIALS),
+    Scalar(
+        "counter",
+        "projkit_redis_errors",
+        "Redis commands that failed or timed out, by exception class.",
+        ("error_type",),
+        _value(REDIS_ERRORS),
     ),
-    Plain(
-        "counter", "projkit_auth_csrf_checks",
-        "Unsafe requests with cookies, by what their CSRF token is checked by and what became of them.",
-        ("mode", "outcome"), _cell(CSRF_CHECKS),
+    Scalar(
+        "counter",
+        "projkit_auth_credentials",
+        "Credentials in requests, by transport, format and outcome.",
+        ("transport", "format", "outcome"),
+        _value(CREDENTIALS),
     ),
-    Plain("counter", "projkit_auth_logins", "Logins by how they ended.", ("method", "outcome"), _cell(LOGINS)),
-    Plain(
-        "counter", "projkit_auth_refreshes", "Refresh tokens that were shown, by what became of them.",
-        ("outcome",), _cell(REFRESHES),
+    Scalar(
+        "counter",
+        "projkit_auth_csrf_checks",
+        "CSRF checks of unsafe requests authenticated by cookie, by mode and outcome.",
+        ("mode", "outcome"),
+        _value(CSRF_CHECKS),
     ),
-    Plain(
-        "counter", "projkit_otel_spans", "Spans by whether they reached the collector.",
-        ("outcome",), _cell(SPANS),
+    Scalar(
+        "counter",
+        "projkit_auth_logins",
+        "Login attempts, by method and outcome.",
+        ("method", "outcome"),
+        _value(LOGINS),
     ),
-    Plain(
-        "counter", "projkit_process_cpu_seconds", "Processor time of each living worker.",
-        ("pid",), _process(lambda usage: usage.cpu_seconds),
+    Scalar(
+        "counter",
+        "projkit_auth_refreshes",
+        "Uses of refresh tokens, by outcome.",
+        ("outcome",),
+        _value(REFRESHES),
     ),
-    Plain("gauge", "projkit_http_server_active_requests", "Requests that are being answered.", (), _cell(ACTIVE)),
-    Plain("gauge", "projkit_http_server_waiting_requests", "Requests that wait for their turn.", (), _cell(WAITING)),
-    Plain(
-        "gauge", "projkit_db_pool_connections", "Connections of the database pool, by state.",
-        ("state",), _cell(POOL),
+    Scalar(
+        "counter",
+        "projkit_otel_spans",
+        "Spans handed to the exporter, by outcome of their export.",
+        ("outcome",),
+        _value(SPANS),
     ),
-    Plain(
-        "gauge", "projkit_auth_legacy_sunset_timestamp_seconds",
-        "LEGACY_SUNSET: from then on legacy tokens are refused.", (), _sunset,
+    Scalar(
+        "counter",
+        "projkit_process_cpu_seconds",
+        "CPU time of each living worker.",
+        ("pid",),
+        _process(lambda usage: usage.cpu_seconds),
     ),
-    Plain(
-        "gauge", "projkit_event_loop_lag_seconds",
-        "How late an event loop was at worst within the last ten seconds; the worst worker's.", (), _cell(LAG),
+    Scalar(
+        "gauge",
+        "projkit_http_server_active_requests",
+        "Requests in progress, including those in the queue.",
+        (),
+        _value(ACTIVE),
     ),
-    Plain(
-        "gauge", "projkit_health_check_status",
-        "1 where all is well, 0 where the check fails or nothing is known; the worst worker's.",
-        ("check",), _health,
+    Scalar("gauge", "projkit_http_server_waiting_requests", "Requests in the queue.", (), _value(WAITING)),
+    Scalar(
+        "gauge",
+        "projkit_db_pool_connections",
+        "Connections of the database pools, by state.",
+        ("state",),
+        _value(POOL),
     ),
-    Plain(
-        "gauge", "projkit_health_check_critical", "1 where readiness depends on the check.",
-        ("check",), _cell(HEALTH, CRITICAL),
+    Scalar(
+        "gauge",
+        "projkit_auth_legacy_sunset_timestamp_seconds",
+        "Time after which legacy tokens are rejected (LEGACY_SUNSET).",
+        (),
+        _sunset,
     ),
-    Plain(
-        "gauge", "projkit_health_check_latency_seconds", "How long the last look took; the slowest worker's.",
-        ("check",), _cell(HEALTH, LATENCY),
+    Scalar(
+        "gauge",
+        "projkit_event_loop_lag_seconds",
+        "Maximum event loop lag within the last ten seconds, of the worker with the highest.",
+        (),
+        _value(LAG),
     ),
-    Plain(
-        "gauge", "projkit_build_info", "What runs here; always 1.",
-        ("version", "python_version", "python_implementation"), _build,
+    Scalar(
+        "gauge",
+        "projkit_health_check_status",
+        "Status of the health check in the worst worker: 1 healthy, 0 failing or unknown.",
+        ("check",),
+        _health,
     ),
-    Plain("gauge", "projkit_workers", "Living workers, whose counts these are.", (), _workers),
-    Plain(
-        "gauge", "projkit_process_resident_memory_bytes", "Memory of each living worker.",
-        ("pid",), _process(lambda usage: usage.resident_bytes),
+    Scalar(
+        "gauge",
+        "projkit_health_check_critical",
+        "1 if readiness depends on the check, else 0.",
+        ("check",),
+        _value(HEALTH, CRITICAL),
     ),
-    Plain(
-        "gauge", "projkit_process_open_fds", "Open file descriptors of each living worker.",
-        ("pid",), _process(lambda usage: usage.open_fds),
+    Scalar(
+        "gauge",
+        "projkit_health_check_latency_seconds",
+        "Duration of the last run of the health check, in the slowest worker.",
+        ("check",),
+        _value(HEALTH, LATENCY),
     ),
-    Plain(
-        "gauge", "projkit_process_start_time_seconds", "When each living worker started, in seconds since 1970.",
-        ("pid",), _process(lambda usage: usage.started_at),
+    Scalar(
+        "gauge",
+        "projkit_build_info",
+        "Version of the kit and of Python; always 1.",
+        ("version", "python_version", "python_implementation"),
+        _build,
     ),
-)  # fmt: skip
+    Scalar("gauge", "projkit_workers", "Living workers of this server.", (), _workers),
+    Scalar(
+        "gauge",
+        "projkit_process_resident_memory_bytes",
+        "Resident memory of each living worker.",
+        ("pid",),
+        _process(lambda usage: usage.resident_bytes),
+    ),
+    Scalar(
+        "gauge",
+        "projkit_process_open_fds",
+        "Open file descriptors of each living worker.",
+        ("pid",),
+        _process(lambda usage: usage.open_fds),
+    ),
+    Scalar(
+        "gauge",
+        "projkit_process_start_time_seconds",
+        "Start time of each living worker, in seconds since 1970.",
+        ("pid",),
+        _process(lambda usage: usage.started_at),
+    ),
+)

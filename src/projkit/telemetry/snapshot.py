@@ -1,4 +1,4 @@
-"""All that a scrape shows, as of one moment: what was counted, and what is asked of the system for it."""
+"""All that a scrape shows at one moment: recorded samples, and figures of the operating system."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,82 +12,84 @@ from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.store import Family, Labels, MetricStore, Table, WorkerFile
 from projkit.telemetry.yielding import Yielder
 
-Rows = list[tuple[Labels, list[float]]]
-_ROWS_AT_ONCE: Final = 256
+LabelledValues = list[tuple[Labels, list[float]]]
+_SAMPLES_PER_STEP: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What does not change while a kit runs: its version, and when legacy tokens end where that is set."""
+class KitInfo:
+    """What does not change while a kit runs: its version, and the end of legacy tokens if one is set."""
 
     version: str
     legacy_sunset: datetime | None = None
 
 
 class Snapshot(NamedTuple):
-    """Rows by family, in the order of their labels; the processes of the living workers."""
+    """Samples by family, ordered by their labels, with the number of living workers and their processes."""
 
-    rows: Mapping[str, Rows]
+    samples: Mapping[str, LabelledValues]
     workers: int
     processes: Iterable[ProcessUsage]
-    facts: Facts
+    info: KitInfo
 
-    def of(self, family: Family) -> Rows:
-        """The rows of a family."""
-        return self.rows.get(family.name, [])
+    def of(self, family: Family) -> LabelledValues:
+        """Return the samples of a family."""
+        return self.samples.get(family.name, [])
 
 
-class _Asked(NamedTuple):
-    """What the disk and the system say: other workers' files, whether they live, and what the processes use."""
+class _SystemState(NamedTuple):
+    """What is read from the disk and the operating system."""
 
     others: list[WorkerFile]
     workers: int
     processes: list[ProcessUsage]
 
 
-def take(recorder: Recorder, facts: Facts) -> Snapshot:
-    """A snapshot, in one go."""
-    asked = _ask(recorder, retire=True)
-    rows: dict[str, Rows] = {}
-    for _ in _assemble(recorder.open(), asked.others, rows):
+def take_snapshot(recorder: Recorder, info: KitInfo) -> Snapshot:
+    """Take a snapshot of all workers; blocks."""
+    system = _read_system(recorder, retire=True)
+    samples: dict[str, LabelledValues] = {}
+    for _ in _collect(recorder.open(), system.others, samples):
         pass
-    return Snapshot(rows, asked.workers, asked.processes, facts)
+    return Snapshot(samples, system.workers, system.processes, info)
 
 
-def own_snapshot(recorder: Recorder, facts: Facts) -> Snapshot:
-    """What this process alone has counted, without asking the system for anything."""
-    rows: dict[str, Rows] = {}
-    for _ in _assemble(recorder.open(), (), rows):
+def process_snapshot(recorder: Recorder, info: KitInfo) -> Snapshot:
+    """Take a snapshot of this process alone, without reading anything from the system."""
+    samples: dict[str, LabelledValues] = {}
+    for _ in _collect(recorder.open(), (), samples):
         pass
-    return Snapshot(rows, 1, (), facts)
+    return Snapshot(samples, 1, (), info)
 
 
-async def take_slowly(recorder: Recorder, facts: Facts) -> Snapshot:
-    """A snapshot for who must not hold the event loop up; the disk is asked in a thread."""
+async def take_snapshot_async(recorder: Recorder, info: KitInfo) -> Snapshot:
+    """Take a snapshot of all workers without blocking the event loop; the disk is read in a thread."""
     store = recorder.open()
-    asked = await asyncio.to_thread(_ask, recorder, retire=False)
-    rows: dict[str, Rows] = {}
+    system = await asyncio.to_thread(_read_system, recorder, retire=False)
+    samples: dict[str, LabelledValues] = {}
     yielder = Yielder()
-    for _ in _assemble(store, asked.others, rows):
+    for _ in _collect(store, system.others, samples):
         await yielder.checkpoint()
-    return Snapshot(rows, asked.workers, asked.processes, facts)
+    return Snapshot(samples, system.workers, system.processes, info)
 
 
-def _ask(recorder: Recorder, *, retire: bool) -> _Asked:
+def _read_system(recorder: Recorder, *, retire: bool) -> _SystemState:
     others = recorder.other_files(retire=retire)
     pids = [worker.pid for worker in recorder.workers()]
-    return _Asked(others, len(pids), process_usage(pids))
+    return _SystemState(others, len(pids), process_usage(pids))
 
 
-def _assemble(store: MetricStore, others: Iterable[WorkerFile], rows: dict[str, Rows]) -> Iterator[None]:
-    """Fills ``rows``, in steps of well under a millisecond."""
+def _collect(
+    store: MetricStore, others: Iterable[WorkerFile], samples: dict[str, LabelledValues]
+) -> Iterator[None]:
+    """Fill ``samples`` in steps of well under a millisecond."""
     table: Table = {}
-    for table in store.merge_in_steps(others):  # noqa: B007  # the last is the whole
+    for table in store.merge_in_steps(others):  # noqa: B007 - the last one is complete
         yield
     for number, ((family, labels), values) in enumerate(table.items()):
-        rows.setdefault(family, []).append((labels, values))
-        if number % _ROWS_AT_ONCE == 0:
+        samples.setdefault(family, []).append((labels, values))
+        if number % _SAMPLES_PER_STEP == 0:
             yield
-    for each in rows.values():
+    for each in samples.values():
         each.sort(key=itemgetter(0))
         yield

@@ -16,7 +16,7 @@ from projkit.telemetry.otel.mounts import Mounts
 from projkit.telemetry.otel.tracing import RequestTracing, TracerProviderOrFactory
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.routes import MetricsApp
-from projkit.telemetry.snapshot import Facts
+from projkit.telemetry.snapshot import KitInfo
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -44,12 +44,12 @@ class Telemetry:
         meter_provider: MeterProviderOrFactory | None,
     ) -> None:
         self.recorder = Recorder(settings.metrics_directory, slow_seconds=settings.slow_request_seconds)
-        facts = Facts(version, settings.legacy_sunset)
-        self.registry = KitRegistry(RecorderCollector(self.recorder, facts))
+        info = KitInfo(version, settings.legacy_sunset)
+        self.registry = KitRegistry(RecorderCollector(self.recorder, info))
         self.metrics_app = MetricsApp(self.registry)
         mounts = Mounts()
         self.tracing = RequestTracing(tracer_provider, version=version, addresses=addresses, mounts=mounts)
-        self._instruments = OtelInstruments(meter_provider, self.recorder, facts, mounts)
+        self._instruments = OtelInstruments(meter_provider, self.recorder, info, mounts)
         self._settings = settings
         self._addresses = addresses
 

@@ -26,8 +26,8 @@ from projkit.telemetry.buckets import EXPORTED_BOUNDS
 from projkit.telemetry.otel.attributes import Attributes, method_of
 from projkit.telemetry.otel.mounts import Mounts
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.series import PLAIN, Plain
-from projkit.telemetry.snapshot import Facts, own_snapshot
+from projkit.telemetry.series import SCALARS, Scalar
+from projkit.telemetry.snapshot import KitInfo, process_snapshot
 
 # A provider, or a function that is called for it when the kit starts.
 MeterProviderOrFactory: TypeAlias = MeterProvider | Callable[[], MeterProvider]
@@ -43,11 +43,11 @@ class OtelInstruments:
     """One kit's instruments; made at the first :meth:`open` at which there is a provider."""
 
     def __init__(
-        self, provider: MeterProviderOrFactory | None, recorder: Recorder, facts: Facts, mounts: Mounts
+        self, provider: MeterProviderOrFactory | None, recorder: Recorder, info: KitInfo, mounts: Mounts
     ) -> None:
         self._host_provider = provider
         self._recorder = recorder
-        self._facts = facts
+        self._info = info
         self._mounts = mounts
         self._system = ""
 
@@ -68,7 +68,7 @@ class OtelInstruments:
             "opentelemetry.metrics"
         ):
             return
-        meter = provider.get_meter("projkit", self._facts.version, schema_url=Schemas.V1_33_0.value)
+        meter = provider.get_meter("projkit", self._info.version, schema_url=Schemas.V1_33_0.value)
         self._requests = meter.create_histogram(
             HTTP_SERVER_REQUEST_DURATION, "s", "Duration of HTTP server requests.",
             explicit_bucket_boundaries_advisory=EXPORTED_BOUNDS,
@@ -77,14 +77,14 @@ class OtelInstruments:
             DB_CLIENT_OPERATION_DURATION, "s", "Duration of database client operations.",
             explicit_bucket_boundaries_advisory=_DB_BOUNDS,
         )  # fmt: skip
-        for series in PLAIN:
+        for series in SCALARS:
             if series.name.startswith(_LEFT_OUT):
                 continue
             name = series.name.removeprefix(_PREFIX).replace("_", ".")
             create: Any = (
                 meter.create_observable_counter if series.kind == "counter" else meter.create_observable_gauge
             )
-            create(f"projkit.{name}", [self._observe(series)], description=series.text)
+            create(f"projkit.{name}", [self._observe(series)], description=series.description)
         self._recorder.meters = self
 
     def record_request(self, scope: Scope, route: str, status: int, seconds: float) -> None:
@@ -119,9 +119,9 @@ class OtelInstruments:
             attributes[ERROR_TYPE] = type(error).__name__
         self._operations.record(seconds, attributes)
 
-    def _observe(self, series: Plain) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _observe(self, series: Scalar) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            snapshot = own_snapshot(self._recorder, self._facts)
+            snapshot = process_snapshot(self._recorder, self._info)
             for values, number in series.values(snapshot):
                 yield Observation(float(number), dict(zip(series.labels, values, strict=True)))
 

@@ -67,7 +67,14 @@ class Joined:
     """
 
     __slots__ = (
-        "_method", "_mount", "_native", "_span", "client_spans", "on_error", "is_joined", "response_header",
+        "_method",
+        "_mount",
+        "_native",
+        "_span",
+        "client_spans",
+        "is_joined",
+        "on_error",
+        "response_header",
         "span_context",
     )  # fmt: skip
 
