@@ -168,8 +168,9 @@ def record(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Every relative link in the documents leads somewhere."""
+    """Every relative link in the documents has a target, and the index of decisions is complete."""
     session.run("python", "scripts/check_links.py")
+    session.run("python", "scripts/decisions_index.py", "--check")
 
 
 @nox.session
