@@ -171,10 +171,17 @@ def test_rotations_at_once_lose_no_key(path: Path) -> None:
     assert sorted(key["kid"] for key in read_jwks(path)) == sorted([first["kid"], *added])
 
 
-def test_a_lock_that_was_left_behind_is_named(path: Path) -> None:
-    """Where a command was killed in the middle the message says what to remove."""
-    with locked(path), pytest.raises(ConfigurationError, match=r"remove .*\.keys\.json\.lock"):
+def test_only_one_command_changes_the_file_at_a_time(path: Path) -> None:
+    """A command fails while another one holds the lock, and succeeds afterwards; no lock file remains."""
+    with locked(path), pytest.raises(ConfigurationError, match="another command is changing"):
         rotation.rotate(path, None, development=False)
+    rotation.rotate(path, None, development=False)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_killed_command_leaves_no_lock(path: Path) -> None:
+    """The lock file of a command that was killed does not prevent the next change."""
+    path.with_name(f".{path.name}.lock").touch()
     rotation.rotate(path, None, development=False)
 
 

@@ -6,13 +6,14 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
 from projkit.errors import ConfigurationError
+from projkit.file_lock import locked_file
 from projkit.settings import Settings
 
 ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
@@ -124,23 +125,25 @@ def write_keys_file(path: Path, keys: Sequence[Jwk], *, replace: bool) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps other commands from changing the file meanwhile; servers may read it at any time.
+    """Prevent other commands from changing the file during the block; servers can read it at any time.
+
+    The lock ends with the process that holds it. Its file is removed afterwards, so that a command run by root leaves
+    nothing behind that another user cannot open.
 
     Raises:
-        ConfigurationError: another command is changing it, or the directory takes no file.
+        ConfigurationError: another command is changing the file, or its directory is not writable.
     """
     lock = path.with_name(f".{path.name}.lock")
-    try:
-        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        raise ConfigurationError(
-            f"another command is changing {path}; if there is none, one was killed: remove {lock}"
-        ) from None
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {path}: {error.strerror}; change the file that it was copied from, and copy it anew"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            acquired = stack.enter_context(locked_file(lock))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write {path}: {error.strerror}; if it is a copy, change the original and copy it again"
+            ) from error
+        if not acquired:
+            raise ConfigurationError(f"another command is changing {path}; try again when it has finished")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

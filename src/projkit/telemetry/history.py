@@ -5,7 +5,6 @@ it ends, the next process that tries takes over, so a worker that was just resta
 """
 
 import asyncio
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
+from projkit.file_lock import acquire_lock
 from projkit.telemetry.buckets import SIZE
 from projkit.telemetry.endpoint_stats import EndpointStats, StatsByEndpoint, sum_stats
 from projkit.telemetry.recorder import Recorder
@@ -95,9 +95,7 @@ class _FileHistory:
         """Return whether this process samples for all: it holds the lock, or can acquire it now."""
         if not self._is_sampler:
             lock = os.open(self._path / "sampler", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not acquire_lock(lock, blocking=False):
                 os.close(lock)
                 return False
             weakref.finalize(self, os.close, lock)

@@ -11,7 +11,6 @@ Readers wait for nobody: they look again where ``retired`` has changed under the
 others where the lock is taken.
 """
 
-import fcntl
 import json
 import logging
 import mmap
@@ -20,10 +19,11 @@ import secrets
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from projkit.file_lock import acquire_lock, locked_file
 from projkit.telemetry.store import Family, WorkerFile, decode, encode, iter_samples, load, merge
 
 logger: Final = logging.getLogger("projkit")
@@ -31,6 +31,7 @@ logger: Final = logging.getLogger("projkit")
 _WORKER: Final = "worker-"
 _RETIRED: Final = "retired"
 _STARTED: Final = "started"
+_LOCK: Final = "lock"
 _PATIENCE_SECONDS: Final = 5.0
 _LOOKS: Final = 5
 
@@ -57,8 +58,8 @@ class WorkerDirectory:
         self._name = f"{_WORKER}{os.getpid()}-{time.time_ns() // 1_000_000}-{secrets.token_hex(4)}"
         self._complained = False
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._locked(_PATIENCE_SECONDS) as alone:
-            if not alone:
+        with locked_file(path / _LOCK, timeout_seconds=_PATIENCE_SECONDS) as acquired:
+            if not acquired:
                 raise TimeoutError(f"its lock is held for more than {_PATIENCE_SECONDS:g} s")
             if not any(alive for _, alive in self._workers()):
                 self._empty()
@@ -105,19 +106,10 @@ class WorkerDirectory:
                 break
         return found
 
-    @contextmanager
-    def _locked(self, seconds: float) -> Iterator[bool]:
-        """Alone in the directory, if that can be had in time."""
-        with (self.path / "lock").open("w") as lock:
-            deadline = time.monotonic() + seconds
-            while not (alone := _may_lock(lock, fcntl.LOCK_EX)) and time.monotonic() < deadline:
-                time.sleep(0.02)
-            yield alone
-
     def _create(self, size: int) -> int:
         descriptor = os.open(self.path / self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            acquire_lock(descriptor)
             # Really: a page that a full disk has no room for would end the process when it is first written to.
             os.posix_fallocate(descriptor, 0, size)
         except OSError:
@@ -134,15 +126,15 @@ class WorkerDirectory:
                 continue
             with suppress(FileNotFoundError), path.open("rb") as file:
                 # Shared, so that two who look at the same time do not take each other for the worker.
-                yield path, not _may_lock(file, fcntl.LOCK_SH)
+                yield path, not acquire_lock(file, shared=True, blocking=False)
 
     def _retire(self) -> None:
         """Adds what ended workers have left to what others had left before, each once; unless another does."""
         if all(alive for _, alive in self._workers()):
             return
-        with self._locked(0) as alone:
+        with locked_file(self.path / _LOCK) as acquired:
             ended = [path for path, alive in self._workers() if not alive]
-            if not alone or not ended:
+            if not acquired or not ended:
                 return
             retired, merged = self._read_retired()
             table = decode(retired)
@@ -176,14 +168,6 @@ class WorkerDirectory:
         for path in self.path.iterdir():
             if path.name.startswith((_WORKER, _RETIRED, "history-")):
                 path.unlink()
-
-
-def _may_lock(file: IO[bytes] | IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def now_ms() -> int:
