@@ -256,15 +256,12 @@ class UnavailableError(ProjkitError):
 
 
 class OverloadedError(UnavailableError):
-    """More is to be done than can be; ``unread`` is whether much of the request's body is still to come."""
+    """The request was rejected because the request queue is full, or because it waited there too long."""
 
     code = "overloaded"
     kind = "overloaded"
     title = "The service has too much to do right now"
-
-    def __init__(self, detail: str, *, retry_after: int, unread: bool) -> None:
-        super().__init__(detail, retry_after=retry_after)
-        self.unread = unread
+    unread = False  # whether so much of the body is unread that the connection has to be closed
 
 
 class DatabaseUnavailableError(UnavailableError):

@@ -32,9 +32,9 @@ from projkit.health.check_scheduler import CheckScheduler
 from projkit.health.checks import HealthCheck
 from projkit.health.routes import HealthRoutes
 from projkit.health.service import Health
-from projkit.http.admission import Gate
 from projkit.http.application import Application, Authenticate
 from projkit.http.client import ClientAddresses
+from projkit.http.concurrency import ConcurrencyLimiter
 from projkit.http.cursor import CursorCodec
 from projkit.http.entry import EntryShim
 from projkit.http.host_timing import RouteOf, take_over
@@ -162,7 +162,7 @@ class ProjKit:
             authenticate=self._authenticate,
             max_body_bytes=self.settings.max_body_bytes,
             request_timeout_seconds=self.settings.request_timeout_seconds,
-            gates=self._gates(),
+            limiters=self._limiters(),
         )
         self._validation_factory = ValidationFactory(
             self._application, self.settings, self._tables, clock,
@@ -365,13 +365,13 @@ class ProjKit:
         )
         return [*api, *web.endpoints(prefix, api, __version__, cookies.names.auth), *shown]
 
-    def _gates(self) -> PerLoop[Gate] | None:
+    def _limiters(self) -> PerLoop[ConcurrencyLimiter] | None:
         settings = self.settings
         if not settings.max_concurrent_requests:
             return None
         return PerLoop(
             partial(
-                Gate,
+                ConcurrencyLimiter,
                 settings.max_concurrent_requests,
                 settings.max_queued_requests,
                 settings.queue_seconds,

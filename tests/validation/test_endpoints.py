@@ -14,8 +14,9 @@ from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.statement import Statement
 from projkit.errors import DatabaseUnavailableError, UnauthenticatedError
 from projkit.http import scope_keys
+from projkit.http.disconnects import ClientDisconnectedError
 from projkit.http.in_process import call_in_process
-from projkit.http.request import ClientDisconnectedError, Request
+from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, Response
 from projkit.identity import VALIDATION_SUBJECT
 from projkit.monitoring.performance import HEALTH_TARGET_MS, TARGET_MS

@@ -208,7 +208,7 @@ class AuthRoutes:
                 content.transport,
                 self._client(request),
                 device,
-                request.give_place_back,
+                request.release_slot,
             )
         )
         more = [] if device_token is None else [self._cookies.device(request, device_token)]

@@ -10,10 +10,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit import errors
 from projkit.http import scope_keys
-from projkit.http.admission import Gate
 from projkit.http.body import read_body
+from projkit.http.concurrency import ConcurrencyLimiter
+from projkit.http.disconnects import ClientDisconnectedError
 from projkit.http.problem import problem_response, unhandled
-from projkit.http.request import ClientDisconnectedError, Request
+from projkit.http.request import Request
 from projkit.http.response import Response
 from projkit.http.routing import Endpoint, Match, RouteTable
 from projkit.identity import Principal
@@ -39,14 +40,14 @@ class Application:
         authenticate: Authenticate,
         max_body_bytes: int,
         request_timeout_seconds: float,
-        gates: PerLoop[Gate] | None,
+        limiters: PerLoop[ConcurrencyLimiter] | None,
     ) -> None:
         self.table = RouteTable(endpoints)
         self._start = start
         self._authenticate = authenticate
         self._max_body_bytes = max_body_bytes
         self._request_timeout_seconds = request_timeout_seconds
-        self._gates = gates
+        self._limiters = limiters
         # Real Starlette routes, so that hosts and instrumentors find the templates where they look for them.
         self.routes = [
             Route(endpoint.path, _RouteEndpoint(entry), methods=[endpoint.method], name=endpoint.operation_id)
@@ -59,7 +60,7 @@ class Application:
         inside = copy(self)
         inside._start = _is_started
         inside._authenticate = authenticate
-        inside._gates = None
+        inside._limiters = None
         return inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +69,7 @@ class Application:
             try:
                 response = await self._respond(request)
             finally:
-                request.give_place_back()
+                request.release_slot()
         except ClientDisconnectedError:
             return  # whoever times it answers in our place, and counts it as gone
         except errors.ContentTooLargeError as error:
@@ -76,6 +77,9 @@ class Application:
                 error.drained = await request.drain(_DRAINED_BYTES, _DRAIN_SECONDS)
             except ClientDisconnectedError:
                 return
+            response = problem_response(error, request)
+        except errors.OverloadedError as error:
+            error.unread = request.has_long_body
             response = problem_response(error, request)
         except errors.ProjkitError as error:
             response = problem_response(error, request)
@@ -123,18 +127,18 @@ class Application:
         return await handler(request, content)
 
     def _begin(self, request: Request) -> Awaitable[None] | None:
-        """Takes a place among those at work and holds the kit to be started; gives what is to be awaited for it."""
-        if self._gates is None:
+        """Acquire a slot and ensure that the kit is started; return an awaitable if either takes time."""
+        if self._limiters is None:
             return self._start()
-        turn = self._gates.get().enter(request)
-        return self._start() if turn is None else self._begin_later(turn)
+        acquiring = request.acquire_slot(self._limiters.get())
+        return self._start() if acquiring is None else self._begin_later(acquiring)
 
     def _begin_standalone(self, endpoint: Endpoint) -> Awaitable[None] | None:
-        """Takes no place, and needs no kit that has started."""
+        """Do the same for an endpoint that needs no slot and works before the kit has started."""
         return self._start() if endpoint.starts else None
 
-    async def _begin_later(self, turn: Awaitable[None]) -> None:
-        await turn
+    async def _begin_later(self, acquiring: Awaitable[None]) -> None:
+        await acquiring
         if (starting := self._start()) is not None:
             await starting
 

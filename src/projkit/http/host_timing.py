@@ -8,6 +8,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from projkit.http import scope_keys
+from projkit.http.disconnects import DisconnectDetector
 from projkit.http.request import may_have_body
 from projkit.http.response import Header
 from projkit.http.timing import UNKNOWN_ROUTE, Exchange, RequestIds, record
@@ -43,7 +44,7 @@ class SafeRouteOf:
 
 
 class _HostExchange(Exchange):
-    __slots__ = ("begun", "read", "taken")
+    __slots__ = ("begun", "detector", "has_body", "taken")
 
     def __init__(
         self,
@@ -55,9 +56,10 @@ class _HostExchange(Exchange):
         has_body: bool,
         begun: Callable[[], None],
     ) -> None:
-        super().__init__(request_id, asked, receive, send)
+        self.detector = DisconnectDetector(receive)
+        super().__init__(request_id, asked, self.detector.receive, send)
         self.begun = begun  # is called before the answer begins: by then the host has begun its trace, if it begins any
-        self.read = not has_body  # the whole of the request
+        self.has_body = has_body
         self.taken = False  # by the kit that is mounted in the host, which then times and records
 
     async def timed_send(self, message: Message) -> None:
@@ -66,15 +68,14 @@ class _HostExchange(Exchange):
         await super().timed_send(message)
 
     async def watched_receive(self) -> Message:
-        message = await self.receive()
-        if message["type"] == "http.request":
-            self.read = not message.get("more_body", False)
-        elif message["type"] == "http.disconnect" and self.seconds < 0:
-            self.gone = True  # after the response every server says so
+        message = await self.detector.receive()
+        if self.detector.disconnected and self.seconds < 0:
+            self.gone = True  # after the response every server reports a disconnect
         return message
 
     def may_look(self) -> bool:
-        return self.read and not self.taken  # whoever has read it all has said the word, if one was expected
+        # A host that has read the complete body has sent 100 Continue, if the client waited for it.
+        return (self.detector.complete or not self.has_body) and not self.taken
 
     def told(self, headers: Iterable[Header]) -> list[Header]:
         own = list(headers)

@@ -1,48 +1,29 @@
-"""The request as handlers see it."""
+"""The request that endpoints receive."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
-from contextvars import Context
+from collections.abc import Awaitable, Iterable, Mapping, Set
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from projkit.errors import BadRequestError, ContentTooLargeError, RequestTimeoutError
 from projkit.http import scope_keys
+from projkit.http.concurrency import ConcurrencyLimiter, QueueEntry
+from projkit.http.disconnects import ClientDisconnectedError
 from projkit.identity import Principal
 
 _NONE: Final[Set[bytes]] = frozenset()
-# What a server reads and throws away by itself, if an answer comes before the body has.
-_SHORT_BODY: Final = 65_536
-_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
-
-
-class Gate(Protocol):
-    """Where a request has its place among those that are worked on."""
-
-    def leave(self, request: "Request") -> None:
-        """Gives the place back."""
-
-    async def body(self, request: "Request", read: Callable[[], Awaitable[bytes]]) -> bytes:
-        """Reads the request's body."""
-
-
-class Watch(Protocol):
-    """What listens for the end of a client that waits."""
-
-    def rest(self) -> None:
-        """The wait is over."""
-
-    def close(self) -> None:
-        """Nobody asks any more."""
+# Servers read and discard a body of this size themselves if the response precedes it.
+_SHORT_BODY_BYTES: Final = 65_536
+_METHODS_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 
 
 def may_have_body(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
-    """Whether content may come: it is announced, or its protocol does not ask for that (RFC 9113 §8.1.1)."""
+    """Return whether content may follow: it is announced, or needs no announcement as in HTTP/2 (RFC 9113 §8.1.1)."""
     if b"content-length" in headers or _is_http_1(scope):
         return _announces_body(headers)
-    return scope["method"] not in _WITHOUT_BODY
+    return scope["method"] not in _METHODS_WITHOUT_BODY
 
 
 def _announces_body(headers: Mapping[bytes, bytes]) -> bool:
@@ -53,104 +34,110 @@ def _is_http_1(scope: Scope) -> bool:
     return bool(scope.get("http_version", "1.1").startswith("1"))
 
 
-class ClientDisconnectedError(Exception):
-    """The client went away before its request was complete; there is nobody to answer."""
-
-
 class Request:
-    """One HTTP request inside the kit.
+    """An HTTP request to one of the kit's endpoints.
 
-    ``root_path`` is what stands before the kit (``/kit``), ``path`` what comes after it. ``headers`` holds each
-    name once, in lower case, repeated ones joined by ``", "`` (RFC 9110 §5.3) and listed in ``repeated``. A public
-    endpoint's request has no ``principal``.
+    Attributes:
+        root_path: the prefix below which the kit is mounted, such as ``/kit``.
+        path: the path below ``root_path``.
+        headers: the values by lower-case name; values of repeated headers are joined by ``", "`` (RFC 9110 §5.3).
+        repeated: the names of headers that were repeated.
+        principal: the authenticated caller; not set for public endpoints.
+        answer_headers: headers for the response, whether it is a success or an error.
+        queue_entry: the request's entry in the concurrency limiter, None for endpoints that need no slot.
     """
 
     __slots__ = (
         "answer_headers",
-        "context",
-        "gate",
         "headers",
         "method",
         "params",
         "path",
         "principal",
         "query_string",
-        "queued_at",
+        "queue_entry",
         "receive",
         "repeated",
         "request_id",
         "root_path",
         "scope",
-        "watch",
     )
 
     principal: Principal
-    queued_at: float
-    context: Context  # of its task, once it waits in line
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
-        self.gate: Gate | None = None
-        self.watch: Watch | None = None
+        self.queue_entry: QueueEntry | None = None
         self.method: str = scope["method"]
         self.path: str = scope[scope_keys.PATH]
         self.root_path: str = scope["root_path"]
         self.query_string: bytes = scope.get("query_string", b"")
         self.request_id: str = scope[scope_keys.REQUEST_ID]
         self.params: dict[str, str] = {}
-        # Headers for the answer, whatever it will be; None is the common case.
-        self.answer_headers: list[tuple[bytes, bytes]] | None = None
+        self.answer_headers: list[tuple[bytes, bytes]] | None = None  # None is the common case
         self.repeated: Set[bytes] = _NONE
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         if len(self.headers) != len(scope["headers"]):
-            self.headers, self.repeated = _joined(scope["headers"])
+            self.headers, self.repeated = _join(scope["headers"])
 
     def header(self, name: bytes) -> str | None:
-        """The header's value as text (field values are bytes, read as latin-1: RFC 9110 §5.5)."""
+        """Return the value of a header, decoded as Latin-1 (RFC 9110 §5.5)."""
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    def give_place_back(self) -> None:
-        """From here on others may be worked on in its place; for handlers as well, if they take their time."""
-        if self.gate is not None:
-            self.gate.leave(self)
+    def acquire_slot(self, limiter: ConcurrencyLimiter) -> Awaitable[None] | None:
+        """Acquire a slot; return an awaitable if the request has to queue for it.
+
+        Raises, when awaited:
+            OverloadedError: the queue is full, or the request waited too long.
+            ClientDisconnectedError: the client disconnected while the request was queued.
+        """
+        self.queue_entry = QueueEntry(self.receive, can_poll=b"expect" not in self.headers)
+        return limiter.acquire(self.queue_entry)
+
+    def release_slot(self) -> None:
+        """Release the request's slot if it holds one; for endpoints too, before they wait for something slow."""
+        if self.queue_entry is not None and self.queue_entry.limiter is not None:
+            self.queue_entry.limiter.release(self.queue_entry)
 
     @property
     def has_body(self) -> bool:
-        """Whether content was announced (RFC 9112 §6.3)."""
+        """Whether content is announced (RFC 9112 §6.3)."""
         return _announces_body(self.headers)
 
     @property
     def may_have_body(self) -> bool:
-        """Whether content may come; whoever reads it may find that there is none."""
+        """Whether content may follow; reading it may show that there is none."""
         return may_have_body(self.scope, self.headers)
 
     @property
     def has_long_body(self) -> bool:
-        """Whether so much of it may be to come that it is better not read, even to throw it away.
+        """Whether so much content may follow that it is better not read, even to be discarded.
 
-        That is for connections on which one request follows the other; with HTTP/2 it ends with its own stream.
+        Only on HTTP/1 connections, where the next request comes after it. An HTTP/2 stream ends by itself.
         """
         if not _is_http_1(self.scope):
             return False
         announced = self.headers.get(b"content-length", b"0")
-        short = announced.isdigit() and len(announced) < 10 and int(announced) <= _SHORT_BODY
+        short = announced.isdigit() and len(announced) < 10 and int(announced) <= _SHORT_BODY_BYTES
         return not short or b"transfer-encoding" in self.headers or b"expect" in self.headers
 
     def add_answer_header(self, name: bytes, value: bytes) -> None:
-        """Adds a header to the answer, be it a success or a failure."""
+        """Add a header to the response, whether it is a success or an error."""
         if self.answer_headers is None:
             self.answer_headers = []
         self.answer_headers.append((name, value))
 
     async def body(self, limit: int, seconds: float) -> bytes:
-        """The whole body, counted as it arrives.
+        """Return the complete body; its bytes are counted as they arrive.
 
         Raises:
+            BadRequestError: Content-Length is not a number.
             ContentTooLargeError: more than ``limit`` bytes are announced or arrive.
-            RequestTimeoutError: it has not arrived within ``seconds``.
-            ClientDisconnectedError: the client went away.
+            RequestTimeoutError: the body does not arrive within ``seconds``.
+            ClientDisconnectedError: the client disconnected.
+            OverloadedError: the body was late, its slot was taken, and no other one became available in time.
         """
         announced = self.headers.get(b"content-length")
         if announced is not None:
@@ -158,9 +145,32 @@ class Request:
                 raise BadRequestError("Content-Length is not a number")
             if len(announced) > 18 or int(announced) > limit:
                 raise ContentTooLargeError(f"The body may have {limit} bytes")
-        if self.gate is None:
+        entry = self.queue_entry
+        if entry is None or entry.limiter is None:
             return await self._read_in_time(limit, seconds)
-        return await self.gate.body(self, partial(self._read_in_time, limit, seconds))
+        return await entry.limiter.read_body(entry, partial(self._read_in_time, limit, seconds))
+
+    async def drain(self, limit: int, seconds: float) -> bool:
+        """Read and discard the rest of the body; return False if it is too long or takes too long.
+
+        A client that sends its whole body before it reads would otherwise get a connection reset instead of the
+        response.
+        """
+        if b"expect" in self.headers:
+            return False  # the client sends nothing before a 100 Continue
+        announced = self.headers.get(b"content-length", b"0")
+        if not announced.isdigit() or len(announced) > 18 or int(announced) > limit:
+            return False
+        try:
+            async with asyncio.timeout(seconds):
+                while limit > 0:
+                    message = await self._next_message()
+                    limit -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return True
+        except TimeoutError:
+            pass
+        return False
 
     async def _read_in_time(self, limit: int, seconds: float) -> bytes:
         try:
@@ -169,36 +179,11 @@ class Request:
         except TimeoutError:
             raise RequestTimeoutError(f"The body did not arrive within {seconds:g} seconds") from None
 
-    async def drain(self, limit: int, seconds: float) -> bool:
-        """Reads the rest of a body that nobody wants; False where it is too long, or takes too long.
-
-        A client that writes all of its body before it reads would otherwise see a reset, and never the answer.
-        """
-        if b"expect" in self.headers:
-            return False  # it waits for a word of ours before it sends anything
-        announced = self.headers.get(b"content-length", b"0")
-        if not announced.isdigit() or len(announced) > 18 or int(announced) > limit:
-            return False
-        try:
-            async with asyncio.timeout(seconds):
-                while limit > 0:
-                    message = await self.receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnectedError
-                    limit -= len(message.get("body", b""))
-                    if not message.get("more_body", False):
-                        return True
-        except TimeoutError:
-            pass
-        return False
-
     async def _read(self, limit: int) -> bytes:
         chunks: list[bytes] = []
         size = 0
         while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnectedError
+            message = await self._next_message()
             chunk: bytes = message.get("body", b"")
             size += len(chunk)
             if size > limit:
@@ -207,15 +192,23 @@ class Request:
                 return chunk if not chunks else b"".join((*chunks, chunk))
             chunks.append(chunk)
 
+    async def _next_message(self) -> Message:
+        # A queued request's messages may have been received ahead.
+        receive = self.receive if self.queue_entry is None else self.queue_entry.receive
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnectedError
+        return message
 
-def _joined(headers: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], set[bytes]]:
-    """Each name once, with all of its values, and the names that came more than once."""
-    found: dict[bytes, bytes] = {}
+
+def _join(headers: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], set[bytes]]:
+    """Return each name once, with all of its values joined, and the names that were repeated."""
+    joined: dict[bytes, bytes] = {}
     repeated: set[bytes] = set()
     for name, value in headers:
-        if name in found:
+        if name in joined:
             repeated.add(name)
-            found[name] = found[name] + b", " + value
+            joined[name] = joined[name] + b", " + value
         else:
-            found[name] = value
-    return found, repeated
+            joined[name] = value
+    return joined, repeated

@@ -4,7 +4,6 @@ A request's duration goes until its response is complete, or, where the response
 long a client listens says nothing of the server. ``X-Process-Time`` goes until the headers.
 """
 
-import asyncio
 import logging
 import re
 import secrets
@@ -17,6 +16,7 @@ from typing import Any, Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from projkit.http import scope_keys
+from projkit.http.disconnects import DisconnectDetector
 from projkit.http.response import Header
 from projkit.http.tracing import NO_TRACING, RequestTrace, Tracing, trace_id_of
 from projkit.observers import Observer
@@ -59,26 +59,6 @@ class RequestIds:
         if given is not None and _SANE_ID.fullmatch(given):
             return bytes(given), has_parent
         return b"%b-%08x" % (self._prefix, next(self._counter)), has_parent
-
-
-async def has_gone(receive: Receive) -> bool:
-    """Whether the client has gone away already; servers tell only those who ask."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # requests are answered in tasks
-    before = task.cancelling()
-    asked = asyncio.ensure_future(receive())
-    try:
-        await asyncio.sleep(0)
-        if not asked.done():
-            asked.cancel()
-        message = await asked
-    except asyncio.CancelledError:
-        if asked.cancelled() and task.cancelling() == before:
-            return False
-        raise  # somebody has cancelled us, be it in the moment in which we gave up asking
-    finally:
-        asked.cancel()
-    return bool(message["type"] == "http.disconnect")
 
 
 async def _answer_nobody(send: Send) -> None:
@@ -141,7 +121,7 @@ class Exchange:
         if kind == "http.response.start":
             self.status = message["status"]
             if perf_counter() - self.started > _LONG_SECONDS and not self.gone and self.may_look():
-                self.gone = await has_gone(self.receive)
+                self.gone = await DisconnectDetector(self.receive).is_disconnected()
             message["headers"] = self.told(message.get("headers", ()))
             await self.send(message)
         elif self.complete or kind not in _BODIES:

@@ -110,7 +110,7 @@ class OidcRoutes:
 
     async def login(self, request: Request) -> Response:
         query = read_query(LoginQuery, request.query_string, repeatable=frozenset())
-        request.give_place_back()  # a provider that hangs is waited for, for seconds, by all in one question
+        request.release_slot()  # a provider that hangs is waited for, for seconds, by all in one question
         started = await self._login().start(request.params["provider"], query.next)
         cookie = self._cookies.transient(request, started.login_state, LIFETIME_SECONDS)
         return Response(302, headers=(_location(started.location), *PRIVATE, cookie))
@@ -124,7 +124,7 @@ class OidcRoutes:
         # From here on the login state is used up, whatever the outcome.
         request.add_answer_header(*self._cookies.transient(request, "", 0))
         client = Client(self._addresses.of(request.scope), request.header(b"user-agent") or "")
-        issued = await login.finish(login_state, answer, client, before_waiting=request.give_place_back)
+        issued = await login.finish(login_state, answer, client, before_waiting=request.release_slot)
         return Response(
             303, headers=(_location(login_state.next), *PRIVATE, *self._cookies_of(request, issued))
         )

@@ -5,6 +5,7 @@ import gc
 import json
 import threading
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from starlette.routing import Mount
 
 from projkit import Principal, ProjKit, Settings
 from projkit.errors import ConfigurationError, OverloadedError
-from projkit.http.admission import Gate
+from projkit.http.concurrency import ConcurrencyLimiter, QueueEntry
 from projkit.observers import NULL_OBSERVER
 from tests.conftest import settings_for, token_for
 
@@ -600,89 +601,54 @@ async def test_stopped_while_some_wait(sqlite_url: str) -> None:
         await inside.status()
 
 
-async def test_retry_after_follows_the_line() -> None:
-    """Retry-After is how long those who wait will take at the speed at which it goes, and up to half as much more."""
+async def test_retry_after_follows_the_rate() -> None:
+    """Retry-After is the time in which the queue is worked off at its present rate, and up to half as much more."""
     loop = asyncio.get_running_loop()
-    gate = Gate(1, 100, 60, NULL_OBSERVER)
-    requests = [_Quiet() for _ in range(101)]
+    length = 60
+    limiter = ConcurrencyLimiter(1, length, 60, NULL_OBSERVER)
+    active = _entry()
+    assert limiter.acquire(active) is None
+    queued: deque[tuple[QueueEntry, asyncio.Future[None]]] = deque()
 
-    async def enter(request: Any) -> None:
-        if (turn := gate.enter(request)) is not None:
-            await turn
+    async def enqueue() -> None:
+        entry = _entry()
+        acquiring = limiter.acquire(entry)
+        assert acquiring is not None
+        queued.append((entry, asyncio.ensure_future(acquiring)))
+        await asyncio.sleep(0)
 
-    await enter(requests[0])
-    entering = [asyncio.create_task(enter(each)) for each in requests[1:]]
+    for _ in range(length):
+        await enqueue()
     began = loop.time()
-    for request in requests[:40]:
+    for _ in range(40):
         await asyncio.sleep(0.03)
-        gate.leave(request)  # type: ignore[arg-type]
+        limiter.release(active)
+        active, acquiring = queued.popleft()
+        await acquiring
+        await enqueue()
     rate = 40 / (loop.time() - began)
     for _ in range(20):
-        assert 0.7 * gate.waiting / rate < gate._retry_after() < 1.5 * gate.waiting / rate + 3
-    for task in entering:
-        task.cancel()
-    await asyncio.wait(entering)
-    assert gate.waiting == 0
+        rejected = limiter.acquire(_entry())
+        assert rejected is not None
+        with pytest.raises(OverloadedError) as caught:
+            await rejected
+        assert caught.value.retry_after is not None
+        assert 0.7 * length / rate < caught.value.retry_after < 1.5 * length / rate + 3
+    assert limiter.queue_length == length
+    for _, acquiring in queued:
+        acquiring.cancel()
+    await asyncio.wait([acquiring for _, acquiring in queued])
+    assert limiter.queue_length == 0
 
 
-@pytest.mark.parametrize("burst", [100, 3_000, 9_000])
-async def test_refusals_are_held_back_for_a_second(burst: int) -> None:
-    """However many are refused at once, the last one is told about a second later, and a few at once."""
-    clock = _Clock()
-    gate = Gate(0, 0, 1.0, NULL_OBSERVER, clock)  # type: ignore[arg-type]
-    refused = [asyncio.ensure_future(gate._wait(_Quiet())) for _ in range(burst)]  # type: ignore[arg-type]
-    await asyncio.sleep(0)
-    told: list[float] = []
-    while len(told) < burst:
-        await asyncio.sleep(0)  # those that have been told end
-        await asyncio.sleep(0)
-        ended = sum(each.done() for each in refused)
-        told += [clock.now] * (ended - len(told))
-        if len(told) < burst:
-            clock.next()
-    assert told[0] == 0.0
-    assert told[-1] <= 1.1
-    assert {type(each.exception()) for each in refused} == {OverloadedError}
+def _entry() -> QueueEntry:
+    """Return the entry of a request of which nothing more is received."""
 
-
-class _Clock:
-    """As much of an event loop as a gate asks for, with a time that goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._due: list[tuple[float, Callable[[], None]]] = []
-        self.create_future = asyncio.get_running_loop().create_future
-
-    def time(self) -> float:
-        """Seconds since it was made."""
-        return self.now
-
-    def call_later(self, delay: float, callback: Callable[[], None], **_: object) -> object:
-        """Kept until then."""
-        self._due.append((self.now + delay, callback))
-        return self
-
-    def next(self) -> None:
-        """Goes on to what is due next."""
-        self._due.sort(key=lambda each: each[0])
-        self.now, callback = self._due.pop(0)
-        callback()
-
-
-class _Quiet:
-    """As much of a request as a gate looks at."""
-
-    has_long_body = False
-    queued_at = 0.0
-
-    def __init__(self) -> None:
-        self.gate = self.watch = None
-        self.headers: dict[bytes, bytes] = {}
-
-    async def receive(self) -> dict[str, Any]:
-        """Nothing comes."""
+    async def receive() -> dict[str, Any]:
         await asyncio.get_running_loop().create_future()
-        return {}
+        raise AssertionError
+
+    return QueueEntry(receive, can_poll=True)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.http.test_admission import BODY, Asked, Host, opened
+from tests.http.test_concurrency import BODY, Asked, Host, opened
 
 pytestmark = pytest.mark.anyio
 
