@@ -44,7 +44,7 @@ from projkit.http.refusal import refuse
 from projkit.http.request import Request
 from projkit.http.response import Response
 from projkit.http.routing import Endpoint
-from projkit.http.timing import TimingMiddleware
+from projkit.http.timing import RequestIds, TimingMiddleware
 from projkit.http.tracing import Tracing
 from projkit.identity import Principal
 from projkit.lifecycle import Lifecycle
@@ -169,9 +169,13 @@ class ProjKit:
             host_authenticates=get_principal is not None, host_checks_csrf=csrf_check is not None,
         )  # fmt: skip
         self._areas = {self._area(endpoint.path) for endpoint in self._application.table.endpoints}
-        timed = EntryShim(TimingMiddleware(self._application, self._recorder, self.tracing), self._owns)
+        timed = EntryShim(
+            TimingMiddleware(self._application, self._recorder, self.tracing, self.request_ids), self._owns
+        )
         endpoints = self._application.table.endpoints
-        self._app = InstantAnswers(timed, endpoints, self.routes, self._recorder, self.tracing)
+        self._app = InstantAnswers(
+            timed, endpoints, self.routes, self._recorder, self.tracing, self.request_ids
+        )
         self.projects = Projects(self._started_projects)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -197,6 +201,11 @@ class ProjKit:
     def tracing(self) -> Tracing:
         """Knows the traces of requests; for :class:`~projkit.monitoring.PerformanceMiddleware`."""
         return self._telemetry.tracing
+
+    @property
+    def request_ids(self) -> RequestIds:
+        """The source of request ids, for the kit's own requests and the host's."""
+        return self._telemetry.request_ids
 
     def count_spans(self, outcome: str, count: int) -> None:
         """Counts spans for whoever exports them: ``exported``, ``failed`` or ``dropped``."""

@@ -11,6 +11,7 @@ from projkit.auth.rules import path_of
 from projkit.errors import InsufficientScopeError, ProjkitError
 from projkit.http import scope_keys
 from projkit.http.request import Request
+from projkit.http.timing import RequestIds
 from projkit.identity import ANONYMOUS, Anonymous, Principal
 from projkit.settings import Settings
 
@@ -19,6 +20,10 @@ class Authenticates(Protocol):
     """The part of :class:`~projkit.ProjKit` that guards of a host's routes use."""
 
     settings: Settings
+
+    @property
+    def request_ids(self) -> RequestIds:
+        """The source of request ids."""
 
     async def authenticate(self, scope: Scope) -> Principal:
         """Return the caller.

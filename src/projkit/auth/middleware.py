@@ -22,7 +22,6 @@ from projkit.auth.rules import PUBLIC, SELF_GUARDED, PathRules, Rules
 from projkit.errors import ProjkitError
 from projkit.http.problem import problem_response, unhandled
 from projkit.http.refusal import refuse
-from projkit.http.timing import RequestIds
 
 __all__ = ["PUBLIC", "SELF_GUARDED", "AuthMiddleware"]
 
@@ -56,7 +55,6 @@ class AuthMiddleware:
         self._app = app
         self._kit = kit
         self._rules = Rules(rules)
-        self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -79,7 +77,7 @@ class AuthMiddleware:
         await self._app(scope, receive, _telling(scope, send))
 
     async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = self._ids.of(scope)
+        request_id = self._kit.request_ids.get(scope)
         request = request_of(scope, request_id.decode())
         answer = (
             problem_response(error, request) if isinstance(error, ProjkitError) else unhandled(error, request)

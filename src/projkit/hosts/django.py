@@ -29,9 +29,8 @@ from projkit.auth.connection import (
 from projkit.errors import ProjkitError
 from projkit.http.problem import problem_response
 from projkit.http.response import NO_SNIFF
-from projkit.http.timing import UNKNOWN_ROUTE, RequestIds
+from projkit.http.timing import UNKNOWN_ROUTE
 
-_IDS: Final = RequestIds()
 _LONGEST_ROUTE: Final = 200
 _SETTING: Final = "PROJKIT_KIT"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -100,7 +99,7 @@ def _admit(request: HttpRequest, result: AuthResult, scopes: tuple[str, ...]) ->
     try:
         request.principal = authorize(result, scopes)
     except ProjkitError as error:
-        request_id = _IDS.of(_scope(request))
+        request_id = _kit().request_ids.get(_scope(request))
         answer = problem_response(error, request_of(_scope(request), request_id.decode()))
         refused = HttpResponse(answer.body, status=answer.status)
         for name, value in (*answer.headers, NO_SNIFF, (b"x-request-id", request_id)):

@@ -12,7 +12,7 @@ from projkit.http.disconnects import DisconnectDetector
 from projkit.http.request import may_have_body
 from projkit.http.response import Header
 from projkit.http.timing import UNKNOWN_ROUTE, Exchange, RequestIds, record
-from projkit.http.tracing import NO_TRACING, Tracing
+from projkit.http.tracing import Tracing
 from projkit.observers import Observer
 from projkit.request_stats import REQUEST_STATS
 
@@ -93,13 +93,18 @@ class HostTimingMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, observer: Observer, route_of: RouteOf, tracing: Tracing = NO_TRACING
+        self,
+        app: ASGIApp,
+        observer: Observer,
+        route_of: RouteOf,
+        tracing: Tracing,
+        request_ids: RequestIds,
     ) -> None:
         self._app = app
         self._observer = observer
         self._route = SafeRouteOf(route_of)
         self._tracing = tracing
-        self._ids = RequestIds()
+        self._request_ids = request_ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -117,7 +122,7 @@ class HostTimingMiddleware:
 
         has_body = may_have_body(scope, dict(scope["headers"]))
         exchange = _HostExchange(
-            self._ids.of(scope), scope["headers"], receive, send, has_body=has_body, begun=begun
+            self._request_ids.get(scope), scope["headers"], receive, send, has_body=has_body, begun=begun
         )
         exchange.trace = self._tracing.join(scope)
         if exchange.trace is not None:

@@ -29,11 +29,12 @@ class InstantAnswers:
         routes: Iterable[Route],
         observer: Observer,
         tracing: Tracing,
+        request_ids: RequestIds,
     ) -> None:
         self._app = app
         self._observer = observer
         self._tracing = tracing
-        self._ids = RequestIds()
+        self._request_ids = request_ids
         self._answers: dict[str, tuple[Instant, Route]] = {
             endpoint.path: (endpoint.instant, route)
             for endpoint, route in zip(endpoints, routes, strict=True)
@@ -49,7 +50,7 @@ class InstantAnswers:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        request_id, has_parent = self._ids.read(scope, self._tracing.parents)
+        request_id, has_parent = self._request_ids.read(scope, self._tracing.parents)
         if has_parent:
             await self._app(scope, receive, send)
             return

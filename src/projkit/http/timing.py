@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from projkit.http import scope_keys
 from projkit.http.disconnects import DisconnectDetector
 from projkit.http.response import Header
-from projkit.http.tracing import NO_TRACING, RequestTrace, Tracing, trace_id_of
+from projkit.http.tracing import RequestTrace, Tracing, trace_id_of
 from projkit.observers import Observer
 from projkit.request_stats import REQUEST_STATS, RequestStats
 
@@ -45,7 +45,7 @@ class RequestIds:
         self._prefix = secrets.token_hex(8).encode()
         self._counter = count(secrets.randbelow(1 << 24))
 
-    def of(self, scope: Scope) -> bytes:
+    def get(self, scope: Scope) -> bytes:
         """The id of the request, or of the WebSocket's handshake; the one that it has, if it has one already."""
         return self.read(scope, frozenset())[0]
 
@@ -163,14 +163,14 @@ class TimingMiddleware:
     One log line for each request if asked to, and one for each slow request.
     """
 
-    def __init__(self, app: ASGIApp, observer: Observer, tracing: Tracing = NO_TRACING) -> None:
+    def __init__(self, app: ASGIApp, observer: Observer, tracing: Tracing, request_ids: RequestIds) -> None:
         self._app = app
         self._observer = observer
         self._tracing = tracing
-        self._ids = RequestIds()
+        self._request_ids = request_ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, has_parent = self._ids.read(scope, self._tracing.parents)
+        request_id, has_parent = self._request_ids.read(scope, self._tracing.parents)
         exchange = Exchange(request_id, scope["headers"], receive, send)
         scope[scope_keys.REQUEST_ID] = exchange.request_id.decode()
         trace = exchange.trace = scope[scope_keys.TRACE] = self._tracing.begin(scope, has_parent=has_parent)

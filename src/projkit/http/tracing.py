@@ -57,22 +57,6 @@ class Tracing(Protocol):
         """The trace that a host's own request is part of, as far as the host has begun one. Must never raise."""
 
 
-class _NoTracing:
-    parents: frozenset[bytes] = frozenset()
-
-    def has_begun(self) -> bool:
-        return False
-
-    def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
-        return None
-
-    def join(self, scope: Scope) -> RequestTrace | None:
-        return None
-
-
-NO_TRACING: Final[Tracing] = _NoTracing()
-
-
 def trace_id_of(scope: Scope) -> str | None:
     """The request's trace id, 32 hexadecimal digits.
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from projkit.http.host_timing import HostTimingMiddleware, RouteOf
+from projkit.http.timing import RequestIds
 from projkit.http.tracing import Tracing
 from projkit.observers import Observer
 from projkit.telemetry.host_routes import HostRoutes
@@ -19,6 +20,10 @@ class Counts(Protocol):
     @property
     def tracing(self) -> Tracing:
         """Who knows the traces of requests."""
+
+    @property
+    def request_ids(self) -> RequestIds:
+        """Return the source of request ids."""
 
 
 class PerformanceMiddleware(HostTimingMiddleware):
@@ -37,4 +42,4 @@ class PerformanceMiddleware(HostTimingMiddleware):
     def __init__(
         self, app: Callable[[Any, Any, Any], Awaitable[Any]], kit: Counts, *, route_of: RouteOf | None = None
     ) -> None:
-        super().__init__(app, kit.observer, route_of or HostRoutes(app), kit.tracing)
+        super().__init__(app, kit.observer, route_of or HostRoutes(app), kit.tracing, kit.request_ids)

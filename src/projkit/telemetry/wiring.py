@@ -6,6 +6,7 @@ from starlette.types import ASGIApp
 
 from projkit.http.client import ClientAddresses
 from projkit.http.host_timing import HostTimingMiddleware, RouteOf
+from projkit.http.timing import RequestIds
 from projkit.settings import Settings
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry
@@ -32,6 +33,7 @@ class Telemetry:
         registry: what Prometheus scrapes; a host may register metrics of its own.
         metrics_app: the scrape as an app, without a question.
         tracing: begins the traces of requests.
+        request_ids: the source of request ids, for the kit's own requests and the host's.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Telemetry:
         self.metrics_app = MetricsApp(self.registry)
         mounts = Mounts()
         self.tracing = RequestTracing(tracer_provider, version=version, addresses=addresses, mounts=mounts)
+        self.request_ids = RequestIds()
         self._instruments = OtelInstruments(meter_provider, self.recorder, info, mounts)
         self._settings = settings
         self._addresses = addresses
@@ -68,7 +71,7 @@ class Telemetry:
             ConfigurationError: that is not installed.
         """
         if performance:
-            host = HostTimingMiddleware(host, self.recorder, route_of, self.tracing)
+            host = HostTimingMiddleware(host, self.recorder, route_of, self.tracing, self.request_ids)
         if not instrumented:
             return host
         return instrument(
