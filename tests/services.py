@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -43,6 +43,13 @@ async def administer(*statements: str) -> None:
             await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@contextmanager
+def open_sqlite(url: str) -> Iterator[sqlite3.Connection]:
+    """Open the file of an SQLite database; commit and close it at the end (``with connection`` does not close)."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60)) as connection, connection:
+        yield connection
 
 
 async def empty(url: str) -> None:

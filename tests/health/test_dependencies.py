@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from tests.conftest import settings_for
 from tests.faults.proxy import Proxy
 from tests.health.conftest import OpenHealth, Watching, silent_server, watching
 from tests.redis_servers import Redises, alone, running
+from tests.services import open_sqlite
 
 pytestmark = pytest.mark.anyio
 NAMES = {"sqlite": ["database", "migrations"], "postgresql": ["database", "migrations", "clock"]}
@@ -47,9 +47,8 @@ def driver_url(url: str) -> str:
 async def ask(url: str, statement: str) -> Any:
     """Runs a statement on a connection of its own; gives its first value."""
     if url.startswith("sqlite"):
-        with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        with open_sqlite(url) as connection:
             connection.execute(statement)
-        connection.close()
         return None
     opened = await asyncpg.connect(url)
     try:

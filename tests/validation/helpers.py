@@ -1,9 +1,7 @@
 """Asking a kit to validate itself, and counting every row that there is."""
 
-import sqlite3
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import asyncpg
 from prometheus_client import CollectorRegistry
@@ -12,6 +10,7 @@ from projkit import ProjKit
 from projkit.db.tables import build_tables
 from tests.auth.asking import Answer, ask, bearer
 from tests.conftest import token_for
+from tests.services import open_sqlite
 
 TABLES: Final = [table.name for table in build_tables("projkit_").metadata.sorted_tables]
 
@@ -40,10 +39,8 @@ async def count_rows(url: str) -> dict[str, int]:
     """How many rows each table has, whoever's they are."""
     statements = {name: f'SELECT count(*) FROM "{name}"' for name in TABLES}
     if url.startswith("sqlite"):
-        with sqlite3.connect(urlsplit(url).path.removeprefix("/")) as connection:
-            counted = {name: connection.execute(sql).fetchone()[0] for name, sql in statements.items()}
-        connection.close()
-        return counted
+        with open_sqlite(url) as connection:
+            return {name: connection.execute(sql).fetchone()[0] for name, sql in statements.items()}
     admin = await asyncpg.connect(url, timeout=5)
     try:
         return {name: await admin.fetchval(sql) for name, sql in statements.items()}

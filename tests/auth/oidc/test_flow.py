@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-import sqlite3
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from tests.auth.oidc.conftest import (
     settings_with,
 )
 from tests.auth.oidc.provider import AUTHORIZE, TOKEN, OpenIdProvider
+from tests.services import open_sqlite
 
 pytestmark = pytest.mark.anyio
 
@@ -186,11 +186,11 @@ async def test_a_new_session_each_time(kit: ProjKit, browser: Browser) -> None:
 async def test_a_disabled_user(browser: Browser, sqlite_url: str) -> None:
     """Whoever is shut out here is not let in by the provider, and gets no new account either."""
     await browser.log_in()
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as database:
+    with open_sqlite(sqlite_url) as database:
         database.execute("UPDATE projkit_users SET disabled_at = created_at")
     browser.cookies.clear()
     assert refused(await browser.log_in())
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as database:
+    with open_sqlite(sqlite_url) as database:
         assert database.execute("SELECT count(*) FROM projkit_users").fetchone() == (1,)
 
 
@@ -204,14 +204,14 @@ async def test_disabled_while_logging_in(
     open_session = sessions.open
 
     async def slow_open(*arguments: Any, **options: Any) -> Any:
-        with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as database:
+        with open_sqlite(sqlite_url) as database:
             database.execute("UPDATE projkit_users SET disabled_at = created_at")
             database.execute("DELETE FROM projkit_sessions")
         return await open_session(*arguments, **options)
 
     monkeypatch.setattr(sessions, "open", slow_open)
     assert refused(await browser.log_in())
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as database:
+    with open_sqlite(sqlite_url) as database:
         assert database.execute("SELECT count(*) FROM projkit_sessions").fetchone() == (0,)
 
 

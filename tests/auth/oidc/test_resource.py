@@ -1,7 +1,6 @@
 """Access tokens of an external issuer: taken as Bearer, by that issuer's keys alone."""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,6 +18,7 @@ from tests.auth.oidc.conftest import AUTH, ORIGIN, RESOURCE_AUDIENCE, OpenKit, s
 from tests.auth.oidc.forged import by_hmac, encodings, unsigned, with_header
 from tests.auth.oidc.provider import DISCOVERY, ISSUED_SECONDS, JWKS, OpenIdProvider, new_key
 from tests.conftest import SECRET, token_for
+from tests.services import open_sqlite
 
 pytestmark = pytest.mark.anyio
 URL = "/api/v1/projects"
@@ -275,7 +275,7 @@ async def test_calling_tokens_back(app: App, provider: OpenIdProvider, sqlite_ur
     assert await app.status(tokens[1]) == 401
     newer = token_of(provider, iat=int(time.time()) + 2)
     assert await app.status(newer) == 200
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as database:
+    with open_sqlite(sqlite_url) as database:
         database.execute("UPDATE projkit_users SET disabled_at = created_at")
     assert await app.status(newer) == 401
 
