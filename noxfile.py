@@ -2,25 +2,32 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import nox
 import nox.command
 
+sys.path.append(str(Path(__file__).parent / "scripts"))
+from pythons import find_python
+
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["tests", "lint", "types"]
 
-# A worker that has nothing left to do takes over from one that has: the slow tests stand together in their files.
+# An idle worker takes tests from a busy one: the slow tests are next to each other in their files.
 PARALLEL = ("-n", "2", "--dist", "worksteal")
+PYTHONS = ("3.12", "3.13")  # beside the one that runs nox
+TESTS_FAILED = 1  # pytest's exit code; others mean that it could not run them
 EVERY_DAY = ("--ignore=tests/hosts", "--ignore=tests/faults", "--ignore=tests/observability")
 LOCKS = ("nox", "tests", "hosts", "lint", "types", "bench", "load", "dashboards")
 
 
 def install(session: nox.Session, lock: str) -> None:
-    """Installs what a lock file says, then projkit itself without asking for anything more."""
+    """Install the packages of a lock file, then projkit itself without its dependencies."""
     session.install("--quiet", "--require-hashes", "--requirement", f"requirements/{lock}.txt")
     session.install("--quiet", "--no-deps", ".")
 
@@ -28,18 +35,20 @@ def install(session: nox.Session, lock: str) -> None:
 def run_tests(
     session: nox.Session, *chosen: str, report: Sequence[str] = (), parallel: Sequence[str] = PARALLEL
 ) -> None:
-    """Runs tests in parallel; what fails is run once more, alone.
+    """Run tests in parallel; run the failed ones once more, alone.
 
     The suites start servers, stop them and hold them to time limits: on a busy machine that fails now and then. What
-    is really broken fails alone as well, and whoever runs chosen tests sees them as they are.
+    is really broken fails alone as well. Tests named on the command line are run once.
     """
     if session.posargs:
         session.run("pytest", *chosen, *session.posargs)
         return
     try:
         session.run("pytest", *chosen, *parallel, *report)
-    except nox.command.CommandFailed:
-        session.warn("Once more, alone, what failed; it is listed above")
+    except nox.command.CommandFailed as failure:
+        if failure.return_code != TESTS_FAILED:
+            raise
+        session.warn("Running the failed tests once more, alone; they are listed above")
         session.run("pytest", *chosen, "--last-failed", "--last-failed-no-failures=none", "-rA")
 
 
@@ -50,45 +59,62 @@ def tests(session: nox.Session) -> None:
     run_tests(session, *EVERY_DAY, report=("--cov", "--cov-report=term"))
 
 
+def add_tests_on(version: str) -> None:
+    """Define the session that runs the everyday suite on another Python."""
+
+    @nox.session(name=f"tests-{version}", python=find_python(version) or version)
+    def other_python(session: nox.Session) -> None:
+        install(session, "tests")
+        run_tests(session, *EVERY_DAY)
+
+    other_python.__doc__ = (
+        f"The everyday suite on Python {version}; coverage, which doubles the time, is left to tests."
+    )
+
+
+for python in PYTHONS:
+    add_tests_on(python)
+
+
 @nox.session
 def hosts(session: nox.Session) -> None:
-    """Every host on every server, over real HTTP."""
+    """The kit in every host framework, on every server, over real HTTP."""
     install(session, "hosts")
     run_tests(session, "tests/hosts")
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Killed workers, stopped databases and Redises, cancelled requests, two workers at once."""
+    """Killed workers, stopped databases and Redis servers, cancelled requests, several workers."""
     install(session, "tests")
     run_tests(session, "tests/faults")
 
 
 @nox.session
 def observability(session: nox.Session) -> None:
-    """Rules, alerts and dashboards against a real Prometheus and Alertmanager."""
+    """Recording rules, alerts and dashboards on a real Prometheus and Alertmanager."""
     install(session, "tests")
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/dashboards.txt")
-    run_tests(session, "tests/observability", parallel=())  # they share one scene
+    run_tests(session, "tests/observability", parallel=())  # they share one deployment
 
 
 @nox.session
 def dashboards(session: nox.Session) -> None:
-    """Writes the Grafana dashboards anew from their source."""
+    """Regenerate the Grafana dashboards from their source."""
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/dashboards.txt")
     session.run("python", "scripts/dashboards.py")
 
 
 @nox.session
 def properties(session: nox.Session) -> None:
-    """What Hypothesis drives, with thirty times the examples of every day."""
+    """The Hypothesis tests, with thirty times as many examples as in the everyday suite."""
     install(session, "tests")
     run_tests(session, "-m", "hypothesis", "--hypothesis-profile=thorough", *EVERY_DAY)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, formatting, and the direction of imports."""
+    """Check style, formatting, and the direction of imports."""
     install(session, "lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -97,7 +123,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict over everything."""
+    """Run mypy --strict on everything."""
     install(session, "types")
     session.run("mypy", "src", "tests", "examples", "noxfile.py")
     benchmarks = (
@@ -116,9 +142,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The ratios against the peers, and what single parts cost; arguments are run.py's.
+    """Compare with other projects and measure the cost of single parts; arguments go to run.py.
 
-    With ``--quick`` only what has a bar to miss.
+    With ``--quick``, only the benchmarks that have a limit.
     """
     install(session, "bench")
     session.run("python", "benchmarks/run.py", *session.posargs)
@@ -131,36 +157,36 @@ def bench(session: nox.Session) -> None:
 
 
 def install_load(session: nox.Session) -> None:
-    """Locust from its lock, and the package with whatever it needs."""
+    """Install Locust from its lock file, and the package with its dependencies."""
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/load.txt")
     session.install("--quiet", ".")
 
 
 @nox.session
 def load(session: nox.Session) -> None:
-    """A smoke against a demo of its own (``--smoke``: that alone); then the gate: latency targets under load.
+    """Run a smoke test against a demo server, then the latency targets under load (the gate).
 
-    With ``--selftest`` what `load_selftest` does follows, in the same environment.
+    With ``--smoke``, only the smoke test. With ``--selftest``, `load_selftest` follows in the same environment.
     """
     install_load(session)
     flags = {"--smoke", "--selftest"} & {*session.posargs}
     session.run("python", "loadtests/against_demo.py")
     if "--smoke" not in flags:
-        session.run("python", "loadtests/gate.py", *(each for each in session.posargs if each not in flags))
+        session.run("python", "loadtests/gate.py", *(flag for flag in session.posargs if flag not in flags))
     if "--selftest" in flags:
         session.run("python", "loadtests/gate.py", "--slowed")
 
 
 @nox.session
 def load_selftest(session: nox.Session) -> None:
-    """The gate fails, and says where, on a server whose database was slowed down."""
+    """Check that the gate fails, and names the missed targets, on a server with a slow database."""
     install_load(session)
     session.run("python", "loadtests/gate.py", "--slowed", *session.posargs)
 
 
 @nox.session
 def record(session: nox.Session) -> None:
-    """Ratios to the peers on this machine, into the file that is named; `loadtests/compare.py` compares two of them."""
+    """Record the ratios to other projects on this machine in a file; `loadtests/compare.py` compares two files."""
     install(session, "bench")
     session.install("--quiet", "--require-hashes", "--requirement", "requirements/load.txt")
     session.run("python", "loadtests/record.py", *session.posargs)
@@ -168,20 +194,20 @@ def record(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Every relative link in the documents has a target, and the index of decisions is complete."""
+    """Check the relative links in the documents and the index of decisions."""
     session.run("python", "scripts/check_links.py")
     session.run("python", "scripts/decisions_index.py", "--check")
 
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Writes the lock files anew, with hashes and without any registry's address."""
+    """Regenerate the lock files, with hashes and without the address of a registry."""
     session.install("--quiet", "uv")
     for name in LOCKS:
         groups = ["tests", name] if name in {"hosts", "types"} else [name]
         if name == "types":
             groups += ["hosts", "bench", "nox"]
-        # A lock for nox, locust or the dashboards knows nothing of the package; the others bring what it needs.
+        # The locks for nox, locust and the dashboards are independent of the package; the others have its dependencies.
         source = [] if name in {"nox", "load", "dashboards"} else ["pyproject.toml"]
         session.run(
             "uv", "pip", "compile", *source, *(f"--group={group}" for group in groups),
@@ -192,7 +218,7 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def clean(session: nox.Session) -> None:
-    """Removes what the other sessions leave behind."""
+    """Remove the caches and reports of the other sessions."""
     for name in (".coverage", "htmlcov", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"):
         target = Path(name)
         if target.is_dir():
