@@ -14,7 +14,7 @@ from projkit.auth.expired_rows import delete_expired
 from projkit.auth.sessions.port import sha256_hex
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction
-from projkit.db.statement import Statement
+from projkit.db.statement import Statement, bind, equals
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, UnavailableError
 
@@ -42,9 +42,9 @@ class DatabaseAttemptCounter:
         self._database = database
         self._clock = clock
         counts = tables.counts
-        this = sa.and_(counts.c.tenant_id == "", counts.c.name == _bind("name", counts.c.name))
-        amount, ends = _bind("amount", counts.c.count), _bind("ends", counts.c.expires_at)
-        is_over = counts.c.expires_at <= _bind("now", counts.c.expires_at)
+        this = sa.and_(counts.c.tenant_id == "", equals(counts.c.name))
+        amount, ends = bind(counts.c.count, "amount"), bind(counts.c.expires_at, "ends")
+        is_over = counts.c.expires_at <= bind(counts.c.expires_at, "now")
         first = sa.case((amount < 0, 0), else_=amount)
         self._add = Statement(
             sa.update(counts)
@@ -59,7 +59,7 @@ class DatabaseAttemptCounter:
         )
         self._start_window = Statement(
             sa.insert(counts)
-            .values(tenant_id="", name=_bind("name", counts.c.name), count=first, expires_at=ends)
+            .values(tenant_id="", name=bind(counts.c.name), count=first, expires_at=ends)
             .returning(counts.c.count, counts.c.expires_at)
         )
         self._delete_expired = delete_expired(counts)
@@ -90,7 +90,3 @@ class DatabaseAttemptCounter:
             return row[0], row[1]
 
         return work
-
-
-def _bind(name: str, column: sa.Column[Any]) -> sa.BindParameter[Any]:
-    return sa.bindparam(name, type_=column.type)

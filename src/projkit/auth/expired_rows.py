@@ -4,7 +4,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from projkit.db.statement import Statement
+from projkit.db.statement import Statement, bind
 
 _MAX_ROWS: Final = 200
 
@@ -19,7 +19,7 @@ def delete_expired(table: sa.Table) -> Statement:
     key = [column.name for column in table.primary_key.columns]
     expired = (
         sa.select(*(some.c[name] for name in key))
-        .where(some.c.expires_at <= sa.bindparam("now", type_=table.c.expires_at.type))
+        .where(some.c.expires_at <= bind(table.c.expires_at, "now"))
         .limit(_MAX_ROWS)
         .with_for_update(skip_locked=True)
     )

@@ -8,13 +8,13 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction
-from projkit.db.statement import Row, Statement
+from projkit.db.statement import Row, Statement, bind, equals
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, NotFoundError, UsernameTakenError
 
@@ -238,20 +238,20 @@ class _Statements:
     def __init__(self, tables: Tables) -> None:
         users, once, identities = tables.users, tables.one_time_values, tables.identities
         fields = [users.c[name] for name in _FIELDS]
-        by_name = sa.and_(_equals(users.c.tenant_id), _equals(users.c.username_key))
-        by_subject = sa.and_(_equals(users.c.tenant_id), _equals(users.c.subject))
+        by_name = sa.and_(equals(users.c.tenant_id), equals(users.c.username_key))
+        by_subject = sa.and_(equals(users.c.tenant_id), equals(users.c.subject))
         stored = (
             "tenant_id", "subject", "username", "username_key", "password_hash", "scopes", "valid_after",
             "created_at", "updated_at",
         )  # fmt: skip
         self.insert = Statement(
-            sa.insert(users).values({name: _bind(users.c[name]) for name in stored}).returning(*fields)
+            sa.insert(users).values({name: bind(users.c[name]) for name in stored}).returning(*fields)
         )
         self.by_name = Statement(sa.select(*fields).where(by_name))
         self.by_subject = Statement(sa.select(*fields).where(by_subject))
         self.list = Statement(
             sa.select(*fields)
-            .where(_equals(users.c.tenant_id), users.c.username.is_not(None))
+            .where(equals(users.c.tenant_id), users.c.username.is_not(None))
             .order_by(users.c.username_key)
         )
         self.set_disabled = Statement(
@@ -265,18 +265,18 @@ class _Statements:
         self.rehash = Statement(
             _update(
                 users,
-                sa.and_(by_subject, users.c.password_hash == sa.bindparam("old_hash", type_=sa.Text())),
+                sa.and_(by_subject, equals(users.c.password_hash, "old_hash")),
                 "password_hash",
             )
         )
         self.end_tokens = Statement(_update(users, by_subject, "valid_after").returning(users.c.subject))
         of_subject = (
-            users.c.tenant_id == _bind(users.c.tenant_id),
-            users.c.subject == _bind(users.c.subject),
+            equals(users.c.tenant_id),
+            equals(users.c.subject),
         )
         revoked = sa.select(sa.func.count()).where(
-            once.c.tenant_id == _bind(once.c.tenant_id),
-            once.c.value_hash == sa.bindparam("token_hash", type_=once.c.value_hash.type),
+            equals(once.c.tenant_id),
+            equals(once.c.value_hash, "token_hash"),
         )
         self.revocation_status = Statement(
             sa.select(
@@ -287,7 +287,7 @@ class _Statements:
         )
         self.revoke_token = Statement(
             sa.insert(once).values(
-                {name: _bind(once.c[name]) for name in ("tenant_id", "value_hash", "expires_at")}
+                {name: bind(once.c[name]) for name in ("tenant_id", "value_hash", "expires_at")}
             )
         )
         self.by_identity = Statement(
@@ -298,28 +298,20 @@ class _Statements:
                 sa.and_(users.c.tenant_id == identities.c.tenant_id, users.c.subject == identities.c.subject),
             )
             .where(
-                _equals(identities.c.tenant_id),
-                _equals(identities.c.issuer),
-                _equals(identities.c.issuer_subject),
+                equals(identities.c.tenant_id),
+                equals(identities.c.issuer),
+                equals(identities.c.issuer_subject),
             )
         )
         self.add_identity = Statement(
-            sa.insert(identities).values({column.name: _bind(column) for column in identities.c})
+            sa.insert(identities).values({column.name: bind(column) for column in identities.c})
         )
 
 
 def _update(users: sa.Table, where: sa.ColumnElement[bool], *names: str) -> sa.Update:
     return (
-        sa.update(users).where(where).values({name: _bind(users.c[name]) for name in (*names, "updated_at")})
+        sa.update(users).where(where).values({name: bind(users.c[name]) for name in (*names, "updated_at")})
     )
-
-
-def _bind(column: sa.Column[Any]) -> sa.BindParameter[Any]:
-    return sa.bindparam(column.name, type_=column.type)
-
-
-def _equals(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
-    return column == _bind(column)
 
 
 def _user(row: Row) -> User:

@@ -14,7 +14,7 @@ from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.port import Database, Transaction
 from projkit.db.scoped import allow_purge
-from projkit.db.statement import Statement
+from projkit.db.statement import Statement, bind
 from projkit.db.tables import Tables, build_tables
 from projkit.projects.statements import IDEMPOTENCY_WINDOW
 from projkit.settings import Settings
@@ -65,7 +65,7 @@ async def _delete(database: Database, column: sa.Column[Any], before: datetime) 
     key = sa.tuple_(*table.primary_key.columns)
     some = (
         sa.select(*table.primary_key.columns)
-        .where(column < sa.bindparam("before", type_=column.type))
+        .where(column < bind(column, "before"))
         .limit(sa.literal_column(str(_BATCH)))
     )
     statement = Statement(sa.delete(table).where(key.in_(some)).returning(*table.primary_key.columns))

@@ -114,6 +114,16 @@ def _what(clause: sa.Executable) -> tuple[str, str]:
     return "SELECT", table
 
 
+def bind(column: sa.Column[Any], name: str | None = None) -> sa.BindParameter[Any]:
+    """Return a parameter of the column's type, with the column's name unless ``name`` is given."""
+    return sa.bindparam(name or column.name, type_=column.type)
+
+
+def equals(column: sa.Column[Any], name: str | None = None) -> sa.ColumnElement[bool]:
+    """Return the condition that the column equals its parameter, as made by :func:`bind`."""
+    return column == bind(column, name)
+
+
 def engine_params(params: Params) -> dict[str, Any]:
     """``params`` by the names that :meth:`Statement.for_engine` gives them."""
     return {_PREFIX + name: value for name, value in params.items()}

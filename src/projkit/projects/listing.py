@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 import sqlalchemy as sa
 
-from projkit.db.statement import Params, Row, Statement
+from projkit.db.statement import Params, Row, Statement, bind, equals
 from projkit.db.tables import Tables
 from projkit.db.types import has_any
 from projkit.http.cursor import CursorCodec
@@ -194,9 +194,9 @@ def _segment(table: sa.Table, shape: Shape, key: sa.Column[Any] | None) -> sa.Se
     columns = [table.c.id] if key is None else [key, table.c.id]
     after = []
     if key is not None and shape.after == "key":
-        after.append(sa.bindparam("after_key", type_=key.type))
+        after.append(bind(key, "after_key"))
     if shape.after:
-        after.append(sa.bindparam("after_id", type_=table.c.id.type))
+        after.append(bind(table.c.id, "after_id"))
         left, right = (columns[0], after[0]) if key is None else (sa.tuple_(*columns), sa.tuple_(*after))
         query = query.where(left < right if shape.descending else left > right)
     return query.order_by(*_directed(shape, *columns)).limit(_rows())
@@ -226,7 +226,7 @@ def _filters(table: sa.Table, shape: Shape) -> list[sa.ColumnElement[bool]]:
         tags = binds("tag", shape.tags, table.c.tags, sa.Text())
         found.append(has_any(cast("sa.ColumnElement[str]", table.c.tags), *tags))
     if shape.search:
-        pattern = sa.bindparam("pattern", type_=table.c.search_text.type)
+        pattern = bind(table.c.search_text, "pattern")
         found.append(table.c.search_text.like(pattern, escape="\\"))
     if shape.archived != "any":
         absent = table.c.archived_at.is_(None)
@@ -234,7 +234,7 @@ def _filters(table: sa.Table, shape: Shape) -> list[sa.ColumnElement[bool]]:
     for name, column_name, operator in _RANGES:
         if name in shape.ranges:
             column = table.c[column_name]
-            found.append(column.op(operator, is_comparison=True)(sa.bindparam(name, type_=column.type)))
+            found.append(column.op(operator, is_comparison=True)(bind(column, name)))
     if shape.external_id:
-        found.append(table.c.external_id == sa.bindparam("external_id", type_=table.c.external_id.type))
+        found.append(equals(table.c.external_id))
     return found

@@ -10,15 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from projkit.db.port import Database, Queries
+from projkit.db.statement import equals
 from projkit.identity import Principal
 
 
 def owned(table: sa.Table) -> sa.ColumnElement[bool]:
     """The caller's rows, deleted ones included."""
-    return sa.and_(
-        table.c.tenant_id == sa.bindparam("tenant_id", type_=table.c.tenant_id.type),
-        table.c.owner_id == sa.bindparam("owner_id", type_=table.c.owner_id.type),
-    )
+    return sa.and_(equals(table.c.tenant_id), equals(table.c.owner_id))
 
 
 def scope_params(principal: Principal) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from projkit.db.statement import Statement
+from projkit.db.statement import Statement, bind, equals
 from projkit.db.tables import Tables
 from projkit.projects.schemas import PRIORITIES, STATUSES
 from projkit.projects.scoping import owned
@@ -27,10 +27,6 @@ def resource_columns(table: sa.Table) -> list[sa.Column[Any]]:
     return [table.c[name] for name in RESOURCE]
 
 
-def _bind(column: sa.Column[Any]) -> sa.BindParameter[Any]:
-    return sa.bindparam(column.name, type_=column.type)
-
-
 class ProjectStatements:
     """The statements for one set of tables."""
 
@@ -38,14 +34,14 @@ class ProjectStatements:
         table = tables.projects
         columns = resource_columns(table)
         undeleted = sa.and_(owned(table), table.c.deleted_at.is_(None))
-        this = sa.and_(undeleted, table.c.id == _bind(table.c.id))
-        at_version = table.c.version == sa.bindparam("expected_version", type_=table.c.version.type)
-        now = _bind(table.c.updated_at)
+        this = sa.and_(undeleted, equals(table.c.id))
+        at_version = equals(table.c.version, "expected_version")
+        now = bind(table.c.updated_at)
         touched = {table.c.version: table.c.version + 1, table.c.updated_at: now}
 
         self.insert = Statement(
             sa.insert(table)
-            .values({column: _bind(column) for column in _insertable(table)})
+            .values({column: bind(column) for column in _insertable(table)})
             .returning(*columns)
         )
         self.get = Statement(sa.select(*columns).where(this))
@@ -57,27 +53,27 @@ class ProjectStatements:
         self.update = Statement(
             sa.update(table)
             .where(this, at_version, table.c.archived_at.is_(None))
-            .values({**{table.c[name]: _bind(table.c[name]) for name in EDITABLE}, **touched})
+            .values({**{table.c[name]: bind(table.c[name]) for name in EDITABLE}, **touched})
             .returning(*columns)
         )
         # For imports, which bring what was archived where it came from, and need no row back.
         self.insert_imported = Statement(
             sa.insert(table).values(
-                {column: _bind(column) for column in (*_insertable(table), table.c.archived_at)}
+                {column: bind(column) for column in (*_insertable(table), table.c.archived_at)}
             )
         )
         self.overwrite = Statement(
             sa.update(table)
             .where(this, at_version, table.c.archived_at.is_(None))
-            .values({**{table.c[name]: _bind(table.c[name]) for name in EDITABLE}, **touched})
+            .values({**{table.c[name]: bind(table.c[name]) for name in EDITABLE}, **touched})
         )
         # For imports of what has been deleted.
         self.bring_back = Statement(
             sa.update(table)
-            .where(owned(table), table.c.id == _bind(table.c.id), at_version)
+            .where(owned(table), equals(table.c.id), at_version)
             .values(
                 {
-                    **{table.c[name]: _bind(table.c[name]) for name in EDITABLE},
+                    **{table.c[name]: bind(table.c[name]) for name in EDITABLE},
                     **touched,
                     table.c.deleted_at: None,
                     table.c.archived_at: None,
@@ -103,13 +99,11 @@ class ProjectStatements:
             .returning(table.c.id)
         )
         self.get_deleted = Statement(
-            sa.select(*columns).where(
-                owned(table), table.c.id == _bind(table.c.id), table.c.deleted_at.is_not(None)
-            )
+            sa.select(*columns).where(owned(table), equals(table.c.id), table.c.deleted_at.is_not(None))
         )
         self.restore = Statement(
             sa.update(table)
-            .where(owned(table), table.c.id == _bind(table.c.id), table.c.deleted_at.is_not(None), at_version)
+            .where(owned(table), equals(table.c.id), table.c.deleted_at.is_not(None), at_version)
             .values({**touched, table.c.deleted_at: None})
             .returning(*columns)
         )
@@ -125,7 +119,7 @@ class IdempotencyStatements:
 
     def __init__(self, tables: Tables) -> None:
         table = tables.idempotency_keys
-        this = sa.and_(owned(table), table.c.key == _bind(table.c.key))
+        this = sa.and_(owned(table), equals(table.c.key))
         self.lock = Statement(
             sa.select(sa.func.pg_try_advisory_xact_lock(sa.bindparam("lock", type_=sa.BigInteger())))
         )
@@ -135,7 +129,7 @@ class IdempotencyStatements:
             ).where(this)
         )
         self.forget = Statement(sa.delete(table).where(this))
-        self.remember = Statement(sa.insert(table).values({column: _bind(column) for column in table.c}))
+        self.remember = Statement(sa.insert(table).values({column: bind(column) for column in table.c}))
 
 
 def _insertable(table: sa.Table) -> list[sa.Column[Any]]:
@@ -150,7 +144,7 @@ def _constant(value: str | int) -> sa.ColumnElement[Any]:
 def _stats(table: sa.Table, undeleted: sa.ColumnElement[bool]) -> sa.Select[Any]:
     today = sa.bindparam("today", type_=sa.Date())
     in_a_week = sa.bindparam("in_a_week", type_=sa.Date())
-    a_month_ago = sa.bindparam("a_month_ago", type_=table.c.created_at.type)
+    a_month_ago = bind(table.c.created_at, "a_month_ago")
     open_ = sa.and_(
         table.c.status.not_in([_constant("completed"), _constant("cancelled")]), table.c.archived_at.is_(None)
     )

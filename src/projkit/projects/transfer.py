@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction
-from projkit.db.statement import Row, Statement
+from projkit.db.statement import Row, Statement, bind
 from projkit.db.tables import Tables
 from projkit.errors import (
     DatabaseConstraintError,
@@ -233,10 +233,8 @@ class Importer:
 @lru_cache(maxsize=32)
 def _known_statement(tables: Tables) -> Statement:
     table = tables.projects
-    external_ids = [
-        sa.bindparam(f"external_id_{index}", type_=table.c.external_id.type) for index in range(BATCH)
-    ]
-    ids = [sa.bindparam(f"id_{index}", type_=table.c.id.type) for index in range(2 * BATCH)]
+    external_ids = [bind(table.c.external_id, f"external_id_{index}") for index in range(BATCH)]
+    ids = [bind(table.c.id, f"id_{index}") for index in range(2 * BATCH)]
     return Statement(
         sa.select(*resource_columns(table), table.c.deleted_at).where(
             owned(table),

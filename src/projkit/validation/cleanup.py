@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction
-from projkit.db.statement import Statement
+from projkit.db.statement import Statement, bind, equals
 from projkit.db.tables import Tables
 from projkit.identity import VALIDATION_SUBJECT, Principal
 from projkit.projects.scoping import owned, rows_of, scope_params
@@ -73,7 +73,7 @@ class CleanupStatements:
             insert(keys)
             .values(
                 {
-                    **{keys.c[name]: _bind(keys.c[name]) for name in _CLAIM_COLUMNS},
+                    **{keys.c[name]: bind(keys.c[name]) for name in _CLAIM_COLUMNS},
                     **{keys.c[name]: sa.literal_column("''") for name in ("fingerprint", "etag", "body")},
                 }
             )
@@ -85,11 +85,11 @@ class CleanupStatements:
         self.remove_project = Statement(
             sa.delete(projects).where(
                 owned(projects),
-                projects.c.id == _bind(projects.c.id),
-                projects.c.external_id == sa.bindparam("key", type_=projects.c.external_id.type),
+                equals(projects.c.id),
+                equals(projects.c.external_id, "key"),
             )
         )
-        self.remove_key = Statement(sa.delete(keys).where(owned(keys), keys.c.key == _bind(keys.c.key)))
+        self.remove_key = Statement(sa.delete(keys).where(owned(keys), equals(keys.c.key)))
         self.remove_without_key = Statement(
             sa.delete(projects).where(
                 owned(projects),
@@ -99,18 +99,14 @@ class CleanupStatements:
         )
 
 
-def _bind(column: sa.Column[Any]) -> sa.BindParameter[Any]:
-    return sa.bindparam(column.name, type_=column.type)
-
-
 def _is_removable(table: sa.Table, run_id: sa.Column[Any]) -> sa.ColumnElement[bool]:
     """Compare ``run_id`` with this run's, or with those of runs that are too old to be still working."""
     return sa.or_(
-        run_id == sa.bindparam("run_id", type_=run_id.type),
+        equals(run_id, "run_id"),
         sa.and_(
             run_id >= sa.bindparam(None, _RUN_IDS_FROM, type_=run_id.type),
             run_id < sa.bindparam(None, _RUN_IDS_BEFORE, type_=run_id.type),
-            table.c.created_at < sa.bindparam("before", type_=table.c.created_at.type),
+            table.c.created_at < bind(table.c.created_at, "before"),
         ),
     )
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from projkit.auth.expired_rows import delete_expired
 from projkit.auth.sessions.port import Rotation, Session, SessionActivity, SessionKey, sha256_hex
 from projkit.db.port import Database
-from projkit.db.statement import Row, Statement
+from projkit.db.statement import Row, Statement, bind, equals
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError
 
@@ -25,14 +25,14 @@ class DatabaseSessions:
         self._created = 0
         sessions, once = tables.sessions, tables.one_time_values
         fields = [sessions.c[name] for name in _FIELDS]
-        this = sa.and_(_equals(sessions.c.tenant_id), _equals(sessions.c.id_hash))
+        this = sa.and_(equals(sessions.c.tenant_id), equals(sessions.c.id_hash))
         live = sa.and_(
-            sessions.c.idle_expires_at > _bind("now", sessions.c.expires_at),
-            sessions.c.expires_at > _bind("now", sessions.c.expires_at),
+            sessions.c.idle_expires_at > bind(sessions.c.expires_at, "now"),
+            sessions.c.expires_at > bind(sessions.c.expires_at, "now"),
         )
-        of_subject = sa.and_(_equals(sessions.c.tenant_id), _equals(sessions.c.subject))
+        of_subject = sa.and_(equals(sessions.c.tenant_id), equals(sessions.c.subject))
         self._insert = Statement(
-            sa.insert(sessions).values({name: _bind(name, sessions.c[name]) for name in _FIELDS})
+            sa.insert(sessions).values({name: bind(sessions.c[name]) for name in _FIELDS})
         )
         self._get = Statement(
             sa.select(*(sessions.c[name] for name in SessionActivity._fields)).where(this, live)
@@ -43,33 +43,33 @@ class DatabaseSessions:
         )
         self._touch = Statement(
             sa.update(sessions).where(this, live).values(
-                used_at=_bind("now", sessions.c.used_at),
-                idle_expires_at=_bind("idle", sessions.c.idle_expires_at),
+                used_at=bind(sessions.c.used_at, "now"),
+                idle_expires_at=bind(sessions.c.idle_expires_at, "idle"),
             )
         )  # fmt: skip
         self._rotate = Statement(
             sa.update(sessions)
-            .where(this, live, sessions.c.refresh_hash == _bind("expected", sessions.c.refresh_hash))
+            .where(this, live, equals(sessions.c.refresh_hash, "expected"))
             .values(
-                refresh_hash=_bind("new_hash", sessions.c.refresh_hash),
-                parent_hash=_bind("expected", sessions.c.parent_hash),
-                generation=_bind("new_generation", sessions.c.generation),
-                rotated_at=_bind("now", sessions.c.rotated_at),
-                used_at=_bind("now", sessions.c.used_at),
-                idle_expires_at=_bind("idle", sessions.c.idle_expires_at),
+                refresh_hash=bind(sessions.c.refresh_hash, "new_hash"),
+                parent_hash=bind(sessions.c.parent_hash, "expected"),
+                generation=bind(sessions.c.generation, "new_generation"),
+                rotated_at=bind(sessions.c.rotated_at, "now"),
+                used_at=bind(sessions.c.used_at, "now"),
+                idle_expires_at=bind(sessions.c.idle_expires_at, "idle"),
             )
             .returning(sessions.c.id_hash)
         )
         self._revoke = Statement(sa.delete(sessions).where(this).returning(sessions.c.id_hash))
         self._revoke_all = Statement(
             sa.delete(sessions)
-            .where(of_subject, sessions.c.id_hash != _bind("keep", sessions.c.id_hash))
+            .where(of_subject, sessions.c.id_hash != bind(sessions.c.id_hash, "keep"))
             .returning(sessions.c.id_hash)
         )
         self._delete_expired = [delete_expired(table) for table in (sessions, once)]
         self._consume = Statement(
             sa.insert(once)
-            .values({name: _bind(name, once.c[name]) for name in ("tenant_id", "value_hash", "expires_at")})
+            .values({name: bind(once.c[name]) for name in ("tenant_id", "value_hash", "expires_at")})
             .returning(once.c.value_hash)
         )
 
@@ -137,14 +137,6 @@ class DatabaseSessions:
 
     async def ping(self) -> None:
         await self._database.ping()
-
-
-def _bind(name: str, column: sa.Column[Any]) -> sa.BindParameter[Any]:
-    return sa.bindparam(name, type_=column.type)
-
-
-def _equals(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
-    return column == _bind(column.name, column)
 
 
 def _params(session: Session) -> dict[str, Any]:
