@@ -1,4 +1,4 @@
-"""The one clock that rows, tokens and cursors are dated by."""
+"""The clock that dates rows, tokens and cursors, and the format of times."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,5 +7,10 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The present time in UTC, to the microsecond."""
+    """Return the current time in UTC, with microseconds."""
     return datetime.now(UTC)
+
+
+def rfc3339(moment: datetime, *, timespec: str = "microseconds") -> str:
+    """Format an aware time as RFC 3339 §5.6 does, in UTC with ``Z``; ``timespec`` is that of ``isoformat``."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=timespec) + "Z"

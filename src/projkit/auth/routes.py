@@ -26,6 +26,7 @@ from projkit.auth.schemas import (
 )
 from projkit.auth.session_service import Client, IssuedTokens
 from projkit.auth.wiring import AuthServices
+from projkit.clock import rfc3339
 from projkit.errors import (
     AmbiguousCredentialsError,
     FieldError,
@@ -278,7 +279,7 @@ class AuthRoutes:
             "scopes": sorted(principal.scopes),
             "session_id": principal.session_id,
             "token_format": principal.token_format,
-            "expires_at": None if expires is None else _time(datetime.fromtimestamp(expires, UTC)),
+            "expires_at": None if expires is None else rfc3339(datetime.fromtimestamp(expires, UTC)),
         }
         return json_response(200, content, PRIVATE)
 
@@ -290,9 +291,9 @@ class AuthRoutes:
                 "transport": listing.session.transport,
                 "user_agent": listing.session.user_agent,
                 "address": listing.session.address,
-                "created_at": _time(listing.session.created_at),
-                "used_at": _time(listing.session.used_at),
-                "expires_at": _time(listing.session.expires_at),
+                "created_at": rfc3339(listing.session.created_at),
+                "used_at": rfc3339(listing.session.used_at),
+                "expires_at": rfc3339(listing.session.expires_at),
             }
             for listing in await self._services().sessions.list(request.principal)
         ]
@@ -378,7 +379,3 @@ class AuthRoutes:
 
 def _one(values: list[bytes]) -> str | None:
     return values[0].decode("latin-1") if len(values) == 1 and values[0] else None
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -2,11 +2,12 @@
 
 import os
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import typer
 
+from projkit.clock import rfc3339
 from projkit.identity import KNOWN_SCOPES
 from projkit.settings import Settings, unknown_variables
 
@@ -58,9 +59,9 @@ def require_tenant(settings: Settings, tenant: str) -> None:
         raise typer.BadParameter("--tenant goes with PROJKIT_TENANT_CLAIM: set both or neither")
 
 
-def rfc3339(moment: datetime | None) -> str | None:
-    """A time as the API writes it, to the second."""
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def time_text(moment: datetime | None) -> str | None:
+    """Format an optional time as RFC 3339 in UTC, to the second."""
+    return None if moment is None else rfc3339(moment, timespec="seconds")
 
 
 def duration(text: str) -> timedelta:

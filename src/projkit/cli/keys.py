@@ -10,7 +10,7 @@ import typer
 from projkit.auth import rotation
 from projkit.auth.keys_file import keys_path, make_development_keys, new_key, write_keys_file
 from projkit.cli.colours import print_table
-from projkit.cli.console import app, duration, load_settings, rfc3339, say
+from projkit.cli.console import app, duration, load_settings, say, time_text
 from projkit.clock import utc_now
 from projkit.errors import ConfigurationError
 from projkit.settings import Settings
@@ -59,8 +59,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] 
             {
                 "kid": entry.kid,
                 "alg": entry.algorithm,
-                "made_at": rfc3339(entry.made),
-                "expires_at": rfc3339(entry.expires),
+                "made_at": time_text(entry.made),
+                "expires_at": time_text(entry.expires),
                 "state": entry.state,
             }
             for entry in found
@@ -69,7 +69,10 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] 
         return
     print_table(
         ("kid", "alg", "made", "expires", "state"),
-        ((each.kid, each.algorithm, rfc3339(each.made), rfc3339(each.expires), each.state) for each in found),
+        (
+            (each.kid, each.algorithm, time_text(each.made), time_text(each.expires), each.state)
+            for each in found
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from projkit.auth.sessions.port import SessionStore
 from projkit.auth.users import User, Users
 from projkit.auth.wiring import session_store
 from projkit.cli.colours import print_table
-from projkit.cli.console import app, load_settings, read_scopes, require_tenant, rfc3339, say
+from projkit.cli.console import app, load_settings, read_scopes, require_tenant, say, time_text
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
@@ -94,8 +94,8 @@ def list_(
                 "username": user.username,
                 "subject": user.subject,
                 "scopes": list(user.scopes),
-                "created_at": rfc3339(user.created_at),
-                "disabled_at": rfc3339(user.disabled_at),
+                "created_at": time_text(user.created_at),
+                "disabled_at": time_text(user.disabled_at),
             }
             for user in found
         ]
@@ -108,8 +108,8 @@ def list_(
                 user.username,
                 user.subject,
                 " ".join(user.scopes),
-                rfc3339(user.created_at),
-                rfc3339(user.disabled_at),
+                time_text(user.created_at),
+                time_text(user.disabled_at),
             )
             for user in found
         ),

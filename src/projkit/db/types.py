@@ -1,7 +1,7 @@
 """Column types that read and write alike on PostgreSQL and SQLite."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
+
+from projkit.clock import rfc3339
 
 
 def text() -> sa.types.TypeEngine[str]:
@@ -37,9 +39,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 
 
 def _to_text(value: datetime | None) -> str | None:
-    if value is None:
-        return None
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return None if value is None else rfc3339(value)
 
 
 def _from_text(value: str | None) -> datetime | None:

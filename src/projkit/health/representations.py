@@ -1,10 +1,9 @@
 """What is known, as the two media types write it."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
-from projkit.clock import utc_now
+from projkit.clock import rfc3339, utc_now
 from projkit.health.check_scheduler import CheckState
 from projkit.health.checks import Status
 
@@ -70,7 +69,7 @@ def health_json(
 ) -> dict[str, Any]:
     """The same as ``application/health+json``."""
     rendered = {f"{check.name}:responseTime": [_measurement(check)] for check in checks}
-    now = _written(utc_now())
+    now = rfc3339(utc_now())
     for key, value, unit in (
         ("cpu:utilization", system.get("cpu_percent"), "percent"),
         ("memory:utilization", system.get("memory", {}).get("used_percent"), "percent"),
@@ -94,7 +93,7 @@ def _check(check: CheckState) -> dict[str, Any]:
         "status": check.status,
         "critical": check.critical,
         "latency_ms": None if latest is None else round(latest.latency_ms, 3),
-        "observed_at": None if latest is None else _written(latest.observed_at),
+        "observed_at": None if latest is None else rfc3339(latest.observed_at),
         "age_seconds": None if check.age_seconds is None else round(check.age_seconds, 3),
     }
     if detail := _detail(check):
@@ -113,7 +112,7 @@ def _measurement(check: CheckState) -> dict[str, Any]:
     if check.latest is not None:
         found["observedValue"] = round(check.latest.latency_ms, 3)
         found["observedUnit"] = "ms"
-        found["time"] = _written(check.latest.observed_at)
+        found["time"] = rfc3339(check.latest.observed_at)
     if status != "ok" and (detail := _detail(check)):  # §4.8: left out where it passes
         found["output"] = detail
     return found
@@ -123,7 +122,3 @@ def _detail(check: CheckState) -> str:
     if check.status == "unknown":
         return "not seen yet" if check.latest is None else "not seen for more than three periods"
     return "" if check.latest is None else check.latest.detail
-
-
-def _written(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

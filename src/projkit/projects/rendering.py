@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import orjson
 
+from projkit.clock import rfc3339
 from projkit.db.statement import Row
 from projkit.projects.schemas import PRIORITIES, Project
 from projkit.projects.statements import RESOURCE
@@ -19,7 +20,7 @@ def _time(value: datetime | None) -> datetime | str | None:
     # The encoder leaves out microseconds that are zero; the contract always has them.
     if value is None or value.microsecond:
         return value
-    return value.strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+    return rfc3339(value)
 
 
 def _content(row: Row) -> dict[str, Any]:

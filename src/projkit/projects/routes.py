@@ -10,6 +10,7 @@ from uuid import UUID
 
 import orjson
 
+from projkit.clock import rfc3339
 from projkit.db.statement import Row
 from projkit.errors import FieldError, PreconditionRequiredError, ValidationFailedError
 from projkit.http.body import body_error, pointer, validate
@@ -261,7 +262,7 @@ class ProjectRoutes:
         summary = await self._services().projects.stats(request.principal)
         latest: datetime | None = summary["updated_at_latest"]
         if latest is not None:
-            summary["updated_at_latest"] = latest.isoformat(timespec="microseconds").replace("+00:00", "Z")
+            summary["updated_at_latest"] = rfc3339(latest)
         return Response(200, orjson.dumps(summary), (JSON_TYPE, *PRIVATE))
 
     async def _update(self, request: Request, change: Callable[[Row], ProjectInput]) -> Response:

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
+from projkit.clock import rfc3339
 from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Header, Response, json_response
 from projkit.http.routing import Admits, Answer, Endpoint
@@ -131,7 +132,7 @@ def _report(
 ) -> Response:
     content = {
         "status": status,
-        "started_at": run.started_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "started_at": rfc3339(run.started_at),
         "duration_ms": run.duration_ms,
         name: entries,
         **_optional(detail),
