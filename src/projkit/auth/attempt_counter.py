@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from projkit.auth.expired_rows import delete_expired
 from projkit.auth.sessions.port import sha256_hex
 from projkit.clock import Clock
-from projkit.db.port import Database, Transaction
+from projkit.db.port import Database, Transaction, required_row
 from projkit.db.statement import Statement, bind, equals
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, UnavailableError
@@ -86,7 +86,7 @@ class DatabaseAttemptCounter:
             if row is None:
                 await transaction.fetch_one(self._delete_expired, params)
                 row = await transaction.fetch_one(self._start_window, params)
-            assert row is not None  # noqa: S101  # an INSERT returns its row or raises
-            return row[0], row[1]
+            count, expires_at = required_row(row)
+            return count, expires_at
 
         return work

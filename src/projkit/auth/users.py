@@ -13,7 +13,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from projkit.clock import Clock
-from projkit.db.port import Database, Transaction
+from projkit.db.port import Database, Transaction, required_row
 from projkit.db.statement import Row, Statement, bind, equals
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, NotFoundError, UsernameTakenError
@@ -90,8 +90,7 @@ class Users:
             row = await self._database.write_one(self._statements.insert, params)
         except DatabaseConstraintError:
             raise UsernameTakenError from None
-        assert row is not None  # noqa: S101  # an INSERT returns its row or raises
-        return _user(row)
+        return _user(required_row(row))
 
     async def by_name(self, username: str, tenant_id: str = "") -> User | None:
         """The user with this name, disabled or not."""
@@ -177,8 +176,7 @@ class Users:
         """What is noted of a subject and a token, in one round trip."""
         params = {"tenant_id": tenant_id, "subject": subject, "token_hash": token_hash}
         row = await self._database.fetch_one(self._statements.revocation_status, params)
-        assert row is not None  # noqa: S101  # a SELECT without FROM always returns a row
-        disabled_at, valid_after, revoked = row
+        disabled_at, valid_after, revoked = required_row(row)
         return RevocationStatus(disabled_at is not None, valid_after, bool(revoked))
 
     async def revoke_token(self, token_hash: str, tenant_id: str, expires_at: datetime) -> None:
@@ -222,8 +220,7 @@ class Users:
         async def work(transaction: Transaction) -> User:
             await transaction.fetch_one(self._statements.add_identity, identity)
             row = await transaction.fetch_one(self._statements.insert, user)
-            assert row is not None  # noqa: S101  # an INSERT returns its row or raises
-            return _user(row)
+            return _user(required_row(row))
 
         try:
             return await self._database.transact(work)

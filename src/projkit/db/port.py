@@ -53,6 +53,17 @@ def row_count(result: object) -> int:
     return len(result) if isinstance(result, list) else int(result is not None)
 
 
+def required_row(row: Row | None) -> Row:
+    """Return the first row of a statement that always has one, such as ``INSERT … RETURNING`` or an aggregate.
+
+    Raises:
+        RuntimeError: there is no row, which is a bug.
+    """
+    if row is None:
+        raise RuntimeError("The statement returned no row")
+    return row
+
+
 class Transaction(Protocol):
     """An open transaction."""
 

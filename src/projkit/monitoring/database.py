@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 from sqlalchemy.dialects.postgresql import INTERVAL
 
-from projkit.db.port import Database
+from projkit.db.port import Database, required_row
 from projkit.db.statement import Statement
 from projkit.errors import ProjkitError
 from projkit.telemetry.buckets import SIZE, milliseconds, percentile
@@ -187,8 +187,7 @@ _SQLITE: Final = Statement(
 
 
 async def _postgresql(database: Database) -> dict[str, Any]:
-    row = await database.fetch_one(_POSTGRESQL, {})
-    assert row is not None  # noqa: S101  # a SELECT without FROM has one row
+    row = required_row(await database.fetch_one(_POSTGRESQL, {}))
     version, maximum, connections, total, ratio, size, dead, live, longest = row
     return {
         "server_version": version.split()[0],
@@ -207,9 +206,8 @@ async def _postgresql(database: Database) -> dict[str, Any]:
 
 
 async def _sqlite(database: Database) -> dict[str, Any]:
-    row = await database.fetch_one(_SQLITE, {})
-    assert row is not None  # noqa: S101  # a SELECT without FROM has one row
-    return {"server_version": row[0], "database_bytes": row[1]}
+    version, size = required_row(await database.fetch_one(_SQLITE, {}))
+    return {"server_version": version, "database_bytes": size}
 
 
 def _rows(table: Table, family: str) -> list[tuple[tuple[str, ...], list[float]]]:

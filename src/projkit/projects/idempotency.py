@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 
 from projkit.clock import Clock
-from projkit.db.port import Database, Transaction
+from projkit.db.port import Database, Transaction, required_row
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, IdempotencyKeyInUseError, IdempotencyKeyReusedError
 from projkit.http.conditional import etag_of
@@ -83,8 +83,7 @@ class IdempotentCreation:
                         raise IdempotencyKeyReusedError
                     return Created(project_id, etag, body.encode(), replayed=True)
                 await transaction.fetch_one(self._statements.forget, named)
-            row = await transaction.fetch_one(self._insert, new)
-            assert row is not None  # noqa: S101  # an INSERT returns its row or raises
+            row = required_row(await transaction.fetch_one(self._insert, new))
             created = Created(new["id"], etag_of(row[VERSION_INDEX]), render_project(row), replayed=False)
             await transaction.fetch_one(
                 self._statements.remember,

@@ -10,7 +10,7 @@ import orjson
 from uuid_utils.compat import uuid7
 
 from projkit.clock import Clock
-from projkit.db.port import Database, Transaction
+from projkit.db.port import Database, Transaction, required_row
 from projkit.db.statement import Params, Row, Statement
 from projkit.db.tables import Tables
 from projkit.errors import (
@@ -61,9 +61,9 @@ class ProjectService:
         Raises:
             ExternalIdTakenError: another undeleted project of the caller has this ``external_id``.
         """
-        row = await self._write(principal, self._statements.insert, self.new_row(principal, content))
-        assert row is not None  # noqa: S101  # an INSERT returns its row or raises
-        return row
+        return required_row(
+            await self._write(principal, self._statements.insert, self.new_row(principal, content))
+        )
 
     def new_row(
         self, principal: Principal, content: ProjectInput, *, identifier: UUID | None = None
@@ -179,17 +179,14 @@ class ProjectService:
     async def stats(self, principal: Principal) -> dict[str, Any]:
         """A summary of the caller's undeleted projects, read in one round trip."""
         now = self._clock()
-        row = await rows_of(self._database, principal).fetch_one(
-            self._statements.stats,
-            {
-                **scope_params(principal),
-                "today": now.date(),
-                "in_a_week": now.date() + timedelta(days=7),
-                "a_month_ago": now - timedelta(days=30),
-            },
-        )
-        assert row is not None  # noqa: S101  # an aggregate always returns a row
-        total, archived, *rest = row
+        params = {
+            **scope_params(principal),
+            "today": now.date(),
+            "in_a_week": now.date() + timedelta(days=7),
+            "a_month_ago": now - timedelta(days=30),
+        }
+        row = await rows_of(self._database, principal).fetch_one(self._statements.stats, params)
+        total, archived, *rest = required_row(row)
         by_status = dict(zip(STATUSES, rest, strict=False))
         by_priority = dict(zip(PRIORITIES, rest[len(STATUSES) :], strict=False))
         overdue, due_soon, created, completed, latest = rest[len(STATUSES) + len(PRIORITIES) :]
@@ -247,19 +244,19 @@ class ProjectService:
         if written is not None:
             return written
 
-        async def work(transaction: Transaction) -> Row | None:
+        async def work(transaction: Transaction) -> Row:
             locked = await transaction.fetch_one(self._statements.get_locked(self._database.dialect), key)
             if locked is None:
                 raise NotFoundError
             changed = decide(locked)
-            return locked if changed is None else await transaction.fetch_one(statement, changed)
+            if changed is None:
+                return locked
+            return required_row(await transaction.fetch_one(statement, changed))
 
         try:
-            written = await rows_of(self._database, principal).transact(work)
+            return await rows_of(self._database, principal).transact(work)
         except DatabaseConstraintError as error:
             raise self.conflict(error) from None
-        assert written is not None  # noqa: S101  # nobody else could change the row
-        return written
 
     async def _write(self, principal: Principal, statement: Statement, params: Params) -> Row | None:
         try:
