@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace import ReadableSpan, Tracer
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from projkit import __version__
-from projkit.cli.otel import complaints, read_export
-from projkit.cli.otel.complaints import Complaints
+from projkit.cli.otel import export_log, read_export
+from projkit.cli.otel.export_log import ExportLog
 from projkit.cli.otel.providers import TelemetryProviders
 from tests.cli.running import free_port
 from tests.telemetry.otlp import Collector
@@ -79,7 +79,7 @@ def export_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
 
     yield open_
     for each in opened:
-        if each.telemetry.tracer_provider is not None and not each.telemetry.ledger.stopping:
+        if each.telemetry.tracer_provider is not None and not each.telemetry.accounting.stopping:
             each.close()
 
 
@@ -203,7 +203,7 @@ def test_a_collector_that_refuses(
     assert exporting.counts == counts
     (line,) = lines(caplog)
     assert f"failed ({reason})" in line
-    assert f"spans cannot be exported to http://127.0.0.1:{collector.port}: " in line
+    assert f"export of spans to http://127.0.0.1:{collector.port} failed: " in line
 
 
 def test_a_collector_that_is_not_there_yet(export_to: Open, caplog: pytest.LogCaptureFixture) -> None:
@@ -399,7 +399,7 @@ def test_metrics_that_are_refused(
     collector.wait(lambda each: len(each.requests) >= 3)
     assert exporting.close() < STOPS_WITHIN
     (line,) = lines(caplog)
-    assert "metrics cannot be exported" in line
+    assert "export of metrics to " in line
     assert reason in line
 
 
@@ -434,14 +434,14 @@ def test_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """However often an export fails there is one line a minute, which has what was lost since the one before."""
     caplog.set_level(logging.INFO)
     now = 1000.0
-    said = Complaints("spans", "http://collector:4318", lambda: now)
+    said = ExportLog("spans", "http://collector:4318", lambda: now)
     for _ in range(100):
-        said.done(10, "status 503")
-        said.dropped(1)
-    now += complaints.QUIET_SECONDS
-    said.dropped(1)
-    said.done(0, "")
-    said.done(0, "")
+        said.record_export(10, "status 503")
+        said.record_dropped(1)
+    now += export_log.QUIET_SECONDS
+    said.record_dropped(1)
+    said.record_export(0, "")
+    said.record_export(0, "")
     first, second, over = lines(caplog)
     assert ": 10 failed (status 503) since" in first
     assert ": 990 failed (status 503), 101 dropped since" in second

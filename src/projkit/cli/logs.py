@@ -12,7 +12,7 @@ from projkit.settings import Settings
 
 _EXTRA: Final = ("request_id", "trace_id", "span_id", "method", "route", "status", "duration_ms", "db_ms")
 _QUIET_SECONDS: Final = 60.0
-# Their messages may show headers and addresses with credentials; what they mean is said by cli/otel/complaints.py.
+# Their messages may show headers and addresses with credentials; what they mean is said by cli/otel/export_log.py.
 _SILENT: Final = ("opentelemetry.exporter", "opentelemetry.util.re")
 
 

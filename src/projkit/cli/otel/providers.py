@@ -1,4 +1,4 @@
-"""The providers that ``projkit serve`` makes, in each of its workers; this imports the SDK."""
+"""OpenTelemetry providers of a ``projkit serve`` worker; importing this module imports the SDK."""
 
 import asyncio
 import os
@@ -12,15 +12,25 @@ from uuid import uuid4
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    MetricExporter,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
-from projkit.cli.otel.complaints import Complaints
-from projkit.cli.otel.sending import MetricExporter, Sending
-from projkit.cli.otel.spans import CLOSE_SECONDS, SHUTDOWN_SECONDS, BoundedProcessor, CountedExporter, Ledger
+from projkit.cli.otel.export_log import ExportLog
+from projkit.cli.otel.otlp_session import LoggingMetricExporter, OtlpSession
+from projkit.cli.otel.spans import (
+    CLOSE_SECONDS,
+    SHUTDOWN_SECONDS,
+    BoundedSpanProcessor,
+    CountingSpanExporter,
+    SpanAccounting,
+)
 from projkit.cli.otel.variables import Export, Sampling, origin_of
 from projkit.version import __version__
 
@@ -28,43 +38,43 @@ _CONSOLE: Final = "the console"
 
 
 class TelemetryProviders:
-    """What a worker exports with.
+    """The providers of a worker.
 
     Attributes:
-        tracer_provider: makes spans; None where traces are not exported.
-        meter_provider: the same for metrics.
-        ledger: what became of the spans.
+        tracer_provider: None if traces are not exported.
+        meter_provider: None if metrics are not exported.
+        accounting: what became of the spans.
     """
 
     def __init__(self, export: Export, on_spans: Callable[[str, int], None]) -> None:
         resource = _resource()
-        self.ledger = Ledger(export.queue_size, on_spans)
+        self.accounting = SpanAccounting(export.queue_size, on_spans)
         self.tracer_provider: TracerProvider | None = None
         self.meter_provider: MeterProvider | None = None
         if "traces" in export.endpoints:
-            self.tracer_provider = _tracer_provider(export, resource, self.ledger)
+            self.tracer_provider = _tracer_provider(export, resource, self.accounting)
         if "metrics" in export.endpoints:
             self.meter_provider = _meter_provider(export, resource)
 
     def set_globally(self) -> None:
-        """Lets every instrumented library of this process find the providers."""
+        """Make these the global providers, for every instrumented library of the process."""
         if self.tracer_provider is not None:
             trace.set_tracer_provider(self.tracer_provider)
         if self.meter_provider is not None:
             metrics.set_meter_provider(self.meter_provider)
 
     async def close(self) -> None:
-        """Exports what is left, for at most five seconds, in which the event loop goes on."""
-        work: list[Callable[[], None]] = []
+        """Export what is left, for at most five seconds and without blocking the event loop."""
+        shutdowns: list[Callable[[], None]] = []
         if self.tracer_provider is not None:
-            work.append(self.tracer_provider.shutdown)
-        if (meters := self.meter_provider) is not None:
-            work.append(lambda: meters.shutdown(timeout_millis=SHUTDOWN_SECONDS * 1000))
-        await asyncio.gather(*map(_in_a_thread, work))
+            shutdowns.append(self.tracer_provider.shutdown)
+        if (meter_provider := self.meter_provider) is not None:
+            shutdowns.append(lambda: meter_provider.shutdown(timeout_millis=SHUTDOWN_SECONDS * 1000))
+        await asyncio.gather(*map(_run_in_daemon_thread, shutdowns))
 
 
-async def _in_a_thread(work: Callable[[], None]) -> None:
-    # No executor: its threads are waited for when the loop closes and when the interpreter ends.
+async def _run_in_daemon_thread(work: Callable[[], None]) -> None:
+    # Not an executor: closing the loop and the exit of the interpreter wait for its threads.
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
 
@@ -72,7 +82,7 @@ async def _in_a_thread(work: Callable[[], None]) -> None:
         try:
             work()
         finally:
-            with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            with suppress(RuntimeError):  # the loop has been closed
                 loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=run, name="projkit-telemetry", daemon=True).start()
@@ -85,7 +95,7 @@ def _resource() -> Resource:
         "service.name": "projkit",
         "service.version": __version__,
         "service.instance.id": str(uuid4()),
-        # Tells workers apart also where the environment gives all of them one service.instance.id.
+        # Distinguishes workers even if the environment gives all of them the same service.instance.id.
         "process.pid": os.getpid(),
     }
     return Resource.create({**own, **OTELResourceDetector().detect().attributes})
@@ -97,25 +107,26 @@ def _sampler(sampling: Sampling) -> Sampler:
     return ParentBased(sampler) if sampling.parent_based else sampler
 
 
-def _tracer_provider(export: Export, resource: Resource, ledger: Ledger) -> TracerProvider:
+def _tracer_provider(export: Export, resource: Resource, accounting: SpanAccounting) -> TracerProvider:
     provider = TracerProvider(_sampler(export.sampling), resource, shutdown_on_exit=False)
     exporter: SpanExporter = ConsoleSpanExporter(out=sys.stdout)
-    sending, where = None, _CONSOLE
+    session, destination = None, _CONSOLE
     if endpoint := export.endpoints["traces"]:
-        sending, where = Sending(), origin_of(endpoint)
-        exporter = OTLPSpanExporter(endpoint, session=sending)
-    complaints = Complaints("spans", where)
-    counted = CountedExporter(exporter, ledger, complaints, sending)
+        session, destination = OtlpSession(), origin_of(endpoint)
+        exporter = OTLPSpanExporter(endpoint, session=session)
+    export_log = ExportLog("spans", destination)
+    counting = CountingSpanExporter(exporter, accounting, export_log, session)
     provider.add_span_processor(
-        BoundedProcessor(counted, ledger, complaints, batch=export.batch_size, delay=export.delay)
+        BoundedSpanProcessor(
+            counting, accounting, export_log, batch_size=export.batch_size, delay_ms=export.delay
+        )
     )
     return provider
 
 
 def _meter_provider(export: Export, resource: Resource) -> MeterProvider:
-    endpoint = export.endpoints["metrics"]
-    exporter = MetricExporter(endpoint, Complaints("metrics", origin_of(endpoint))) if endpoint else None
-    reader = PeriodicExportingMetricReader(
-        exporter or ConsoleMetricExporter(out=sys.stdout), export.interval, export.timeout
-    )
+    exporter: MetricExporter = ConsoleMetricExporter(out=sys.stdout)
+    if endpoint := export.endpoints["metrics"]:
+        exporter = LoggingMetricExporter(endpoint, ExportLog("metrics", origin_of(endpoint)))
+    reader = PeriodicExportingMetricReader(exporter, export.interval, export.timeout)
     return MeterProvider([reader], resource, shutdown_on_exit=False)
