@@ -88,7 +88,7 @@ def _break(kit: ProjKit) -> None:
     async def fail(*_: Any) -> None:
         raise RuntimeError("broken")
 
-    kit._lifecycle.get().services.projects.get = fail  # type: ignore[method-assign,assignment]
+    kit._lifecycle.get().projects.get = fail  # type: ignore[method-assign,assignment]
 
 
 async def _cases(kit: ProjKit, broken: ProjKit) -> list[Case]:

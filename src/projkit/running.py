@@ -1,12 +1,18 @@
-"""What runs on one event loop, and how it ends."""
+"""The resources and services of one event loop, and access to those of the running one."""
 
+from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from projkit.auth.wiring import AuthServices
 from projkit.db.port import Database
 from projkit.health.check_scheduler import CheckScheduler
 from projkit.http.application import Authenticate
-from projkit.projects.routes import Services
+from projkit.http.request import Request
+from projkit.identity import Principal
+from projkit.lifecycle import Lifecycle
+from projkit.projects.idempotency import IdempotentCreation
+from projkit.projects.service import ProjectService
 from projkit.telemetry.history import Sampler
 from projkit.validation.wiring import Validations
 
@@ -14,54 +20,111 @@ if TYPE_CHECKING:
     from projkit.redis.connect import RedisClient
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """What runs on one event loop."""
+    """The open resources of a kit on one event loop, and the services that use them.
 
-    __slots__ = (
-        "_redis",
-        "_sampler",
-        "auth",
-        "authenticate",
-        "database",
-        "health",
-        "services",
-        "validations",
-    )
+    Attributes:
+        database: the connection pool.
+        redis: the Redis client that the kit opened; None if there is none, or if it is the host's.
+        projects: the operations on projects.
+        idempotent_creation: the creation of projects with an ``Idempotency-Key``.
+        auth: the authentication services.
+        authenticate: returns the caller of a request; the host's, if it passed ``get_principal``.
+        check_scheduler: runs the health checks in the background.
+        sampler: samples the metrics for the windows of the performance report.
+        validations: the self-tests.
+    """
 
-    def __init__(
-        self,
-        database: Database,
-        services: Services,
-        auth: AuthServices,
-        authenticate: Authenticate,
-        validations: Validations,
-        redis: "RedisClient | None",
-        health: CheckScheduler,
-        sampler: Sampler,
-    ) -> None:
-        self._sampler = sampler
-        self.database = database
-        self.services = services
-        self.auth = auth
-        self.authenticate = authenticate
-        self.validations = validations
-        self._redis = redis
-        self.health = health
+    database: Database
+    redis: "RedisClient | None"
+    projects: ProjectService
+    idempotent_creation: IdempotentCreation
+    auth: AuthServices
+    authenticate: Authenticate
+    check_scheduler: CheckScheduler
+    sampler: Sampler
+    validations: Validations
 
     async def close(self) -> None:
-        """Closes what was opened; what the host handed in stays open."""
+        """Close what the kit opened; what the host passed in stays open."""
         await self.validations.close()
-        await self._sampler.close()
-        await self.health.close()
+        await self.sampler.close()
+        await self.check_scheduler.close()
         await self.auth.close()
-        if self._redis is not None:
-            from projkit.redis.connect import close_redis  # noqa: PLC0415 - there already, where there is a Redis
+        if self.redis is not None:
+            from projkit.redis.connect import close_redis  # noqa: PLC0415 - loaded already if there is a client
 
-            await close_redis(self._redis)
+            await close_redis(self.redis)
         await self.database.close()
 
     def abandon(self) -> None:
-        """Lets go of what was opened on an event loop that has been closed."""
+        """Release what can be released after the event loop was closed."""
         self.auth.passwords.close()
-        self.health.abandon()
+        self.check_scheduler.abandon()
         self.database.abandon()
+
+
+class CurrentRunning:
+    """Access to what is running on the current event loop.
+
+    Routes are created once per kit, and services once per event loop. The routes therefore take these methods and call
+    them for each request.
+    """
+
+    def __init__(self, lifecycle: Lifecycle[Running]) -> None:
+        self._lifecycle = lifecycle
+
+    def projects(self) -> ProjectService:
+        """Return the operations on projects.
+
+        Raises:
+            UnavailableError: the kit is not running.
+        """
+        return self._lifecycle.get().projects
+
+    def idempotent_creation(self) -> IdempotentCreation:
+        """Return the creation of projects with an ``Idempotency-Key``.
+
+        Raises:
+            UnavailableError: the kit is not running.
+        """
+        return self._lifecycle.get().idempotent_creation
+
+    def auth(self) -> AuthServices:
+        """Return the authentication services.
+
+        Raises:
+            UnavailableError: the kit is not running.
+        """
+        return self._lifecycle.get().auth
+
+    def authenticate(self, request: Request) -> Awaitable[Principal]:
+        """Return the caller of a request.
+
+        Raises:
+            UnauthenticatedError: there are no credentials, or they are invalid.
+            CsrfFailedError: a cookie authenticates the request, and it fails a CSRF rule.
+            UnavailableError: the kit is not running, or a store that must be consulted does not respond.
+        """
+        return self._lifecycle.get().authenticate(request)
+
+    def database(self) -> Database | None:
+        """Return the connection pool; None if the kit is not running."""
+        running = self._lifecycle.running
+        return None if running is None else running.database
+
+    def check_scheduler(self) -> CheckScheduler | None:
+        """Return the scheduler of the health checks; None if the kit is not running, which then starts.
+
+        An instance that is not ready gets no requests, so that the probe itself has to begin a lazy start.
+        """
+        running = self._lifecycle.running
+        if running is None:
+            self._lifecycle.start_in_background()
+            return None
+        return running.check_scheduler
+
+    def is_draining(self) -> bool:
+        """Return whether readiness is refused because the kit is about to stop."""
+        return self._lifecycle.draining

@@ -259,7 +259,7 @@ async def test_a_result_that_is_too_old(open_health: OpenHealth, critical: bool,
     """What was seen more than three periods ago is unknown, and counts as failing, though nobody looks any more."""
     async with open_health(HealthCheck("mine", well, critical=critical, **QUICK)) as patient:
         await patient.until("mine", "ok")
-        scheduler = patient.kit._check_scheduler()
+        scheduler = patient.kit._current.check_scheduler()
         assert scheduler is not None
         scheduler._check_loops["mine"].task.cancel()
         async with asyncio.timeout(PATIENCE):

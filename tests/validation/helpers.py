@@ -12,7 +12,8 @@ from tests.auth.asking import Answer, ask, bearer
 from tests.conftest import token_for
 from tests.services import open_sqlite
 
-TABLES: Final = [table.name for table in build_tables("projkit_").metadata.sorted_tables]
+TABLES: Final = build_tables("projkit_")
+TABLE_NAMES: Final = [table.name for table in TABLES.metadata.sorted_tables]
 
 
 async def validate(kit: ProjKit, what: str) -> Answer:
@@ -37,7 +38,7 @@ def failed(answer: Answer) -> set[str]:
 
 async def count_rows(url: str) -> dict[str, int]:
     """How many rows each table has, whoever's they are."""
-    statements = {name: f'SELECT count(*) FROM "{name}"' for name in TABLES}
+    statements = {name: f'SELECT count(*) FROM "{name}"' for name in TABLE_NAMES}
     if url.startswith("sqlite"):
         with open_sqlite(url) as connection:
             return {name: connection.execute(sql).fetchone()[0] for name, sql in statements.items()}

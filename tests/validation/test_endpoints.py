@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from projkit import Principal, ProjKit
+from projkit.clock import utc_now
 from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.statement import Statement
 from projkit.errors import DatabaseUnavailableError, UnauthenticatedError
@@ -33,7 +34,7 @@ from projkit.validation.steps import Step, all_steps
 from tests.auth.asking import Answer, ask, bearer
 from tests.conftest import Client, settings_for, token_for
 from tests.db.conftest import Walled, role, walled, walled_template  # noqa: F401  # fixtures
-from tests.validation.helpers import count_rows, counted, failed, found, validate
+from tests.validation.helpers import TABLES, count_rows, counted, failed, found, validate
 
 pytestmark = pytest.mark.anyio
 URL: Final = "/api/v1/monitoring/validate/endpoints"
@@ -379,7 +380,7 @@ async def test_what_a_killed_run_left_goes_and_nothing_else(any_database_url: st
         database = kit._lifecycle.get().database
 
         async def left(mark: str) -> None:
-            creation = kit._lifecycle.get().services.creation
+            creation = kit._lifecycle.get().idempotent_creation
             for name in ("live", "deleted"):
                 content = ProjectInput(name=name, external_id=f"{mark}:{name}")
                 made = await creation.create(probe, f"{mark}:{name}", content, name)
@@ -397,7 +398,7 @@ async def test_what_a_killed_run_left_goes_and_nothing_else(any_database_url: st
         clock.advance(minutes=9)
         await left(f"{MARK}:young")
         everything = await count_rows(any_database_url)
-        await ValidationRows(database, kit._tables, clock=clock).remove(MARK)
+        await ValidationRows(database, TABLES, clock=clock).remove(MARK)
         assert await count_rows(any_database_url) == everything
         clock.advance(minutes=2)
         assert (await validate(kit, "endpoints")).status == 200
@@ -428,12 +429,10 @@ async def test_a_creation_that_is_being_committed(postgres_url: str, monkeypatch
         monkeypatch.setattr(PostgresqlDatabase, "_in_transaction", slow_to_commit)
         content = ProjectInput(name="A", external_id=MARK)
         creating = asyncio.create_task(
-            running.services.creation.create(Principal(VALIDATION_SUBJECT), MARK, content, "A")
+            running.idempotent_creation.create(Principal(VALIDATION_SUBJECT), MARK, content, "A")
         )
         await stored.wait()
-        clearing = asyncio.create_task(
-            ValidationRows(running.database, kit._tables, clock=kit._clock).remove(MARK)
-        )
+        clearing = asyncio.create_task(ValidationRows(running.database, TABLES, clock=utc_now).remove(MARK))
         done, _ = await asyncio.wait({clearing}, timeout=0.2)
         assert not done
         commits.set()
@@ -508,7 +507,7 @@ async def test_it_ends_in_bounded_time(sqlite_url: str, monkeypatch: pytest.Monk
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
         app = kit._validation_factory._app
-        clear = ValidationRows(kit._lifecycle.get().database, kit._tables, clock=kit._clock)
+        clear = ValidationRows(kit._lifecycle.get().database, TABLES, clock=utc_now)
         before = await count_rows(sqlite_url)
         run = EndpointValidation(app, kit.settings, clear, run_seconds=1.5, step_seconds=0.9)
         results = await asyncio.wait_for(run.run(), 10)
@@ -528,9 +527,6 @@ async def test_rows_that_cannot_be_removed_are_told_of(kit: ProjKit, monkeypatch
         raise DatabaseUnavailableError
 
     monkeypatch.setattr(ValidationRows, "remove", failing)
-    kit._lifecycle.get().validations = kit._validation_factory.create(
-        kit._lifecycle.get().database, kit._lifecycle.get().auth
-    )
     answer = await validate(kit, "endpoints")
     assert (answer.status, answer.json()["status"]) == (200, "warning")
     assert "could not be removed" in answer.json()["detail"]

@@ -50,8 +50,8 @@ class HealthRoutes:
     """The handlers.
 
     Args:
-        running: the scheduler of this event loop; None where the kit has not started.
-        draining: whether the kit turns requests away.
+        scheduler: returns the scheduler of the running event loop; None if the kit is not running.
+        is_draining: returns whether readiness is refused.
         shown: who gets more than the status.
         admits: lets in without credentials, where they are asked for.
         authenticate: who asks.
@@ -64,8 +64,8 @@ class HealthRoutes:
         shown: Shown,
         *,
         version: str,
-        running: Callable[[], CheckScheduler | None],
-        draining: Callable[[], bool],
+        scheduler: Callable[[], CheckScheduler | None],
+        is_draining: Callable[[], bool],
         admits: Admits,
         authenticate: Callable[[Request], Awaitable[Principal]],
         traffic: Traffic | None = None,
@@ -73,8 +73,8 @@ class HealthRoutes:
         self._health = health
         self._shown = shown
         self._version = version
-        self._running = running
-        self._draining = draining
+        self._scheduler = scheduler
+        self._is_draining = is_draining
         self._admits = admits
         self._authenticate = authenticate
         self._traffic = traffic
@@ -164,14 +164,14 @@ class HealthRoutes:
             return _response(
                 status, representations.health_json(status, checks, **known), content_type, _VARY
             )
-        state = "starting" if scheduler is None else "draining" if self._draining() else "ready"
+        state = "starting" if scheduler is None else "draining" if self._is_draining() else "ready"
         traffic = None if self._traffic is None else self._traffic()
         body = representations.detailed(status, state, checks, traffic=traffic, **known)
         return _response(status, body, content_type, _VARY)
 
     def _now(self) -> tuple[CheckScheduler | None, Status]:
-        scheduler = self._running()
-        if scheduler is None or self._draining():
+        scheduler = self._scheduler()
+        if scheduler is None or self._is_draining():
             return scheduler, "error"
         return scheduler, scheduler.status()
 

@@ -140,7 +140,7 @@ class PerformanceReport:
 
     def _full(self) -> Performance:
         table = self._recorder.read()
-        now = stats_by_endpoint(table, self._recorder.probes)
+        now = stats_by_endpoint(table, self._recorder.probe_paths)
         entries = self._history.entries()
         moment = now_ms()
         workers = self._recorder.workers()
@@ -175,7 +175,7 @@ class PerformanceReport:
                     method=method,
                     route=route,
                     count=each.requests,
-                    target_ms=HEALTH_TARGET_MS if route in self._recorder.quick else TARGET_MS,
+                    target_ms=HEALTH_TARGET_MS if route in self._recorder.quick_paths else TARGET_MS,
                     last_error_at=_time(each.last_error_at) if each.last_error_at else None,
                     **_shared(each),
                 )

@@ -1,4 +1,4 @@
-"""What a kit shows of itself, put together."""
+"""The monitoring reports of a kit."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,11 +18,14 @@ from projkit.telemetry.recorder import Recorder
 
 
 class Monitoring:
-    """The figures of one kit.
+    """The performance, database and system reports of one kit.
 
     Args:
-        database: the one of this event loop; None where the kit has not started.
-        given: what the host has brought itself: ``engine``, ``redis``, ``authenticate``, ``get_principal``.
+        settings: the kit's settings.
+        recorder: the kit's metrics.
+        version: the kit's version.
+        database: returns the connection pool of the running event loop; None if the kit is not running.
+        host_resources: the names of the arguments of ``ProjKit`` that the host has passed.
     """
 
     def __init__(
@@ -32,50 +35,54 @@ class Monitoring:
         *,
         version: str,
         database: Callable[[], Database | None],
-        given: frozenset[str],
+        host_resources: frozenset[str],
     ) -> None:
         self._settings = settings
         self._recorder = recorder
         self._version = version
-        self._given = given
+        self._host_resources = host_resources
         self._history = History(recorder)
         self._database = DatabaseReport(recorder, database)
         self._performance = PerformanceReport(recorder, self._history)
         self._host_framework: str | None = None
 
     def endpoints(self, admits: Admits) -> list[Endpoint]:
-        """The endpoints that show figures."""
+        """Declare the endpoints of the reports."""
         return routes.endpoints(
             self._settings.api_prefix, admits, self._performance, self._database, self._system_info
         )
 
     def sample(self, database: Database) -> Sampler:
-        """Samples in the background of this event loop, until it is closed."""
-        return Sampler(self._history, lambda: self._recorder.record_pool_connections(database.connections()))
+        """Sample the metrics on the running event loop until the returned sampler is closed."""
+
+        def record_pool() -> None:
+            self._recorder.record_pool_connections(database.connections())
+
+        return Sampler(self._history, record_pool)
 
     def traffic(self) -> dict[str, Any]:
-        """The requests of the last minutes in short."""
+        """Return a summary of recent requests."""
         return self._performance.traffic()
 
-    def host_is(self, app: object) -> None:
-        """Notes the framework of the application that the kit is part of."""
+    def detect_framework(self, app: object) -> None:
+        """Record the framework of the host application, for the system report."""
         self._host_framework = framework_of(app) or self._host_framework
 
     def _system_info(self, request: Request) -> SystemInfo:
-        settings, given = self._settings, self._given
+        settings, host_resources = self._settings, self._host_resources
         enabled: dict[str, bool | str] = {
-            "database": "engine of the host" if "engine" in given else settings.dialect,
+            "database": "engine of the host" if "engine" in host_resources else settings.dialect,
             "database_mode": settings.database_mode,
-            "redis": settings.redis_url is not None or "redis" in given,
+            "redis": settings.redis_url is not None or "redis" in host_resources,
             "sessions": settings.session_backend,
-            "celery": settings.celery_broker_url is not None or "celery_app" in given,
+            "celery": settings.celery_broker_url is not None or "celery_app" in host_resources,
             "oidc": bool(settings.oidc_providers),
             "resource_server": bool(settings.oidc_resource_issuer),
             "legacy_tokens": bool(settings.legacy_secret),
             "row_level_security": settings.row_level_security,
             "registration": settings.registration == "open",
-            "host_users": "authenticate" in given,
-            "host_principals": "get_principal" in given,
+            "host_users": "authenticate" in host_resources,
+            "host_principals": "get_principal" in host_resources,
             "multiple_workers": self._recorder.directory is not None,
         }
         loop = type(asyncio.get_running_loop())

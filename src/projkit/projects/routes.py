@@ -36,23 +36,28 @@ _DEFAULT_QUERY: Final = ProjectQuery()
 _REMEMBERED_LENGTH: Final = 200  # of a query string, so that what is remembered stays small
 
 
-class Services:
-    """What the routes work with; the kit gives one for the event loop that the request runs on."""
-
-    __slots__ = ("creation", "projects")
-
-    def __init__(self, projects: ProjectService, creation: IdempotentCreation) -> None:
-        self.projects = projects
-        self.creation = creation
-
-
 class ProjectRoutes:
-    """The handlers of ``/projects``."""
+    """The handlers of ``/projects``.
+
+    Args:
+        projects: returns the service of the running event loop.
+        idempotent_creation: returns the creation with an ``Idempotency-Key`` of the running event loop.
+        prefix: the prefix of the API.
+        require_if_match: whether changes require an ``If-Match`` header.
+        put_merges: whether PUT keeps the members that the body omits.
+    """
 
     def __init__(
-        self, services: Callable[[], Services], *, prefix: str, require_if_match: bool, put_merges: bool
+        self,
+        projects: Callable[[], ProjectService],
+        idempotent_creation: Callable[[], IdempotentCreation],
+        *,
+        prefix: str,
+        require_if_match: bool,
+        put_merges: bool,
     ) -> None:
-        self._services = services
+        self._projects = projects
+        self._idempotent_creation = idempotent_creation
         self._path = f"{prefix}/projects"
         self._require_if_match = require_if_match
         self._put_merges = put_merges
@@ -191,12 +196,11 @@ class ProjectRoutes:
 
     async def create(self, request: Request, raw: Any) -> Response:
         content = validate(ProjectInput, raw)
-        services = self._services()
         key = _idempotency_key(request)
         if key is None:
-            row = await services.projects.create(request.principal, content)
+            row = await self._projects().create(request.principal, content)
             return self._created(request, str(row[_ID]), _etag(row), render_project(row))
-        created = await services.creation.create(request.principal, key, content, raw)
+        created = await self._idempotent_creation().create(request.principal, key, content, raw)
         replayed: tuple[Header, ...] = ((b"idempotent-replayed", b"true"),) if created.replayed else ()
         return self._created(request, str(created.id), created.etag.encode(), created.body, replayed)
 
@@ -204,7 +208,7 @@ class ProjectRoutes:
         query = _DEFAULT_QUERY
         if request.query_string:
             query = _query_of(request.query_string)
-        page = await self._services().projects.list(request.principal, query)
+        page = await self._projects().list(request.principal, query)
         headers = [JSON_TYPE, *PRIVATE]
         if page.next_cursor is not None:
             headers.append((b"link", self._next_link(request, page.next_cursor)))
@@ -212,7 +216,7 @@ class ProjectRoutes:
 
     async def get(self, request: Request) -> Response:
         precondition = if_none_match(request)
-        row = await self._services().projects.get(request.principal, _identifier(request))
+        row = await self._projects().get(request.principal, _identifier(request))
         etag = _etag(row)
         if precondition is not None and precondition.matches_weakly(etag.decode()):
             return Response(304, headers=((b"etag", etag), *REVALIDATE))
@@ -237,29 +241,23 @@ class ProjectRoutes:
         return await self._update(request, _changing(echoed, lambda present: merge_patch(present, patch)))
 
     async def delete(self, request: Request) -> Response:
-        await self._services().projects.delete(request.principal, _identifier(request), _expected(request))
+        await self._projects().delete(request.principal, _identifier(request), _expected(request))
         return Response(204, headers=PRIVATE)
 
     async def restore(self, request: Request) -> Response:
         expected = _expected(request)
-        return _project(
-            await self._services().projects.restore(request.principal, _identifier(request), expected)
-        )
+        return _project(await self._projects().restore(request.principal, _identifier(request), expected))
 
     async def archive(self, request: Request) -> Response:
         expected = _expected(request)
-        return _project(
-            await self._services().projects.archive(request.principal, _identifier(request), expected)
-        )
+        return _project(await self._projects().archive(request.principal, _identifier(request), expected))
 
     async def unarchive(self, request: Request) -> Response:
         expected = _expected(request)
-        return _project(
-            await self._services().projects.unarchive(request.principal, _identifier(request), expected)
-        )
+        return _project(await self._projects().unarchive(request.principal, _identifier(request), expected))
 
     async def stats(self, request: Request) -> Response:
-        summary = await self._services().projects.stats(request.principal)
+        summary = await self._projects().stats(request.principal)
         latest: datetime | None = summary["updated_at_latest"]
         if latest is not None:
             summary["updated_at_latest"] = rfc3339(latest)
@@ -267,9 +265,8 @@ class ProjectRoutes:
 
     async def _update(self, request: Request, change: Callable[[Row], ProjectInput]) -> Response:
         expected = self._expected(request)
-        services = self._services()
         return _project(
-            await services.projects.update(request.principal, _identifier(request), change, expected)
+            await self._projects().update(request.principal, _identifier(request), change, expected)
         )
 
     def _expected(self, request: Request) -> Expected:

@@ -108,8 +108,8 @@ class Recorder(Observer):
 
     def __init__(self, directory: Path | None = None, *, slow_seconds: float = 2.0) -> None:
         self.slow_seconds = slow_seconds
-        self.probes: frozenset[str] = frozenset()
-        self.quick: frozenset[str] = frozenset()
+        self.probe_paths: frozenset[str] = frozenset()
+        self.quick_paths: frozenset[str] = frozenset()
         self.meters: DurationMeters | None = None
         self.started_at = time.time()
         self._path = None if directory is None else _of_its_own(directory)
@@ -195,7 +195,7 @@ class Recorder(Observer):
 
     def endpoints(self) -> StatsByEndpoint:
         """The figures of each endpoint, by all workers."""
-        return stats_by_endpoint(self.read(), self.probes)
+        return stats_by_endpoint(self.read(), self.probe_paths)
 
     # --- requests
 

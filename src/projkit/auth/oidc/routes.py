@@ -10,9 +10,10 @@ from pydantic_core import PydanticCustomError
 
 from projkit.auth.cookies import Cookies
 from projkit.auth.credentials import cookie_values
-from projkit.auth.oidc.login import OidcLogin, ProviderAnswer
+from projkit.auth.oidc.login import ProviderAnswer
 from projkit.auth.oidc.login_state import LIFETIME_SECONDS
 from projkit.auth.session_service import Client, IssuedTokens
+from projkit.auth.wiring import AuthServices
 from projkit.errors import LoginFailedError
 from projkit.http.client import ClientAddresses
 from projkit.http.query import read_query
@@ -62,14 +63,14 @@ class OidcRoutes:
 
     def __init__(
         self,
-        login: Callable[[], OidcLogin],
+        services: Callable[[], AuthServices],
         settings: Settings,
         cookies: Cookies,
         addresses: ClientAddresses,
         cookies_of: Callable[[Request, IssuedTokens], list[Header]],
     ) -> None:
-        """``login`` gives the one of the request's event loop, ``cookies_of`` the cookies of a login."""
-        self._login = login
+        """``services`` returns those of the running event loop, ``cookies_of`` the cookies of a login."""
+        self._services = services
         self._cookies = cookies
         self._cookie = cookies.names.login.encode()
         self._addresses = addresses
@@ -111,12 +112,12 @@ class OidcRoutes:
     async def login(self, request: Request) -> Response:
         query = read_query(LoginQuery, request.query_string, repeatable=frozenset())
         request.release_slot()  # a provider that hangs is waited for, for seconds, by all in one question
-        started = await self._login().start(request.params["provider"], query.next)
+        started = await self._services().oidc.start(request.params["provider"], query.next)
         cookie = self._cookies.transient(request, started.login_state, LIFETIME_SECONDS)
         return Response(302, headers=(_location(started.location), *PRIVATE, cookie))
 
     async def callback(self, request: Request) -> Response:
-        login = self._login()
+        login = self._services().oidc
         kept = cookie_values(request.scope["headers"], self._cookie)
         text = kept[0].decode("latin-1") if len(kept) == 1 else None
         answer = _read_answer(request.query_string)

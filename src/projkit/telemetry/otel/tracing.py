@@ -46,7 +46,7 @@ _NOBODY: Final = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
 
 
 class RequestTracing:
-    """Begins the traces of one kit's requests; ``quiet`` are the kit's paths that begin none."""
+    """Begins the traces of one kit's requests; ``quiet_paths`` are the kit's paths that begin none."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class RequestTracing:
         addresses: ClientAddresses,
         mounts: Mounts,
     ) -> None:
-        self.quiet: frozenset[str] = frozenset()
+        self.quiet_paths: frozenset[str] = frozenset()
         self.parents = _parents()
         self._dependencies = Dependencies()
         self._attaches = True
@@ -94,7 +94,7 @@ class RequestTracing:
                 if span is not trace.INVALID_SPAN and not span.get_span_context().is_remote:
                     return self._join(span, scope)
             tracer = self._tracer or self._look()
-            if tracer is None or (scope[scope_keys.PATH] in self.quiet and not has_parent):
+            if tracer is None or (scope[scope_keys.PATH] in self.quiet_paths and not has_parent):
                 return None
             return self._begin(tracer, scope, has_parent=has_parent)
         except Exception as error:

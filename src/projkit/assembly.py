@@ -1,0 +1,156 @@
+"""Assembly of a kit's endpoints and of what stands in front of them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.types import Scope
+
+from projkit.auth.anonymous_access import AnonymousAccess
+from projkit.auth.cookies import Cookies
+from projkit.auth.oidc.routes import OidcRoutes
+from projkit.auth.routes import AuthRoutes
+from projkit.auth.wiring import cookie_names
+from projkit.health.routes import HealthRoutes
+from projkit.health.service import Health
+from projkit.http.client import ClientAddresses
+from projkit.http.concurrency import ConcurrencyLimiter
+from projkit.http.routing import Endpoint
+from projkit.monitoring.service import Monitoring
+from projkit.observers import Observer
+from projkit.per_loop import PerLoop
+from projkit.projects.routes import ProjectRoutes
+from projkit.running import CurrentRunning
+from projkit.settings import Settings
+from projkit.telemetry import routes as telemetry_routes
+from projkit.telemetry.exposition import KitRegistry
+from projkit.validation import routes as validation_routes
+from projkit.validation.wiring import Validations
+from projkit.version import __version__
+from projkit.web import pages
+from projkit.web import routes as web_routes
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The endpoints of a kit, and the paths that telemetry treats differently.
+
+    Attributes:
+        endpoints: every endpoint.
+        quick_paths: those with the lower latency target: health.
+        probe_paths: those whose 5xx responses report a state and are not counted as errors: health and validation.
+        quiet_paths: those whose requests begin no trace: health and the Prometheus scrape.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    quick_paths: frozenset[str]
+    probe_paths: frozenset[str]
+    quiet_paths: frozenset[str]
+
+
+def assemble(
+    settings: Settings,
+    current: CurrentRunning,
+    *,
+    addresses: ClientAddresses,
+    registry: KitRegistry,
+    health: Health,
+    monitoring: Monitoring,
+    validations: Callable[[], Validations],
+) -> Assembly:
+    """Create the endpoints of a kit.
+
+    Args:
+        settings: the kit's settings.
+        current: access to the services of the event loop on which a request runs.
+        addresses: determines the addresses of clients behind proxies.
+        registry: the metrics for Prometheus.
+        health: the kit's health checks.
+        monitoring: the kit's monitoring reports.
+        validations: returns the validations of the event loop, also while the kit is not running.
+    """
+    prefix = settings.api_prefix
+    anonymous = AnonymousAccess(settings, addresses)
+    cookies = Cookies(settings, cookie_names(settings), addresses, f"{prefix}/auth")
+    project_routes = ProjectRoutes(
+        current.projects,
+        current.idempotent_creation,
+        prefix=prefix,
+        require_if_match=settings.require_if_match,
+        put_merges=settings.put_mode == "merge",
+    )
+    auth_routes = AuthRoutes(current.auth, settings, cookies, addresses)
+    oidc_routes = OidcRoutes(current.auth, settings, cookies, addresses, auth_routes.cookies_of)
+    health_routes = HealthRoutes(
+        health,
+        settings.shows_health_details,
+        version=__version__,
+        scheduler=current.check_scheduler,
+        is_draining=current.is_draining,
+        admits=anonymous.allows_monitoring,
+        authenticate=current.authenticate,
+        traffic=monitoring.traffic,
+    )
+    health_endpoints = health_routes.endpoints(prefix, root_paths=settings.health_root_paths)
+    validation_endpoints = validation_routes.endpoints(prefix, validations, anonymous.allows_monitoring)
+    api = [
+        *project_routes.endpoints(),
+        *auth_routes.endpoints(),
+        *oidc_routes.endpoints(),
+        *health_endpoints,
+        *monitoring.endpoints(anonymous.allows_monitoring),
+        *telemetry_routes.endpoints(settings.metrics_path, registry, anonymous.allows_metrics),
+        *validation_endpoints,
+    ]
+
+    def requires_https(scope: Scope) -> bool:
+        return settings.env == "production" and addresses.is_secure(scope)
+
+    web_endpoints = [
+        *web_routes.endpoints(prefix, api, __version__, cookies.names.auth),
+        *pages.endpoints(
+            prefix,
+            requires_https,
+            csrf_header=settings.csrf_header_name,
+            csrf_cookie=cookies.names.csrf,
+            tenants=bool(settings.tenant_claim),
+        ),
+    ]
+    quick_paths = frozenset(each.path for each in health_endpoints)
+    return Assembly(
+        endpoints=(*api, *web_endpoints),
+        quick_paths=quick_paths,
+        probe_paths=quick_paths | {each.path for each in validation_endpoints},
+        quiet_paths=quick_paths | {settings.metrics_path},
+    )
+
+
+def create_limiters(settings: Settings, observer: Observer) -> PerLoop[ConcurrencyLimiter] | None:
+    """Create the limiter of concurrent requests for each event loop; None if there is no limit."""
+    if not settings.max_concurrent_requests:
+        return None
+    return PerLoop(
+        partial(
+            ConcurrencyLimiter,
+            settings.max_concurrent_requests,
+            settings.max_queued_requests,
+            settings.queue_seconds,
+            observer,
+        )
+    )
+
+
+class KitPaths:
+    """The paths that belong to the kit; a host may have routes of its own below the same prefix."""
+
+    def __init__(self, prefix: str, endpoints: Iterable[Endpoint]) -> None:
+        self._prefix = f"{prefix}/"
+        self._areas = {self._area(endpoint.path) for endpoint in endpoints}
+
+    def contains(self, path: str) -> bool:
+        """Return whether ``path`` is the kit's: ``/metrics``, or anything below ``/api/v1/projects``, for example."""
+        return self._area(path) in self._areas
+
+    def _area(self, path: str) -> str:
+        below = path.removeprefix(self._prefix)
+        return path if below == path else self._prefix + below.partition("/")[0]

@@ -1,0 +1,141 @@
+"""Startup of a kit on one event loop: opening its resources and creating the services that use them."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from projkit.auth.authenticator import GetPrincipal, HostAuthenticator
+from projkit.auth.csrf import CsrfCheck
+from projkit.auth.keys import KeyRing
+from projkit.auth.login import HostLogin
+from projkit.auth.wiring import build_auth
+from projkit.clock import Clock, utc_now
+from projkit.db.connect import open_database
+from projkit.db.host_engine import resolve_engine
+from projkit.db.tables import Tables
+from projkit.errors import ProjkitError
+from projkit.health.celery import CeleryApp
+from projkit.health.service import Health
+from projkit.http.cursor import CursorCodec
+from projkit.monitoring.service import Monitoring
+from projkit.projects.idempotency import IdempotentCreation
+from projkit.projects.service import ProjectService
+from projkit.running import Running
+from projkit.settings import Settings
+from projkit.telemetry.otel.instruments import MeterProviderOrFactory
+from projkit.telemetry.otel.tracing import TracerProviderOrFactory
+from projkit.telemetry.wiring import Telemetry
+from projkit.validation.wiring import ValidationFactory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from projkit.db.host_engine import HostEngine
+    from projkit.redis.connect import RedisClient
+
+_CURSOR_KEY: Final = "cursor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostResources:
+    """What a host passes to :class:`~projkit.ProjKit`, described there."""
+
+    engine: "HostEngine | None"
+    redis: "RedisClient | Callable[[], RedisClient] | None"
+    authenticate: HostLogin | None
+    get_principal: GetPrincipal | None
+    csrf_check: CsrfCheck | None
+    celery_app: CeleryApp | None
+    tracer_provider: TracerProviderOrFactory | None
+    meter_provider: MeterProviderOrFactory | None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of those that were passed."""
+        return frozenset(name for name in self.__slots__ if getattr(self, name) is not None)
+
+    @property
+    def has_callbacks(self) -> bool:
+        """Whether requests call functions of the host."""
+        return any((self.authenticate, self.get_principal, self.csrf_check))
+
+
+class Startup:
+    """Opens the resources of one kit, once for each event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: HostResources,
+        *,
+        tables: Tables,
+        clock: Clock,
+        telemetry: Telemetry,
+        health: Health,
+        monitoring: Monitoring,
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._tables = tables
+        self._clock = clock
+        self._telemetry = telemetry
+        self._health = health
+        self._monitoring = monitoring
+
+    async def open(self, validations: ValidationFactory) -> Running:
+        """Open the resources on the running event loop, and wait for the first round of critical health checks.
+
+        Raises:
+            ConfigurationError: a setting is invalid, or the schema of the database is not the required one.
+            DatabaseUnavailableError: the database does not respond.
+        """
+        settings, host, observer = self._settings, self._host, self._telemetry.recorder
+        observer.require()
+        keys = KeyRing(settings)
+        engine = resolve_engine(host.engine)
+        redis, own_redis = self._open_redis()
+        try:
+            scheduler = self._health.create_scheduler(engine, redis if own_redis is None else None)
+            database = await open_database(settings, self._tables, engine, observer=observer)
+        except ProjkitError as error:
+            self._health.cannot_start(error)
+            raise
+        self._telemetry.open(engine, redis, database.dialect, calls_host=host.has_callbacks)
+        cursors = CursorCodec(partial(keys.secrets, _CURSOR_KEY))
+        projects = ProjectService(database, self._tables, cursors=cursors, clock=self._clock)
+        auth = build_auth(
+            settings,
+            keys,
+            database,
+            self._tables,
+            redis,
+            clock=utc_now,  # tokens follow the real time, whatever clock dates rows
+            observer=observer,
+            authenticate=host.authenticate,
+            csrf_check=host.csrf_check,
+        )
+        host_authenticator = None if host.get_principal is None else HostAuthenticator(host.get_principal)
+        await self._health.start(scheduler)
+        return Running(
+            database=database,
+            redis=own_redis,
+            projects=projects,
+            idempotent_creation=IdempotentCreation(database, self._tables, projects, clock=self._clock),
+            auth=auth,
+            authenticate=host_authenticator or auth.authenticator,
+            check_scheduler=scheduler,
+            sampler=self._monitoring.sample(database),
+            validations=validations.create(database, auth),
+        )
+
+    def _open_redis(self) -> "tuple[RedisClient | None, RedisClient | None]":
+        """Return the client to use, and the one to close at shutdown."""
+        redis, url = self._host.redis, self._settings.redis_url
+        if redis is not None:
+            return (redis() if callable(redis) else redis), None
+        if url is None:
+            return None, None
+        from projkit.redis.connect import open_redis  # noqa: PLC0415 - a kit without Redis saves 8 MiB
+
+        client = open_redis(url.get_secret_value())
+        return client, client
