@@ -23,11 +23,11 @@ from projkit.health.checks import HealthCheck
 from projkit.health.service import Health
 from projkit.http.application import Application
 from projkit.http.client import ClientAddresses
+from projkit.http.denial import deny
 from projkit.http.entry import EntryShim
 from projkit.http.host_timing import RouteOf, take_over
 from projkit.http.instant import InstantAnswers
 from projkit.http.openapi import document
-from projkit.http.refusal import refuse
 from projkit.http.response import Response
 from projkit.http.timing import RequestIds, TimingMiddleware
 from projkit.http.tracing import Tracing
@@ -192,7 +192,7 @@ class ProjKit:
         elif scope["type"] == "lifespan":
             await self.wrap(_no_host)(scope, receive, send)
         elif scope["type"] == "websocket":
-            await refuse(Response(404), scope, receive, send)
+            await deny(Response(404), scope, receive, send)
 
     @property
     def routes(self) -> list[Route]:
@@ -338,7 +338,7 @@ class ProjKit:
         try:
             return await self._current.authenticate(request)
         finally:
-            store_response_headers(scope, request.answer_headers)
+            store_response_headers(scope, request.response_headers)
 
     def openapi(self, prefix: str = "") -> dict[str, Any]:
         """Return the OpenAPI 3.1 document, to merge into a host's; ``prefix`` is prepended to each path."""

@@ -91,7 +91,7 @@ class Lifecycle(Generic[R]):
         if state.running is not None:
             return state.running
         if state.stopped:
-            raise UnavailableError("The service has been shut down.")
+            raise UnavailableError("The service has been shut down")
         raise UnavailableError("The service has not started. Its log has the reason.")
 
     async def start(self) -> R:

@@ -1,4 +1,4 @@
-"""``kit.wrap(app)``: one ASGI app of a host and a kit, with one lifespan for both."""
+"""``kit.wrap(app)``: one ASGI app that combines the kit and a host, with one lifespan for both."""
 
 import asyncio
 import logging
@@ -16,10 +16,18 @@ _STARTUP_FAILED: Final = "lifespan.startup.failed"
 
 
 class WrappedApp:
-    """Sends the kit's paths to the kit, everything else to the host.
+    """ASGI app that sends the kit's paths to the kit, and everything else to the host.
 
-    The kit starts before the host and stops after it. Django's ASGI app and others that raise on the lifespan
-    scope are served all the same.
+    The kit starts before the host and stops after it. Hosts without a lifespan, such as Django's ASGI app, which raises
+    on a lifespan scope, are supported.
+
+    Args:
+        kit: the kit's ASGI app.
+        host: the host's ASGI app.
+        prefix: is put before the kit's paths.
+        owns: returns whether the kit serves a path.
+        startup: starts the kit.
+        shutdown: stops the kit.
     """
 
     def __init__(
@@ -79,7 +87,7 @@ class WrappedApp:
 
 
 class _HostLifespan:
-    """The host's side of the lifespan protocol, in a task of its own."""
+    """The host's lifespan, run in a task of its own."""
 
     def __init__(self, app: ASGIApp, scope: Scope) -> None:
         self._to_host: asyncio.Queue[Message] = asyncio.Queue()
@@ -90,12 +98,14 @@ class _HostLifespan:
         self._task = asyncio.create_task(self._run(app, scope))
 
     async def start(self) -> Message:
+        """Start the host and return its response; that of a host without a lifespan is success."""
         self._to_host.put_nowait({"type": "lifespan.startup"})
         message = await self._from_host.get()
         self._started = True
         return message
 
     async def stop(self) -> Message:
+        """Stop the host and return its response."""
         if not self._supported:
             return {"type": "lifespan.shutdown.complete"}
         self._to_host.put_nowait({"type": "lifespan.shutdown"})
@@ -104,7 +114,7 @@ class _HostLifespan:
         return message
 
     async def fail(self) -> None:
-        """Raises what the host raised when it could not start, as the host would alone."""
+        """Raise the exception with which the host failed to start, as it would have without the kit."""
         await self._task
         if self._error is not None:
             raise self._error
@@ -115,7 +125,9 @@ class _HostLifespan:
 
         try:
             await app(scope, self._to_host.get, send)
-        except Exception as error:  # by the ASGI specification: the host knows no lifespan
+        except (
+            Exception
+        ) as error:  # before any response it means, by the ASGI specification, that there is no lifespan
             self._error = error
             if not self._started:
                 logger.info("the host application has no lifespan: %s", error)

@@ -49,7 +49,7 @@ async def test_late_requests(sqlite_url: str) -> None:
         kit.drain()
     assert await ready(kit) == 503
     answer = await ask(kit, "GET", "/api/v1/auth/jwks")
-    assert (answer.status, answer.json()["detail"]) == (503, "The service has been shut down.")
+    assert (answer.status, answer.json()["detail"]) == (503, "The service has been shut down")
     await asyncio.sleep(0.05)
     assert await ready(kit) == 503
     async with kit.lifespan():

@@ -87,7 +87,7 @@ class Authenticator:
         self._observer.record_credential(credential.transport, principal.token_format or _NONE, "accepted")
         if principal.token_format == LEGACY:
             for name, value in self._legacy.answer_headers:
-                request.add_answer_header(name, value)
+                request.add_response_header(name, value)
         return credential, principal
 
     async def guard(self, request: Request, binding: str) -> None:

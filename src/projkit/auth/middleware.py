@@ -20,8 +20,8 @@ from projkit.auth.connection import (
 )
 from projkit.auth.rules import PUBLIC, SELF_GUARDED, PathRules, Rules
 from projkit.errors import ProjkitError
+from projkit.http.denial import deny
 from projkit.http.problem import problem_response, unhandled
-from projkit.http.refusal import refuse
 
 __all__ = ["PUBLIC", "SELF_GUARDED", "AuthMiddleware"]
 
@@ -83,7 +83,7 @@ class AuthMiddleware:
             problem_response(error, request) if isinstance(error, ProjkitError) else unhandled(error, request)
         )
         more = [*pop_response_headers(scope), (b"x-request-id", request_id)]
-        await refuse(answer, scope, receive, send, more=more)
+        await deny(answer, scope, receive, send, more=more)
 
 
 def _telling(scope: Scope, send: Send) -> Send:

@@ -326,7 +326,7 @@ class AuthRoutes:
             if isinstance(refused, InvalidTokenError):
                 services.csrf.check_origin(request)
                 for name, value in self._cookies.logout(request):
-                    request.add_answer_header(name, value)
+                    request.add_response_header(name, value)
             raise refused
         shown = services.sessions.read_refresh_token(text)
         await services.authenticator.guard(request, session_binding(shown.session_id))

@@ -18,7 +18,7 @@ from starlette.types import Scope
 from projkit.auth.connection import Authenticates, pop_response_headers
 from projkit.errors import ProjkitError
 from projkit.hosts.refusal import admit, refusal_of
-from projkit.http.refusal import DENIAL, POLICY_VIOLATION
+from projkit.http.denial import DENIAL_EXTENSION, POLICY_VIOLATION
 from projkit.identity import Principal
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,6 +70,6 @@ async def admit_or_raise(
         return await admit(kit, scope, scopes)
     except ProjkitError as error:
         refusal = refusal_of(error, scope)
-        if scope["type"] == "websocket" and DENIAL not in (scope.get("extensions") or {}):
+        if scope["type"] == "websocket" and DENIAL_EXTENSION not in (scope.get("extensions") or {}):
             raise WebSocketException(POLICY_VIOLATION, refusal.detail) from None
         raise refused(refusal.status, refusal.detail, refusal.headers) from None

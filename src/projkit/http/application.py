@@ -1,4 +1,4 @@
-"""A request's way through the kit: route, credentials, scope, body, handler, response."""
+"""The steps of a request: route, slot, authentication, scope, body, handler, response."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit import errors
 from projkit.http import scope_keys
-from projkit.http.body import read_body
+from projkit.http.body import read_json
 from projkit.http.concurrency import ConcurrencyLimiter
 from projkit.http.disconnects import ClientDisconnectedError
 from projkit.http.problem import problem_response, unhandled
@@ -22,14 +22,24 @@ from projkit.per_loop import PerLoop
 
 Authenticate = Callable[[Request], Awaitable[Principal]]
 
-# How much of a body that is too large is read all the same, so that its sender gets to read the answer.
+# The limits within which a body that is too large is read and discarded, so that the client can read the response.
 _DRAINED_BYTES: Final = 16 * 1_048_576
 _DRAIN_SECONDS: Final = 5.0
 _UUID: Final = re.compile("-".join(f"[0-9a-fA-F]{{{digits}}}" for digits in (8, 4, 4, 4, 12)))
 
 
 class Application:
-    """The innermost ASGI app of a kit; errors end here, as problem+json."""
+    """The innermost ASGI app of the kit; it turns every exception into an ``application/problem+json`` response.
+
+    Args:
+        endpoints: the endpoints to serve.
+        entry: the outermost ASGI app of the kit, which the routes call that are exposed to hosts.
+        start: ensures that the kit is started; returns an awaitable if that takes time.
+        authenticate: identifies the caller.
+        max_body_bytes: the limit of a request body.
+        request_timeout_seconds: the time in which a request body has to arrive.
+        limiters: each event loop's limit on concurrent requests, None for no limit.
+    """
 
     def __init__(
         self,
@@ -48,20 +58,20 @@ class Application:
         self._max_body_bytes = max_body_bytes
         self._request_timeout_seconds = request_timeout_seconds
         self._limiters = limiters
-        # Real Starlette routes, so that hosts and instrumentors find the templates where they look for them.
+        # Starlette routes, in which hosts and instrumentors look up path templates.
         self.routes = [
             Route(endpoint.path, _RouteEndpoint(entry), methods=[endpoint.method], name=endpoint.operation_id)
             for endpoint in self.table.endpoints
         ]
         self._route_by_template = {route.path: route for route in reversed(self.routes)}
 
-    def for_callers(self, authenticate: Authenticate) -> "Application":
-        """The same endpoints for other callers, who come from inside: they start nothing and never wait in line."""
-        inside = copy(self)
-        inside._start = _is_started
-        inside._authenticate = authenticate
-        inside._limiters = None
-        return inside
+    def for_in_process_calls(self, authenticate: Authenticate) -> "Application":
+        """Return the same endpoints with other authentication, without the start of the kit and without a limit."""
+        application = copy(self)
+        application._start = _is_started
+        application._authenticate = authenticate
+        application._limiters = None
+        return application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -71,7 +81,7 @@ class Application:
             finally:
                 request.release_slot()
         except ClientDisconnectedError:
-            return  # whoever times it answers in our place, and counts it as gone
+            return  # the timing middleware sends a response in its place, and records the disconnect
         except errors.ContentTooLargeError as error:
             try:
                 error.drained = await request.drain(_DRAINED_BYTES, _DRAIN_SECONDS)
@@ -83,9 +93,9 @@ class Application:
             response = problem_response(error, request)
         except errors.ProjkitError as error:
             response = problem_response(error, request)
-        except Exception as error:  # the one place where anything at all becomes a 500
+        except Exception as error:  # the only place where unexpected exceptions become a 500
             response = unhandled(error, request)
-        await response.send(send, head=request.method == "HEAD", more=request.answer_headers)
+        await response.send(send, head=request.method == "HEAD", more=request.response_headers)
 
     async def _respond(self, request: Request) -> Response:
         match = self.table.find(request.path)
@@ -99,9 +109,9 @@ class Application:
         endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             return _options(match, request)
-        beginning = self._begin_standalone(endpoint) if endpoint.standalone else self._begin(request)
-        if beginning is not None:
-            await beginning
+        preparing = self._prepare_standalone(endpoint) if endpoint.standalone else self._prepare(request)
+        if preparing is not None:
+            await preparing
         if not (endpoint.public or (endpoint.admits is not None and endpoint.admits(request))):
             request.principal = await self._authenticate(request)
             if endpoint.scope is not None and not request.principal.allows(endpoint.scope):
@@ -109,7 +119,7 @@ class Application:
         if endpoint.check is not None:
             endpoint.check(request)
         if match.params:
-            if not _are_well_formed(endpoint, match.params):
+            if not _are_valid(endpoint, match.params):
                 raise errors.NotFoundError
             request.params = match.params
         handler: Callable[..., Awaitable[Response]] = endpoint.handler
@@ -117,7 +127,7 @@ class Application:
             return await handler(request)
         if not endpoint.body.required and not request.may_have_body:
             return await handler(request, {})
-        content: Any = await read_body(
+        content: Any = await read_json(
             request,
             endpoint.body.content_types,
             self._max_body_bytes,
@@ -126,28 +136,28 @@ class Application:
         )
         return await handler(request, content)
 
-    def _begin(self, request: Request) -> Awaitable[None] | None:
+    def _prepare(self, request: Request) -> Awaitable[None] | None:
         """Acquire a slot and ensure that the kit is started; return an awaitable if either takes time."""
         if self._limiters is None:
             return self._start()
         acquiring = request.acquire_slot(self._limiters.get())
-        return self._start() if acquiring is None else self._begin_later(acquiring)
+        return self._start() if acquiring is None else self._prepare_after(acquiring)
 
-    def _begin_standalone(self, endpoint: Endpoint) -> Awaitable[None] | None:
-        """Do the same for an endpoint that needs no slot and works before the kit has started."""
+    def _prepare_standalone(self, endpoint: Endpoint) -> Awaitable[None] | None:
+        """Do the same for an endpoint that needs no slot, nor a started kit unless it says so."""
         return self._start() if endpoint.starts else None
 
-    async def _begin_later(self, acquiring: Awaitable[None]) -> None:
+    async def _prepare_after(self, acquiring: Awaitable[None]) -> None:
         await acquiring
         if (starting := self._start()) is not None:
             await starting
 
 
 def _is_started() -> None:
-    """Nothing is to be done."""
+    """Do nothing: in-process calls come from a kit that has started."""
 
 
-def _are_well_formed(endpoint: Endpoint, params: Mapping[str, str]) -> bool:
+def _are_valid(endpoint: Endpoint, params: Mapping[str, str]) -> bool:
     for name, value in params.items():
         declared = endpoint.params.get(name)
         if not (_UUID.fullmatch(value) if declared is None else declared.matches(value)):
@@ -162,7 +172,7 @@ def _options(match: Match, request: Request) -> Response:
 
 
 class _RouteEndpoint:
-    """What a Starlette route calls if a host takes ``kit.routes`` apart; the kit itself looks paths up faster."""
+    """The endpoint of the Starlette routes, for hosts that serve ``kit.routes``; the kit has a faster lookup."""
 
     def __init__(self, entry: ASGIApp) -> None:
         self._entry = entry

@@ -1,4 +1,4 @@
-"""Reading a JSON body, and validating what came."""
+"""JSON request bodies: reading and validating them."""
 
 from typing import Any, TypeVar
 
@@ -11,16 +11,17 @@ from projkit.http.request import Request
 M = TypeVar("M", bound=BaseModel)
 
 
-async def read_body(
+async def read_json(
     request: Request, content_types: tuple[str, ...], limit: int, seconds: float, *, required: bool
 ) -> Any:
-    """The body's JSON; of one that is not ``required``, and may turn out to be none, ``{}``.
+    """Return the JSON value of the body, or ``{}`` if the body is empty and not ``required``.
 
     Raises:
         UnsupportedMediaTypeError: the content type is none of ``content_types``, or its charset is not UTF-8.
         ContentTooLargeError: the body is larger than ``limit`` bytes.
-        InvalidJsonError: it is not JSON as RFC 8259 says, or not as strict as the kit wants it.
-        ValidationFailedError: it holds values that no database keeps faithfully.
+        RequestTimeoutError: the body does not arrive within ``seconds``.
+        InvalidJsonError: the body is not JSON (RFC 8259), or breaks one of the stricter rules of ``strict_json``.
+        ValidationFailedError: the body contains values that databases cannot store faithfully.
     """
     content_type = request.header(b"content-type")
     if required:
@@ -39,10 +40,10 @@ async def read_body(
 
 
 def validate(schema: type[M], content: Any) -> M:
-    """``content`` as ``schema``.
+    """Return ``content`` as an instance of ``schema``.
 
     Raises:
-        ValidationFailedError: with one error for each wrong field, by RFC 6901 pointer.
+        ValidationFailedError: has one error for each invalid field, identified by its JSON pointer (RFC 6901).
     """
     try:
         return schema.model_validate(content)
@@ -51,36 +52,36 @@ def validate(schema: type[M], content: Any) -> M:
 
 
 def body_error(*errors: FieldError) -> ValidationFailedError:
-    """A failed validation of the request's body."""
+    """Return the exception for a request body with ``errors``."""
     return ValidationFailedError(errors, title="The request body has errors")
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:
-    """Pydantic's errors as the contract shows them."""
+    """Return Pydantic's errors in the form of the API contract."""
     return [
-        FieldError(each["type"], _detail(each["type"], each["msg"]), pointer=pointer(*each["loc"]))
+        FieldError(each["type"], _detail(each["type"], each["msg"]), pointer=json_pointer(*each["loc"]))
         for each in error.errors(include_url=False, include_input=False, include_context=False)
     ]
 
 
 def _detail(kind: str, text: str) -> str:
-    # Pydantic's own sentence names the class, which says nothing to a client.
-    return "Must be a JSON object" if kind == "model_type" else message(text)
+    # Pydantic's text names the Python class, which means nothing to a client.
+    return "Must be a JSON object" if kind == "model_type" else without_prefix(text)
 
 
-def message(text: str) -> str:
-    """Pydantic's sentence without the class of the exception before it."""
+def without_prefix(text: str) -> str:
+    """Return Pydantic's error text without the prefix that it adds to the text of a ``ValueError``."""
     return text.removeprefix("Value error, ")
 
 
-def pointer(*path: str | int) -> str:
-    """An RFC 6901 JSON pointer."""
+def json_pointer(*path: str | int) -> str:
+    """Return the JSON pointer of a path (RFC 6901)."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def _check_content_type(value: str | None, content_types: tuple[str, ...]) -> None:
     if value is None:
-        raise UnsupportedMediaTypeError(f"Content-Type is missing; send {' or '.join(content_types)}")
+        raise UnsupportedMediaTypeError(f"Content-Type is missing. Send {' or '.join(content_types)}")
     media_type, *parameters = (part.strip() for part in value.split(";"))
     if media_type.lower() not in content_types:
         raise UnsupportedMediaTypeError(f"Content-Type must be {' or '.join(content_types)}")

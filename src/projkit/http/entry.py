@@ -1,13 +1,10 @@
-"""Where a request comes in, whatever the host has done to its scope.
+"""The entry of a request: normalization of the path that the host's mount left in the scope.
 
-Hosts disagree on what a mount leaves behind:
+Hosts differ in what a mount does to the scope:
 
-- Starlette, FastAPI, BlackSheep, uvicorn ``--root-path``: ``path`` is whole and begins with ``root_path``;
-- hypercorn's dispatcher, WSGI-minded hosts: ``path`` is stripped and ``root_path`` holds what was stripped;
-- Litestar: ``path`` is stripped and ends in ``/``, and ``root_path`` knows nothing of the mount; ``raw_path`` does.
-
-The shim finds ``root_path`` (what stands before the kit) and the kit's own path, in a copy of the scope, so that
-the host's is left as it was.
+- Starlette, FastAPI, BlackSheep and uvicorn's ``--root-path``: ``path`` is complete and begins with ``root_path``;
+- hypercorn's dispatcher, and hosts that follow WSGI: ``path`` is stripped, and ``root_path`` holds the stripped part;
+- Litestar: ``path`` is stripped and ends in ``/``; only ``raw_path`` contains the mount, ``root_path`` does not.
 """
 
 from collections.abc import Callable
@@ -19,14 +16,17 @@ from projkit.http import scope_keys
 
 
 class EntryShim:
-    """Gives the kit a scope of its own with ``projkit.path`` and the right ``root_path``.
+    """Middleware that passes on a copy of the scope with ``projkit.path`` and the correct ``root_path``.
 
-    ``knows`` tells whether the kit has something at a path; it decides where a scope can be read in two ways.
+    The host's scope stays as it is, except that the matched route is copied back for the host's instrumentation.
+
+    Args:
+        owns: returns whether the kit serves a path; decides between two readings of an ambiguous scope.
     """
 
-    def __init__(self, app: ASGIApp, knows: Callable[[str], bool]) -> None:
+    def __init__(self, app: ASGIApp, owns: Callable[[str], bool]) -> None:
         self._app = app
-        self._knows = knows
+        self._owns = owns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         inner = dict(scope)
@@ -44,33 +44,33 @@ class EntryShim:
         path: str = scope["path"]
         root_path: str = scope.get("root_path", "").rstrip("/")
         if not root_path and not path.endswith("/"):
-            return "", path  # served alone, as most are
+            return "", path  # not mounted: the common case
         if (
             root_path
             and path.startswith(root_path)
             and path[len(root_path) : len(root_path) + 1] in {"", "/"}
         ):
-            below = path[len(root_path) :]
-            # A kit below /api with its API at /api/v1: a stripped path looks as if it were whole.
-            if self._knows(below) or not self._knows(path):
-                return root_path, below or "/"
+            kit_path = path[len(root_path) :]
+            # If the kit is mounted at /api and serves /api/v1, a stripped path looks like a complete one.
+            if self._owns(kit_path) or not self._owns(path):
+                return root_path, kit_path or "/"
             return root_path, path
         if path.endswith("/"):
             return self._from_raw_path(scope, root_path, path)
-        if self._knows(path):
+        if self._owns(path):
             return root_path, path
-        # A proxy's prefix that the server did not put before the path, and a mount's that is part of it.
+        # root_path holds a proxy's prefix, which is not part of path, followed by the mount's prefix, which is.
         for index, character in enumerate(root_path):
             tail = root_path[index:]
-            if character == "/" and path.startswith(tail) and self._knows(path[len(tail) :]):
+            if character == "/" and path.startswith(tail) and self._owns(path[len(tail) :]):
                 return root_path, path[len(tail) :]
         return root_path, path
 
     def _from_raw_path(self, scope: Scope, root_path: str, path: str) -> tuple[str, str]:
         raw = unquote(scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1"))
         kit_path = path.rstrip("/")
-        # Without a slash at its end in raw_path either, the client has sent none.
-        if kit_path and raw.endswith(kit_path) and self._knows(kit_path):
+        # If raw_path has no trailing slash, the host added the one in path.
+        if kit_path and raw.endswith(kit_path) and self._owns(kit_path):
             before = raw.removesuffix(kit_path)
             return before if before.startswith(root_path) else root_path + before, kit_path
         return root_path, path

@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 from pydantic import BaseModel, ValidationError
 
 from projkit.errors import FieldError, ValidationFailedError
-from projkit.http.body import message
+from projkit.http.body import without_prefix
 
 M = TypeVar("M", bound=BaseModel)
 MAX_PARAMETERS: Final = 200
@@ -54,7 +54,9 @@ def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[st
         raise _failed(
             [
                 FieldError(
-                    each["type"], message(each["msg"]), parameter=str(each["loc"][0]) if each["loc"] else ""
+                    each["type"],
+                    without_prefix(each["msg"]),
+                    parameter=str(each["loc"][0]) if each["loc"] else "",
                 )
                 for each in error.errors(include_url=False, include_input=False, include_context=False)
             ]

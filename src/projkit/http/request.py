@@ -43,12 +43,11 @@ class Request:
         headers: the values by lower-case name; values of repeated headers are joined by ``", "`` (RFC 9110 §5.3).
         repeated: the names of headers that were repeated.
         principal: the authenticated caller; not set for public endpoints.
-        answer_headers: headers for the response, whether it is a success or an error.
+        response_headers: headers for the response, whether it is a success or an error.
         queue_entry: the request's entry in the concurrency limiter, None for endpoints that need no slot.
     """
 
     __slots__ = (
-        "answer_headers",
         "headers",
         "method",
         "params",
@@ -59,6 +58,7 @@ class Request:
         "receive",
         "repeated",
         "request_id",
+        "response_headers",
         "root_path",
         "scope",
     )
@@ -75,7 +75,7 @@ class Request:
         self.query_string: bytes = scope.get("query_string", b"")
         self.request_id: str = scope[scope_keys.REQUEST_ID]
         self.params: dict[str, str] = {}
-        self.answer_headers: list[tuple[bytes, bytes]] | None = None  # None is the common case
+        self.response_headers: list[tuple[bytes, bytes]] | None = None  # None is the common case
         self.repeated: Set[bytes] = _NONE
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         if len(self.headers) != len(scope["headers"]):
@@ -123,11 +123,11 @@ class Request:
         short = announced.isdigit() and len(announced) < 10 and int(announced) <= _SHORT_BODY_BYTES
         return not short or b"transfer-encoding" in self.headers or b"expect" in self.headers
 
-    def add_answer_header(self, name: bytes, value: bytes) -> None:
+    def add_response_header(self, name: bytes, value: bytes) -> None:
         """Add a header to the response, whether it is a success or an error."""
-        if self.answer_headers is None:
-            self.answer_headers = []
-        self.answer_headers.append((name, value))
+        if self.response_headers is None:
+            self.response_headers = []
+        self.response_headers.append((name, value))
 
     async def body(self, limit: int, seconds: float) -> bytes:
         """Return the complete body; its bytes are counted as they arrive.
@@ -144,7 +144,7 @@ class Request:
             if not announced.isdigit():
                 raise BadRequestError("Content-Length is not a number")
             if len(announced) > 18 or int(announced) > limit:
-                raise ContentTooLargeError(f"The body may have {limit} bytes")
+                raise ContentTooLargeError(f"The body is larger than {limit} bytes")
         entry = self.queue_entry
         if entry is None or entry.limiter is None:
             return await self._read_in_time(limit, seconds)
@@ -187,7 +187,7 @@ class Request:
             chunk: bytes = message.get("body", b"")
             size += len(chunk)
             if size > limit:
-                raise ContentTooLargeError(f"The body may have {limit} bytes")
+                raise ContentTooLargeError(f"The body is larger than {limit} bytes")
             if not message.get("more_body", False):
                 return chunk if not chunks else b"".join((*chunks, chunk))
             chunks.append(chunk)

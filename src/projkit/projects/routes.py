@@ -13,7 +13,7 @@ import orjson
 from projkit.clock import rfc3339
 from projkit.db.statement import Row
 from projkit.errors import FieldError, PreconditionRequiredError, ValidationFailedError
-from projkit.http.body import body_error, pointer, validate
+from projkit.http.body import body_error, json_pointer, validate
 from projkit.http.conditional import etag_of, if_match, if_none_match
 from projkit.http.query import pairs_of, read_query
 from projkit.http.request import Request
@@ -346,7 +346,9 @@ def _changing(
 def _check_names(content: Mapping[str, Any]) -> None:
     for name in content:
         if name not in ProjectInput.model_fields:
-            raise body_error(FieldError("extra_forbidden", "There is no such field", pointer=pointer(name)))
+            raise body_error(
+                FieldError("extra_forbidden", "There is no such field", pointer=json_pointer(name))
+            )
 
 
 def _project(row: Row) -> Response:
@@ -396,7 +398,9 @@ def _split(raw: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 def _check_read_only(echoed: Mapping[str, Any], document: Mapping[str, Any]) -> None:
     wrong = [
         FieldError(
-            "read_only", "This field is read-only and differs from its present value", pointer=pointer(name)
+            "read_only",
+            "This field is read-only and differs from its present value",
+            pointer=json_pointer(name),
         )
         for name, value in echoed.items()
         if not _same(value, document[name])

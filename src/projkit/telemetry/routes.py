@@ -7,7 +7,7 @@ from typing import Final
 from prometheus_client.exposition import gzip_accepted
 from starlette.types import Receive, Scope, Send
 
-from projkit.http.refusal import refuse
+from projkit.http.denial import deny
 from projkit.http.request import Request
 from projkit.http.response import NO_STORE, Header, Response
 from projkit.http.routing import Admits, Answer, Endpoint
@@ -81,7 +81,7 @@ class MetricsApp:
             response = await self._answer(scope)
             await response.send(send, head=scope["method"] == "HEAD")
         elif scope["type"] == "websocket":
-            await refuse(Response(404), scope, receive, send)
+            await deny(Response(404), scope, receive, send)
 
     async def _answer(self, scope: Scope) -> Response:
         if scope["method"] == "OPTIONS":

@@ -107,7 +107,7 @@ class ValidationFactory:
         host_authenticates: bool,
         host_checks_csrf: bool,
     ) -> None:
-        self._app = app.for_callers(in_process_caller)
+        self._app = app.for_in_process_calls(in_process_caller)
         self._settings = settings
         self._tables = tables
         self._clock = clock

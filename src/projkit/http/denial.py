@@ -1,4 +1,4 @@
-"""Refusing a request or a WebSocket before anything of it is taken on."""
+"""Denial of requests and WebSocket handshakes that the application does not handle."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -7,22 +7,22 @@ from starlette.types import Message, Receive, Scope, Send
 
 from projkit.http.response import Header, Response
 
-DENIAL: Final = "websocket.http.response"
+DENIAL_EXTENSION: Final = "websocket.http.response"
 POLICY_VIOLATION: Final = 1008  # RFC 6455 §7.4.1
 
 
-async def refuse(
+async def deny(
     response: Response, scope: Scope, receive: Receive, send: Send, *, more: Sequence[Header] = ()
 ) -> None:
-    """Sends ``response``; to a WebSocket's handshake in place of accepting it, where the server can do that.
+    """Send ``response``, also to a WebSocket handshake if the server has ASGI's denial response extension.
 
-    Where it cannot, the WebSocket is closed with 1008, which servers turn into a plain 403.
+    Without the extension the WebSocket is closed with code 1008, for which servers send a 403 without a body.
     """
     if scope["type"] == "http":
         await response.send(send, head=scope["method"] == "HEAD", more=more)
         return
     await receive()  # websocket.connect
-    if DENIAL not in (scope.get("extensions") or {}):
+    if DENIAL_EXTENSION not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         return
 
