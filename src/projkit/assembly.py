@@ -83,7 +83,7 @@ def assemble(
     oidc_routes = OidcRoutes(current.auth, settings, cookies, addresses, auth_routes.cookies_of)
     health_routes = HealthRoutes(
         health,
-        settings.shows_health_details,
+        settings.effective_health_details,
         version=__version__,
         scheduler=current.check_scheduler,
         is_draining=current.is_draining,

@@ -98,7 +98,7 @@ class Startup:
             scheduler = self._health.create_scheduler(engine, redis if own_redis is None else None)
             database = await open_database(settings, self._tables, engine, observer=observer)
         except ProjkitError as error:
-            self._health.cannot_start(error)
+            self._health.record_start_failure(error)
             raise
         self._telemetry.open(engine, redis, database.dialect, calls_host=host.has_callbacks)
         cursors = CursorCodec(partial(keys.secrets, _CURSOR_KEY))

@@ -92,11 +92,11 @@ async def test_workers(broker: Broker) -> None:
     for _ in range(3):
         broker.app.send_task("nobody.knows.it", queue=second)
     async with watching([celery_check(broker.app, None)]) as checks:
-        seen = await checks.until("celery", "error", "no worker answers")
+        seen = await checks.until("celery", "error", "no worker responded")
         assert seen.data is not None
         assert seen.data["queues"][second] == {"depth": 3, "consumers": 0, "answering": 0}
         one = broker.start(first)
-        seen = await checks.until("celery", "error", f"no worker that answers consumes {second}")
+        seen = await checks.until("celery", "error", f"no responding worker consumes {second}")
         other = broker.start(second)
         seen = await checks.until("celery", "ok")
         assert seen.data is not None
@@ -106,10 +106,10 @@ async def test_workers(broker: Broker) -> None:
         other.send_signal(signal.SIGSTOP)
         await checks.until("celery", "error", f"consumes {second}")
         one.send_signal(signal.SIGSTOP)
-        await checks.until("celery", "error", "no worker answers")
+        await checks.until("celery", "error", "no worker responded")
         one.send_signal(signal.SIGCONT)
         other.send_signal(signal.SIGCONT)
         await checks.until("celery", "ok")
         for worker in (one, other):
             worker.terminate()
-        await checks.until("celery", "error", "no worker answers")
+        await checks.until("celery", "error", "no worker responded")

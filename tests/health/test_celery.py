@@ -29,7 +29,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_broker_that_refuses() -> None:
     """A broker that nobody listens at is an error, and its password is nowhere in it."""
     async with watching([celery_check(None, "amqp://guest:hidden@127.0.0.1:1//")]) as checks:
-        seen = await checks.until("celery", "error", "the broker does not answer")
+        seen = await checks.until("celery", "error", "broker unavailable")
         assert "hidden" not in seen.detail
         assert not checks.state("celery").critical
 
@@ -57,7 +57,7 @@ async def test_whatever_names_the_broker(open_health: OpenHealth, redis_alone: R
     changes: dict[str, Any] = {"celery_broker_url": url} if form == "url" else {}
     before = redis_alone.everything()
     async with open_health(given=given, **changes) as patient:
-        found = await patient.until("celery", "error", "no worker answers")
+        found = await patient.until("celery", "error", "no worker responded")
         queue = "celery" if form == "url" else "mine"
         assert found["data"] == {"workers": 0, "queues": {queue: NOBODY}}
         assert (await patient.get("/ready")) == (200, {"status": "degraded"})

@@ -259,7 +259,7 @@ async def test_an_unknown_critical_check(sqlite_url: str, unknown: str) -> None:
     """A name that no check has here is a mistake that start-up tells, with the setting and the names there are."""
     kit = ProjKit(settings_for(sqlite_url, health_critical=("database", unknown)))
     kit.add_health_check("mine", well)
-    with pytest.raises(ConfigurationError, match=f"PROJKIT_HEALTH_CRITICAL names {unknown}.*database.*mine"):
+    with pytest.raises(ConfigurationError, match=f"unknown health check, {unknown}; .*database.*mine"):
         await kit.startup()
 
 

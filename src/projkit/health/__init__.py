@@ -1,4 +1,4 @@
-"""Health: checks that a background task runs, and probes that only read what it has seen."""
+"""Health checks that run in the background, and endpoints that report their latest results."""
 
 from projkit.health.checks import CheckFailedError, HealthCheck
 

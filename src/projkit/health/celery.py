@@ -1,6 +1,6 @@
-"""The check ``celery``: the broker can be reached, a worker answers, each queue is consumed by one that does.
+"""The check ``celery``: the broker is reachable, a worker responds, and responding workers consume every queue.
 
-Everything here runs in a thread, since Celery and its brokers' clients block. Celery is imported there, and only where
+The check runs in a thread, because Celery and the clients of its brokers block. Celery is imported there, and only if
 it is configured.
 """
 
@@ -17,47 +17,47 @@ TIMEOUT_SECONDS: Final = 5.0
 PERIOD_SECONDS: Final = 15.0
 _CONNECT_SECONDS: Final = 2.0
 _REPLY_SECONDS: Final = 1.5
-_MOST_QUEUES: Final = 50
-_MISSING: Final = 404
+_MAX_QUEUES: Final = 50
+_NOT_FOUND: Final = 404  # AMQP's reply code
 
-# Something with the methods of a ``celery.Celery``, or a function that gives one.
+# A ``celery.Celery`` or an object with its methods, or a function that returns one.
 CeleryApp = Any
 
 
-def celery_check(given: CeleryApp | None, broker_url: str | None) -> HealthCheck:
-    """The check of the host's app, or of a broker alone, whose only queue is then Celery's default one.
+def celery_check(celery_app: CeleryApp | None, broker_url: str | None) -> HealthCheck:
+    """Create the check of the host's app, or of a broker with only Celery's default queue.
 
     Raises:
-        ConfigurationError: Celery is not installed, or ``given`` is neither an app nor a function.
+        ConfigurationError: Celery is not installed, or ``celery_app`` is neither an app nor a function.
     """
     if find_spec("celery") is None:
         raise ConfigurationError(
-            "PROJKIT_CELERY_BROKER_URL or celery_app is given, but Celery is not installed; "
+            "PROJKIT_CELERY_BROKER_URL or celery_app is set, but Celery is not installed; "
             'install it with: pip install "projkit[celery]"'
         )
-    if given is not None and not _is_app(given) and not callable(given):
+    if celery_app is not None and not _is_app(celery_app) and not callable(celery_app):
         raise ConfigurationError(
-            f"celery_app must be a celery.Celery or a function that gives one, not {type(given).__name__}"
+            f"celery_app must be a celery.Celery or a function that returns one, not {type(celery_app).__name__}"
         )
-    probe = CeleryProbe(_maker(given, broker_url or ""))
-    return HealthCheck("celery", probe.look, timeout=TIMEOUT_SECONDS, period=PERIOD_SECONDS)
+    probe = CeleryProbe(_app_factory(celery_app, broker_url or ""))
+    return HealthCheck("celery", probe.check, timeout=TIMEOUT_SECONDS, period=PERIOD_SECONDS)
 
 
 class CeleryProbe:
-    """Asks a broker and the workers behind it; blocks, for about two seconds where all is well."""
+    """The check's access to a broker and its workers. A check blocks its thread, usually for about two seconds."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
+    def __init__(self, create_app: Callable[[], Any]) -> None:
+        self._create_app = create_app
         self._app: Any = None
 
-    def look(self) -> Mapping[str, Any]:
-        """What was found, by queue.
+    def check(self) -> Mapping[str, Any]:
+        """Return the number of responding workers, and the depth and consumers of each queue.
 
         Raises:
-            CheckFailedError: one of the three is not so.
+            CheckFailedError: the broker is unavailable, no worker responds, or a queue has no responding consumer.
         """
         if self._app is None:
-            self._app = self._make()
+            self._app = self._create_app()
         app = self._app
         try:
             with app.connection_for_read(connect_timeout=_CONNECT_SECONDS) as connection:
@@ -66,46 +66,47 @@ class CeleryProbe:
                     app.control.inspect(timeout=_REPLY_SECONDS, connection=connection).active_queues() or {}
                 )
                 consumers = Counter(queue["name"] for queues in replies.values() for queue in queues or ())
-                names = sorted({*app.amqp.queues, *consumers})[:_MOST_QUEUES]
+                names = sorted({*app.amqp.queues, *consumers})[:_MAX_QUEUES]
                 queues = {name: _queue(connection, name, consumers[name]) for name in names}
         except CheckFailedError:
             raise
-        except Exception as error:  # each broker's client has its own
-            raise CheckFailedError(f"the broker does not answer ({type(error).__name__})") from error
+        except Exception as error:  # each broker's client has its own exceptions
+            raise CheckFailedError(f"broker unavailable ({type(error).__name__})") from error
         data = {"workers": len(replies), "queues": queues}
         if not replies:
-            raise CheckFailedError(f"no worker answers within {_REPLY_SECONDS:g} s", data)
-        if unread := [name for name, queue in queues.items() if not queue["answering"]]:
-            raise CheckFailedError(f"no worker that answers consumes {', '.join(unread)}", data)
+            raise CheckFailedError(f"no worker responded within {_REPLY_SECONDS:g} s", data)
+        if unconsumed := [name for name, queue in queues.items() if not queue["answering"]]:
+            raise CheckFailedError(f"no responding worker consumes {', '.join(unconsumed)}", data)
         return data
 
 
 def _queue(connection: Any, name: str, answering: int) -> dict[str, Any]:
-    """How much waits in a queue, and how many consume it: by the broker's count, and of the workers that answer.
+    """Return the depth of a queue, its consumers as the broker counts them, and the responding workers among them.
 
-    A worker that hangs is still a consumer to an AMQP broker; other brokers count none.
+    An AMQP broker also counts a worker that hangs; other brokers do not count consumers, so the responding workers are
+    reported instead.
     """
-    counts = connection.transport.driver_type == "amqp"
+    counts_consumers = connection.transport.driver_type == "amqp"
     channel = connection.channel()
     try:
-        found = channel.queue_declare(queue=name, passive=True)
+        declared = channel.queue_declare(queue=name, passive=True)
     except connection.channel_errors as error:
-        # A Redis list that is empty is not there either.
-        if getattr(error, "reply_code", getattr(error, "code", None)) not in {_MISSING, str(_MISSING)}:
+        # An empty queue does not exist in Redis, where it is a list.
+        if getattr(error, "reply_code", getattr(error, "code", None)) not in {_NOT_FOUND, str(_NOT_FOUND)}:
             raise
         depth, consumers = 0, 0
     else:
-        depth, consumers = found.message_count, found.consumer_count
+        depth, consumers = declared.message_count, declared.consumer_count
     finally:
         channel.close()
-    return {"depth": depth, "consumers": consumers if counts else answering, "answering": answering}
+    return {"depth": depth, "consumers": consumers if counts_consumers else answering, "answering": answering}
 
 
-def _maker(given: CeleryApp | None, broker_url: str) -> Callable[[], Any]:
-    if given is None:
+def _app_factory(celery_app: CeleryApp | None, broker_url: str) -> Callable[[], Any]:
+    if celery_app is None:
         return lambda: import_module("celery").Celery(broker=broker_url, set_as_current=False)
-    return (lambda: given) if _is_app(given) else given
+    return (lambda: celery_app) if _is_app(celery_app) else celery_app
 
 
-def _is_app(given: object) -> bool:
-    return hasattr(given, "connection_for_read")
+def _is_app(candidate: object) -> bool:
+    return hasattr(candidate, "connection_for_read")

@@ -1,4 +1,4 @@
-"""Repeating one check: a run each period, one at a time, and the latest observation."""
+"""The loop that repeats one check at its period, one run at a time, and keeps the latest observation."""
 
 import asyncio
 import logging
@@ -15,58 +15,64 @@ from projkit.health.checks import (
     CheckStatus,
     HealthCheck,
     Observation,
+    copy_data,
     read_result,
-    readable,
-    shortened,
-    text_of,
+    to_text,
+    truncate_detail,
 )
 from projkit.observers import NULL_OBSERVER, Observer
 
 logger: Final = logging.getLogger("projkit.health")
 
-# From here on a step of a check is worth a word: it has kept every request waiting.
+# A step of a check that blocks the event loop for longer than this is reported, because every request waits for it.
 _LONG_STEP_SECONDS: Final = 0.1
-# A wait that took so much longer than it should tells of a late event loop, and nothing of the dependency.
-_LATE: Final = 1.25
+# A timeout that fires this much later than it should is caused by a lagging event loop, not by the dependency.
+_LATE_TIMEOUT_RATIO: Final = 1.25
 
 
 class CheckLoop:
-    """A check on one event loop. Made there, it starts at once; ``changed`` is called after each look."""
+    """The periodic execution of a check on the running event loop; it starts at once.
+
+    Args:
+        check: the check to run.
+        on_result: called after each run.
+        observer: records the results.
+    """
 
     def __init__(
-        self, check: HealthCheck, changed: Callable[[], None], observer: Observer = NULL_OBSERVER
+        self, check: HealthCheck, on_result: Callable[[], None], observer: Observer = NULL_OBSERVER
     ) -> None:
         self.check = check
         self.latest: Observation | None = None
         self.first_run = asyncio.Event()
-        self._changed = changed
+        self._on_result = on_result
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
         self._run: CheckRun | None = None
         self.task = self._loop.create_task(self._repeat(), context=Context())
-        # However it ends, also before its first step: nobody waits for a look that never comes.
+        # However the task ends, even before its first step, nothing may keep waiting for the first run.
         self.task.add_done_callback(lambda _: self.first_run.set())
-        self._tell(well=False, seconds=0.0)  # nobody knows yet
+        self._report(healthy=False, seconds=0.0)  # unknown until the first result
 
     @property
-    def good_until(self) -> float:
-        """The event loop's time from which on what is known counts for nothing."""
+    def valid_until(self) -> float:
+        """The event loop's time at which the latest observation becomes stale."""
         since = self._since if self.latest is None else self.latest.loop_time
         return since + self.check.stale_seconds
 
     def status(self, now: float) -> CheckStatus:
-        """What is known by now."""
-        if self.latest is None or now >= self.good_until:
+        """Return the status at the time ``now`` of the event loop."""
+        if self.latest is None or now >= self.valid_until:
             return "unknown"
         return self.latest.status
 
-    def drop(self) -> "list[asyncio.Task[Any]]":
-        """Ends the loop, and a run that is under way; gives what has yet to end."""
+    def cancel(self) -> "list[asyncio.Task[Any]]":
+        """Cancel the loop and the current run; return the tasks that have not ended yet."""
         self.task.cancel()
         if self._run is None:
             return [self.task]
-        self._run.drop()
+        self._run.cancel()
         return [self.task, self._run.task]
 
     async def _repeat(self) -> None:
@@ -77,49 +83,49 @@ class CheckLoop:
             await asyncio.sleep(max(due - self._loop.time(), self.check.period / 10))
 
     async def _run_once(self) -> None:
-        """One observation; a run that was given up and has not ended is waited for, not started a second time."""
-        if self._run is not None and await self._ends(self._run):
-            self._run = None  # whatever it has found in the end, that was too late
-        began = self._loop.time()
+        """Run the check once; while a run that timed out has not ended, wait for it instead of starting another one."""
+        if self._run is not None and await self._wait(self._run):
+            self._run = None  # its result came too late
+        started = self._loop.time()
         if self._run is None:
             self._run = CheckRun(self.check)
-            if await self._ends(self._run):
+            if await self._wait(self._run):
                 run, self._run = self._run, None
-                self._read(run, self._loop.time() - began)
+                self._finish(run, self._loop.time() - started)
                 return
-        elapsed = self._loop.time() - began
-        if self._run.given_up:
-            self._note("error", elapsed, f"hangs since {self._run.began:%Y-%m-%dT%H:%M:%SZ}")
+        elapsed = self._loop.time() - started
+        if self._run.timed_out:
+            self._record("error", elapsed, f"running since {self._run.started_at:%Y-%m-%dT%H:%M:%SZ}")
         else:
-            self._run.give_up()
-            self._note("error", elapsed, f"did not answer within {self.check.timeout:g} s")
+            self._run.time_out()
+            self._record("error", elapsed, f"timed out after {self.check.timeout:g} s")
 
-    async def _ends(self, run: CheckRun) -> bool:
-        began = self._loop.time()
+    async def _wait(self, run: CheckRun) -> bool:
+        started = self._loop.time()
         done, _ = await asyncio.wait({run.task}, timeout=self.check.timeout)
-        if not done and self._loop.time() - began > self.check.timeout * _LATE:
+        if not done and self._loop.time() - started > self.check.timeout * _LATE_TIMEOUT_RATIO:
             done, _ = await asyncio.wait({run.task}, timeout=self.check.timeout)
         return bool(done)
 
-    def _read(self, run: CheckRun, elapsed: float) -> None:
+    def _finish(self, run: CheckRun, elapsed: float) -> None:
         cause: BaseException | None = None
         detail, data = "", None
         status: Literal["ok", "error"] = "ok"
         try:
             detail, data = read_result(run.task.result())
         except asyncio.CancelledError:
-            status, detail = "error", "was cancelled"
-        except BaseException as error:  # a check may raise anything at all, and so may what it returns
+            status, detail = "error", "cancelled"
+        except BaseException as error:  # a check can raise anything, and so can what it returns
             status, cause = "error", error
             detail, data = _explain(error)
         if run.longest_step > _LONG_STEP_SECONDS:
-            blocks = f"blocks the event loop for {run.longest_step * 1000:.0f} ms"
-            detail = f"{detail}; {blocks}" if detail else blocks
+            blocked = f"blocked the event loop for {run.longest_step * 1000:.0f} ms"
+            detail = f"{detail}; {blocked}" if detail else blocked
             if run.longest_step > self.check.timeout:
                 status = "error"
-        self._note(status, elapsed, detail, data, cause)
+        self._record(status, elapsed, detail, data, cause)
 
-    def _note(
+    def _record(
         self,
         status: Literal["ok", "error"],
         elapsed: float,
@@ -129,51 +135,51 @@ class CheckLoop:
     ) -> None:
         before = "ok" if self.latest is None else self.latest.status
         self.latest = Observation(status, self._loop.time(), utc_now(), elapsed * 1000, detail, data)
-        self._changed()
-        self._tell(well=status == "ok", seconds=elapsed)
+        self._on_result()
+        self._report(healthy=status == "ok", seconds=elapsed)
         if status != before:
-            with suppress(Exception):  # a filter of the host's that fails is no reason to look no more
+            with suppress(Exception):  # a logging filter of the host's must not end the loop
                 if status == "ok":
-                    logger.info("the health check %s is well again", self.check.name)
+                    logger.info("health check %s recovered", self.check.name)
                 else:
                     _log_failure(self.check.name, detail, cause)
 
-    def _tell(self, *, well: bool, seconds: float) -> None:
+    def _report(self, *, healthy: bool, seconds: float) -> None:
         check = self.check
         self._observer.record_health_check(
             check.name,
             critical=check.critical,
-            healthy=well,
+            healthy=healthy,
             seconds=seconds,
             valid_seconds=check.stale_seconds,
         )
 
 
 def _explain(error: BaseException) -> tuple[str, Mapping[str, Any] | None]:
-    """What may be shown of a failure: the kit's own words, and of anything else no more than its kind."""
-    with suppress(BaseException):  # in a class of the host's own anything may raise
+    """Return the detail and data to show for a failure: the text of the kit's own errors, otherwise only the class."""
+    with suppress(BaseException):  # in a class of the host's, anything can raise
         if isinstance(error, CheckFailedError):
-            return _told(error)
+            return _explain_failure(error)
         if isinstance(error, ProjkitError):
-            return shortened(error.detail), None
+            return truncate_detail(error.detail), None
     return f"raised {type(error).__name__}", None
 
 
-def _told(error: CheckFailedError) -> tuple[str, Mapping[str, Any] | None]:
+def _explain_failure(error: CheckFailedError) -> tuple[str, Mapping[str, Any] | None]:
     if error.data is None:
-        return shortened(error.detail), None
+        return truncate_detail(error.detail), None
     try:
-        return shortened(error.detail), readable(error.data)
-    except CheckFailedError as unreadable:
-        return shortened(f"{unreadable.detail}; {text_of(error.detail)}"), None
+        return truncate_detail(error.detail), copy_data(error.data)
+    except CheckFailedError as not_json:
+        return truncate_detail(f"{not_json.detail}; {to_text(error.detail)}"), None
 
 
 def _log_failure(name: str, detail: str, cause: BaseException | None) -> None:
     if cause is None or isinstance(cause, ProjkitError):
-        logger.warning("the health check %s fails: %s", name, detail)
+        logger.warning("health check %s failed: %s", name, detail)
     elif isinstance(cause, CheckFailedError):
         reason = cause.__cause__
-        more = "" if reason is None else f" ({type(reason).__name__}: {shortened(reason)})"
-        logger.warning("the health check %s fails: %s%s", name, detail, more)
+        more = "" if reason is None else f" ({type(reason).__name__}: {truncate_detail(reason)})"
+        logger.warning("health check %s failed: %s%s", name, detail, more)
     else:
-        logger.warning("the health check %s fails: %s", name, detail, exc_info=cause)
+        logger.warning("health check %s failed: %s", name, detail, exc_info=cause)

@@ -1,11 +1,12 @@
-"""One run of a check: on the event loop, or in a thread; bounded by nothing but its caller's patience.
+"""One run of a health check, on the event loop or in a thread; the caller enforces the timeout.
 
 Rules:
-- whatever a check raises is an Exception here, since KeyboardInterrupt in a task would end the event loop;
-- a coroutine's steps are timed, since a step that takes long has kept the whole event loop waiting;
-- given up, a coroutine is cancelled once, and a thread, which nobody can end, is left to itself;
-- dropped (its event loop closes), a coroutine that ignored its cancellation is not asked again, but left;
-- threads are daemons of their own: one that hangs keeps neither others nor the end of the interpreter waiting.
+- anything a check raises becomes an Exception, because KeyboardInterrupt in a task would end the event loop;
+- each step of a coroutine is timed, because a long step blocks the whole event loop;
+- at a timeout a coroutine is cancelled once; a thread cannot be cancelled and continues;
+- when the event loop closes, a coroutine that ignored its cancellation is closed instead of being cancelled again;
+- each thread is a separate daemon thread, so that one that hangs delays neither other checks nor the exit of the
+  process.
 """
 
 import asyncio
@@ -23,34 +24,34 @@ from projkit.health.checks import CheckFailedError, HealthCheck
 
 
 class CheckRun:
-    """A check that has been started on the running event loop."""
+    """A run of a check, started on the running event loop."""
 
     def __init__(self, check: HealthCheck) -> None:
-        self.began = utc_now()
-        self.given_up = False
+        self.started_at = utc_now()
+        self.timed_out = False
         self.longest_step = 0.0
         self._in_thread = not check.is_coroutine_function
-        work = self._from_thread(check) if self._in_thread else self._on_loop(check.function)
-        # Not in the context of whatever request began the kit's start.
+        work = self._run_in_thread(check) if self._in_thread else self._run_on_loop(check.function)
+        # A new context, because a request may have triggered the start of the kit.
         self.task = asyncio.get_running_loop().create_task(work, context=Context())
-        self.task.add_done_callback(_retrieve)
+        self.task.add_done_callback(_mark_retrieved)
 
-    def give_up(self) -> None:
-        """Nobody waits for it any more."""
-        if not self.given_up:
-            self.given_up = True
+    def time_out(self) -> None:
+        """Mark the run as timed out, and cancel it if it is a coroutine."""
+        if not self.timed_out:
+            self.timed_out = True
             if not self._in_thread:
                 self.task.cancel()
 
-    def drop(self) -> None:
-        """Ends it, or leaves it where it does not end."""
-        self.given_up = True
+    def cancel(self) -> None:
+        """Cancel the run; one that ignores its cancellation is abandoned."""
+        self.timed_out = True
         self.task.cancel()
 
-    async def _on_loop(self, function: Callable[[], Awaitable[Any]]) -> Any:
-        return await _steps(self, _call(function))
+    async def _run_on_loop(self, function: Callable[[], Awaitable[Any]]) -> Any:
+        return await _timed(self, _call(function))
 
-    async def _from_thread(self, check: HealthCheck) -> Any:
+    async def _run_in_thread(self, check: HealthCheck) -> Any:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
 
@@ -66,9 +67,9 @@ class CheckRun:
             result, failed = None, None
             try:
                 result = check.function()
-            except BaseException as error:  # whatever it is, it must not end as a thread's last words
+            except BaseException as error:  # anything at all: the thread must not print it
                 failed = error
-            with suppress(RuntimeError):  # the event loop is closed, and nobody wants to know
+            with suppress(RuntimeError):  # the event loop is closed
                 loop.call_soon_threadsafe(settle, result, failed)
 
         threading.Thread(target=work, name=f"projkit-health-{check.name}", daemon=True).start()
@@ -76,10 +77,10 @@ class CheckRun:
         self._in_thread = False
         if not inspect.isawaitable(result):
             return result
-        if self.given_up:
+        if self.timed_out:
             _close(result)
             raise TimeoutError
-        return await _steps(self, _call(lambda: result))
+        return await _timed(self, _call(lambda: result))
 
 
 async def _call(function: Callable[[], Awaitable[Any]]) -> Any:
@@ -87,14 +88,14 @@ async def _call(function: Callable[[], Awaitable[Any]]) -> Any:
 
 
 @types.coroutine
-def _steps(run: CheckRun, steps: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Awaits in the caller's place and times each step between two waits."""
+def _timed(run: CheckRun, steps: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Await a coroutine and measure its longest step between two suspensions."""
     error: BaseException | None = None
     cancelled = False
     while True:
         started = perf_counter()
         try:
-            waits_for = steps.send(None) if error is None else steps.throw(error)
+            awaited = steps.send(None) if error is None else steps.throw(error)
         except StopIteration as end:
             return end.value
         except (Exception, asyncio.CancelledError):
@@ -104,18 +105,18 @@ def _steps(run: CheckRun, steps: Coroutine[Any, Any, Any]) -> Generator[Any, Any
         finally:
             run.longest_step = max(run.longest_step, perf_counter() - started)
         try:
-            yield waits_for
+            yield awaited
             error = None
         except GeneratorExit:
             steps.close()
             raise
-        except asyncio.CancelledError as again:
+        except asyncio.CancelledError as cancellation:
             if cancelled:
                 with suppress(BaseException):
                     steps.close()
                 raise
-            cancelled, error = True, again
-        except BaseException as raised:  # it belongs to the check
+            cancelled, error = True, cancellation
+        except BaseException as raised:  # for the check to handle
             error = raised
 
 
@@ -132,6 +133,6 @@ def _close(awaitable: Any) -> None:
         awaitable.close()
 
 
-def _retrieve(task: "asyncio.Task[Any]") -> None:
+def _mark_retrieved(task: "asyncio.Task[Any]") -> None:
     if not task.cancelled():
         task.exception()

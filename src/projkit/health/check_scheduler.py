@@ -1,10 +1,10 @@
-"""The background scheduler of one event loop: looks, so that no probe ever has to.
+"""The scheduler that runs all health checks of one event loop in the background.
 
 Rules:
-- each check is looked at by itself, so that one that hangs delays no other;
-- a probe only reads what is there: nothing it does causes a look;
-- the whole is judged when something was observed, and anew when an observation becomes too old;
-- what the checks use is opened by them and let go of here, also where the event loop just ends.
+- each check has its own loop, so that one that hangs delays no other;
+- an endpoint only reads the latest results and never causes a run;
+- the overall status is computed after a result, and again when a result becomes stale;
+- the checks open their connections, and the scheduler closes them, even if the event loop ends without a shutdown.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from projkit.health.checks import CheckStatus, HealthCheck, Observation, Status
 from projkit.health.system import SystemSampler
 from projkit.observers import NULL_OBSERVER, Observer
 
-# What is given up ends at once, unless it ignores that; then nobody waits for it.
+# A cancelled task ends at once, unless it ignores the cancellation; it is then abandoned.
 _CLOSE_SECONDS: Final = 0.5
-# In so many rounds of the event loop a cancellation has arrived.
-_STEPS: Final = 3
+# The iterations of the event loop after which a cancellation has reached every task.
+_CANCELLATION_STEPS: Final = 3
 
 
 class Resource(Protocol):
     """A connection that checks use."""
 
     async def close(self) -> None:
-        """Closes it, in bounded time."""
+        """Close the connection, in bounded time."""
 
     def abandon(self) -> None:
-        """Lets it go where its event loop is closed."""
+        """Release the connection after its event loop has been closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,14 @@ class CheckState:
 
 
 class CheckScheduler:
-    """Watches checks on the running event loop."""
+    """The background execution of health checks on one event loop.
+
+    Args:
+        checks: the checks to run from the start.
+        sampler: measures the machine and the process meanwhile.
+        resources: the connections of the checks, to be closed with the scheduler.
+        observer: records the results.
+    """
 
     def __init__(
         self,
@@ -62,24 +69,24 @@ class CheckScheduler:
         self._observer = observer
         self._check_loops: dict[str, CheckLoop] = {}
         self._status: Status = "error"
-        self._judged_until = float("-inf")
+        self._status_valid_until = float("-inf")
 
     def start(self) -> None:
         """Start running the checks on the running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._guard = self._spawn(self._let_go_at_the_end())
+        self._closer = self._spawn(self._close_at_end())
         self._sampling = self._spawn(self.sampler.run())
         for check in self._checks:
             self._add(check)
 
-    async def first_round(self) -> None:
-        """Waits until each critical check has been looked at once, which their time-outs bound."""
+    async def wait_for_critical(self) -> None:
+        """Wait until each critical check has run once, at most as long as their timeouts."""
         for check_loop in list(self._check_loops.values()):
             if check_loop.check.critical:
                 await check_loop.first_run.wait()
 
     def add(self, check: HealthCheck) -> None:
-        """Watches one more check; may be called from any thread."""
+        """Add a check and start running it; can be called from any thread."""
         if _running_loop() is self._loop:
             self._add(check)
             return
@@ -87,14 +94,14 @@ class CheckScheduler:
             self._loop.call_soon_threadsafe(self._add, check)
 
     def status(self) -> Status:
-        """How all of it stands; costs a look at the clock."""
+        """Return the overall status."""
         now = self._loop.time()
-        if now >= self._judged_until:
-            self._judge(now)
+        if now >= self._status_valid_until:
+            self._evaluate(now)
         return self._status
 
     def check_status(self, name: str) -> CheckStatus | None:
-        """How one check stands; None where there is none of this name."""
+        """Return the status of a check; None if there is no check with this name."""
         check_loop = self._check_loops.get(name)
         return None if check_loop is None else check_loop.status(self._loop.time())
 
@@ -113,60 +120,61 @@ class CheckScheduler:
         ]
 
     async def close(self) -> None:
-        """Ends all loops and closes what they used; what does not end is left."""
+        """Stop all checks and close their connections; a check that does not end is abandoned."""
         self._sampling.cancel()
-        await asyncio.wait([self._sampling, *self._drop()], timeout=_CLOSE_SECONDS)
-        self._guard.cancel()
-        await asyncio.wait([self._guard], timeout=_CLOSE_SECONDS)
+        await asyncio.wait([self._sampling, *self._cancel_checks()], timeout=_CLOSE_SECONDS)
+        self._closer.cancel()
+        await asyncio.wait([self._closer], timeout=_CLOSE_SECONDS)
 
     def abandon(self) -> None:
-        """Lets go of everything where the event loop is closed."""
+        """Release the connections after the event loop has been closed."""
         for resource in self._resources:
             resource.abandon()
 
     def _add(self, check: HealthCheck) -> None:
-        if not self._guard.done() and check.name not in self._check_loops:
-            self._check_loops[check.name] = CheckLoop(check, self._changed, self._observer)
-            self._changed()
+        if not self._closer.done() and check.name not in self._check_loops:
+            self._check_loops[check.name] = CheckLoop(check, self._invalidate, self._observer)
+            self._invalidate()
 
-    def _changed(self) -> None:
-        self._judged_until = float("-inf")
+    def _invalidate(self) -> None:
+        self._status_valid_until = float("-inf")
 
-    def _judge(self, now: float) -> None:
-        """Only what is well is good enough of a critical check; of another one also what is yet to be seen."""
+    def _evaluate(self, now: float) -> None:
+        """Compute the overall status; only a check that is not critical may still be waiting for its first result."""
         status: Status = "ok"
-        until = float("inf")
+        valid_until = float("inf")
         for check_loop in self._check_loops.values():
-            found = check_loop.status(now)
-            if now < check_loop.good_until:
-                until = min(until, check_loop.good_until)
-            if found == "ok" or (
-                found == "unknown" and now < check_loop.good_until and not check_loop.check.critical
+            check_status = check_loop.status(now)
+            if now < check_loop.valid_until:
+                valid_until = min(valid_until, check_loop.valid_until)
+            if check_status == "ok" or (
+                check_status == "unknown" and now < check_loop.valid_until and not check_loop.check.critical
             ):
                 continue
             if check_loop.check.critical:
                 status = "error"
             elif status == "ok":
                 status = "degraded"
-        self._status, self._judged_until = status, until
+        self._status, self._status_valid_until = status, valid_until
 
-    async def _let_go_at_the_end(self) -> None:
-        """Closes what the checks use, also where nobody calls :meth:`close`: a loop that ends cancels its tasks."""
+    async def _close_at_end(self) -> None:
+        """Wait to be cancelled, by :meth:`close` or by an event loop that ends, and then close the connections."""
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            # A loop that ends cancels all at once and waits for all: once more for those who do not listen.
-            for _ in range(_STEPS):
+            # An event loop that ends cancels every task once and waits for all of them; cancel those that ignored it
+            # again.
+            for _ in range(_CANCELLATION_STEPS):
                 await asyncio.sleep(0)
-            self._drop()
+            self._cancel_checks()
             closing: list[Awaitable[None]] = [resource.close() for resource in self._resources]
             await asyncio.gather(*closing, return_exceptions=True)
 
-    def _drop(self) -> "list[asyncio.Task[Any]]":
-        return [task for check_loop in self._check_loops.values() for task in check_loop.drop()]
+    def _cancel_checks(self) -> "list[asyncio.Task[Any]]":
+        return [task for check_loop in self._check_loops.values() for task in check_loop.cancel()]
 
     def _spawn(self, work: Any) -> "asyncio.Task[None]":
-        # Not in the context of whatever request began the kit's start.
+        # A new context, because a request may have triggered the start of the kit.
         return self._loop.create_task(work, context=Context())
 
 

@@ -1,4 +1,4 @@
-"""What a health check is, and what it has seen."""
+"""Health checks and the results of their runs."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,44 +10,49 @@ import orjson
 
 from projkit.errors import ConfigurationError
 
-# Of a check: ``unknown`` is not seen yet, or seen too long ago.
+# The status of a check: ``unknown`` before its first result, or when its latest result is too old.
 CheckStatus: TypeAlias = Literal["ok", "error", "unknown"]
-# Of the whole: ``degraded`` where a check fails that is not critical.
+# The overall status: ``degraded`` when a check fails that is not critical.
 Status: TypeAlias = Literal["ok", "degraded", "error"]
 
-# After so many periods an observation counts for nothing.
+# The number of periods after which an observation is stale.
 STALE_PERIODS: Final = 3
-_LONGEST_NAME: Final = 64
-_LONGEST_DETAIL: Final = 500
-_MOST_DATA_BYTES: Final = 16_384
+_MAX_NAME_LENGTH: Final = 64
+_MAX_DETAIL_LENGTH: Final = 500
+_MAX_DATA_BYTES: Final = 16_384
 
 
 class CheckFailedError(Exception):
-    """Raised by a check to say why it fails: unlike any other exception's, its text is shown to who may see it.
+    """A failed check, with a detail that is shown to authorized callers; the text of other exceptions is only logged.
 
-    ``detail`` may be anything that has a text; ``data`` is what was measured all the same: an object of JSON.
+    Args:
+        detail: why the check fails, as an object with a text.
+        data: measurements to report despite the failure, as an object that can be serialized as JSON.
     """
 
     def __init__(self, detail: object, data: Mapping[str, Any] | None = None) -> None:
-        self.detail = text_of(detail)
+        self.detail = to_text(detail)
         self.data = data
         super().__init__(self.detail)
 
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """A name and what is called to look: all is well where it returns, and not where it raises.
+    """A named function that is called periodically; the check passes if it returns, and fails if it raises.
 
-    A coroutine function runs on the kit's event loop; any other function runs in a thread of its own, and may
-    return an awaitable. It returns None, a text, or an object of JSON, which are shown; False is a failure.
+    A coroutine function runs on the kit's event loop; any other function runs in its own thread, and may return an
+    awaitable. The function returns None, a text, or a mapping that can be serialized as JSON; text and mapping are
+    shown in the details. False counts as a failure.
 
     Args:
-        critical: without it the kit is not ready.
-        timeout: in seconds; what has not ended by then fails.
-        period: in seconds, from one look to the next.
+        name: a unique, printable name of at most 64 characters.
+        function: the function to call, without arguments.
+        critical: whether the kit is not ready while the check fails.
+        timeout: seconds after which a run counts as failed.
+        period: seconds from the start of one run to the start of the next.
 
     Raises:
-        ConfigurationError: a value is wrong.
+        ConfigurationError: a value is invalid.
     """
 
     name: str
@@ -61,21 +66,21 @@ class HealthCheck:
         if (
             not isinstance(name, str)
             or not name.strip()
-            or len(name) > _LONGEST_NAME
+            or len(name) > _MAX_NAME_LENGTH
             or not name.isprintable()
         ):
             raise ConfigurationError(
-                f"a health check needs a printable name of 1 to {_LONGEST_NAME} characters, not {name!r}"
+                f"a health check needs a printable name of 1 to {_MAX_NAME_LENGTH} characters, not {name!r}"
             )
         if not callable(self.function):
             raise ConfigurationError(
                 f"the health check {name} needs a function to call, not {type(self.function).__name__}"
             )
-        for function in (self.function, self._own_call):
+        for function in (self.function, self._call_method):
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
                 raise ConfigurationError(
-                    f"the health check {name} is a generator function, of which a call runs nothing; "
-                    "let it return instead of yield"
+                    f"the health check {name} is a generator function, and calling one runs nothing; "
+                    "use return instead of yield"
                 )
         for field in ("timeout", "period"):
             value: object = getattr(self, field)
@@ -86,17 +91,17 @@ class HealthCheck:
 
     @property
     def is_coroutine_function(self) -> bool:
-        """Whether calling it only makes a coroutine, and so takes no time."""
-        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(self._own_call)
+        """Whether calling the function only creates a coroutine, which cannot block."""
+        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(self._call_method)
 
     @property
     def stale_seconds(self) -> float:
-        """How old an observation may be; a check that takes longer than its period has that much more."""
+        """The age in seconds above which an observation is stale."""
         return STALE_PERIODS * max(self.period, self.timeout)
 
     @property
-    def _own_call(self) -> object:
-        return getattr(self.function, "__call__", None)  # noqa: B004  # an object's own, as in functools.partial
+    def _call_method(self) -> object:
+        return getattr(self.function, "__call__", None)  # noqa: B004  # of a callable object
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,53 +120,57 @@ class Observation:
 
 
 def read_result(result: object) -> tuple[str, Mapping[str, Any] | None]:
-    """The detail and the data that a check has returned.
+    """Return the detail and the data in the return value of a check.
 
     Raises:
-        CheckFailedError: it returned False, what is no JSON, or work that nobody does.
+        CheckFailedError: the value is False, is not JSON, or is an awaitable or generator that was not run.
     """
     if result is False:
         raise CheckFailedError("returned False")
     if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         if inspect.iscoroutine(result):
             result.close()
-        raise CheckFailedError(f"returned a {type(result).__name__} that nobody runs")
+        raise CheckFailedError(f"returned a {type(result).__name__} that was not run")
     if isinstance(result, str):
-        return shortened(result), None
+        return truncate_detail(result), None
     if isinstance(result, Mapping):
-        return "", readable(result)
+        return "", copy_data(result)
     return "", None
 
 
-def readable(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data as it is now, if it can be shown: a copy, whatever becomes of what was given.
+def copy_data(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a copy of the data as plain JSON values, unaffected by later changes to the original.
 
     Raises:
-        CheckFailedError: it is no JSON, or too much.
+        CheckFailedError: the data cannot be serialized as JSON, or is too large.
     """
     try:
-        written = orjson.dumps(dict(data), default=_plain)
-    except Exception as error:  # a mapping of the host's may raise anything at all
-        raise CheckFailedError("returned what cannot be written as JSON") from error
-    if len(written) > _MOST_DATA_BYTES:
-        raise CheckFailedError(f"returned more than {_MOST_DATA_BYTES} bytes of JSON")
-    copy: Mapping[str, Any] = orjson.loads(written)
+        encoded = orjson.dumps(dict(data), default=_plain)
+    except Exception as error:  # a mapping of the host's can raise anything
+        raise CheckFailedError("returned data that is not JSON") from error
+    if len(encoded) > _MAX_DATA_BYTES:
+        raise CheckFailedError(f"returned more than {_MAX_DATA_BYTES} bytes of JSON")
+    copy: Mapping[str, Any] = orjson.loads(encoded)
     return copy
 
 
-def shortened(detail: object) -> str:
-    """A detail that is no longer than anybody reads, on one line and of printable characters."""
-    line = "".join(each if each.isprintable() else " " for each in text_of(detail)[: _LONGEST_DETAIL + 1])
-    return line if len(line) <= _LONGEST_DETAIL else line[: _LONGEST_DETAIL - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def truncate_detail(detail: object) -> str:
+    """Return the text of a detail on one line, in printable characters and at most 500 of them."""
+    line = "".join(each if each.isprintable() else " " for each in to_text(detail)[: _MAX_DETAIL_LENGTH + 1])
+    return (
+        line
+        if len(line) <= _MAX_DETAIL_LENGTH
+        else line[: _MAX_DETAIL_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    )
 
 
-def text_of(value: object) -> str:
-    """The text of anything; of what has none, or fails to tell it, the name of its class."""
+def to_text(value: object) -> str:
+    """Return ``str(value)``, or the name of the class if that is empty or raises."""
     if isinstance(value, str):
         return value
     try:
         text = str(value)
-    except BaseException:  # the host's own code, which may raise anything at all
+    except BaseException:  # the host's code, which can raise anything
         text = ""
     return text or type(value).__name__
 
@@ -169,4 +178,4 @@ def text_of(value: object) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,4 +1,4 @@
-"""The checks ``database``, ``migrations`` and ``clock``: one probe serves them all."""
+"""The checks ``database``, ``migrations`` and ``clock``, which share one probe."""
 
 import inspect
 from collections.abc import Callable
@@ -13,33 +13,33 @@ from projkit.health.checks import CheckFailedError, HealthCheck
 
 TIMEOUT_SECONDS: Final = 1.0
 _SLOW_PERIOD_SECONDS: Final = 60.0
-MOST_SECONDS_APART: Final = 2.0
+MAX_CLOCK_SKEW_SECONDS: Final = 2.0
 
 
 def database_checks(probe: DatabaseProbe) -> list[HealthCheck]:
-    """The checks of one database; SQLite has no clock but this machine's."""
+    """Create the checks of a database; SQLite has no ``clock``, because it uses this machine's."""
     checks = [
-        HealthCheck("database", _on(probe.ping, _is_well), critical=True, timeout=TIMEOUT_SECONDS),
+        HealthCheck("database", _query_check(probe.ping, _ignore), critical=True, timeout=TIMEOUT_SECONDS),
         HealthCheck(
             "migrations",
-            _on(probe.revision, _is_newest),
+            _query_check(probe.revision, _require_current),
             timeout=TIMEOUT_SECONDS,
             period=_SLOW_PERIOD_SECONDS,
         ),
     ]
     if probe.dialect != "sqlite":
-        clock = partial(_agrees, probe)
+        clock = partial(_check_clock, probe)
         checks.append(HealthCheck("clock", clock, timeout=TIMEOUT_SECONDS, period=_SLOW_PERIOD_SECONDS))
     return checks
 
 
-def _on(ask: Callable[[], Any], judge: Callable[[Any], Any]) -> Callable[[], Any]:
-    """A check of what is asked, in a thread or on the event loop, as asking needs it."""
-    if not inspect.iscoroutinefunction(ask):
+def _query_check(query: Callable[[], Any], evaluate: Callable[[Any], Any]) -> Callable[[], Any]:
+    """Create a check that evaluates the result of a query; it is a coroutine function if the query is one."""
+    if not inspect.iscoroutinefunction(query):
 
         def in_thread() -> Any:
             try:
-                return judge(ask())
+                return evaluate(query())
             except FAILURES as error:
                 raise _failure(error) from error
 
@@ -47,44 +47,44 @@ def _on(ask: Callable[[], Any], judge: Callable[[Any], Any]) -> Callable[[], Any
 
     async def on_loop() -> Any:
         try:
-            return judge(await ask())
+            return evaluate(await query())
         except FAILURES as error:
             raise _failure(error) from error
 
     return on_loop
 
 
-def _is_well(_: object) -> None:
-    """An answer is all that was wanted."""
+def _ignore(_: object) -> None:
+    """Accept any result: the query has succeeded."""
 
 
-def _is_newest(revision: str | None) -> dict[str, str]:
+def _require_current(revision: str | None) -> dict[str, str]:
     revisions.require(revision)
     return {"revision": revision or ""}
 
 
-async def _agrees(probe: DatabaseProbe) -> dict[str, float]:
+async def _check_clock(probe: DatabaseProbe) -> dict[str, float]:
     before = perf_counter()
     try:
-        answer: Any = probe.now()
-        theirs = float(await answer if inspect.isawaitable(answer) else answer)
+        now: Any = probe.now()
+        database_time = float(await now if inspect.isawaitable(now) else now)
     except FAILURES as error:
         raise _failure(error) from error
-    # Half of the way there and back after the question the database looked at its clock.
-    apart = theirs - (time() - (perf_counter() - before) / 2)
-    data = {"seconds_apart": round(apart, 3)}
-    if abs(apart) > MOST_SECONDS_APART:
+    # The database is assumed to have read its clock halfway through the round trip.
+    skew = database_time - (time() - (perf_counter() - before) / 2)
+    data = {"seconds_apart": round(skew, 3)}
+    if abs(skew) > MAX_CLOCK_SKEW_SECONDS:
         raise CheckFailedError(
-            f"{abs(apart):.1f} s {'behind' if apart > 0 else 'ahead of'} the database's; let NTP set both clocks",
+            f"{abs(skew):.1f} s {'behind' if skew > 0 else 'ahead of'} the database's clock; synchronize both with NTP",
             data,
         )
     return data
 
 
 def _failure(error: BaseException) -> CheckFailedError:
-    # SQLAlchemy's text repeats the statement; the driver's may name users and hosts, and goes to the log alone.
+    # SQLAlchemy's message repeats the statement, and the driver's can name users and hosts: it is only logged.
     reason = getattr(error, "orig", None) or error
-    said = "does not answer in time" if isinstance(reason, TimeoutError) else "does not answer"
-    failed = CheckFailedError(f"{said} ({type(reason).__name__})")
+    summary = "timed out" if isinstance(reason, TimeoutError) else "unavailable"
+    failed = CheckFailedError(f"{summary} ({type(reason).__name__})")
     failed.__cause__ = reason
     return failed

@@ -1,4 +1,4 @@
-"""What is known, as the two media types write it."""
+"""The two representations of the detailed health: ``application/json`` and ``application/health+json``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -17,16 +17,16 @@ _COMPONENT_TYPES: Final = {
     "event_loop": "system",
     "clock": "system",
 }
-# What a kit can do without, and who looks for it may find that it does.
+# Components that are reported as not configured when a kit does not use them.
 _OPTIONAL: Final = ("redis", "celery")
-_ABSENT: Final = {
+_NOT_CONFIGURED: Final = {
     "status": "not_configured", "critical": False, "latency_ms": None, "observed_at": None, "age_seconds": None,
 }  # fmt: skip
-# Of the API; what a client may rely on under this number stays (draft-inadarei-api-health-check-06 §3.2).
+# The public version of the API (draft-inadarei-api-health-check-06 §3.2).
 _API_VERSION: Final = "1"
 
 
-def detailed(
+def detailed_health(
     status: Status,
     state: str,
     checks: Sequence[CheckState],
@@ -36,10 +36,10 @@ def detailed(
     system: Mapping[str, Any],
     traffic: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The body of ``/health/detailed``."""
+    """Return the body of ``/health/detailed`` as ``application/json``."""
     rendered = {check.name: _check(check) for check in checks}
     if state != "starting":
-        rendered.update({name: dict(_ABSENT) for name in _OPTIONAL if name not in rendered})
+        rendered.update({name: dict(_NOT_CONFIGURED) for name in _OPTIONAL if name not in rendered})
     body: dict[str, Any] = {
         "status": status,
         "state": state,
@@ -54,7 +54,7 @@ def detailed(
 
 
 def system_of(checks: Sequence[CheckState], sampled: Mapping[str, Any], lag_seconds: float) -> dict[str, Any]:
-    """The machine and the process, with the disk that the check of it looked at."""
+    """Return the measurements of the machine and the process, including those of the check ``disk``."""
     disk = next((check.latest.data for check in checks if check.name == "disk" and check.latest), None)
     return {**sampled, "disk": disk or {}, "event_loop_lag_ms": round(lag_seconds * 1000, 1)}
 
@@ -67,7 +67,7 @@ def health_json(
     uptime_seconds: float,
     system: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The same as ``application/health+json``."""
+    """Return the body of ``/health/detailed`` as ``application/health+json``."""
     rendered = {f"{check.name}:responseTime": [_measurement(check)] for check in checks}
     now = rfc3339(utc_now())
     for key, value, unit in (
@@ -83,13 +83,13 @@ def health_json(
 
 
 def health_json_status(status: Status) -> dict[str, Any]:
-    """As little as there can be of it."""
+    """Return the body with the status alone."""
     return {"status": _PASS[status]}
 
 
 def _check(check: CheckState) -> dict[str, Any]:
     latest = check.latest
-    found: dict[str, Any] = {
+    rendered: dict[str, Any] = {
         "status": check.status,
         "critical": check.critical,
         "latency_ms": None if latest is None else round(latest.latency_ms, 3),
@@ -97,28 +97,28 @@ def _check(check: CheckState) -> dict[str, Any]:
         "age_seconds": None if check.age_seconds is None else round(check.age_seconds, 3),
     }
     if detail := _detail(check):
-        found["detail"] = detail
+        rendered["detail"] = detail
     if latest is not None and latest.data is not None:
-        found["data"] = latest.data
-    return found
+        rendered["data"] = latest.data
+    return rendered
 
 
 def _measurement(check: CheckState) -> dict[str, Any]:
     status: Status = "ok" if check.status == "ok" else ("error" if check.critical else "degraded")
-    found: dict[str, Any] = {
+    measurement: dict[str, Any] = {
         "componentType": _COMPONENT_TYPES.get(check.name, "component"),
         **health_json_status(status),
     }
     if check.latest is not None:
-        found["observedValue"] = round(check.latest.latency_ms, 3)
-        found["observedUnit"] = "ms"
-        found["time"] = rfc3339(check.latest.observed_at)
-    if status != "ok" and (detail := _detail(check)):  # §4.8: left out where it passes
-        found["output"] = detail
-    return found
+        measurement["observedValue"] = round(check.latest.latency_ms, 3)
+        measurement["observedUnit"] = "ms"
+        measurement["time"] = rfc3339(check.latest.observed_at)
+    if status != "ok" and (detail := _detail(check)):  # §4.8: omitted when the check passes
+        measurement["output"] = detail
+    return measurement
 
 
 def _detail(check: CheckState) -> str:
     if check.status == "unknown":
-        return "not seen yet" if check.latest is None else "not seen for more than three periods"
+        return "not checked yet" if check.latest is None else "no result for three periods"
     return "" if check.latest is None else check.latest.detail

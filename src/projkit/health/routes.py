@@ -1,6 +1,6 @@
-"""Probes: is the process alive, should it be sent requests, and what is the matter.
+"""The health endpoints: liveness, readiness, summary and details.
 
-Nothing here waits for a dependency: all answers come from what a background task has seen.
+None of them waits for a dependency: each reports the latest results of the checks that run in the background.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from projkit.http.response import JSON_TYPE, NO_STORE, Header, PreparedResponse,
 from projkit.http.routing import JSON, Admits, Answer, Endpoint, Handler, Instant
 from projkit.identity import Principal
 
-Shown = Literal["always", "authorized", "never"]
-# Requests, errors, error_rate, p50_ms, p95_ms, p99_ms.
+Details = Literal["always", "authorized", "never"]
+# Returns requests, errors, error_rate, p50_ms, p95_ms and p99_ms.
 Traffic = Callable[[], dict[str, Any]]
 
-# Whoever shows credentials that need a store which does not answer is told as little as anybody.
-_PERMISSION_SECONDS: Final = 0.5
+# If the credentials cannot be checked in this time, because a store is unavailable, the response has the status alone.
+_AUTHENTICATION_SECONDS: Final = 0.5
 _SCOPE: Final = "monitoring:read"
 _RETRY: Final[Header] = (b"retry-after", b"1")
 _VARY: Final[Header] = (b"vary", b"Accept, Authorization, Cookie")
@@ -47,21 +47,23 @@ _PROBES: Final[Mapping[Status, PreparedResponse]] = {
 
 
 class HealthRoutes:
-    """The handlers.
+    """The handlers of the health endpoints.
 
     Args:
-        scheduler: returns the scheduler of the running event loop; None if the kit is not running.
-        is_draining: returns whether readiness is refused.
-        shown: who gets more than the status.
-        admits: lets in without credentials, where they are asked for.
-        authenticate: who asks.
-        traffic: what was answered of late, if anybody counts it.
+        health: the checks of the kit.
+        details: the callers that get more than the status.
+        version: the version of the package.
+        scheduler: returns the scheduler of this event loop; None before the kit has started.
+        is_draining: returns whether the kit is draining.
+        admits: returns whether a request is allowed without credentials.
+        authenticate: returns the caller.
+        traffic: returns the recent requests, errors and latencies, if they are recorded.
     """
 
     def __init__(
         self,
         health: Health,
-        shown: Shown,
+        details: Details,
         *,
         version: str,
         scheduler: Callable[[], CheckScheduler | None],
@@ -71,7 +73,7 @@ class HealthRoutes:
         traffic: Traffic | None = None,
     ) -> None:
         self._health = health
-        self._shown = shown
+        self._details = details
         self._version = version
         self._scheduler = scheduler
         self._is_draining = is_draining
@@ -80,12 +82,12 @@ class HealthRoutes:
         self._traffic = traffic
 
     def endpoints(self, prefix: str, *, root_paths: bool) -> list[Endpoint]:
-        """The four endpoints; with ``root_paths`` the probes also where Kubernetes' own programs have them."""
-        found = [
+        """Return the endpoints; ``root_paths`` adds the probes at ``/livez`` and ``/readyz``."""
+        endpoints = [
             Endpoint(
                 method="GET",
                 path=f"{prefix}/health",
-                handler=_at_once(self.summary),
+                handler=_as_handler(self.summary),
                 operation_id="getHealth",
                 summary="How does it stand?",
                 tag="health",
@@ -110,8 +112,8 @@ class HealthRoutes:
                 summary="What is the matter?",
                 tag="health",
                 answers={
-                    200: _both("It can be used."),
-                    503: _both("A critical check fails, or it starts or drains.", "Retry-After"),
+                    200: _detailed_answer("It can be used."),
+                    503: _detailed_answer("A critical check fails, or it starts or drains.", "Retry-After"),
                 },
                 public=True,
                 standalone=True,
@@ -119,12 +121,12 @@ class HealthRoutes:
             ),
         ]
         if root_paths:
-            found += self._probes("/livez", "/readyz", "Livez", "Readyz")
-        return found
+            endpoints += self._probes("/livez", "/readyz", "Livez", "Readyz")
+        return endpoints
 
     def summary(self) -> PreparedResponse:
-        """``/health``."""
-        scheduler, status = self._now()
+        """Handle ``GET /health``."""
+        scheduler, status = self._current_status()
         database = None if scheduler is None else scheduler.check_status("database")
         redis = None if scheduler is None else scheduler.check_status("redis")
         return _summary(
@@ -132,21 +134,21 @@ class HealthRoutes:
         )
 
     def live(self) -> PreparedResponse:
-        """``/health/live``: looks at nothing."""
+        """Handle ``GET /health/live``, which checks nothing."""
         return _PROBES["ok"]
 
     def ready(self) -> PreparedResponse:
-        """``/health/ready``."""
-        return _PROBES[self._now()[1]]
+        """Handle ``GET /health/ready``."""
+        return _PROBES[self._current_status()[1]]
 
     async def detailed(self, request: Request) -> Response:
-        """``/health/detailed``."""
-        scheduler, status = self._now()
+        """Handle ``GET /health/detailed``."""
+        scheduler, status = self._current_status()
         accept = request.header(b"accept") or ""
         wanted = quality(accept, HEALTH_JSON)
         as_health_json = HEALTH_JSON in accept.lower() and wanted > 0 and wanted >= quality(accept, JSON)
         content_type = (b"content-type", HEALTH_JSON.encode()) if as_health_json else JSON_TYPE
-        if not await self._shows(request):
+        if not await self._shows_details(request):
             body = representations.health_json_status(status) if as_health_json else {"status": status}
             return _response(status, body, content_type, _VARY)
         checks: list[CheckState]
@@ -157,29 +159,31 @@ class HealthRoutes:
             system = representations.system_of(
                 checks, scheduler.sampler.latest, scheduler.sampler.lag_seconds
             )
-        known: dict[str, Any] = {
-            "version": self._version, "uptime_seconds": self._health.uptime_seconds, "system": system,
-        }  # fmt: skip
+        common: dict[str, Any] = {
+            "version": self._version,
+            "uptime_seconds": self._health.uptime_seconds,
+            "system": system,
+        }
         if as_health_json:
             return _response(
-                status, representations.health_json(status, checks, **known), content_type, _VARY
+                status, representations.health_json(status, checks, **common), content_type, _VARY
             )
         state = "starting" if scheduler is None else "draining" if self._is_draining() else "ready"
         traffic = None if self._traffic is None else self._traffic()
-        body = representations.detailed(status, state, checks, traffic=traffic, **known)
+        body = representations.detailed_health(status, state, checks, traffic=traffic, **common)
         return _response(status, body, content_type, _VARY)
 
-    def _now(self) -> tuple[CheckScheduler | None, Status]:
+    def _current_status(self) -> tuple[CheckScheduler | None, Status]:
         scheduler = self._scheduler()
         if scheduler is None or self._is_draining():
             return scheduler, "error"
         return scheduler, scheduler.status()
 
-    async def _shows(self, request: Request) -> bool:
-        if self._shown != "authorized" or self._admits(request):
-            return self._shown != "never"
+    async def _shows_details(self, request: Request) -> bool:
+        if self._details != "authorized" or self._admits(request):
+            return self._details != "never"
         try:
-            async with asyncio.timeout(_PERMISSION_SECONDS):
+            async with asyncio.timeout(_AUTHENTICATION_SECONDS):
                 return (await self._authenticate(request)).allows(_SCOPE)
         except (ProjkitError, TimeoutError):
             return False
@@ -189,7 +193,7 @@ class HealthRoutes:
             Endpoint(
                 method="GET",
                 path=live,
-                handler=_at_once(self.live),
+                handler=_as_handler(self.live),
                 operation_id=f"get{live_name}",
                 summary="Is the process alive?",
                 tag="health",
@@ -201,7 +205,7 @@ class HealthRoutes:
             Endpoint(
                 method="GET",
                 path=ready,
-                handler=_at_once(self.ready),
+                handler=_as_handler(self.ready),
                 operation_id=f"get{ready_name}",
                 summary="Should it be sent requests?",
                 tag="health",
@@ -223,8 +227,8 @@ def _summary(status: Status, database: str, redis: str) -> PreparedResponse:
     return _response(status, {"status": status, "redis_connection": redis, "database_connection": database})
 
 
-def _at_once(instant: Instant) -> Handler:
-    """The usual way to the same answer."""
+def _as_handler(instant: Instant) -> Handler:
+    """Wrap a function that responds without waiting as a handler."""
 
     async def handler(_: Request) -> Response:
         return instant()
@@ -236,5 +240,5 @@ def _connection(status: CheckStatus | None) -> str:
     return "ok" if status == "ok" else "error"
 
 
-def _both(description: str, *headers: str) -> Answer:
+def _detailed_answer(description: str, *headers: str) -> Answer:
     return Answer(description, DetailedHealth, headers=("Vary", *headers), others={HEALTH_JSON: HealthJson})

@@ -1,4 +1,4 @@
-"""What health answers, as the OpenAPI document has it."""
+"""Schemas of the health endpoints."""
 
 from typing import Any, Final, Literal
 
@@ -11,13 +11,13 @@ _Connection = Literal["ok", "error", "not_configured"]
 
 
 class Probe(BaseModel):
-    """How all of it stands. `degraded`: a check fails that is not critical."""
+    """The overall status. `degraded`: a check fails that is not critical."""
 
     status: _Status
 
 
 class HealthSummary(BaseModel):
-    """How all of it stands, and the two connections."""
+    """The overall status, and the status of the two connections."""
 
     status: _Status
     redis_connection: _Connection
@@ -25,27 +25,31 @@ class HealthSummary(BaseModel):
 
 
 class CheckReport(BaseModel):
-    """One check. `unknown`: not seen yet, or seen longer ago than three of its periods."""
+    """The state of a check. `unknown`: it has not run yet, or its latest result is older than three periods."""
 
     status: Literal["ok", "error", "unknown", "not_configured"]
     critical: bool
     latency_ms: float | None
     observed_at: str | None
     age_seconds: float | None
-    detail: str | None = Field(default=None, description="Why it fails, or what it has to say.")
-    data: dict[str, Any] | None = Field(default=None, description="What it has measured.")
+    detail: str | None = Field(default=None, description="Why the check fails, or the text that it returned.")
+    data: dict[str, Any] | None = Field(default=None, description="The measurements of the check.")
 
 
 class DetailedHealth(BaseModel):
-    """Everything that is known; those who may not see it get `status` alone."""
+    """The detailed health; callers without permission get `status` alone."""
 
     status: _Status
     state: Literal["starting", "ready", "draining"] | None = None
     version: str | None = None
     uptime_seconds: float | None = None
     checks: dict[str, CheckReport] | None = None
-    system: dict[str, Any] | None = Field(default=None, description="The machine and this process.")
-    traffic: dict[str, Any] | None = Field(default=None, description="What was answered of late.")
+    system: dict[str, Any] | None = Field(
+        default=None, description="Measurements of the machine and this process."
+    )
+    traffic: dict[str, Any] | None = Field(
+        default=None, description="Requests, errors and latencies of the last five minutes."
+    )
 
 
 class Measurement(BaseModel):
@@ -62,7 +66,7 @@ class Measurement(BaseModel):
 
 
 class HealthJson(BaseModel):
-    """Health as draft-inadarei-api-health-check-06 has it."""
+    """Health in the format of draft-inadarei-api-health-check-06."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""All of a kit's health: which checks there are, and a scheduler for each event loop."""
+"""The health of a kit: its checks, and the schedulers that run them, one per event loop."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +17,7 @@ from projkit.errors import (
 from projkit.health import database
 from projkit.health.celery import CeleryApp, celery_check
 from projkit.health.check_scheduler import CheckScheduler, CheckState, Resource
-from projkit.health.checks import HealthCheck, Observation, shortened
+from projkit.health.checks import HealthCheck, Observation, truncate_detail
 from projkit.health.system import SystemSampler, disk_check, loop_check
 from projkit.observers import NULL_OBSERVER, Observer
 from projkit.settings import Settings
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
     from projkit.redis.connect import RedisClient
 
-# Names that a host cannot take, whether or not they are in use.
+# Names that a host cannot use, even for checks that are not configured.
 BUILT_IN: Final = ("database", "migrations", "clock", "redis", "celery", "disk", "event_loop")
 _FAILURES: Final = ((DatabaseUnavailableError, "database"), (SchemaOutOfDateError, "migrations"))
 
 
 class Health:
-    """The checks of a kit: the built-in ones that its settings ask for, and the host's own."""
+    """The health checks of a kit: the built-in ones that its settings enable, and the host's own."""
 
     def __init__(
         self,
@@ -45,36 +45,36 @@ class Health:
     ) -> None:
         self._settings = settings
         self._observer = observer
-        self._has_redis = has_redis  # the host's own
+        self._has_redis = has_redis  # a client of the host's
         self._celery_app = celery_app
-        self._own: dict[str, HealthCheck] = {}
+        self._host_checks: dict[str, HealthCheck] = {}
         self._schedulers: WeakSet[CheckScheduler] = WeakSet()
-        self._made = monotonic()
+        self._created_at = monotonic()
         self._failure: tuple[str, Observation] | None = None
 
     @property
     def uptime_seconds(self) -> float:
-        """Since the kit was made."""
-        return monotonic() - self._made
+        """Seconds since the kit was created."""
+        return monotonic() - self._created_at
 
     @property
     def uses_redis(self) -> bool:
-        """Whether there is a Redis to look at."""
+        """Whether a Redis is configured."""
         return self._has_redis or self._settings.redis_url is not None
 
     def add(self, check: HealthCheck) -> None:
-        """Adds one of the host's, also while schedulers run.
+        """Add a check of the host's; it starts at once on every event loop where the kit runs.
 
         Raises:
-            ConfigurationError: its name is taken.
+            ConfigurationError: the name is already in use.
         """
-        if check.name in BUILT_IN or check.name in self._own:
+        if check.name in BUILT_IN or check.name in self._host_checks:
             raise ConfigurationError(
-                f"there is a health check {check.name} already; choose another name than "
-                f"{', '.join([*BUILT_IN, *self._own])}"
+                f"there is already a health check {check.name}; choose a name other than "
+                f"{', '.join([*BUILT_IN, *self._host_checks])}"
             )
-        check = self._rated(check)
-        self._own[check.name] = check
+        check = self._with_configured_criticality(check)
+        self._host_checks[check.name] = check
         for scheduler in list(self._schedulers):
             scheduler.add(check)
 
@@ -92,20 +92,20 @@ class Health:
         probe = open_probe(settings, engine, seconds=database.TIMEOUT_SECONDS)
         checks, resources = database.database_checks(probe), list[Resource]([probe])
         if redis is not None or settings.redis_url is not None:
-            # A kit without Redis does without its client, 8 MiB.
+            # Imported only here, because the client takes 8 MiB.
             from projkit.health.redis import RedisProbe, redis_check  # noqa: PLC0415
             from projkit.redis.connect import open_redis  # noqa: PLC0415
 
             holds_sessions = settings.session_store != "database"
             url = "" if settings.redis_url is None else settings.redis_url.get_secret_value()
-            asked = RedisProbe(
+            redis_probe = RedisProbe(
                 open_redis(url) if redis is None else redis,
                 prefix=settings.redis_prefix,
                 writes=holds_sessions,
                 owned=redis is None,
             )
-            checks.append(redis_check(asked, critical=holds_sessions))
-            resources.append(asked)
+            checks.append(redis_check(redis_probe, critical=holds_sessions))
+            resources.append(redis_probe)
         broker = settings.celery_broker_url
         broker_url = "" if broker is None else broker.get_secret_value()
         if self._celery_app is not None or broker_url:
@@ -114,26 +114,28 @@ class Health:
         checks.append(disk_check(settings.sqlite_path.absolute().parent if embedded else Path.cwd()))
         sampler = SystemSampler(self._observer)
         checks.append(loop_check(sampler))
-        self._require_known([*(check.name for check in checks), *self._own])
-        return CheckScheduler([self._rated(check) for check in checks], sampler, resources, self._observer)
+        self._require_known_names([*(check.name for check in checks), *self._host_checks])
+        return CheckScheduler(
+            [self._with_configured_criticality(check) for check in checks], sampler, resources, self._observer
+        )
 
     async def start(self, scheduler: CheckScheduler) -> None:
         """Start the scheduler, add the host's checks to it, and wait until each critical check has run once."""
         scheduler.start()
         self._failure = None
         self._schedulers.add(scheduler)
-        for check in self._own.values():
+        for check in self._host_checks.values():
             scheduler.add(check)
-        await scheduler.first_round()
+        await scheduler.wait_for_critical()
 
-    def cannot_start(self, error: ProjkitError) -> None:
-        """Notes why the kit could not start, so that health has something to say of it."""
+    def record_start_failure(self, error: ProjkitError) -> None:
+        """Record why the kit could not start, for the details and the metrics."""
         name = next((name for kind, name in _FAILURES if isinstance(error, kind)), "start")
-        self._failure = name, Observation("error", monotonic(), utc_now(), 0.0, shortened(error.detail))
-        # There is no check of the start; without it nothing is known of the database.
-        watched = "database" if name == "start" else name
+        self._failure = name, Observation("error", monotonic(), utc_now(), 0.0, truncate_detail(error.detail))
+        # No check is named "start"; if the kit cannot start for another reason, the state of the database is unknown.
+        check = "database" if name == "start" else name
         self._observer.record_health_check(
-            watched, critical=True, healthy=False, seconds=0.0, valid_seconds=0.0
+            check, critical=True, healthy=False, seconds=0.0, valid_seconds=0.0
         )
 
     def snapshot_before_start(self) -> list[CheckState]:
@@ -142,22 +144,22 @@ class Health:
             return [CheckState("database", True, "unknown", None, None)]
         name, observation = self._failure
         checks = [CheckState(name, True, "error", observation, monotonic() - observation.loop_time)]
-        # A schema can only be out of date in a database that answers.
+        # An outdated schema was read from a database that responds, and for "database" the failure itself is listed.
         if name == "start":
             checks.insert(0, CheckState("database", True, "unknown", None, None))
         return checks
 
-    def _rated(self, check: HealthCheck) -> HealthCheck:
-        wanted = self._settings.health_critical
-        if wanted is None or (check.name in wanted) == check.critical:
+    def _with_configured_criticality(self, check: HealthCheck) -> HealthCheck:
+        critical = self._settings.health_critical
+        if critical is None or (check.name in critical) == check.critical:
             return check
         return HealthCheck(check.name, check.function, not check.critical, check.timeout, check.period)
 
-    def _require_known(self, known: Iterable[str]) -> None:
+    def _require_known_names(self, known: Iterable[str]) -> None:
         names = list(known)
         for each in self._settings.health_critical or ():
             if each not in names:
                 raise ConfigurationError(
-                    f"PROJKIT_HEALTH_CRITICAL names {each}, and there is no such health check here; "
-                    f"there are {', '.join(names)}"
+                    f"PROJKIT_HEALTH_CRITICAL names an unknown health check, {each}; "
+                    f"the checks are {', '.join(names)}"
                 )

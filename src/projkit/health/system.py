@@ -1,4 +1,4 @@
-"""The machine and the process: sampled in the background, since asking costs up to a tenth of a millisecond."""
+"""Measurements of the machine and the process, taken in the background: they cost up to a tenth of a millisecond."""
 
 import asyncio
 import shutil
@@ -15,56 +15,56 @@ from projkit.observers import NULL_OBSERVER, Observer
 PERIOD_SECONDS: Final = 5.0
 _TICK_SECONDS: Final = 0.5
 _TICKS: Final = int(2 * PERIOD_SECONDS / _TICK_SECONDS)
-# A loop that is later than this answers nobody in time.
-_LATE_SECONDS: Final = 1.0
-# A disk fails where both are undercut: 5 % of a small one is little, and of a large one plenty.
-_FREE_SHARE: Final = 0.05
-_FREE_BYTES: Final = 1 << 30
+# With a greater lag, no request gets a response in time.
+_MAX_LAG_SECONDS: Final = 1.0
+# The disk check fails below both limits: 5 % is little space on a small disk and plenty on a large one.
+_MIN_FREE_RATIO: Final = 0.05
+_MIN_FREE_BYTES: Final = 1 << 30
 _DISK_PERIOD_SECONDS: Final = 15.0
 
 
 class SystemSampler:
-    """What the machine and this process do, and how late the event loop is that it runs on."""
+    """The sampler of CPU, memory, process and event-loop lag."""
 
     def __init__(self, observer: Observer = NULL_OBSERVER) -> None:
         self._observer = observer
         self._process = psutil.Process()
-        self._lateness: deque[float] = deque([0.0], maxlen=_TICKS)
+        self._lags: deque[float] = deque([0.0], maxlen=_TICKS)
         self.latest: Mapping[str, Any] = {}
 
     @property
     def lag_seconds(self) -> float:
-        """How late the event loop was at worst, within the last ten seconds."""
-        return max(self._lateness)
+        """The greatest lag of the event loop within the last ten seconds."""
+        return max(self._lags)
 
     async def run(self) -> None:
-        """Samples until it is cancelled."""
+        """Sample until cancelled."""
         loop = asyncio.get_running_loop()
-        # The share of the processor is of the time since it was last asked for, in the same thread.
+        # psutil reports the CPU usage since the previous call in the same thread.
         psutil.cpu_percent(interval=None)
         self._process.cpu_percent(interval=None)
         self._sample()
         self._observer.record_event_loop_lag(self.lag_seconds)
-        sampled = loop.time() - PERIOD_SECONDS + _TICK_SECONDS  # that share is to be had soon
+        sampled = loop.time() - PERIOD_SECONDS + _TICK_SECONDS  # the first CPU usage is available soon
         while True:
             due = loop.time() + _TICK_SECONDS
             await asyncio.sleep(_TICK_SECONDS)
-            self._lateness.append(max(0.0, loop.time() - due))
+            self._lags.append(max(0.0, loop.time() - due))
             self._observer.record_event_loop_lag(self.lag_seconds)
             if loop.time() - sampled >= PERIOD_SECONDS:
                 sampled = loop.time()
                 self._sample()
 
     async def check_loop(self) -> Mapping[str, Any]:
-        """Whether the event loop comes round in time.
+        """Return the lag of the event loop.
 
         Raises:
-            CheckFailedError: it was more than a second late.
+            CheckFailedError: the lag exceeded one second.
         """
         data = {"lag_ms": round(self.lag_seconds * 1000, 1)}
-        if self.lag_seconds > _LATE_SECONDS:
+        if self.lag_seconds > _MAX_LAG_SECONDS:
             raise CheckFailedError(
-                f"was {self.lag_seconds:.1f} s late: something blocks it, or the processor is overloaded",
+                f"lagged by {self.lag_seconds:.1f} s: a handler or a check blocked it, or the CPU is overloaded",
                 data,
             )
         return data
@@ -92,25 +92,25 @@ class SystemSampler:
 
 
 def loop_check(sampler: SystemSampler) -> HealthCheck:
-    """The check ``event_loop``."""
+    """Create the check ``event_loop``."""
     return HealthCheck("event_loop", sampler.check_loop, period=PERIOD_SECONDS)
 
 
 def disk_check(directory: Path) -> HealthCheck:
-    """The check ``disk``: in a thread, since a network file system may hang."""
+    """Create the check ``disk``, which runs in a thread because a network file system can hang."""
 
-    def look() -> Mapping[str, Any]:
+    def check() -> Mapping[str, Any]:
         try:
             total, _, free = shutil.disk_usage(directory)
         except OSError as error:
-            raise CheckFailedError(f"cannot be looked at: {error.strerror}") from error
+            raise CheckFailedError(f"disk usage cannot be read: {error.strerror}") from error
         data = {
             "total_bytes": total,
             "free_bytes": free,
             "used_percent": round(100 * (1 - free / total), 1) if total else 0.0,
         }
-        if free < _FREE_BYTES and free < total * _FREE_SHARE:
-            raise CheckFailedError(f"only {free >> 20} MiB are free", data)
+        if free < _MIN_FREE_BYTES and free < total * _MIN_FREE_RATIO:
+            raise CheckFailedError(f"only {free >> 20} MiB free", data)
         return data
 
-    return HealthCheck("disk", look, period=_DISK_PERIOD_SECONDS)
+    return HealthCheck("disk", check, period=_DISK_PERIOD_SECONDS)

@@ -212,8 +212,8 @@ class Settings(BaseSettings):
         return self.session_store or ("redis" if self.redis_url is not None else "database")
 
     @property
-    def shows_health_details(self) -> Literal["always", "authorized", "never"]:
-        """To whom health says more than its state: in production only to those who may read it."""
+    def effective_health_details(self) -> Literal["always", "authorized", "never"]:
+        """The callers that get health details: by default all in development, authorized ones in production."""
         return self.health_details or ("authorized" if self.env == "production" else "always")
 
     @property
