@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Tracer
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from projkit import __version__
-from projkit.cli.otel import export_log, read_export
+from projkit.cli.otel import export_log, read_export_settings
 from projkit.cli.otel.export_log import ExportLog
 from projkit.cli.otel.providers import TelemetryProviders
 from tests.cli.running import free_port
@@ -33,7 +33,7 @@ class Exporting:
     """Providers made from variables, as a worker makes them, and what they have told of their spans."""
 
     def __init__(self, trace_ratio: float = 1.0) -> None:
-        export = read_export(os.environ, trace_ratio)
+        export = read_export_settings(os.environ, trace_ratio)
         assert export is not None
         self.counts: Counter[str] = Counter()
         self.telemetry = TelemetryProviders(export, self._count)

@@ -20,7 +20,7 @@ from projkit.auth.users import Users
 from projkit.cli.colours import out
 from projkit.cli.console import app
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_USER
-from projkit.cli.otel import read_export
+from projkit.cli.otel import read_export_settings
 from projkit.cli.otel.variables import origin_of
 from projkit.clock import utc_now
 from projkit.db import migrate as migrations
@@ -161,7 +161,7 @@ def _metrics_directory(path: Path) -> Finding:
 
 async def _telemetry(settings: Settings) -> Finding:
     try:
-        export = read_export(os.environ, settings.trace_ratio)
+        export = read_export_settings(os.environ, settings.trace_ratio)
     except ConfigurationError as error:
         return Finding("telemetry", ok=False, detail=error.detail)
     if export is None:
@@ -174,7 +174,7 @@ async def _telemetry(settings: Settings) -> Finding:
                 "or correct OTEL_EXPORTER_OTLP_ENDPOINT"
             )
             return Finding("telemetry", ok=True, detail=detail, warning=True)
-    kept = f"; traces kept: {export.sampling}" if "traces" in export.endpoints else ""
+    kept = f"; traces kept: {export.sampler}" if "traces" in export.endpoints else ""
     return Finding("telemetry", ok=True, detail=f"exports {export}{kept}")
 
 

@@ -21,7 +21,7 @@ from projkit.cli.console import app, load_settings, say
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_SUBJECT, DEMO_USER, add_demo_projects, add_demo_user
 from projkit.cli.logs import configure_logging
 from projkit.cli.malloc import share_arena
-from projkit.cli.otel import read_export
+from projkit.cli.otel import read_export_settings
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
 from projkit.errors import ConfigurationError
@@ -121,7 +121,7 @@ async def _prepare(settings: Settings, *, demo: bool) -> bool:
     Tells whether the demo's user can log in.
     """
     load_keys(settings)
-    read_export(os.environ, settings.trace_ratio)
+    read_export_settings(os.environ, settings.trace_ratio)
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)
     try:
@@ -163,7 +163,7 @@ def _greet(settings: Settings, host: str, port: int, *, demo_user: bool) -> None
     say(f"  API docs     {api}/docs")
     say(f"  Status page  {api}/monitoring")
     say(f"  liveness     {api}/health/live")
-    if (export := read_export(os.environ, settings.trace_ratio)) is not None:
+    if (export := read_export_settings(os.environ, settings.trace_ratio)) is not None:
         say(f"  Telemetry    {export}")
     if settings.env == "development" and host not in _LOOPBACK:
         say("warning: in development others should not reach this server; set PROJKIT_ENV=production")

@@ -1,7 +1,7 @@
 """Traces and metrics that ``projkit serve`` exports: to a collector by OTLP over HTTP, or to the console.
 
-The server owns its process, so it alone makes providers and sets them for the process; a mounted kit takes what its
-host has. Where nothing is exported, nothing of the SDK is imported.
+The server owns its process, so it alone creates providers and sets them globally; a mounted kit uses its host's. Unless
+something is exported, the SDK is not imported.
 """
 
 import logging
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
 
-from projkit.cli.otel.variables import read_export
+from projkit.cli.otel.variables import read_export_settings
 from projkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,28 +19,29 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("projkit")
 
-__all__ = ["open_telemetry", "read_export"]
+__all__ = ["open_telemetry", "read_export_settings"]
 
 
 def open_telemetry(settings: Settings, on_spans: Callable[[str, int], None]) -> "TelemetryProviders | None":
-    """The providers of this process, set for all of it; None where nothing is exported, or somebody has set others.
-
-    To be called in the process that serves, after any fork.
+    """Create this process's providers and set them globally; call it in the process that serves, after any fork.
 
     Args:
         settings: for ``trace_ratio``.
-        on_spans: told of so many spans that were ``exported``, have ``failed`` or were ``dropped``. It is called in
-            any thread, but never by two at a time, and must neither wait nor raise nor end a span.
+        on_spans: called with an outcome (``exported``, ``failed`` or ``dropped``) and a number of spans, in any thread
+            but never concurrently. It must not block, raise or end a span.
+
+    Returns:
+        None if nothing is exported, or if the process has a tracer provider already.
 
     Raises:
-        ConfigurationError: a variable has no value that could be used.
+        ConfigurationError: a variable has an invalid value.
     """
-    export = read_export(os.environ, settings.trace_ratio)
+    export = read_export_settings(os.environ, settings.trace_ratio)
     if export is None:
         return None
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         logger.info(
-            "this process has a tracer provider already (opentelemetry-instrument?), which is used as it is"
+            "this process already has a tracer provider (opentelemetry-instrument?); it is used unchanged"
         )
         return None
     from projkit.cli.otel.providers import TelemetryProviders

@@ -31,7 +31,7 @@ from projkit.cli.otel.spans import (
     CountingSpanExporter,
     SpanAccounting,
 )
-from projkit.cli.otel.variables import Export, Sampling, origin_of
+from projkit.cli.otel.variables import ExportSettings, SamplerSettings, origin_of
 from projkit.version import __version__
 
 _CONSOLE: Final = "the console"
@@ -46,7 +46,7 @@ class TelemetryProviders:
         accounting: what became of the spans.
     """
 
-    def __init__(self, export: Export, on_spans: Callable[[str, int], None]) -> None:
+    def __init__(self, export: ExportSettings, on_spans: Callable[[str, int], None]) -> None:
         resource = _resource()
         self.accounting = SpanAccounting(export.queue_size, on_spans)
         self.tracer_provider: TracerProvider | None = None
@@ -101,14 +101,16 @@ def _resource() -> Resource:
     return Resource.create({**own, **OTELResourceDetector().detect().attributes})
 
 
-def _sampler(sampling: Sampling) -> Sampler:
+def _sampler(sampler_settings: SamplerSettings) -> Sampler:
     fixed = {"always_on": ALWAYS_ON, "always_off": ALWAYS_OFF}
-    sampler = fixed.get(sampling.kind) or TraceIdRatioBased(sampling.ratio)
-    return ParentBased(sampler) if sampling.parent_based else sampler
+    sampler = fixed.get(sampler_settings.kind) or TraceIdRatioBased(sampler_settings.ratio)
+    return ParentBased(sampler) if sampler_settings.parent_based else sampler
 
 
-def _tracer_provider(export: Export, resource: Resource, accounting: SpanAccounting) -> TracerProvider:
-    provider = TracerProvider(_sampler(export.sampling), resource, shutdown_on_exit=False)
+def _tracer_provider(
+    export: ExportSettings, resource: Resource, accounting: SpanAccounting
+) -> TracerProvider:
+    provider = TracerProvider(_sampler(export.sampler), resource, shutdown_on_exit=False)
     exporter: SpanExporter = ConsoleSpanExporter(out=sys.stdout)
     session, destination = None, _CONSOLE
     if endpoint := export.endpoints["traces"]:
@@ -117,16 +119,14 @@ def _tracer_provider(export: Export, resource: Resource, accounting: SpanAccount
     export_log = ExportLog("spans", destination)
     counting = CountingSpanExporter(exporter, accounting, export_log, session)
     provider.add_span_processor(
-        BoundedSpanProcessor(
-            counting, accounting, export_log, batch_size=export.batch_size, delay_ms=export.delay
-        )
+        BoundedSpanProcessor(counting, accounting, export_log, batch_size=export.batch_size)
     )
     return provider
 
 
-def _meter_provider(export: Export, resource: Resource) -> MeterProvider:
+def _meter_provider(export: ExportSettings, resource: Resource) -> MeterProvider:
     exporter: MetricExporter = ConsoleMetricExporter(out=sys.stdout)
     if endpoint := export.endpoints["metrics"]:
         exporter = LoggingMetricExporter(endpoint, ExportLog("metrics", origin_of(endpoint)))
-    reader = PeriodicExportingMetricReader(exporter, export.interval, export.timeout)
+    reader = PeriodicExportingMetricReader(exporter)
     return MeterProvider([reader], resource, shutdown_on_exit=False)

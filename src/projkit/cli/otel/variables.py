@@ -1,9 +1,11 @@
-"""What OpenTelemetry's own variables say, all of them held to be right before a worker starts.
+"""OpenTelemetry's environment variables, checked before a worker starts.
 
-Names and meanings are those of the OpenTelemetry specification ("Environment Variable Specification"); one that is
-empty is not set. The SDK itself only logs what is wrong with a value, and then does something else. What the exporters
-read themselves (headers, compression, certificates, time-out) is looked at here as well. No message shows an endpoint,
-a header or an attribute: they may hold credentials.
+Names and meanings are those of the OpenTelemetry specification ("Environment Variable Specification"). Three kinds are
+read here: those that decide what is exported and where to; those for whose invalid values the SDK, or an older version
+of it, raises an error, which would end each worker with a traceback; and headers, whose invalid values the SDK ignores
+with a warning that shows them. For any other, it logs a warning and uses the default, as the specification has it.
+
+No message shows an endpoint or a header: they may contain credentials.
 """
 
 from collections import defaultdict
@@ -12,25 +14,35 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from projkit.cli.otel.values import ATTRIBUTE, HEADER, Environment, wrong
+from projkit.cli.otel.values import EnvironmentReader, invalid
+from projkit.telemetry.otel.propagation import get_propagator
 
 SIGNALS: Final = ("traces", "metrics")
 DEFAULT_ENDPOINT: Final = "http://localhost:4318"
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _PARENT: Final = "parentbased_"
 _SAMPLERS: Final = ("always_on", "always_off", "traceidratio")
-_LIMITS: Final = (
-    "OTEL_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-    "OTEL_SPAN_EVENT_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT",
-)  # fmt: skip
+# Read by the SDK, which raises an error for a smaller value.
+_MINIMUMS: Final = {
+    "OTEL_BSP_SCHEDULE_DELAY": 1,
+    "OTEL_METRIC_EXPORT_INTERVAL": 1,
+    "OTEL_METRIC_EXPORT_TIMEOUT": 1,
+    "OTEL_ATTRIBUTE_COUNT_LIMIT": 0,
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": 0,
+    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": 0,
+    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": 0,
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": 0,
+    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": 0,
+    "OTEL_SPAN_EVENT_COUNT_LIMIT": 0,
+    "OTEL_SPAN_LINK_COUNT_LIMIT": 0,
+}
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """Which traces are kept: all (``always_on``), none, or of each hundred so many (``traceidratio``).
+class SamplerSettings:
+    """The sampler of traces: ``always_on``, ``always_off`` or, with a ratio, ``traceidratio``.
 
-    With ``parent_based`` that is asked for traces that begin here alone; others are as their caller has decided.
+    With ``parent_based`` it decides only on traces that begin here; others are sampled as their caller decided.
     """
 
     kind: str
@@ -38,128 +50,101 @@ class Sampling:
     parent_based: bool
 
     def __str__(self) -> str:
-        kept = {"always_on": "all", "always_off": "none"}.get(self.kind, f"{self.ratio:.4g} of them")
-        return f"{kept}, or as the caller has decided" if self.parent_based else kept
+        kept = {"always_on": "all", "always_off": "none"}.get(self.kind, f"a ratio of {self.ratio:.4g}")
+        return f"{kept}, or as the caller decided" if self.parent_based else kept
 
 
 @dataclass(frozen=True)
-class Export:
-    """Where telemetry goes, and how.
+class ExportSettings:
+    """Where telemetry is exported to, and what of it.
 
     Attributes:
-        endpoints: by signal (``traces``, ``metrics``) the collector's URL, which may hold credentials; empty for the
-            console. A signal that is not exported is not there.
-        queue_size: so many spans at most are held.
-        delay: milliseconds between two exports of spans, of at most ``batch_size`` each.
-        interval: milliseconds between two exports of metrics, each of which may take ``timeout`` milliseconds.
+        endpoints: the collector's URL, which may contain credentials, by exported signal (``traces``, ``metrics``);
+            "" for the console.
+        queue_size: the maximum number of spans held in memory.
+        batch_size: the maximum number of spans of one export.
     """
 
     endpoints: Mapping[str, str] = field(repr=False)
-    sampling: Sampling
+    sampler: SamplerSettings
     queue_size: int
     batch_size: int
-    delay: int
-    interval: int
-    timeout: int
 
     def __str__(self) -> str:
-        signals: dict[str, list[str]] = defaultdict(list)
+        destinations: dict[str, list[str]] = defaultdict(list)
         for signal, url in self.endpoints.items():
-            signals[origin_of(url) if url else "the console"].append(signal)
-        return ", ".join(f"{' and '.join(names)} to {where}" for where, names in signals.items())
+            destinations[origin_of(url) if url else "the console"].append(signal)
+        return ", ".join(f"{' and '.join(signals)} to {each}" for each, signals in destinations.items())
 
 
 def origin_of(url: str) -> str:
-    """A URL's scheme, host and port, without anything that could be a secret."""
+    """Return the scheme, host and port of a URL, without its credentials, path and query."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"
 
 
-def read_export(environ: Mapping[str, str], trace_ratio: float) -> Export | None:
-    """What is to be exported; None where nothing is, and then no other variable is looked at.
+def read_export_settings(environ: Mapping[str, str], trace_ratio: float) -> ExportSettings | None:
+    """Read what is exported; return None, without reading other variables, if nothing is.
 
     Raises:
-        ConfigurationError: a value cannot be used; the message names the variable, what is wrong, and the mend.
+        ConfigurationError: a value is invalid; the message names the variable, the problem and the fix.
     """
-    read = Environment(environ)
-    if read.choice("OTEL_SDK_DISABLED", ("true", "false"), "false") == "true":
+    reader = EnvironmentReader(environ)
+    if reader.choice("OTEL_SDK_DISABLED", ("true", "false"), "false") == "true":
         return None
-    endpoints = {signal: url for signal in SIGNALS if (url := _endpoint(read, signal)) is not None}
+    endpoints = {signal: url for signal in SIGNALS if (url := _endpoint(reader, signal)) is not None}
     if not endpoints:
         return None
-    _check_what_the_sdk_reads(read)
-    queue_size = read.whole("OTEL_BSP_MAX_QUEUE_SIZE", 2048, least=1, most=1_000_000)
-    return Export(
+    get_propagator()
+    for name, least in _MINIMUMS.items():
+        reader.integer(name, least, least=least)
+    reader.choice("OTEL_METRICS_EXEMPLAR_FILTER", ("trace_based", "always_on", "always_off"), "trace_based")
+    queue_size = reader.integer("OTEL_BSP_MAX_QUEUE_SIZE", 2048, least=1, most=1_000_000)
+    batch_size = min(512, queue_size)
+    return ExportSettings(
         endpoints=endpoints,
-        sampling=_sampling(read, trace_ratio),
+        sampler=_sampler(reader, trace_ratio),
         queue_size=queue_size,
-        batch_size=read.whole(
-            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", min(512, queue_size), least=1, most=queue_size
-        ),
-        delay=read.whole("OTEL_BSP_SCHEDULE_DELAY", 5000, least=1),
-        interval=read.whole("OTEL_METRIC_EXPORT_INTERVAL", 60_000, least=1),
-        timeout=read.whole("OTEL_METRIC_EXPORT_TIMEOUT", 30_000, least=1),
+        batch_size=reader.integer("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", batch_size, least=1, most=queue_size),
     )
 
 
-def _endpoint(read: Environment, signal: str) -> str | None:
-    name, endpoint = read.of_signal(signal, "ENDPOINT")
+def _endpoint(reader: EnvironmentReader, signal: str) -> str | None:
+    """Return the URL to which a signal is exported, "" for the console, or None if it is not exported."""
+    name, endpoint = reader.for_signal(signal, "ENDPOINT")
     default = "otlp" if endpoint else "none"
-    exporter = read.choice(f"OTEL_{signal.upper()}_EXPORTER", ("otlp", "console", "none"), default)
+    exporter = reader.choice(f"OTEL_{signal.upper()}_EXPORTER", ("otlp", "console", "none"), default)
     if exporter != "otlp":
         return "" if exporter == "console" else None
-    _check_exporter(read, signal)
+    protocol_name, protocol = reader.for_signal(signal, "PROTOCOL")
+    if protocol not in {"", "http/protobuf"}:
+        problem = f"is {protocol!r}, but projkit serve supports http/protobuf only"
+        fix = f"http/protobuf, and the endpoint to the collector's port for HTTP, as in {DEFAULT_ENDPOINT}"
+        raise invalid(protocol_name, problem, fix)
+    reader.choice(reader.for_signal(signal, "COMPRESSION")[0], ("none", "gzip", "deflate"), "none")
+    reader.number(reader.for_signal(signal, "TIMEOUT")[0], 10, least=0.001, most=3600, unit="seconds")
+    reader.check_headers(reader.for_signal(signal, "HEADERS")[0])
     if name == f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT":
         url = endpoint
     else:
         url = f"{(endpoint or DEFAULT_ENDPOINT).removesuffix('/')}/v1/{signal}"
     try:
         parts = urlsplit(url)
-        good = parts.scheme in DEFAULT_PORTS and parts.hostname and parts.port != 0
-    except ValueError:  # no port, or no address in brackets
-        good = False
-    if not good:
-        raise wrong(
-            name, "is not a URL with http or https", f"the collector's address, as in {DEFAULT_ENDPOINT}"
-        )
+        is_valid = parts.scheme in DEFAULT_PORTS and parts.hostname and parts.port != 0
+    except ValueError:  # an invalid port, or an invalid address in brackets
+        is_valid = False
+    if not is_valid:
+        fix = f"the collector's address, as in {DEFAULT_ENDPOINT}"
+        raise invalid(name, "is not an http or https URL", fix)
     return url
 
 
-def _check_exporter(read: Environment, signal: str) -> None:
-    name, protocol = read.of_signal(signal, "PROTOCOL")
-    if protocol not in {"", "http/protobuf"}:
-        mend = f"http/protobuf, and the endpoint to the collector's port for HTTP, as in {DEFAULT_ENDPOINT}"
-        raise wrong(name, f"is {protocol!r}, and projkit serve speaks http/protobuf alone", mend)
-    read.choice(read.of_signal(signal, "COMPRESSION")[0], ("none", "gzip", "deflate"), "none")
-    read.number(read.of_signal(signal, "TIMEOUT")[0], 10, least=0.001, most=3600, unit="seconds")
-    for file in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"):
-        read.file(read.of_signal(signal, file)[0])
-    read.pairs(read.of_signal(signal, "HEADERS")[0], HEADER, "api-key=…,other=…")
-    if signal == "metrics":
-        preference = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
-        read.choice(preference, ("cumulative", "delta", "lowmemory"), "cumulative")
-        histogram = ("explicit_bucket_histogram", "base2_exponential_bucket_histogram")
-        read.choice("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", histogram, histogram[0])
-
-
-def _check_what_the_sdk_reads(read: Environment) -> None:
-    read.pairs(
-        "OTEL_RESOURCE_ATTRIBUTES", ATTRIBUTE, "service.namespace=shop,deployment.environment.name=production"
-    )
-    read.choice("OTEL_METRICS_EXEMPLAR_FILTER", ("trace_based", "always_on", "always_off"), "trace_based")
-    for limit in _LIMITS:
-        read.whole(limit, 0, least=0)
-    read.installed("OTEL_PROPAGATORS", "opentelemetry_propagator", "tracecontext,baggage")
-
-
-def _sampling(read: Environment, trace_ratio: float) -> Sampling:
+def _sampler(reader: EnvironmentReader, trace_ratio: float) -> SamplerSettings:
     names = (*_SAMPLERS, *(_PARENT + name for name in _SAMPLERS))
-    name = read.choice("OTEL_TRACES_SAMPLER", names, "")
+    name = reader.choice("OTEL_TRACES_SAMPLER", names, "")
     if not name:
-        return Sampling("traceidratio", trace_ratio, parent_based=True)
+        return SamplerSettings("traceidratio", trace_ratio, parent_based=True)
     kind = name.removeprefix(_PARENT)
-    ratio = 1.0
-    if kind == "traceidratio":
-        ratio = read.number("OTEL_TRACES_SAMPLER_ARG", 1.0, least=0, most=1)
-    return Sampling(kind, ratio, parent_based=name != kind)
+    ratio = reader.number("OTEL_TRACES_SAMPLER_ARG", 1.0, least=0, most=1) if kind == "traceidratio" else 1.0
+    return SamplerSettings(kind, ratio, parent_based=name != kind)

@@ -18,12 +18,10 @@ from typing import Final, TypeAlias
 from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Tracer, TracerProvider
 from starlette.types import Scope
 
-from projkit.errors import ConfigurationError
 from projkit.http import scope_keys
 from projkit.http.client import ClientAddresses
 from projkit.http.tracing import RequestTrace
@@ -32,6 +30,7 @@ from projkit.telemetry.otel.attributes import method_of, name_of, request_attrib
 from projkit.telemetry.otel.chance import Chance, left_by_caller
 from projkit.telemetry.otel.client_spans import Dependencies, RequestClientSpans
 from projkit.telemetry.otel.mounts import Mounts
+from projkit.telemetry.otel.propagation import get_propagator
 from projkit.telemetry.otel.request_traces import Joined, NotRecorded, Recorded
 
 logger: Final = logging.getLogger("projkit")
@@ -142,7 +141,7 @@ class RequestTracing:
 
     def _join(self, span: Span, scope: Scope) -> RequestTrace:
         # Its instrumentation answers with the header itself, if it was told to.
-        told = _has_no_response_propagator()
+        told = _has_no_responseget_propagator()
         if not span.is_recording():
             return NotRecorded(span.get_span_context(), is_joined=True, told=told)
         return Joined(
@@ -159,7 +158,7 @@ class RequestTracing:
         if has_parent:
             if (left := self._left_by_caller(scope)) is not None:
                 return NotRecorded(left, is_joined=False, told=True)
-            parent = _propagator().extract(_carrier(scope, self.parents))
+            parent = get_propagator().extract(_carrier(scope, self.parents))
             has_parent = trace.get_current_span(parent) is not trace.INVALID_SPAN
         if not has_parent and self._chance is not None and not self._chance.keeps():
             return self._drop(self._chance.dropped(), parent) if self._attaches else None
@@ -191,27 +190,14 @@ class RequestTracing:
             logger.warning("requests are answered without their traces: %s: %s", type(error).__name__, error)
 
 
-def _propagator() -> TextMapPropagator:
-    """The process' own; the module makes it of OTEL_PROPAGATORS when it is imported.
-
-    Raises:
-        ConfigurationError: the variable names one that there is not.
-    """
-    try:
-        from opentelemetry import propagate  # noqa: PLC0415 - importing the kit must not fail for it
-    except ValueError as error:
-        raise ConfigurationError(f"OTEL_PROPAGATORS: {error}; set it to: tracecontext,baggage") from None
-    return propagate.get_global_textmap()
-
-
 def _parents() -> frozenset[bytes]:
-    return frozenset(name.lower().encode() for name in _propagator().fields)
+    return frozenset(name.lower().encode() for name in get_propagator().fields)
 
 
-def _has_no_response_propagator() -> bool:
+def _has_no_responseget_propagator() -> bool:
     """Whether no instrumentation was told to answer with the header; they share one place to look."""
     shared = sys.modules.get("opentelemetry.instrumentation.propagators")
-    return shared is None or shared.get_global_response_propagator() is None
+    return shared is None or shared.get_global_responseget_propagator() is None
 
 
 def _carrier(scope: Scope, names: frozenset[bytes]) -> dict[str, list[str]]:
