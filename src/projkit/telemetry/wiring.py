@@ -61,7 +61,7 @@ class Telemetry:
     ) -> None:
         """Says what the kit is about to ask: a host's ``engine`` or its own, and whose functions."""
         dependencies = dependencies_of(self._settings, engine, redis)
-        self.tracing.expect(dependencies, calls_host=calls_host or engine is not None)
+        self.tracing.configure(dependencies, calls_host=calls_host or engine is not None)
         self._instruments.open(dialect)
 
     def around(self, host: ASGIApp, route_of: RouteOf, *, performance: bool, instrumented: bool) -> ASGIApp:

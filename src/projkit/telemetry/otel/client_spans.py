@@ -1,4 +1,4 @@
-"""Spans of what a traced request asks of database and Redis; made when the answer is there."""
+"""Client spans of a traced request's database statements and Redis commands, created when these have ended."""
 
 import time
 from dataclasses import dataclass
@@ -25,43 +25,43 @@ if TYPE_CHECKING:
 
     from projkit.redis.connect import RedisClient
 
-_FAILED: Final = Status(StatusCode.ERROR)
+_ERROR: Final = Status(StatusCode.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a kit asks, as its spans say; None of what there is none of.
+    """Attributes of the database and of Redis for their spans; None where the kit creates none.
 
-    ``elsewhere`` is whether OpenTelemetry's own instrumentation makes spans of some of it, which then is left to that.
+    ``instrumented`` is whether OpenTelemetry's instrumentation creates the spans of one of them instead.
     """
 
     database: Attributes | None = None
     redis: Attributes | None = None
-    elsewhere: bool = False
+    instrumented: bool = False
 
 
 def dependencies_of(
     settings: Settings, engine: "AsyncEngine | None", redis: "RedisClient | None"
 ) -> Dependencies:
-    """What a kit asks: with a host's ``engine``, through that; ``redis`` whoever's it is."""
+    """Return the dependencies of a kit, with a host's ``engine`` if it has one, and the Redis client in use."""
     dialect: str = settings.dialect
     url = settings.database_url
     if engine is not None:
         dialect, url = engine.dialect.name, engine.url.render_as_string(hide_password=True)
-    sees_statements = dialect == "postgresql" and hasattr(asyncpg.Connection.fetchrow, "__wrapped__")
-    sees_statements = sees_statements or (engine is not None and _is_instrumented(engine))
-    sees_commands = redis is not None and hasattr(
+    statements_instrumented = dialect == "postgresql" and hasattr(asyncpg.Connection.fetchrow, "__wrapped__")
+    statements_instrumented = statements_instrumented or (engine is not None and _is_instrumented(engine))
+    commands_instrumented = redis is not None and hasattr(
         getattr(type(redis), "execute_command", None), "__wrapped__"
     )
     return Dependencies(
-        database=None if sees_statements else database_attributes(dialect, url),
-        redis=None if redis is None or sees_commands else redis_attributes(redis),
-        elsewhere=sees_statements or sees_commands,
+        database=None if statements_instrumented else database_attributes(dialect, url),
+        redis=None if redis is None or commands_instrumented else redis_attributes(redis),
+        instrumented=statements_instrumented or commands_instrumented,
     )
 
 
 def _is_instrumented(engine: "AsyncEngine") -> bool:
-    """Whether OpenTelemetry listens to the engine's statements."""
+    """Return whether OpenTelemetry's instrumentation listens to the engine's statements."""
     listeners = engine.sync_engine.dispatch.before_cursor_execute
     return any("opentelemetry" in type(getattr(each, "__self__", None)).__module__ for each in listeners)
 
@@ -89,7 +89,7 @@ class RequestClientSpans:
         rows: int | None,
         error: BaseException | None,
     ) -> None:
-        """A span of a database statement: its text has placeholders where its values were."""
+        """Create the span of a database statement; its text has placeholders instead of values."""
         if self._dependencies.database is None:
             return
         summary = f"{statement.operation} {statement.collection}".rstrip()
@@ -103,16 +103,16 @@ class RequestClientSpans:
             attributes[db.DB_COLLECTION_NAME] = statement.collection
         if rows is not None:
             attributes[DB_RESPONSE_RETURNED_ROWS] = rows
-        self._span(summary, attributes, started, ended, error)
+        self._create(summary, attributes, started, ended, error)
 
     @never_raise
     def command(self, operation: str, started: float, ended: float, error: BaseException | None) -> None:
-        """A span of a Redis command: its name, never its keys and values."""
+        """Create the span of a Redis command, with its name but without keys and values."""
         if self._dependencies.redis is not None:
             attributes = {**self._dependencies.redis, db.DB_OPERATION_NAME: operation}
-            self._span(operation, attributes, started, ended, error)
+            self._create(operation, attributes, started, ended, error)
 
-    def _span(
+    def _create(
         self, name: str, attributes: Attributes, started: float, ended: float, error: BaseException | None
     ) -> None:
         if error is not None:
@@ -124,8 +124,8 @@ class RequestClientSpans:
             name, self._context, SpanKind.CLIENT, attributes, start_time=self._nanoseconds(started)
         )
         if error is not None:
-            span.set_status(_FAILED)
+            span.set_status(_ERROR)
         span.end(self._nanoseconds(ended))
 
-    def _nanoseconds(self, moment: float) -> int:
-        return self._offset + int(moment * 1e9)
+    def _nanoseconds(self, seconds: float) -> int:
+        return self._offset + int(seconds * 1e9)

@@ -1,4 +1,4 @@
-"""A request's trace as the timing middleware sees it (:class:`projkit.http.tracing.RequestTrace`)."""
+"""The trace of a request as the timing middleware sees it (:class:`projkit.http.tracing.RequestTrace`)."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,21 +24,26 @@ from projkit.telemetry.otel.never_raise import OnError, never_raise
 if TYPE_CHECKING:
     from contextvars import Token
 
-_FAILED: Final = Status(StatusCode.ERROR)
+_ERROR: Final = Status(StatusCode.ERROR)
 
 
 class NotRecorded:
-    """A trace that is not kept: whoever wants to know gets its id, and nothing else comes of it."""
+    """A trace that is not recorded: only its id is used, in logs and problem details."""
 
     __slots__ = ("_token", "client_spans", "is_joined", "response_header", "span_context")
 
     def __init__(
-        self, span_context: SpanContext, *, is_joined: bool, told: bool, token: "Token[Context] | None" = None
+        self,
+        span_context: SpanContext,
+        *,
+        is_joined: bool,
+        sends_header: bool,
+        token: "Token[Context] | None" = None,
     ) -> None:
         self.is_joined = is_joined
         self.span_context = span_context
         self.client_spans: ClientSpans | None = None
-        self.response_header = response_header(span_context) if told else None
+        self.response_header = response_header(span_context) if sends_header else None
         self._token = token
 
     @property
@@ -61,22 +66,22 @@ class NotRecorded:
 
 
 class Joined:
-    """The span of whoever has instrumented the host: the kit tells it the route, and hangs its own spans below.
+    """The span of the host's instrumentation: the kit sets its route, and creates client spans below it.
 
-    ``native`` is what FastAPI's own telemetry keeps of the request, where it has made the span.
+    ``fastapi_telemetry`` is the state of FastAPI's own telemetry, if that has created the span.
     """
 
     __slots__ = (
+        "_fastapi_telemetry",
         "_method",
         "_mount",
-        "_native",
         "_span",
         "client_spans",
         "is_joined",
         "on_error",
         "response_header",
         "span_context",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
@@ -85,19 +90,19 @@ class Joined:
         mount: str,
         client_spans: ClientSpans,
         *,
-        told: bool,
+        sends_header: bool,
         on_error: OnError,
-        native: Any = None,
+        fastapi_telemetry: Any = None,
     ) -> None:
         self._span = span
         self.on_error = on_error
-        self._native = native
+        self._fastapi_telemetry = fastapi_telemetry
         self.is_joined = True
         self._method = method
         self._mount = mount
         self.span_context = span.get_span_context()
         self.client_spans: ClientSpans | None = client_spans
-        self.response_header = response_header(self.span_context) if told else None
+        self.response_header = response_header(self.span_context) if sends_header else None
 
     @property
     def trace_id(self) -> str:
@@ -109,26 +114,28 @@ class Joined:
 
     @never_raise
     def matched(self, route: str) -> None:
-        # At once: the host's instrumentation ends its span with the last part of the body. A span that is no
-        # server's is something of the host's around the kit, with a name of its own.
+        # At once, since the host's instrumentation ends its span with the last part of the body. A span of another
+        # kind is something of the host's around the kit, with a name of its own.
         if getattr(self._span, "kind", None) is not SpanKind.SERVER:
             return
-        whole = self._mount + route
-        self._span.update_name(name_of(self._method, whole))
-        self._span.set_attribute(http.HTTP_ROUTE, whole)
-        if hasattr(self._native, "route"):  # FastAPI sets the attribute anew in the end, and its metric by it
-            self._native.route = whole
+        full_route = self._mount + route
+        self._span.update_name(name_of(self._method, full_route))
+        self._span.set_attribute(http.HTTP_ROUTE, full_route)
+        if hasattr(
+            self._fastapi_telemetry, "route"
+        ):  # FastAPI sets the attribute again at the end, and its metric
+            self._fastapi_telemetry.route = full_route
 
     @never_raise
     def failed(self, error_type: str) -> None:
         self._span.set_attribute(ERROR_TYPE, error_type)
 
     def end(self, status: int) -> None:
-        pass  # it is not ours
+        pass  # the host's instrumentation ends its span
 
 
 class Recorded(Joined):
-    """The kit's own server span, which is the current one for as long as the request takes."""
+    """The kit's own server span, which is the current span during the request."""
 
     __slots__ = ("_error_type", "_token")
 
@@ -141,7 +148,7 @@ class Recorded(Joined):
         context: Context,
         on_error: OnError,
     ) -> None:
-        super().__init__(span, method, mount, client_spans, told=True, on_error=on_error)
+        super().__init__(span, method, mount, client_spans, sends_header=True, on_error=on_error)
         self.is_joined = False
         self._error_type: str | None = None
         self._token = contexts.attach(context)
@@ -152,16 +159,16 @@ class Recorded(Joined):
     @never_raise
     def end(self, status: int) -> None:
         contexts.detach(self._token)
-        if status != CLIENT_CLOSED_REQUEST:  # which nobody was told
+        if status != CLIENT_CLOSED_REQUEST:  # which was not sent
             self._span.set_attribute(http.HTTP_RESPONSE_STATUS_CODE, status)
         if status >= 500:
             self._span.set_attribute(ERROR_TYPE, self._error_type or str(status))
-            self._span.set_status(_FAILED)
+            self._span.set_status(_ERROR)
         self._span.end()
 
 
 def response_header(span_context: SpanContext) -> bytes:
-    """``traceresponse`` (W3C Trace Context Level 2 §4)."""
+    """Return the value of ``traceresponse`` (W3C Trace Context Level 2 §4)."""
     return (
         f"00-{format_trace_id(span_context.trace_id)}-{format_span_id(span_context.span_id)}"
         f"-{span_context.trace_flags:02x}"

@@ -1,11 +1,12 @@
-"""Begins the traces of requests (:class:`projkit.http.tracing.Tracing`).
+"""Traces of requests (:class:`projkit.http.tracing.Tracing`).
 
 Rules:
-- where the host's instrumentation has a span for the request, that is the request's span, and no other is made;
-- otherwise the kit makes one, with the TracerProvider that it was given or else the global one, if there is any;
-- nothing global is ever set, and nothing is asked of the environment;
-- probes and scrapes begin no traces of their own, and join one that a caller has begun;
-- what goes wrong in here costs a trace and never a request.
+
+- If the host's instrumentation has a span for the request, that is the request's span, and no other is created.
+- Otherwise the kit creates one, with the TracerProvider it was given or else the global one, if there is any.
+- The kit sets nothing globally and reads no environment variables.
+- Probes and scrapes start no traces of their own; they join one that a caller has started.
+- An error in tracing costs the trace, never the response.
 """
 
 import logging
@@ -27,8 +28,8 @@ from projkit.http.client import ClientAddresses
 from projkit.http.tracing import RequestTrace
 from projkit.request_stats import REQUEST_STATS, RequestStats, current_client_spans
 from projkit.telemetry.otel.attributes import method_of, name_of, request_attributes
-from projkit.telemetry.otel.chance import Chance, left_by_caller
 from projkit.telemetry.otel.client_spans import Dependencies, RequestClientSpans
+from projkit.telemetry.otel.head_sampling import HeadSampler, unsampled_parent
 from projkit.telemetry.otel.mounts import Mounts
 from projkit.telemetry.otel.propagation import get_propagator
 from projkit.telemetry.otel.request_traces import Joined, NotRecorded, Recorded
@@ -38,14 +39,18 @@ logger: Final = logging.getLogger("projkit")
 # A provider, or a function that is called for it when the kit starts.
 TracerProviderOrFactory: TypeAlias = TracerProvider | Callable[[], TracerProvider]
 
-# Where FastAPI's own telemetry keeps what it knows of a request; it leaves one alone where something is there already.
-_LOOK_AGAIN_SECONDS: Final = 1.0
-_W3C: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
-_NOBODY: Final = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
+_PROVIDER_CHECK_SECONDS: Final = 1.0
+_W3C_HEADERS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
+_NO_PROVIDER: Final = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
 
 
 class RequestTracing:
-    """Begins the traces of one kit's requests; ``quiet_paths`` are the kit's paths that begin none."""
+    """The tracing of one kit's requests.
+
+    Attributes:
+        quiet_paths: the kit's paths that start no traces of their own.
+        parents: the headers from which a parent is extracted.
+    """
 
     def __init__(
         self,
@@ -56,26 +61,26 @@ class RequestTracing:
         mounts: Mounts,
     ) -> None:
         self.quiet_paths: frozenset[str] = frozenset()
-        self.parents = _parents()
+        self.parents = _parent_headers()
         self._dependencies = Dependencies()
         self._attaches = True
         self._host_provider = provider
         self._version = version
         self._addresses = addresses
         self._tracer: Tracer | None = None
-        self._chance: Chance | None = None
-        self._look_at = float("-inf")
+        self._head_sampler: HeadSampler | None = None
+        self._check_at = float("-inf")
         self._mounts = mounts
-        self._complained = False
+        self._warned = False
 
-    def expect(self, dependencies: Dependencies, *, calls_host: bool) -> None:
-        """Says what requests will ask, and whether functions of the host's are among it.
+    def configure(self, dependencies: Dependencies, *, calls_host: bool) -> None:
+        """Set what the kit's requests call, and whether that includes functions of the host.
 
-        Those, and drivers that are instrumented, must see that a request is not recorded, or they would begin traces of
-        their own; otherwise nobody looks, and that is a microsecond.
+        Those functions, and instrumented drivers, must see that a request is not recorded, or they would start traces
+        of their own. Without them nothing looks at the current context, and not attaching it saves a microsecond.
         """
         self._dependencies = dependencies
-        self._attaches = calls_host or dependencies.elsewhere
+        self._attaches = calls_host or dependencies.instrumented
 
     def host_provider(self) -> TracerProvider | None:
         """Return the provider that the host passed in, if any."""
@@ -84,7 +89,7 @@ class RequestTracing:
         return self._host_provider
 
     def has_begun(self) -> bool:
-        return bool(contexts.get_current())  # which holds nothing at all where nobody has
+        return bool(contexts.get_current())  # empty unless something has attached a context
 
     def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         try:
@@ -92,7 +97,7 @@ class RequestTracing:
                 span = trace.get_current_span()
                 if span is not trace.INVALID_SPAN and not span.get_span_context().is_remote:
                     return self._join(span, scope)
-            tracer = self._tracer or self._look()
+            tracer = self._tracer or self._find_tracer()
             if tracer is None or (scope[scope_keys.PATH] in self.quiet_paths and not has_parent):
                 return None
             return self._begin(tracer, scope, has_parent=has_parent)
@@ -112,97 +117,115 @@ class RequestTracing:
 
     @contextmanager
     def below_current_span(self) -> Iterator[None]:
-        """What is asked within hangs below the span of whoever asks: a host's request, a task of Celery's."""
+        """Create the client spans of the body as children of the caller's span: a host's request, a Celery task."""
         span = trace.get_current_span()
         if not span.is_recording() or current_client_spans() is not None:
             yield
             return
         stats = RequestStats()
-        stats.client_spans = self._spans_below(span)
+        stats.client_spans = self._client_spans(span)
         token = REQUEST_STATS.set(stats)
         try:
             yield
         finally:
             REQUEST_STATS.reset(token)
 
-    def _look(self) -> Tracer | None:
-        """The tracer, once there is a provider: a host may set up its own after the kit was made."""
-        if (now := monotonic()) < self._look_at:
+    def _find_tracer(self) -> Tracer | None:
+        """Return the tracer once there is a provider: a host may set up its own after it has created the kit."""
+        if (now := monotonic()) < self._check_at:
             return None
-        self._look_at = now + _LOOK_AGAIN_SECONDS
+        self._check_at = now + _PROVIDER_CHECK_SECONDS
         provider = self.host_provider() or trace.get_tracer_provider()
-        if isinstance(provider, _NOBODY):
+        if isinstance(provider, _NO_PROVIDER):
             return None
         tracer = provider.get_tracer("projkit", self._version, schema_url=Schemas.V1_33_0.value)
-        self._chance = Chance.of(tracer)
-        self.parents = _parents()
+        self._head_sampler = HeadSampler.of(tracer)
+        self.parents = _parent_headers()
         self._tracer = tracer
         return tracer
 
     def _join(self, span: Span, scope: Scope) -> RequestTrace:
-        # Its instrumentation answers with the header itself, if it was told to.
-        told = _has_no_responseget_propagator()
+        # An instrumentation with a response propagator sets the header itself.
+        sends_header = not _has_response_propagator()
         if not span.is_recording():
-            return NotRecorded(span.get_span_context(), is_joined=True, told=told)
+            return NotRecorded(span.get_span_context(), is_joined=True, sends_header=sends_header)
         return Joined(
-            span, method_of(scope), self._mounts.of(scope), self._spans_below(span), told=told,
-            on_error=self._on_error, native=scope.get(scope_keys.FASTAPI_TELEMETRY),
-        )  # fmt: skip
+            span,
+            method_of(scope),
+            self._mounts.of(scope),
+            self._client_spans(span),
+            sends_header=sends_header,
+            on_error=self._on_error,
+            fastapi_telemetry=scope.get(scope_keys.FASTAPI_TELEMETRY),
+        )
 
-    def _spans_below(self, span: Span) -> RequestClientSpans:
-        tracer = self._tracer or self._look() or trace.NoOpTracer()
-        return RequestClientSpans(tracer, trace.set_span_in_context(span), self._dependencies, self._on_error)
+    def _client_spans(self, parent: Span) -> RequestClientSpans:
+        tracer = self._tracer or self._find_tracer() or trace.NoOpTracer()
+        return RequestClientSpans(
+            tracer, trace.set_span_in_context(parent), self._dependencies, self._on_error
+        )
 
     def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         parent = None
         if has_parent:
-            if (left := self._left_by_caller(scope)) is not None:
-                return NotRecorded(left, is_joined=False, told=True)
+            if (unsampled := self._unsampled_parent(scope)) is not None:
+                return NotRecorded(unsampled, is_joined=False, sends_header=True)
             parent = get_propagator().extract(_carrier(scope, self.parents))
             has_parent = trace.get_current_span(parent) is not trace.INVALID_SPAN
-        if not has_parent and self._chance is not None and not self._chance.keeps():
-            return self._drop(self._chance.dropped(), parent) if self._attaches else None
+        if not has_parent and self._head_sampler is not None and not self._head_sampler.should_sample():
+            return (
+                self._not_recorded(self._head_sampler.unsampled_context(), parent) if self._attaches else None
+            )
         method = method_of(scope)
         attributes = request_attributes(scope, self._addresses)
         span = tracer.start_span(name_of(method, None), parent, SpanKind.SERVER, attributes)
         if not span.is_recording():
-            return self._drop(span.get_span_context(), parent, told=has_parent)
+            return self._not_recorded(span.get_span_context(), parent, sends_header=has_parent)
         context = trace.set_span_in_context(span, parent)
-        below = RequestClientSpans(tracer, context, self._dependencies, self._on_error)
-        return Recorded(span, method, self._mounts.of(scope), below, context, self._on_error)
+        client_spans = RequestClientSpans(tracer, context, self._dependencies, self._on_error)
+        return Recorded(span, method, self._mounts.of(scope), client_spans, context, self._on_error)
 
-    def _drop(self, span_context: SpanContext, parent: Context | None, *, told: bool = False) -> NotRecorded:
+    def _not_recorded(
+        self, span_context: SpanContext, parent: Context | None, *, sends_header: bool = False
+    ) -> NotRecorded:
         token = None
         if self._attaches:
             token = contexts.attach(trace.set_span_in_context(NonRecordingSpan(span_context), parent))
-        return NotRecorded(span_context, is_joined=False, told=told, token=token)
+        return NotRecorded(span_context, is_joined=False, sends_header=sends_header, token=token)
 
-    def _left_by_caller(self, scope: Scope) -> SpanContext | None:
-        """Of a caller's trace that is not recorded, where nothing else is to be passed on."""
-        if self._attaches or self._chance is None or not self._chance.heeds_parents or self.parents != _W3C:
+    def _unsampled_parent(self, scope: Scope) -> SpanContext | None:
+        """Return the context of a caller that does not record its trace, if nothing else has to be propagated."""
+        if (
+            self._attaches
+            or self._head_sampler is None
+            or not self._head_sampler.parent_based
+            or self.parents != _W3C_HEADERS
+        ):
             return None
-        found = [value for name, value in scope["headers"] if name == b"traceparent"]
-        return left_by_caller(found[0]) if len(found) == 1 else None
+        values = [value for name, value in scope["headers"] if name == b"traceparent"]
+        return unsampled_parent(values[0]) if len(values) == 1 else None
 
     def _on_error(self, error: Exception) -> None:
-        if not self._complained:
-            self._complained = True
-            logger.warning("requests are answered without their traces: %s: %s", type(error).__name__, error)
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "tracing failed; requests are served untraced: %s: %s", type(error).__name__, error
+            )
 
 
-def _parents() -> frozenset[bytes]:
+def _parent_headers() -> frozenset[bytes]:
     return frozenset(name.lower().encode() for name in get_propagator().fields)
 
 
-def _has_no_responseget_propagator() -> bool:
-    """Whether no instrumentation was told to answer with the header; they share one place to look."""
-    shared = sys.modules.get("opentelemetry.instrumentation.propagators")
-    return shared is None or shared.get_global_responseget_propagator() is None
+def _has_response_propagator() -> bool:
+    """Return whether a response propagator is set, which all instrumentations share."""
+    module = sys.modules.get("opentelemetry.instrumentation.propagators")
+    return module is not None and module.get_global_response_propagator() is not None
 
 
 def _carrier(scope: Scope, names: frozenset[bytes]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    carrier: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
         if name in names:
-            found.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
-    return found
+            carrier.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return carrier

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import SpanKind
 
-from projkit.telemetry.otel.chance import Chance, left_by_caller
+from projkit.telemetry.otel.head_sampling import HeadSampler, unsampled_parent
 from tests.conftest import Client
 from tests.telemetry.test_traces import PARENT, TRACE, URL, Spans, traced
 
@@ -103,7 +103,7 @@ def test_samplers_that_decide_otherwise(sampler: Sampler) -> None:
     """They are asked about each request, and ids stay as the provider makes them."""
     tracer: Any = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("test")
     before = tracer.id_generator
-    assert Chance.of(tracer) is None
+    assert HeadSampler.of(tracer) is None
     assert tracer.id_generator is before
 
 
@@ -112,7 +112,7 @@ def test_made_twice() -> None:
     tracer: Any = TracerProvider(sampler=TraceIdRatioBased(0.5), shutdown_on_exit=False).get_tracer("test")
     own = tracer.id_generator
     for _ in range(2):
-        assert Chance.of(tracer) is not None
+        assert HeadSampler.of(tracer) is not None
         assert tracer.id_generator.own is own
     assert tracer.id_generator.is_trace_id_random() == own.is_trace_id_random()
 
@@ -127,6 +127,6 @@ def test_made_twice() -> None:
 )  # fmt: skip
 def test_which_callers_do_not_record(traceparent: str, left: bool) -> None:
     """Only what certainly says so is taken for it; the propagator reads the rest."""
-    found = left_by_caller(traceparent.encode())
+    found = unsampled_parent(traceparent.encode())
     assert (found is not None) == left
     assert found is None or (found.is_valid and not found.trace_flags.sampled)
