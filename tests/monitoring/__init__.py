@@ -1,1 +1,1 @@
-"""What the monitoring endpoints say."""
+"""Tests of the monitoring reports."""

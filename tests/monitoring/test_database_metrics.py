@@ -1,4 +1,4 @@
-"""``metrics/database``: what was asked, how it went, and how the database is."""
+"""``metrics/database`` reports statements, transactions, the pool and the server."""
 
 import asyncio
 from typing import Any
@@ -15,48 +15,48 @@ DATABASE = "/api/v1/monitoring/metrics/database"
 
 @pytest.fixture(scope="module")
 def database_mode(any_database_mode: str) -> str:
-    """All of it holds in both modes."""
+    """Run every test of this module in both database modes."""
     return any_database_mode
 
 
 async def metrics(client: Client) -> dict[str, Any]:
-    """The figures; the tests' client is on this machine."""
+    """Return the report; the tests' client has a loopback address."""
     answer = await client.get(DATABASE)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    report: dict[str, Any] = answer.json()
+    return report
 
 
 async def test_statements_and_transactions(open_client: OpenClient) -> None:
-    """Statements are counted by operation and table, transactions by their end."""
+    """Statements are counted by operation and table, transactions by outcome."""
     async with open_client() as client:
         project = await client.project()
         for _ in range(3):
             assert (await client.get(f"/api/v1/projects/{project['id']}")).status_code == 200
-        found = await metrics(client)
-    by_kind = {(each["operation"], each["table"]): each for each in found["statements"]}
+        report = await metrics(client)
+    by_kind = {(each["operation"], each["table"]): each for each in report["statements"]}
     assert by_kind[("SELECT", "projkit_projects")]["count"] >= 3
     assert by_kind[("INSERT", "projkit_projects")]["count"] == 1
-    for each in found["statements"]:
+    for each in report["statements"]:
         assert 0 < each["mean_ms"] <= each["max_ms"]
         assert each["p50_ms"] <= each["p95_ms"] <= each["max_ms"]
-    assert found["reachable"]
-    assert found["round_trip_ms"] > 0
-    assert found["server_version"]
-    assert found["database_bytes"] > 0
-    assert found["errors"] == {}
-    assert found["dialect"] in {"postgresql", "sqlite"}
-    if found["dialect"] == "postgresql":
-        server = found["postgresql"]
+    assert report["reachable"]
+    assert report["round_trip_ms"] > 0
+    assert report["server_version"]
+    assert report["database_bytes"] > 0
+    assert report["errors"] == {}
+    assert report["dialect"] in {"postgresql", "sqlite"}
+    if report["dialect"] == "postgresql":
+        server = report["postgresql"]
         assert sum(server["connections"].values()) >= 1
         assert server["connections_total"] <= server["max_connections"]
         assert 0 <= server["cache_hit_ratio"] <= 1
-        assert server["database_bytes"] == found["database_bytes"]
+        assert server["database_bytes"] == report["database_bytes"]
         assert server["longest_transaction_seconds"] >= 0
 
 
 async def test_rolled_back(open_client: OpenClient) -> None:
-    """A transaction that fails counts as rolled back, and its statement under the class of its error."""
+    """A failed transaction counts as rolled back, and its statement under the class of its error."""
     async with open_client() as client:
         await client.project(external_id="one")
         before = await metrics(client)
@@ -64,15 +64,15 @@ async def test_rolled_back(open_client: OpenClient) -> None:
             "/api/v1/projects", json={"name": "B", "external_id": "one"}, headers={"Idempotency-Key": "k"}
         )
         assert answer.status_code == 409
-        found = await metrics(client)
-    assert found["transactions"]["rolled_back"] == before["transactions"]["rolled_back"] + 1
-    assert sum(found["errors"].values()) == 1
+        report = await metrics(client)
+    assert report["transactions"]["rolled_back"] == before["transactions"]["rolled_back"] + 1
+    assert sum(report["errors"].values()) == 1
 
 
 async def test_slow_statements(
     postgres_url: str, any_database_mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow statement is shown by its text with placeholders, never with a value."""
+    """A slow statement is reported with placeholders, never with a value."""
     settings = settings_for(postgres_url, database_mode=any_database_mode)
     kit = ProjKit(settings)
     async with kit.lifespan(), Client(kit, settings) as client:
@@ -86,8 +86,8 @@ async def test_slow_statements(
             assert (await asked).status_code == 200
         finally:
             await other.close()
-        found = await metrics(client)
-    (slow,) = [each for each in found["slow_statements"] if "projkit_projects" in each["statement"]]
+        report = await metrics(client)
+    (slow,) = [each for each in report["slow_statements"] if "projkit_projects" in each["statement"]]
     assert slow["max_ms"] >= 250
     assert slow["count"] == 1
     assert "canary" not in slow["statement"]
@@ -95,7 +95,7 @@ async def test_slow_statements(
 
 
 async def test_the_pool(postgres_url: str) -> None:
-    """The pool's figures are those of the pool: what is open, in use, waited for, and how long."""
+    """The report includes the pool's size, use and waiting times."""
     settings = settings_for(postgres_url, database_pool_size=2)
     kit = ProjKit(settings)
     async with kit.lifespan(), Client(kit, settings) as client:
@@ -106,7 +106,7 @@ async def test_the_pool(postgres_url: str) -> None:
 
 
 async def test_a_database_that_hangs(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that does not answer is said to be unreachable, in bounded time, beside what is known."""
+    """A database that does not respond is reported as unreachable in bounded time, with the kit's own metrics."""
     settings = settings_for(postgres_url)
     kit = ProjKit(settings)
     async with kit.lifespan(), Client(kit, settings) as client:
@@ -115,9 +115,9 @@ async def test_a_database_that_hangs(postgres_url: str, monkeypatch: pytest.Monk
         async def hang(_: object) -> None:
             await asyncio.Event().wait()
 
-        monkeypatch.setattr("projkit.monitoring.database._SECONDS", 0.1)
+        monkeypatch.setattr("projkit.monitoring.database._TIMEOUT_SECONDS", 0.1)
         monkeypatch.setattr("projkit.db.postgresql.PostgresqlDatabase.ping", hang)
-        found = await metrics(client)
-    assert not found["reachable"]
-    assert found["detail"] == "The database does not answer within 0.1 s"
-    assert found["statements"]
+        report = await metrics(client)
+    assert not report["reachable"]
+    assert report["detail"] == "The database did not respond within 0.1 s."
+    assert report["statements"]

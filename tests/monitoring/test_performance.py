@@ -1,4 +1,4 @@
-"""``metrics/performance``: the figures are those of the requests that were made."""
+"""``metrics/performance`` reports the requests that were made."""
 
 import asyncio
 from datetime import datetime
@@ -16,25 +16,25 @@ PERFORMANCE = "/api/v1/monitoring/metrics/performance"
 
 
 async def performance(kit: ProjKit) -> dict[str, Any]:
-    """The figures, as somebody with the scope sees them."""
+    """Return the report for a caller with the scope."""
     answer = await ask(
         kit, "GET", PERFORMANCE, [bearer(token_for(kit.settings, "ops", ("monitoring:read",)))]
     )
     assert answer.status == 200, answer.body
     assert answer.header("cache-control") == "no-store"
-    found: dict[str, Any] = answer.json()
-    return found
+    report: dict[str, Any] = answer.json()
+    return report
 
 
-def of(figures: dict[str, Any], route: str) -> dict[str, Any]:
-    """One endpoint's figures."""
-    (found,) = [each for each in figures["endpoints"] if each["route"] == route]
-    assert isinstance(found, dict)
-    return found
+def of(window: dict[str, Any], route: str) -> dict[str, Any]:
+    """Return the part of a window that is about one endpoint."""
+    (endpoint,) = [each for each in window["endpoints"] if each["route"] == route]
+    assert isinstance(endpoint, dict)
+    return endpoint
 
 
 async def test_counts(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests, errors and latencies are there for each endpoint and in all, since the start and over each window."""
+    """Requests, errors and latencies are reported by endpoint and in total, since the start and over each window."""
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
         for _ in range(3):
@@ -47,8 +47,11 @@ async def test_counts(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("projkit.projects.service.ProjectService.list", broken)
         alice = [bearer(token_for(kit.settings, "alice"))]
         assert (await ask(kit, "GET", "/api/v1/projects", alice)).status == 500
-        found = await performance(kit)
-    for window in (found, *(found[f"last_{minutes}"] for minutes in ("1_minute", "5_minutes", "15_minutes"))):
+        report = await performance(kit)
+    for window in (
+        report,
+        *(report[f"last_{minutes}"] for minutes in ("1_minute", "5_minutes", "15_minutes")),
+    ):
         assert (window["requests"], window["errors"], window["error_rate"]) == (5, 1, 0.2)
         live = of(window, "/api/v1/health/live")
         assert (live["method"], live["count"], live["error_rate"], live["target_ms"]) == ("GET", 3, 0, 10)
@@ -57,13 +60,13 @@ async def test_counts(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (failed["errors"], failed["target_ms"]) == (1, 40)
         assert datetime.fromisoformat(failed["last_error_at"]).tzinfo is not None
         assert of(window, "__unknown__")["count"] == 1
-    assert (found["scope"], [each["pid"] for each in found["workers"]]) == ("process", [found["pid"]])
-    assert found["active_requests"] == 1, "the one that asks"
-    assert sum(moment["requests"] for moment in found["history"]) == 5
+    assert (report["scope"], [each["pid"] for each in report["workers"]]) == ("process", [report["pid"]])
+    assert report["active_requests"] == 1, "the request for the report itself"
+    assert sum(interval["requests"] for interval in report["history"]) == 5
 
 
 async def test_windows(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window holds what came within it, and nothing that is older."""
+    """A window includes the requests within it and no older ones."""
     now = 1_000_000
     for module in ("history", "workers"):
         monkeypatch.setattr(f"projkit.telemetry.{module}.now_ms", lambda: now)
@@ -78,36 +81,36 @@ async def test_windows(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None
             for _ in range(6):
                 now += 10_000
                 kit._monitoring._history.record()
-        found = await performance(kit)
+        report = await performance(kit)
     live = "/api/v1/health/live"
-    assert of(found, live)["count"] == 210
-    assert of(found["last_1_minute"], live)["count"] == 20
-    assert of(found["last_5_minutes"], live)["count"] == 20 + 19 + 18 + 17 + 16
-    assert of(found["last_15_minutes"], live)["count"] == sum(range(6, 21))
-    assert found["last_15_minutes"]["seconds"] == pytest.approx(900, abs=11)
-    assert len(found["history"]) <= history_module.KEPT_SECONDS / history_module.PERIOD_SECONDS + 2
+    assert of(report, live)["count"] == 210
+    assert of(report["last_1_minute"], live)["count"] == 20
+    assert of(report["last_5_minutes"], live)["count"] == 20 + 19 + 18 + 17 + 16
+    assert of(report["last_15_minutes"], live)["count"] == sum(range(6, 21))
+    assert report["last_15_minutes"]["seconds"] == pytest.approx(900, abs=11)
+    assert len(report["history"]) <= history_module.KEPT_SECONDS / history_module.PERIOD_SECONDS + 2
 
 
 async def test_probes_that_fail(sqlite_url: str) -> None:
-    """A probe's 503 says that something else fails, and is no error of the service's own."""
+    """A probe's 503 reports a failing dependency and does not count as an error."""
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
         kit.drain()
         assert (await ask(kit, "GET", "/api/v1/health/ready")).status == 503
-        found = await performance(kit)
-    assert (found["requests"], found["errors"]) == (1, 0)
-    assert of(found, "/api/v1/health/ready")["last_error_at"] is None
+        report = await performance(kit)
+    assert (report["requests"], report["errors"]) == (1, 0)
+    assert of(report, "/api/v1/health/ready")["last_error_at"] is None
 
 
 async def test_quiet_windows(sqlite_url: str) -> None:
-    """Of nothing there are no latencies, and no endpoints."""
+    """Without requests there are no latencies and no endpoints."""
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
-        found = await performance(kit)
-    assert found["requests"] == 0
-    assert found["error_rate"] == 0
-    assert [found[name] for name in ("mean_ms", "p50_ms", "p99_ms", "max_ms")] == [None] * 4
-    assert found["endpoints"] == []
+        report = await performance(kit)
+    assert report["requests"] == 0
+    assert report["error_rate"] == 0
+    assert [report[name] for name in ("mean_ms", "p50_ms", "p99_ms", "max_ms")] == [None] * 4
+    assert report["endpoints"] == []
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,7 @@ async def test_quiet_windows(sqlite_url: str) -> None:
 async def test_loopback(
     shared_url: str, env: str, address: str, headers: list[tuple[str, str]], status: int, path: str
 ) -> None:
-    """Without credentials only this machine may look, in development, where no proxy speaks for others."""
+    """Only loopback clients need no credentials, only in development, and not through a proxy."""
     kit = ProjKit(settings_for(shared_url, env=env))
     async with kit.lifespan():
         answer = await ask(kit, "GET", path, headers, address=address)
@@ -137,7 +140,7 @@ async def test_loopback(
 
 @pytest.fixture(scope="module")
 def shared_url(sqlite_template: Any) -> str:
-    """A migrated database that nobody writes to."""
+    """Return the URL of a migrated database that no test writes to."""
     return f"sqlite:///{sqlite_template}"
 
 
@@ -146,7 +149,7 @@ def shared_url(sqlite_template: Any) -> str:
     [(("monitoring:read",), 200), (("admin",), 200), (("metrics:read",), 403), (("projects:read",), 403)],
 )
 async def test_scopes(shared_url: str, scopes: tuple[str, ...], status: int) -> None:
-    """From elsewhere the scope decides."""
+    """Other clients need the scope."""
     kit = ProjKit(settings_for(shared_url))
     async with kit.lifespan():
         answer = await ask(kit, "GET", PERFORMANCE, [bearer(token_for(kit.settings, "ops", scopes))])
@@ -170,14 +173,14 @@ METRICS_TOKEN = "a token for Prometheus alone, long enough"
     ],
 )
 async def test_metrics_token(shared_url: str, path: str, headers: list[tuple[str, str]], status: int) -> None:
-    """METRICS_TOKEN opens the metrics and nothing else."""
+    """METRICS_TOKEN grants access to the metrics and nothing else."""
     kit = ProjKit(settings_for(shared_url, env="production", metrics_token=METRICS_TOKEN))
     async with kit.lifespan():
         assert (await ask(kit, "GET", path, headers)).status == status
 
 
 async def test_a_kit_that_cannot_start() -> None:
-    """Where the database does not answer, this machine still sees figures, and what is wrong."""
+    """If the database does not respond, loopback clients still get the reports and the reason."""
     kit = ProjKit(settings_for("postgresql://postgres@127.0.0.1:9/none", database_connect_seconds=1))
     await ask(kit, "GET", "/api/v1/health/live")
     answer = await ask(kit, "GET", PERFORMANCE, address="127.0.0.1")

@@ -1,4 +1,4 @@
-"""``system/info``: what runs here, and no secret."""
+"""``system/info`` reports the environment and no secret."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from projkit import ProjKit, Settings, __version__
-from projkit.monitoring.system import framework_of, shown
+from projkit.monitoring.system import framework_of, redacted_settings
 from tests.auth.asking import ask
 from tests.conftest import settings_for
 
@@ -18,31 +18,31 @@ CANARY = "canary-canary-canary-canary-canary-canary"
 
 
 async def info(app: Any, path: str = SYSTEM) -> dict[str, Any]:
-    """What this machine is told."""
+    """Return the report for a loopback client."""
     answer = await ask(app, "GET", path, address="127.0.0.1")
     assert answer.status == 200, answer.body
-    found: dict[str, Any] = answer.json()
-    return found
+    report: dict[str, Any] = answer.json()
+    return report
 
 
 async def test_what_runs(sqlite_url: str) -> None:
-    """Version, packages, process, time and parts are those of this process."""
+    """Version, packages, workers, uptime and components are those of this process."""
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
-        found = await info(kit)
-    assert found["version"] == __version__
-    assert found["packages"]["starlette"]
-    assert [each["pid"] for each in found["workers"]] == [found["pid"]]
-    assert found["uptime_seconds"] >= 0
-    assert found["enabled"]["database"] == "sqlite"
-    assert found["enabled"]["redis"] is False
-    assert found["settings"]["API_PREFIX"] == "/api/v1"
-    assert found["host_framework"] is None
+        report = await info(kit)
+    assert report["version"] == __version__
+    assert report["packages"]["starlette"]
+    assert [each["pid"] for each in report["workers"]] == [report["pid"]]
+    assert report["uptime_seconds"] >= 0
+    assert report["enabled"]["database"] == "sqlite"
+    assert report["enabled"]["redis"] is False
+    assert report["settings"]["API_PREFIX"] == "/api/v1"
+    assert report["host_framework"] is None
 
 
 @pytest.mark.parametrize(("framework", "name"), [(FastAPI, "fastapi"), (Starlette, "starlette")])
 async def test_mounted(sqlite_url: str, framework: Any, name: str) -> None:
-    """The framework of the host is named, with its version."""
+    """The host's framework is reported with its version."""
     kit = ProjKit(settings_for(sqlite_url))
     app = framework()
     app.mount("/kit", kit)
@@ -51,7 +51,7 @@ async def test_mounted(sqlite_url: str, framework: Any, name: str) -> None:
 
 
 def test_frameworks() -> None:
-    """An application of a class of its own is known by what it descends from; one without a framework is not."""
+    """The framework of a subclassed application is known; other objects have none."""
 
     class Mine(FastAPI):
         pass
@@ -75,11 +75,11 @@ SECRETS = {
 
 
 def test_no_secret_is_shown() -> None:
-    """Whatever a setting holds that is secret, in passwords of URLs as well, is not there."""
+    """No secret setting is reported, and no password in a URL."""
     settings = Settings(**SECRETS)
-    found = shown(settings)
-    assert set(found) == {name.upper() for name in Settings.model_fields}
-    assert CANARY not in str(found)
-    assert "sslmode=disable" in found["DATABASE_URL"]
+    redacted = redacted_settings(settings)
+    assert set(redacted) == {name.upper() for name in Settings.model_fields}
+    assert CANARY not in str(redacted)
+    assert "sslmode=disable" in redacted["DATABASE_URL"]
     hidden = [name for name in Settings.model_fields if isinstance(getattr(settings, name), SecretStr)]
     assert {"secret", "redis_url", "metrics_token"} <= set(hidden)

@@ -1,4 +1,4 @@
-"""What a kit knows of itself: figures, validations, and where it runs."""
+"""Reports of a kit on its requests, its database and its environment."""
 
 from projkit.monitoring.middleware import PerformanceMiddleware
 

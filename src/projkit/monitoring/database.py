@@ -1,4 +1,4 @@
-"""``metrics/database``: what was asked of the database, how it went, and how the database itself is."""
+"""``metrics/database``: the connection pool, statements and transactions, and the server's own statistics."""
 
 import asyncio
 import json
@@ -27,23 +27,23 @@ from projkit.telemetry.families import (
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.store import Table
 
-_SECONDS: Final = 2.0
+_TIMEOUT_SECONDS: Final = 2.0
 
 
 class Pool(BaseModel):
-    """Connections of all workers, as of their last sample; this worker's as they are now."""
+    """The connections of all workers: this worker's now, the others' at their last sample."""
 
-    size: int = Field(description="Connections that are open.")
+    size: int = Field(description="Open connections.")
     maximum: int
     checked_out: int
     overflow: int
-    waiting: int = Field(description="Callers that wait for a connection.")
+    waiting: int = Field(description="Callers waiting for a connection.")
     wait_p95_ms: float | None
     wait_max_ms: float | None
 
 
-class StatementFigures(BaseModel):
-    """Statements of one kind: an operation on a table."""
+class StatementMetrics(BaseModel):
+    """The statements of one kind: an operation on a table."""
 
     operation: str
     table: str
@@ -55,7 +55,7 @@ class StatementFigures(BaseModel):
 
 
 class SlowStatement(BaseModel):
-    """A statement that has taken longer than 0.2 s; its text has placeholders, never values."""
+    """A statement that took longer than 0.2 s. Its text has placeholders, never values."""
 
     statement: str
     count: int
@@ -63,10 +63,10 @@ class SlowStatement(BaseModel):
     max_ms: float
 
 
-class ServerFigures(BaseModel):
-    """What PostgreSQL says of itself."""
+class PostgresqlMetrics(BaseModel):
+    """Statistics that PostgreSQL reports."""
 
-    connections: dict[str, int] = Field(description="Connections to this database by state.")
+    connections: dict[str, int] = Field(description="Connections to this database, by state.")
     connections_total: int = Field(description="Connections to the whole server.")
     max_connections: int
     cache_hit_ratio: float | None
@@ -77,36 +77,43 @@ class ServerFigures(BaseModel):
 
 
 class DatabaseMetrics(BaseModel):
-    """The database, as this kit sees it."""
+    """The database and how the kit uses it."""
 
     scope: Literal["process", "all_workers"]
     dialect: str | None
     reachable: bool
-    detail: str | None = Field(default=None, description="Why it is not reachable.")
+    detail: str | None = Field(default=None, description="The reason, if the database is not reachable.")
     server_version: str | None
-    round_trip_ms: float | None = Field(description="A statement that asks for nothing, just now.")
+    round_trip_ms: float | None = Field(
+        description="The duration of an empty statement at the time of this request."
+    )
     database_bytes: int | None
     pool: Pool
-    statements: list[StatementFigures]
+    statements: list[StatementMetrics]
     slow_statements: list[SlowStatement]
-    errors: dict[str, int] = Field(description="Statements that failed, by the class of their error.")
+    errors: dict[str, int] = Field(description="Failed statements, by class of error.")
     transactions: dict[str, int] = Field(description="`committed` and `rolled_back`.")
-    postgresql: ServerFigures | None
+    postgresql: PostgresqlMetrics | None
 
 
 class DatabaseReport:
-    """Asks recorder and database; ``database`` gives the one of this event loop, None where it has not started."""
+    """Report on the database.
+
+    Args:
+        recorder: the kit's metrics.
+        database: returns the connection pool of the running event loop; None if the kit is not running.
+    """
 
     def __init__(self, recorder: Recorder, database: Callable[[], Database | None]) -> None:
         self._recorder = recorder
         self._database = database
 
     async def full(self) -> DatabaseMetrics:
-        """Everything; where the database does not answer in time, what is known without it."""
+        """Create the report; if the database does not respond in time, without the server's part."""
         database = self._database()
-        seen: dict[str, Any] = {"reachable": False, "detail": "The service has not started"}
+        server: dict[str, Any] = {"reachable": False, "detail": "The service has not started."}
         if database is not None:
-            seen = await _ask(database)
+            server = await _query_server(database)
             self._recorder.record_pool_connections(database.connections())
         table = await asyncio.to_thread(self._recorder.read)
         return DatabaseMetrics(
@@ -115,7 +122,7 @@ class DatabaseReport:
                 "round_trip_ms": None,
                 "database_bytes": None,
                 "postgresql": None,
-                **seen,
+                **server,
             },
             scope="process" if self._recorder.directory is None else "all_workers",
             dialect=None if database is None else database.dialect,
@@ -130,18 +137,19 @@ class DatabaseReport:
         )
 
 
-async def _ask(database: Database) -> dict[str, Any]:
+async def _query_server(database: Database) -> dict[str, Any]:
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             started = perf_counter()
             await database.ping()
             round_trip = perf_counter() - started
-            more = await (_postgresql(database) if database.dialect == "postgresql" else _sqlite(database))
+            query = _query_postgresql if database.dialect == "postgresql" else _query_sqlite
+            statistics = await query(database)
     except ProjkitError as error:
         return {"reachable": False, "detail": error.detail}
     except TimeoutError:
-        return {"reachable": False, "detail": f"The database does not answer within {_SECONDS:g} s"}
-    return {"reachable": True, "round_trip_ms": round(round_trip * 1000, 3), **more}
+        return {"reachable": False, "detail": f"The database did not respond within {_TIMEOUT_SECONDS:g} s."}
+    return {"reachable": True, "round_trip_ms": round(round_trip * 1000, 3), **statistics}
 
 
 def _scalar(name: str, column: Any, table: sa.FromClause, *where: Any) -> Any:
@@ -186,13 +194,13 @@ _SQLITE: Final = Statement(
 )
 
 
-async def _postgresql(database: Database) -> dict[str, Any]:
+async def _query_postgresql(database: Database) -> dict[str, Any]:
     row = required_row(await database.fetch_one(_POSTGRESQL, {}))
     version, maximum, connections, total, ratio, size, dead, live, longest = row
     return {
         "server_version": version.split()[0],
         "database_bytes": size,
-        "postgresql": ServerFigures(
+        "postgresql": PostgresqlMetrics(
             connections=_json(connections),
             connections_total=total,
             max_connections=int(maximum),
@@ -205,7 +213,7 @@ async def _postgresql(database: Database) -> dict[str, Any]:
     }
 
 
-async def _sqlite(database: Database) -> dict[str, Any]:
+async def _query_sqlite(database: Database) -> dict[str, Any]:
     version, size = required_row(await database.fetch_one(_SQLITE, {}))
     return {"server_version": version, "database_bytes": size}
 
@@ -217,25 +225,25 @@ def _rows(table: Table, family: str) -> list[tuple[tuple[str, ...], list[float]]
 def _pool(table: Table) -> Pool:
     states = {labels[0]: int(cells[0]) for labels, cells in _rows(table, POOL.name)}
     waits = table.get((POOL_WAIT.name, ()), [0.0] * POOL_WAIT.width)
-    counted = any(waits[:SIZE])
+    has_waits = any(waits[:SIZE])
     return Pool(
         size=states.get("open", 0),
         maximum=states.get("maximum", 0),
         checked_out=states.get("checked_out", 0),
         overflow=states.get("overflow", 0),
         waiting=states.get("waiting", 0),
-        wait_p95_ms=milliseconds(percentile(waits, 0.95, waits[MAX])) if counted else None,
-        wait_max_ms=milliseconds(waits[MAX]) if counted else None,
+        wait_p95_ms=milliseconds(percentile(waits, 0.95, waits[MAX])) if has_waits else None,
+        wait_max_ms=milliseconds(waits[MAX]) if has_waits else None,
     )
 
 
-def _statements(table: Table) -> list[StatementFigures]:
-    found = []
+def _statements(table: Table) -> list[StatementMetrics]:
+    metrics = []
     for (operation, collection), cells in _rows(table, STATEMENTS.name):
         count = int(sum(cells[:SIZE]))
         if count:
-            found.append(
-                StatementFigures(
+            metrics.append(
+                StatementMetrics(
                     operation=operation,
                     table=collection,
                     count=count,
@@ -245,11 +253,11 @@ def _statements(table: Table) -> list[StatementFigures]:
                     max_ms=round(cells[MAX] * 1000, 3),
                 )
             )
-    return found
+    return metrics
 
 
 def _slow_statements(table: Table) -> list[SlowStatement]:
-    found = [
+    slow = [
         SlowStatement(
             statement=text,
             count=int(count),
@@ -258,9 +266,9 @@ def _slow_statements(table: Table) -> list[SlowStatement]:
         )
         for (text,), (count, seconds, longest) in _rows(table, SLOW_STATEMENTS.name)
     ]
-    return sorted(found, key=lambda each: -each.max_ms)
+    return sorted(slow, key=lambda each: -each.max_ms)
 
 
 def _json(value: Any) -> dict[str, int]:
-    # asyncpg gives JSON as text, an engine as objects.
+    # asyncpg returns JSON as text, SQLAlchemy as objects.
     return dict(json.loads(value) if isinstance(value, str) else value or {})

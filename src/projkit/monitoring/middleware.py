@@ -1,4 +1,4 @@
-"""Times and counts a host's requests where the host is not wrapped by :meth:`ProjKit.wrap`, which does it already."""
+"""Middleware that times and counts a host's requests, for hosts that do not use :meth:`ProjKit.wrap`."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -10,36 +10,41 @@ from projkit.observers import Observer
 from projkit.telemetry.host_routes import HostRoutes
 
 
-class Counts(Protocol):
-    """A kit."""
+class KitTelemetry(Protocol):
+    """The part of :class:`~projkit.ProjKit` that the middleware uses."""
 
     @property
     def observer(self) -> Observer:
-        """Return the receiver of the kit's events."""
+        """The receiver of the kit's events."""
 
     @property
     def tracing(self) -> Tracing:
-        """Who knows the traces of requests."""
+        """The traces of requests."""
 
     @property
     def request_ids(self) -> RequestIds:
-        """Return the source of request ids."""
+        """The source of request ids."""
 
 
 class PerformanceMiddleware(HostTimingMiddleware):
-    """Adds ``X-Process-Time`` (seconds until the headers) and ``Server-Timing``; counts; logs slow requests.
+    """ASGI middleware that counts requests, logs slow ones and adds ``X-Process-Time`` and ``Server-Timing``.
 
-    ``app.add_middleware(PerformanceMiddleware, kit=kit)`` in Starlette and FastAPI, or around any ASGI app; pure ASGI,
-    outermost at best. A kit that is mounted in the app counts its own requests.
+    ``X-Process-Time`` is the time in seconds until the response headers. Add the middleware with
+    ``app.add_middleware(PerformanceMiddleware, kit=kit)`` in Starlette and FastAPI, or wrap any ASGI application in it;
+    preferably as the outermost middleware. A kit that is mounted in the application counts its own requests.
 
     Args:
-        app: the host, or any ASGI app of its.
-        kit: whose figures the requests are added to.
-        route_of: the template of the route that has answered, from the scope; Starlette's, FastAPI's and Litestar's
-            are known without.
+        app: the host, or any ASGI application.
+        kit: the kit to whose metrics the requests are added.
+        route_of: returns the route template of a request, given its scope. The templates of Starlette, FastAPI and
+            Litestar are known without it.
     """
 
     def __init__(
-        self, app: Callable[[Any, Any, Any], Awaitable[Any]], kit: Counts, *, route_of: RouteOf | None = None
+        self,
+        app: Callable[[Any, Any, Any], Awaitable[Any]],
+        kit: KitTelemetry,
+        *,
+        route_of: RouteOf | None = None,
     ) -> None:
         super().__init__(app, kit.observer, route_of or HostRoutes(app), kit.tracing, kit.request_ids)

@@ -1,4 +1,4 @@
-"""``metrics/performance``: what the recorder has counted, as figures for people and scripts."""
+"""``metrics/performance``: request counts and latencies since the start and over recent windows."""
 
 import asyncio
 import os
@@ -25,15 +25,16 @@ from projkit.telemetry.workers import now_ms
 
 TARGET_MS: Final = 40.0
 HEALTH_TARGET_MS: Final = 10.0
-_TRAFFIC_SECONDS: Final = 2.0
-_FRESH_SECONDS: Final = 0.5
+# How old the summary for health may become with one worker, and with several, whose files take longer to read.
+_SUMMARY_MAX_AGE_SECONDS: Final = 0.5
+_SHARED_SUMMARY_MAX_AGE_SECONDS: Final = 2.0
 
 
-class EndpointFigures(BaseModel):
-    """One endpoint's requests; durations in milliseconds, until the response was complete or began to be streamed."""
+class EndpointPerformance(BaseModel):
+    """The requests of one endpoint. Durations end when the response is complete, or when streaming begins."""
 
     method: str
-    route: str = Field(description="The route's template; `__unknown__` for paths that none has.")
+    route: str = Field(description="The route template; `__unknown__` for paths without a route.")
     count: int
     errors: int
     error_rate: float
@@ -48,10 +49,12 @@ class EndpointFigures(BaseModel):
     last_error_at: datetime | None
 
 
-class WindowFigures(BaseModel):
-    """All requests of a window, and each endpoint's. An error is an answer with 5xx."""
+class WindowPerformance(BaseModel):
+    """The requests of a time window, in total and by endpoint. Errors are responses with a 5xx status."""
 
-    seconds: float = Field(description="How long the window really is: shorter where the server is younger.")
+    seconds: float = Field(
+        description="The actual length of the window, which is shorter after a recent start."
+    )
     requests: int
     errors: int
     error_rate: float
@@ -63,13 +66,13 @@ class WindowFigures(BaseModel):
     p95_ms: float | None
     p99_ms: float | None
     max_ms: float | None = Field(
-        description="Exact since the start; over a window the upper bound of the highest bucket that was hit."
+        description="Exact since the start; for a window, the upper bound of the highest non-empty histogram bucket."
     )
-    endpoints: list[EndpointFigures]
+    endpoints: list[EndpointPerformance]
 
 
-class Moment(BaseModel):
-    """What came between two samples."""
+class HistoryInterval(BaseModel):
+    """The requests between two samples."""
 
     at: datetime
     seconds: float
@@ -79,57 +82,60 @@ class Moment(BaseModel):
     p95_ms: float | None
 
 
-class WorkerShown(BaseModel):
-    """A living worker whose counts are among the figures."""
+class WorkerInfo(BaseModel):
+    """A running worker that the metrics include."""
 
     pid: int
     started_at: datetime
 
 
-class Performance(WindowFigures):
-    """Requests since the server started, and over its last minutes."""
+class Performance(WindowPerformance):
+    """The requests since the server started and over recent windows."""
 
     scope: Literal["process", "all_workers"]
-    workers: list[WorkerShown]
-    pid: int = Field(description="The worker that answers.")
+    workers: list[WorkerInfo]
+    pid: int = Field(description="The worker that sent this response.")
     started_at: datetime
     slow_request_seconds: float
     active_requests: int
-    last_1_minute: WindowFigures
-    last_5_minutes: WindowFigures
-    last_15_minutes: WindowFigures
-    history: list[Moment]
+    last_1_minute: WindowPerformance
+    last_5_minutes: WindowPerformance
+    last_15_minutes: WindowPerformance
+    history: list[HistoryInterval]
 
 
 class PerformanceReport:
-    """Reads the recorder for ``metrics/performance``, and for health's ``traffic``."""
+    """Report on requests, for ``metrics/performance`` and for the ``traffic`` of the health report."""
 
     def __init__(self, recorder: Recorder, history: History) -> None:
         self._recorder = recorder
         self._history = history
-        self._looking: asyncio.Future[None] | None = None
+        self._refreshing: asyncio.Future[None] | None = None
         self._traffic: dict[str, Any] = _summary(EndpointStats(), 0.0)
         self._traffic_at = float("-inf")
 
     async def full(self) -> Performance:
-        """Everything; in a thread, since the files of many workers take a few milliseconds to read."""
+        """Create the whole report, in a thread because reading the files of many workers takes milliseconds."""
         return await asyncio.to_thread(self._full)
 
     def traffic(self) -> dict[str, Any]:
-        """The last five minutes in short; waits for nobody, so that with several workers it is a few seconds old."""
+        """Return a summary of the last five minutes; with several workers it may be a few seconds old.
+
+        It never waits: with several workers, a thread refreshes the summary for later calls.
+        """
         age = time.monotonic() - self._traffic_at
         if self._recorder.directory is None:
-            if age > _FRESH_SECONDS:
+            if age > _SUMMARY_MAX_AGE_SECONDS:
                 self._refresh()
-        elif age > _TRAFFIC_SECONDS and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.get_running_loop().run_in_executor(None, self._refresh)
+        elif age > _SHARED_SUMMARY_MAX_AGE_SECONDS and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = asyncio.get_running_loop().run_in_executor(None, self._refresh)
         return self._traffic
 
     def _refresh(self) -> None:
-        self._traffic = self._look()
+        self._traffic = self._summarize()
         self._traffic_at = time.monotonic()
 
-    def _look(self) -> dict[str, Any]:
+    def _summarize(self) -> dict[str, Any]:
         now = self._recorder.endpoints()
         total, seconds = self._window(sum_stats(now.values()), 300)
         return _summary(total, seconds)
@@ -142,36 +148,36 @@ class PerformanceReport:
         table = self._recorder.read()
         now = stats_by_endpoint(table, self._recorder.probe_paths)
         entries = self._history.entries()
-        moment = now_ms()
+        at_ms = now_ms()
         workers = self._recorder.workers()
         started_at = self._recorder.server_started_at
         age = max(datetime.now(UTC).timestamp() - started_at, 0.001)
         return Performance(
-            **dict(self._figures(now, age)),
-            last_1_minute=self._since(_at(entries, 60), now, moment),
-            last_5_minutes=self._since(_at(entries, 300), now, moment),
-            last_15_minutes=self._since(_at(entries, 900), now, moment),
+            **dict(self._report(now, age)),
+            last_1_minute=self._since(_at(entries, 60), now, at_ms),
+            last_5_minutes=self._since(_at(entries, 300), now, at_ms),
+            last_15_minutes=self._since(_at(entries, 900), now, at_ms),
             scope="process" if self._recorder.directory is None else "all_workers",
-            workers=[WorkerShown(pid=each.pid, started_at=_time(each.started_at)) for each in workers],
+            workers=[WorkerInfo(pid=each.pid, started_at=_time(each.started_at)) for each in workers],
             pid=os.getpid(),
             started_at=_time(started_at),
             slow_request_seconds=self._recorder.slow_seconds,
             active_requests=int(table[(ACTIVE.name, ())][0]),
-            history=_moments(entries, sum_stats(now.values()), moment),
+            history=_intervals(entries, sum_stats(now.values()), at_ms),
         )
 
-    def _since(self, entry: HistoryEntry, now: StatsByEndpoint, now_at_ms: int) -> WindowFigures:
+    def _since(self, entry: HistoryEntry, now: StatsByEndpoint, now_at_ms: int) -> WindowPerformance:
         seconds = max((now_at_ms - entry.at_ms) / 1000, 0.001)
-        return self._figures(stats_since(now, entry.endpoints()), seconds)
+        return self._report(stats_since(now, entry.endpoints()), seconds)
 
-    def _figures(self, endpoints: StatsByEndpoint, seconds: float) -> WindowFigures:
+    def _report(self, endpoints: StatsByEndpoint, seconds: float) -> WindowPerformance:
         total = sum_stats(endpoints.values())
-        return WindowFigures(
+        return WindowPerformance(
             seconds=round(seconds, 1),
             requests=total.requests,
             requests_per_second=round(total.requests / seconds, 3),
             endpoints=[
-                EndpointFigures(
+                EndpointPerformance(
                     method=method,
                     route=route,
                     count=each.requests,
@@ -199,46 +205,46 @@ def _summary(total: EndpointStats, seconds: float) -> dict[str, Any]:
     }
 
 
-def _shared(figures: EndpointStats) -> dict[str, Any]:
-    requests = figures.requests
+def _shared(stats: EndpointStats) -> dict[str, Any]:
+    requests = stats.requests
     return {
-        "errors": int(figures.errors),
-        "error_rate": round(figures.error_rate, 6),
-        "slow_requests": int(figures.slow),
-        "client_disconnects": int(figures.disconnects),
-        "mean_ms": milliseconds(figures.total_seconds / requests if requests else None),
-        "p50_ms": milliseconds(figures.percentile(0.5)),
-        "p95_ms": milliseconds(figures.percentile(0.95)),
-        "p99_ms": milliseconds(figures.percentile(0.99)),
-        "max_ms": milliseconds(figures.max_seconds if requests else None),
+        "errors": int(stats.errors),
+        "error_rate": round(stats.error_rate, 6),
+        "slow_requests": int(stats.slow),
+        "client_disconnects": int(stats.disconnects),
+        "mean_ms": milliseconds(stats.total_seconds / requests if requests else None),
+        "p50_ms": milliseconds(stats.percentile(0.5)),
+        "p95_ms": milliseconds(stats.percentile(0.95)),
+        "p99_ms": milliseconds(stats.percentile(0.99)),
+        "max_ms": milliseconds(stats.max_seconds if requests else None),
     }
 
 
 def _at(entries: Sequence[HistoryEntry], seconds: int) -> HistoryEntry:
-    """The youngest entry that is at least so old, else the oldest of all."""
+    """Return the newest entry that is at least ``seconds`` old, or the oldest one."""
     until = now_ms() - seconds * 1000
     older = [entry for entry in entries if entry.at_ms <= until]
     return older[-1] if older else entries[0]
 
 
-def _moments(entries: Sequence[HistoryEntry], now: EndpointStats, now_at_ms: int) -> list[Moment]:
-    """What came between each two entries, and since the last."""
+def _intervals(entries: Sequence[HistoryEntry], now: EndpointStats, now_at_ms: int) -> list[HistoryInterval]:
+    """Return the requests between consecutive entries, and since the last one."""
     points = [*((entry.at_ms, entry.total()) for entry in entries), (now_at_ms, now)]
     clock = datetime.now(UTC).timestamp()
-    moments = []
+    intervals = []
     for (then_ms, then), (at_ms, total) in pairwise(points):
-        came = total.since(then)
-        moments.append(
-            Moment(
+        added = total.since(then)
+        intervals.append(
+            HistoryInterval(
                 at=_time(clock - (now_at_ms - at_ms) / 1000),
                 seconds=round((at_ms - then_ms) / 1000, 1),
-                requests=came.requests,
-                errors=int(came.errors),
-                slow_requests=int(came.slow),
-                p95_ms=milliseconds(came.percentile(0.95)),
+                requests=added.requests,
+                errors=int(added.errors),
+                slow_requests=int(added.slow),
+                p95_ms=milliseconds(added.percentile(0.95)),
             )
         )
-    return moments
+    return intervals
 
 
 def _time(seconds: float) -> datetime:

@@ -1,4 +1,4 @@
-"""The monitoring endpoints that show figures."""
+"""The endpoints of the monitoring reports."""
 
 from collections.abc import Callable
 from typing import Final
@@ -22,9 +22,16 @@ def endpoints(
     database: DatabaseReport,
     system: Callable[[Request], SystemInfo],
 ) -> list[Endpoint]:
-    """``metrics/performance``, ``metrics/database`` and ``system/info``.
+    """Declare ``metrics/performance``, ``metrics/database`` and ``system/info``.
 
-    For the scope ``monitoring:read`` or whom ``admits`` lets in; they answer also while the kit cannot start.
+    They respond even if the kit cannot start.
+
+    Args:
+        prefix: the prefix of the API.
+        admits: decides which requests need no credentials; others need the scope ``monitoring:read``.
+        performance: the report on requests.
+        database: the report on the database.
+        system: creates the report on the environment.
     """
 
     async def get_performance(_: Request) -> Response:
@@ -46,7 +53,7 @@ def endpoints(
             operation_id=operation_id,
             summary=summary,
             tag="monitoring",
-            answers={200: Answer("As it is now.", schema)},
+            answers={200: Answer("The current values.", schema)},
             scope=MONITORING_SCOPE,
             admits=admits,
             standalone=True,
@@ -54,16 +61,20 @@ def endpoints(
 
     return [
         endpoint(
-            "metrics/performance", get_performance, "getPerformance", "Requests and latencies", Performance
+            "metrics/performance",
+            get_performance,
+            "getPerformance",
+            "Get request counts and latencies",
+            Performance,
         ),
         endpoint(
             "metrics/database",
             get_database,
             "getDatabaseMetrics",
-            "Pool, statements, server",
+            "Get database metrics",
             DatabaseMetrics,
         ),
-        endpoint("system/info", get_system, "getSystemInfo", "What runs here", SystemInfo),
+        endpoint("system/info", get_system, "getSystemInfo", "Get system information", SystemInfo),
     ]
 
 

@@ -1,4 +1,4 @@
-"""``system/info``: what runs here, and how it was set up; secrets are never shown."""
+"""``system/info``: versions, environment and settings, without secrets."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, SecretStr
 
-from projkit.monitoring.performance import WorkerShown
+from projkit.monitoring.performance import WorkerInfo
 from projkit.settings import Settings
 from projkit.telemetry.recorder import Recorder
 
 _REDACTED: Final = "**********"
-# To the last @: who writes a password into a URL does not always encode it.
+# Up to the last @, since passwords in URLs are not always percent-encoded.
 _PASSWORD: Final = re.compile(r"(?<=://).*@")
 _SECRET_QUERY: Final = re.compile(r"(?i)((?:password|secret|token|key)[a-z_]*=)[^&\s]+")
 _PACKAGES: Final = (
@@ -32,10 +32,10 @@ _PACKAGES: Final = (
 
 
 class SystemInfo(BaseModel):
-    """What runs here."""
+    """The versions, environment and settings of the responding process."""
 
     version: str
-    build: str = Field(description="The commit it was installed from, else a digest of what is installed.")
+    build: str = Field(description="The commit that was installed, or a digest of the installed files.")
     python: str
     implementation: str
     platform: str
@@ -44,24 +44,27 @@ class SystemInfo(BaseModel):
     cpu_count: int | None
     packages: dict[str, str]
     pid: int
-    workers: list[WorkerShown]
+    workers: list[WorkerInfo]
     started_at: datetime
     uptime_seconds: float
     time: datetime
     time_zone: str
-    host_framework: str | None = Field(
-        description="Of the application that the kit is mounted in, if it is known."
-    )
+    host_framework: str | None = Field(description="The framework of the host application, if it is known.")
     event_loop: str
     enabled: dict[str, bool | str]
     settings: dict[str, Any]
 
 
 def system_info(
-    settings: Settings, recorder: Recorder, *, version: str, host_framework: str | None, event_loop: str,
+    settings: Settings,
+    recorder: Recorder,
+    *,
+    version: str,
+    host_framework: str | None,
+    event_loop: str,
     enabled: dict[str, bool | str],
-) -> SystemInfo:  # fmt: skip
-    """The whole of it; reads no more than this process knows."""
+) -> SystemInfo:
+    """Create the report from what this process knows, without any I/O but reading package metadata."""
     now = time.time()
     return SystemInfo(
         version=version,
@@ -75,7 +78,7 @@ def system_info(
         packages=_packages(),
         pid=os.getpid(),
         workers=[
-            WorkerShown(pid=each.pid, started_at=datetime.fromtimestamp(each.started_at, UTC))
+            WorkerInfo(pid=each.pid, started_at=datetime.fromtimestamp(each.started_at, UTC))
             for each in recorder.workers()
         ],
         started_at=datetime.fromtimestamp(recorder.server_started_at, UTC),
@@ -85,18 +88,18 @@ def system_info(
         host_framework=host_framework,
         event_loop=event_loop,
         enabled=enabled,
-        settings=shown(settings),
+        settings=redacted_settings(settings),
     )
 
 
-def shown(settings: Settings) -> dict[str, Any]:
-    """Every setting by its environment name, as JSON; whatever is secret is not there."""
+def redacted_settings(settings: Settings) -> dict[str, Any]:
+    """Return each setting under its environment name, as JSON values with secrets redacted."""
     return {name.upper(): _redacted(getattr(settings, name)) for name in type(settings).model_fields}
 
 
 def framework_of(app: object) -> str | None:
-    """The package that a host application's class comes from, and its version: ``fastapi 0.165.0``."""
-    # A subclass of the host's own is asked for what it descends from.
+    """Return the package and version of a host application's framework, such as ``fastapi 0.165.0``."""
+    # The host may have subclassed the framework's application.
     for each in type(app).__mro__:
         name = each.__module__.partition(".")[0]
         if name in _PACKAGES:
