@@ -1,4 +1,4 @@
-"""projkit around any ASGI app: ``uvicorn bare_app:app``, then http://127.0.0.1:8000/kit/api/v1/docs."""
+"""projkit with a bare ASGI application: ``uvicorn bare_app:app``, then http://127.0.0.1:8000/kit/api/v1/docs."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -11,7 +11,7 @@ Message = MutableMapping[str, Any]
 async def host(
     scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
 ) -> None:
-    """The app: one page, at every path."""
+    """Serve one page at every path."""
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     headers = [(b"content-type", b"application/json")]
@@ -19,5 +19,5 @@ async def host(
     await send({"type": "http.response.body", "body": b'{"page": "the host\'s own"}'})
 
 
-kit = ProjKit()  # settings from PROJKIT_* variables; opens nothing yet
+kit = ProjKit()  # reads PROJKIT_* variables; opens nothing
 app = kit.wrap(host, prefix="/kit")

@@ -4,25 +4,25 @@ from blacksheep import Application, get
 
 from projkit import ProjKit
 
-kit = ProjKit()  # settings from PROJKIT_* variables; opens nothing yet
+kit = ProjKit()  # reads PROJKIT_* variables; opens nothing
 app = Application()
 
 
 @get("/")
 async def home() -> dict[str, str]:
-    """A page of the app's own."""
+    """Serve a page of the host."""
     return {"page": "the host's own"}
 
 
 @app.on_start
 async def start(application: Application) -> None:
-    """BlackSheep does not run the lifespan of what is mounted in it."""
+    """Start the kit: BlackSheep does not run the lifespan of mounted applications."""
     await kit.startup()
 
 
 @app.on_stop
 async def stop(application: Application) -> None:
-    """Closes what the kit has opened."""
+    """Stop the kit."""
     await kit.shutdown()
 
 

@@ -1,6 +1,6 @@
-"""projkit around Django: ``uvicorn django_app:app``, then http://127.0.0.1:8000/kit/api/v1/docs.
+"""projkit with Django: ``uvicorn django_app:app``, then http://127.0.0.1:8000/kit/api/v1/docs.
 
-In a project of yours only the last lines are needed, in ``asgi.py``; the settings here stand for yours.
+In your own project, add the last lines to ``asgi.py``; the settings here stand in for yours.
 """
 
 import django
@@ -16,29 +16,27 @@ settings.configure(
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF=__name__,
     SECRET_KEY="only for the example",
-    MIDDLEWARE=[
-        "projkit.hosts.django.PrincipalMiddleware"
-    ],  # request.principal: who calls, or an anonymous one
+    MIDDLEWARE=["projkit.hosts.django.PrincipalMiddleware"],  # sets request.principal
     PROJKIT_KIT=f"{__name__}.kit",
 )
 django.setup()
 
 
 async def home(request: HttpRequest) -> JsonResponse:
-    """A page of the app's own."""
+    """Serve a page of the host."""
     return JsonResponse({"page": "the host's own"})
 
 
-# Who may read projects may read this too: the kit's tokens and cookies open it. Plain functions may have it as well.
+# The kit's tokens and cookies authenticate this page. The decorator also works on synchronous views.
 @require_scopes("projects:read")
 async def whoami(request: HttpRequest) -> JsonResponse:
-    """A guarded page of the app's own."""
+    """Serve a page of the host that requires a scope."""
     return JsonResponse({"subject": request.principal.subject})
 
 
 urlpatterns = [path("", home), path("whoami", whoami)]
 
-kit = ProjKit()  # settings from PROJKIT_* variables; opens nothing yet
-# Django's ASGI app has neither mounts nor a lifespan: the kit is put around it and brings its own.
-# Django's pages are timed and counted as the kit's are; ``route_of`` tells the figures which page a path is.
+kit = ProjKit()  # reads PROJKIT_* variables; opens nothing
+# Django's ASGI application has neither mounts nor a lifespan, so the kit wraps it and provides the lifespan. Django's
+# requests are timed and counted too, by the URL patterns that ``route_of`` returns.
 app = kit.wrap(get_asgi_application(), prefix="/kit", route_of=route_of)

@@ -9,12 +9,12 @@ from fastapi import Depends, FastAPI
 from projkit import Principal, ProjKit
 from projkit.hosts.fastapi import require_scopes
 
-kit = ProjKit()  # settings from PROJKIT_* variables; opens nothing yet
+kit = ProjKit()  # reads PROJKIT_* variables; opens nothing
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """FastAPI does not run the lifespan of what is mounted in it: enter the kit's in the app's own."""
+    """Run the kit: FastAPI does not run the lifespan of mounted applications."""
     async with kit.lifespan():
         yield
 
@@ -24,16 +24,16 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/")
 async def home() -> dict[str, str]:
-    """A page of the app's own."""
+    """Serve a page of the host."""
     return {"page": "the host's own"}
 
 
-# Who may read projects may read this too: the kit's tokens and cookies open it, and it has its lock in /docs.
+# The kit's tokens and cookies authenticate this page, and /docs shows that it requires them.
 @app.get("/whoami")
 async def whoami(
     principal: Annotated[Principal, Depends(require_scopes(kit, "projects:read"))],
 ) -> dict[str, str]:
-    """A guarded page of the app's own."""
+    """Serve a page of the host that requires a scope."""
     return {"subject": principal.subject}
 
 

@@ -8,25 +8,25 @@ from litestar.types import Receive, Scope, Send
 from projkit import ProjKit
 from projkit.hosts.litestar import require_scopes
 
-kit = ProjKit()  # settings from PROJKIT_* variables; opens nothing yet
+kit = ProjKit()  # reads PROJKIT_* variables; opens nothing
 
 
 @get("/")
 async def home() -> dict[str, str]:
-    """A page of the app's own."""
+    """Serve a page of the host."""
     return {"page": "the host's own"}
 
 
-# Who may read projects may read this too: the kit's tokens and cookies open it. It works for WebSockets alike.
+# The kit's tokens and cookies authenticate this page. The guard also works on WebSockets.
 @get("/whoami", guards=[require_scopes(kit, "projects:read")])
 async def whoami(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """A guarded page of the app's own."""
+    """Serve a page of the host that requires a scope."""
     return {"subject": request.user.subject}
 
 
 @asgi("/kit", is_mount=True, copy_scope=True)
 async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
-    """Litestar mounts functions; this one is the kit."""
+    """Pass requests on to the kit: Litestar mounts functions."""
     await kit(scope, receive, send)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""projkit around Quart: ``hypercorn quart_app:app``, then http://127.0.0.1:8000/kit/api/v1/docs."""
+"""projkit with Quart: ``hypercorn quart_app:app``, then http://127.0.0.1:8000/kit/api/v1/docs."""
 
 from quart import Quart, request
 
@@ -6,25 +6,25 @@ from projkit import ProjKit
 from projkit.auth.middleware import PUBLIC
 from projkit.hosts.quart import route_of
 
-kit = ProjKit()  # settings from PROJKIT_* variables; opens nothing yet
+kit = ProjKit()  # reads PROJKIT_* variables; opens nothing
 quart = Quart(__name__)
 
 
 @quart.get("/")
 async def home() -> dict[str, str]:
-    """A page of the app's own."""
+    """Serve a page of the host."""
     return {"page": "the host's own"}
 
 
 @quart.get("/whoami")
 async def whoami() -> dict[str, str]:
-    """A guarded page of the app's own."""
+    """Serve a page of the host that requires a scope."""
     return {"subject": request.scope["user"].subject}  # type: ignore[typeddict-item]
 
 
-# Quart has no mounts: the kit's paths go to the kit, everything else to Quart, and one lifespan is for both.
-# The rules guard Quart's own pages: the kit's tokens and cookies open them. Without ``auth`` all are open.
-# Quart's pages are timed and counted as the kit's are; ``route_of`` tells the figures which page a path is.
+# Quart has no mounts, so the kit wraps it: the kit's paths go to the kit, everything else to Quart, and one lifespan
+# serves both. The rules in ``auth`` guard Quart's pages; without them, all are public. Quart's requests are timed and
+# counted too, by the URL rules that ``route_of`` returns.
 app = kit.wrap(
     quart, prefix="/kit", auth={"/": PUBLIC, "/whoami": ("projects:read",)}, route_of=route_of(quart)
 )

@@ -8,22 +8,22 @@ from starlette.routing import Mount, Route
 from projkit import ProjKit
 from projkit.hosts.starlette import require_scopes
 
-kit = ProjKit()  # settings from PROJKIT_* variables; opens nothing yet
+kit = ProjKit()  # reads PROJKIT_* variables; opens nothing
 
 
 async def home(request: Request) -> JSONResponse:
-    """A page of the app's own."""
+    """Serve a page of the host."""
     return JSONResponse({"page": "the host's own"})
 
 
-# Who may read projects may read this too: the kit's tokens and cookies open it. It works for WebSockets alike.
+# The kit's tokens and cookies authenticate this page. The decorator also works on WebSockets.
 @require_scopes(kit, "projects:read")
 async def whoami(request: Request) -> JSONResponse:
-    """A guarded page of the app's own."""
+    """Serve a page of the host that requires a scope."""
     return JSONResponse({"subject": request.user.subject})
 
 
-# Starlette does not run the lifespan of what is mounted in it, so the kit's is given to the app.
+# Starlette does not run the lifespan of mounted applications, so the application gets the kit's.
 app = Starlette(
     routes=[Route("/", home), Route("/whoami", whoami), Mount("/kit", kit)], lifespan=kit.lifespan
 )

@@ -236,7 +236,7 @@ def test_django_without_a_kit_or_without_asgi() -> None:
         settings.configure()
     guarded = PrincipalMiddleware(lambda request: HttpResponse())
     request = RequestFactory().get("/")
-    with pytest.raises(ImproperlyConfigured, match="PROJKIT_KIT must be the kit, or its dotted path"):
+    with pytest.raises(ImproperlyConfigured, match="set PROJKIT_KIT to the kit or its dotted path"):
         guarded(request)
     with override_settings(PROJKIT_KIT=object()), pytest.raises(ImproperlyConfigured, match="over ASGI"):
         guarded(request)

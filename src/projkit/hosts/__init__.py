@@ -1,1 +1,1 @@
-"""Guards that feel native in FastAPI, Starlette, Litestar and Django; each module needs its framework, projkit none."""
+"""Guards in the style of FastAPI, Starlette, Litestar and Django; each module requires its framework."""

@@ -1,7 +1,6 @@
-"""In Django: ``request.principal``, and ``@require_scopes("projects:read")`` on views, sync and async.
+"""Django: ``request.principal``, and ``@require_scopes("projects:read")`` on sync and async views.
 
-``settings.PROJKIT_KIT`` is the kit, or the dotted path of one: ``"mysite.asgi.kit"``. Both need Django to be served
-over ASGI, as the kit itself does.
+``settings.PROJKIT_KIT`` is the kit or its dotted path: ``"mysite.asgi.kit"``. Django must be served over ASGI.
 """
 
 from collections.abc import Awaitable, Callable
@@ -31,22 +30,25 @@ from projkit.http.problem import problem_response
 from projkit.http.response import NO_SNIFF
 from projkit.http.timing import UNKNOWN_ROUTE
 
-_LONGEST_ROUTE: Final = 200
+_MAX_ROUTE_LENGTH: Final = 200
 _SETTING: Final = "PROJKIT_KIT"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the URL pattern that answers, as ``kit.wrap(app, route_of=route_of)`` takes it."""
+    """Return the URL pattern of a request, for ``kit.wrap(app, route_of=route_of)``."""
     try:
         route = resolve(scope["path"].removeprefix(scope.get("root_path", ""))).route
     except Resolver404:
         return UNKNOWN_ROUTE
-    return "/" + str(route).lstrip("^/").rstrip("$")[:_LONGEST_ROUTE]
+    return "/" + str(route).lstrip("^/").rstrip("$")[:_MAX_ROUTE_LENGTH]
 
 
 class PrincipalMiddleware:
-    """Sets ``request.principal``: the caller, or an anonymous one (``is_authenticated`` is False); refuses nobody."""
+    """Middleware that sets ``request.principal``: the caller, or an anonymous one (``is_authenticated`` is False).
+
+    It rejects no requests.
+    """
 
     sync_capable = True
     async_capable = True
@@ -61,17 +63,17 @@ class PrincipalMiddleware:
         if self._is_async:
             return self._call_async(request)
         request.principal = _result(request).user
-        return _told(request, self._get_response(request))
+        return _with_response_headers(request, self._get_response(request))
 
     async def _call_async(self, request: HttpRequest) -> HttpResponse:
         request.principal = (await authenticate_once(_kit(), _scope(request))).user
-        return _told(request, await self._get_response(request))
+        return _with_response_headers(request, await self._get_response(request))
 
 
 def require_scopes(*scopes: str) -> Callable[[F], F]:
-    """Lets callers who have all of ``scopes`` (none: any who are signed in) through to a view.
+    """Require callers of a view to have all of ``scopes``; without scopes, to be authenticated.
 
-    Others get the kit's ``application/problem+json``: 401 with ``WWW-Authenticate``, 403, or 503 with
+    Other requests get the kit's ``application/problem+json``: 401 with ``WWW-Authenticate``, 403, or 503 with
     ``Retry-After``. For methods of class-based views, use ``method_decorator``.
     """
 
@@ -80,43 +82,47 @@ def require_scopes(*scopes: str) -> Callable[[F], F]:
 
             @wraps(view)
             async def guarded_async(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-                refused = _admit(request, await authenticate_once(_kit(), _scope(request)), scopes)
-                return _told(request, refused or await view(request, *args, **kwargs))
+                rejection = _reject_unauthorized(
+                    request, await authenticate_once(_kit(), _scope(request)), scopes
+                )
+                return _with_response_headers(request, rejection or await view(request, *args, **kwargs))
 
-            return guarded_async  # type: ignore[return-value]  # it is called as the view was
+            return guarded_async  # type: ignore[return-value]  # it has the view's signature
 
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            refused = _admit(request, _result(request), scopes)
-            return _told(request, refused or view(request, *args, **kwargs))
+            rejection = _reject_unauthorized(request, _result(request), scopes)
+            return _with_response_headers(request, rejection or view(request, *args, **kwargs))
 
-        return guarded  # type: ignore[return-value]  # it is called as the view was
+        return guarded  # type: ignore[return-value]  # it has the view's signature
 
     return decorate
 
 
-def _admit(request: HttpRequest, result: AuthResult, scopes: tuple[str, ...]) -> HttpResponse | None:
+def _reject_unauthorized(
+    request: HttpRequest, result: AuthResult, scopes: tuple[str, ...]
+) -> HttpResponse | None:
     try:
         request.principal = authorize(result, scopes)
     except ProjkitError as error:
         request_id = _kit().request_ids.get(_scope(request))
-        answer = problem_response(error, request_of(_scope(request), request_id.decode()))
-        refused = HttpResponse(answer.body, status=answer.status)
-        for name, value in (*answer.headers, NO_SNIFF, (b"x-request-id", request_id)):
-            refused[name.decode()] = value.decode()
-        return refused
+        problem = problem_response(error, request_of(_scope(request), request_id.decode()))
+        response = HttpResponse(problem.body, status=problem.status)
+        for name, value in (*problem.headers, NO_SNIFF, (b"x-request-id", request_id)):
+            response[name.decode()] = value.decode()
+        return response
     set_user(_scope(request), request.principal)
     return None
 
 
 def _result(request: HttpRequest) -> AuthResult:
-    """Who calls, from a thread of Django's; the kit is asked on the event loop that it lives on."""
+    """Authenticate from one of Django's threads, on the event loop on which the kit runs."""
     kit, scope = _kit(), _scope(request)
     result = cached_result(kit, scope)
     return async_to_sync(authenticate_once)(kit, scope) if result is None else result
 
 
-def _told(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+def _with_response_headers(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     for name, value in pop_response_headers(_scope(request)):
         response[name.decode()] = value.decode()
     return response
@@ -125,13 +131,15 @@ def _told(request: HttpRequest, response: HttpResponse) -> HttpResponse:
 def _kit() -> Authenticates:
     kit = getattr(settings, _SETTING, None)
     if kit is None:
-        raise ImproperlyConfigured(f"{_SETTING} must be the kit, or its dotted path, as in 'mysite.asgi.kit'")
-    found: Authenticates = import_string(kit) if isinstance(kit, str) else kit
-    return found
+        raise ImproperlyConfigured(f"set {_SETTING} to the kit or its dotted path, such as 'mysite.asgi.kit'")
+    resolved: Authenticates = import_string(kit) if isinstance(kit, str) else kit
+    return resolved
 
 
 def _scope(request: HttpRequest) -> Scope:
     scope: Scope | None = getattr(request, "scope", None)
     if scope is None:
-        raise ImproperlyConfigured("projkit needs Django to be served over ASGI; this request came over WSGI")
+        raise ImproperlyConfigured(
+            "projkit requires Django to be served over ASGI; this request arrived over WSGI"
+        )
     return scope

@@ -1,7 +1,7 @@
-"""In FastAPI: ``Depends(require_scopes(kit, "projects:read"))``, or ``Security(current_principal(kit), scopes=[…])``.
+"""FastAPI: ``Depends(require_scopes(kit, "projects:read"))``, or ``Security(current_principal(kit), scopes=[…])``.
 
-They work with and without :class:`AuthMiddleware` around the app, for HTTP and WebSocket routes, and show in the
-app's OpenAPI document as the security schemes ``projkit_bearer`` and ``projkit_cookie``.
+The dependencies work with and without :class:`AuthMiddleware`, for HTTP and WebSocket routes, and appear in the
+application's OpenAPI document as the security schemes ``projkit_bearer`` and ``projkit_cookie``.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,14 +14,14 @@ from starlette.requests import HTTPConnection
 
 from projkit.auth.connection import Authenticates, pop_response_headers
 from projkit.auth.credentials import CookieNames
-from projkit.hosts.starlette import admit_or_raise
+from projkit.hosts.starlette import authorize_or_raise
 from projkit.identity import Principal
 
 Dependency = Callable[..., Awaitable[Principal]]
 
 
 class _Scheme(SecurityBase):
-    """Is only there for the document: the kit reads the credentials."""
+    """A security scheme for the OpenAPI document only: the kit reads the credentials."""
 
     def __init__(self, name: str, model: HTTPBearer | APIKey) -> None:
         self.scheme_name = name
@@ -32,18 +32,19 @@ class _Scheme(SecurityBase):
 
 
 def current_principal(kit: Authenticates) -> Dependency:
-    """A dependency that gives the :class:`Principal` who is signed in, and refuses everybody else.
+    """Create a dependency that returns the authenticated :class:`Principal`.
 
-    With ``Security(…, scopes=[…])`` the caller must have all of the scopes.
+    With ``Security(…, scopes=[…])`` the caller must have all of the scopes. Other requests are rejected, as by
+    :func:`require_scopes`.
     """
     return require_scopes(kit)
 
 
 def require_scopes(kit: Authenticates, *scopes: str) -> Dependency:
-    """A dependency that gives the :class:`Principal`, who has all of ``scopes``.
+    """Create a dependency that returns the :class:`Principal`, who must have all of ``scopes``.
 
-    Others are refused by ``fastapi.HTTPException``, so that the app's own handlers answer: 401 with
-    ``WWW-Authenticate``, 403, or 503 with ``Retry-After``. A WebSocket is refused before it is accepted.
+    Other requests are rejected by raising ``fastapi.HTTPException``, so that the application's own handlers respond:
+    401 with ``WWW-Authenticate``, 403, or 503 with ``Retry-After``. WebSockets are rejected before they are accepted.
     """
     names = CookieNames(host_prefix=kit.settings.cookie_host_prefix, csrf=kit.settings.csrf_cookie_name)
     bearer = _Scheme("projkit_bearer", HTTPBearer(bearerFormat="JWT"))
@@ -52,11 +53,13 @@ def require_scopes(kit: Authenticates, *scopes: str) -> Dependency:
     async def dependency(
         connection: HTTPConnection,
         response: Response,
-        wanted: SecurityScopes,
+        security_scopes: SecurityScopes,
         _bearer: None = Security(bearer, scopes=scopes),
         _cookie: None = Security(cookie, scopes=scopes),
     ) -> Principal:
-        principal = await admit_or_raise(kit, connection.scope, (*scopes, *wanted.scopes), HTTPException)
+        principal = await authorize_or_raise(
+            kit, connection.scope, (*scopes, *security_scopes.scopes), HTTPException
+        )
         for name, value in pop_response_headers(connection.scope):
             response.headers.append(name.decode(), value.decode())
         return principal

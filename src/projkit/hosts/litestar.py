@@ -1,6 +1,6 @@
-"""In Litestar: ``@get("/reports", guards=[require_scopes(kit, "projects:read")])``, and ``request.user``.
+"""Litestar: ``@get("/reports", guards=[require_scopes(kit, "projects:read")])``, and ``request.user``.
 
-``request.user`` is the :class:`Principal` wherever :class:`AuthMiddleware` or this guard has let the request through.
+``request.user`` is the :class:`Principal` on every request that :class:`AuthMiddleware` or this guard has accepted.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,28 +12,29 @@ from litestar.handlers import BaseRouteHandler
 
 from projkit.auth.connection import Authenticates
 from projkit.errors import ProjkitError
-from projkit.hosts.refusal import admit, refusal_of
+from projkit.hosts.guard import authorize_request, error_response
 
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
 
 
 def require_scopes(kit: Authenticates, *scopes: str) -> Guard:
-    """A guard that lets callers through who have all of ``scopes`` (none: any who are signed in).
+    """Create a guard that requires all of ``scopes``; without scopes, authentication.
 
-    Others are refused by ``NotAuthorizedException``, ``PermissionDeniedException`` or, with 503, ``HTTPException``,
-    so that the app's own handlers answer. A WebSocket is refused before it is accepted.
+    It rejects requests by raising ``NotAuthorizedException``, ``PermissionDeniedException`` or, with 503,
+    ``HTTPException``, so that the application's own handlers respond, and WebSockets before they are accepted.
     """
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        # Litestar types the scope as a dictionary of its own.
+        # Litestar has its own type for scopes.
         scope: Any = connection.scope
         try:
-            await admit(kit, scope, scopes)
+            await authorize_request(kit, scope, scopes)
         except ProjkitError as error:
-            refusal = refusal_of(error, scope)
-            kind = {401: NotAuthorizedException, 403: PermissionDeniedException}.get(
-                refusal.status, HTTPException
-            )
-            raise kind(detail=refusal.detail, status_code=refusal.status, headers=refusal.headers) from None
+            response = error_response(error, scope)
+            exceptions = {401: NotAuthorizedException, 403: PermissionDeniedException}
+            exception = exceptions.get(response.status, HTTPException)
+            raise exception(
+                detail=response.detail, status_code=response.status, headers=response.headers
+            ) from None
 
     return guard

@@ -1,4 +1,4 @@
-"""In Quart: the template of the route that answers, for the figures of ``kit.wrap(app, route_of=route_of(app))``."""
+"""Quart: route templates, for the metrics of ``kit.wrap(app, route_of=route_of(app))``."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from projkit.http.timing import UNKNOWN_ROUTE
 
 
 def route_of(app: Quart) -> Callable[[Scope], str]:
-    """A function that reads the template from the ASGI scope; never raises."""
+    """Create a function that returns the route template of an ASGI scope; the function never raises."""
 
     def read(scope: Scope) -> str:
         urls = app.url_map.bind("localhost")

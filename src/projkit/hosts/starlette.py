@@ -1,7 +1,7 @@
-"""In Starlette: ``@require_scopes(kit, "projects:read")`` on endpoints, and ``request.user``.
+"""Starlette: ``@require_scopes(kit, "projects:read")`` on endpoints, and ``request.user``.
 
-``request.user`` and ``starlette.authentication.requires`` work wherever :class:`AuthMiddleware` or this decorator has
-let the request through.
+``request.user`` and ``starlette.authentication.requires`` work on every request that :class:`AuthMiddleware` or this
+decorator has accepted.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from projkit.auth.connection import Authenticates, pop_response_headers
 from projkit.errors import ProjkitError
-from projkit.hosts.refusal import admit, refusal_of
+from projkit.hosts.guard import authorize_request, error_response
 from projkit.http.denial import DENIAL_EXTENSION, POLICY_VIOLATION
 from projkit.identity import Principal
 
@@ -25,11 +25,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def require_scopes(kit: Authenticates, *scopes: str) -> Callable[[F], F]:
-    """Lets callers who have all of ``scopes`` (none: any who are signed in) through to an endpoint.
+    """Require callers of an endpoint to have all of ``scopes``; without scopes, to be authenticated.
 
-    For functions that take a request or a WebSocket, and for the methods of ``HTTPEndpoint`` and
-    ``WebSocketEndpoint``. Others are refused by ``HTTPException``, so that the app's own handlers answer; a
-    WebSocket before it is accepted.
+    The decorator applies to functions that take a request or a WebSocket, and to the methods of ``HTTPEndpoint`` and
+    ``WebSocketEndpoint``. It rejects requests by raising ``HTTPException``, so that the application's own handlers
+    respond, and WebSockets before they are accepted.
     """
 
     def decorate(endpoint: F) -> F:
@@ -40,36 +40,36 @@ def require_scopes(kit: Authenticates, *scopes: str) -> Callable[[F], F]:
             )
             if connection is None:
                 raise TypeError(f"{endpoint.__qualname__} takes neither a request nor a WebSocket")
-            await admit_or_raise(kit, connection.scope, scopes, HTTPException)
+            await authorize_or_raise(kit, connection.scope, scopes, HTTPException)
             if iscoroutinefunction(endpoint):
-                answer = await endpoint(*args, **kwargs)
+                response = await endpoint(*args, **kwargs)
             else:
-                answer = await run_in_threadpool(endpoint, *args, **kwargs)
-                if isawaitable(answer):
-                    answer = await answer
-            if isinstance(answer, Response):
+                response = await run_in_threadpool(endpoint, *args, **kwargs)
+                if isawaitable(response):
+                    response = await response
+            if isinstance(response, Response):
                 for name, value in pop_response_headers(connection.scope):
-                    answer.headers.append(name.decode(), value.decode())
-            return answer
+                    response.headers.append(name.decode(), value.decode())
+            return response
 
-        return guarded  # type: ignore[return-value]  # it is called as the endpoint was
+        return guarded  # type: ignore[return-value]  # it has the endpoint's signature
 
     return decorate
 
 
-async def admit_or_raise(
-    kit: Authenticates, scope: Scope, scopes: tuple[str, ...], refused: type[HTTPException]
+async def authorize_or_raise(
+    kit: Authenticates, scope: Scope, scopes: tuple[str, ...], exception: type[HTTPException]
 ) -> Principal:
-    """The caller, who has all of ``scopes``.
+    """Return the caller, who must have all of ``scopes``.
 
     Raises:
-        HTTPException: of the class ``refused``, with status, ``WWW-Authenticate`` and ``Retry-After``.
-        WebSocketException: the same for a WebSocket, where the server cannot answer its handshake with a response.
+        HTTPException: of the class ``exception``, with status, ``WWW-Authenticate`` and ``Retry-After``.
+        WebSocketException: the same for a WebSocket, if the server does not support a response to its handshake.
     """
     try:
-        return await admit(kit, scope, scopes)
+        return await authorize_request(kit, scope, scopes)
     except ProjkitError as error:
-        refusal = refusal_of(error, scope)
+        response = error_response(error, scope)
         if scope["type"] == "websocket" and DENIAL_EXTENSION not in (scope.get("extensions") or {}):
-            raise WebSocketException(POLICY_VIOLATION, refusal.detail) from None
-        raise refused(refusal.status, refusal.detail, refusal.headers) from None
+            raise WebSocketException(POLICY_VIOLATION, response.detail) from None
+        raise exception(response.status, response.detail, response.headers) from None

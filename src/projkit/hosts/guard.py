@@ -1,0 +1,47 @@
+"""Authorization of a host's request, and the response to a rejected one; shared by all guards."""
+
+from dataclasses import dataclass
+
+from starlette.types import Scope
+
+from projkit.auth.connection import (
+    Authenticates,
+    authenticate_once,
+    authorize,
+    pop_response_headers,
+    set_user,
+)
+from projkit.errors import ProjkitError
+from projkit.http.problem import headers_of, status_of
+from projkit.identity import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """The response to a rejected request, without a body; the host's error handlers add one."""
+
+    status: int
+    detail: str
+    headers: dict[str, str]
+
+
+async def authorize_request(kit: Authenticates, scope: Scope, scopes: tuple[str, ...]) -> Principal:
+    """Return the caller, who must have all of ``scopes``, and store it in ``scope["user"]``.
+
+    Raises:
+        UnauthenticatedError: there are no credentials, or they are invalid.
+        CsrfFailedError: a cookie authenticates the request, and it fails a CSRF rule.
+        InsufficientScopeError: the caller lacks a scope.
+        UnavailableError: a store that must be consulted does not respond.
+    """
+    principal = authorize(await authenticate_once(kit, scope), scopes)
+    set_user(scope, principal)
+    return principal
+
+
+def error_response(error: ProjkitError, scope: Scope) -> ErrorResponse:
+    """Return the response to an error, with ``WWW-Authenticate`` and ``Retry-After`` where they apply."""
+    headers = (*headers_of(error), *pop_response_headers(scope))
+    status = status_of(type(error))
+    detail = error.detail if status != 500 else ProjkitError.title
+    return ErrorResponse(status, detail, {name.decode(): value.decode() for name, value in headers})
