@@ -1,4 +1,4 @@
-"""Clients that go away in the middle of anything leave no half write and no lost connection."""
+"""Clients that disconnect at any time leave no partial write and no lost database connection."""
 
 import asyncio
 import json
@@ -12,8 +12,8 @@ import httpx2
 from tests.faults.conftest import Server, headers, serve
 
 
-def gone(server: Server, head: str, body: bytes, *, sent: int) -> None:
-    """Sends a request, or the first ``sent`` bytes of its body, and hangs up with a reset."""
+def send_and_reset(server: Server, head: str, body: bytes, *, sent: int) -> None:
+    """Send a request with the first ``sent`` bytes of its body, and reset the connection."""
     address = urlsplit(server.url)
     with socket.create_connection((str(address.hostname), address.port or 80)) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
@@ -23,42 +23,42 @@ def gone(server: Server, head: str, body: bytes, *, sent: int) -> None:
         connection.sendall("\r\n".join([*lines, "", ""]).encode() + body[:sent])
 
 
-def test_clients_that_hang_up(any_database_url: str) -> None:
-    """400 clients hang up in mid-body or before the answer; rows are whole and all connections still serve."""
-    body = json.dumps({"name": "whole", "tags": ["a", "b"], "description": "x" * 5000}).encode()
+def test_clients_that_disconnect(any_database_url: str) -> None:
+    """400 clients disconnect in mid-body or before the response; rows are complete and all connections still work."""
+    body = json.dumps({"name": "complete", "tags": ["a", "b"], "description": "x" * 5000}).encode()
     with serve(any_database_url, PROJKIT_DATABASE_POOL_SIZE="3") as server:
         with ThreadPoolExecutor(8) as threads:
             for number in range(400):
                 path = "/api/v1/projects"
                 kind = number % 4
                 if kind == 0:
-                    threads.submit(gone, server, f"POST {path}", body, sent=len(body) // 2)
+                    threads.submit(send_and_reset, server, f"POST {path}", body, sent=len(body) // 2)
                 elif kind == 1:
-                    threads.submit(gone, server, f"POST {path}", body, sent=len(body))
+                    threads.submit(send_and_reset, server, f"POST {path}", body, sent=len(body))
                 elif kind == 2:
-                    threads.submit(gone, server, f"GET {path}?q=whole&total=true", b"", sent=0)
+                    threads.submit(send_and_reset, server, f"GET {path}?q=complete&total=true", b"", sent=0)
                 else:
-                    threads.submit(gone, server, f"GET {path}/stats/summary", b"", sent=0)
-        asyncio.run(all_is_well(server))
+                    threads.submit(send_and_reset, server, f"GET {path}/stats/summary", b"", sent=0)
+        asyncio.run(check_server(server))
         if any_database_url.startswith("postgresql"):
             assert asyncio.run(open_transactions(any_database_url)) == 0
         assert "Traceback" not in server.said, server.said
 
 
-async def all_is_well(server: Server) -> None:
-    """More requests at once than there are connections, all good; and no row but whole ones."""
+async def check_server(server: Server) -> None:
+    """Check that more concurrent requests than there are connections succeed, and that all rows are complete."""
     async with httpx2.AsyncClient(headers=headers(), timeout=10) as client:
-        answers = await asyncio.gather(*(client.get(f"{server.projects}?limit=100") for _ in range(20)))
-        assert [answer.status_code for answer in answers] == [200] * 20
+        responses = await asyncio.gather(*(client.get(f"{server.projects}?limit=100") for _ in range(20)))
+        assert [response.status_code for response in responses] == [200] * 20
         made = await asyncio.gather(*(client.post(server.projects, json={"name": "new"}) for _ in range(20)))
-        assert [answer.status_code for answer in made] == [201] * 20
-        for project in answers[0].json()["items"]:
-            assert (project["name"], len(project["description"])) == ("whole", 5000)
+        assert [response.status_code for response in made] == [201] * 20
+        for project in responses[0].json()["items"]:
+            assert (project["name"], len(project["description"])) == ("complete", 5000)
             assert project["tags"] == ["a", "b"]
 
 
 async def open_transactions(url: str) -> int:
-    """How many connections the server still holds in a transaction, or in more places than the pool has."""
+    """Return the number of the server's connections that are in a transaction; check that the pool has not grown."""
     connection = await asyncpg.connect(url)
     try:
         states = [

@@ -1,32 +1,38 @@
-"""Whether a client is still there is asked in passing: that ends no request, and goes on for no longer than it."""
+"""Polling for a disconnect ends no request, and does not outlast the request."""
 
 import asyncio
 from typing import Any
 
 import pytest
 
-from tests.http.test_concurrency import BODY, Asked, Host, opened
+from tests.http.pending_requests import BODY, HoldingHost, PendingRequest, limited_kit
 
 pytestmark = pytest.mark.anyio
 
 
-class Ended(Asked):
-    """A request that its server ends while it is asked for more of it, or (``late``) when that has been given up."""
+class CancelledRequest(PendingRequest):
+    """A request that its server cancels while its client is polled, or (``late``) when the poll is cancelled.
+
+    Attributes:
+        poll_cancelled: whether the poll was cancelled.
+    """
 
     def __init__(self, app: Any, *, late: bool) -> None:
         self.late = late
-        self.left = False  # whether nobody asks any more
-        super().__init__(app, method="POST", name="ended", body=[BODY], headers=[(b"content-length", b"13")])
+        self.poll_cancelled = False
+        super().__init__(
+            app, method="POST", name="cancelled", body=[BODY], headers=[(b"content-length", b"13")]
+        )
 
     async def _receive(self) -> dict[str, Any]:
-        if not self.reads:
+        if not self.receive_calls:
             return await super()._receive()
         if not self.late:
             self.task.cancel()
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
-            self.left = True
+            self.poll_cancelled = True
             if self.late:
                 self.task.cancel()
             raise
@@ -34,17 +40,17 @@ class Ended(Asked):
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_ended_while_the_server_is_asked(sqlite_url: str, late: bool) -> None:
-    """A request that is cancelled in that very moment is cancelled, and leaves no question behind."""
-    host = Host()
-    async with opened(sqlite_url, host) as kit:
-        ended = Ended(kit, late=late)
-        await host.arrived("ended")
-        await asyncio.sleep(0.1)  # who takes longer than 50 ms looks whether anybody still waits
-        host.go_on("ended")
+async def test_cancelled_while_polling(sqlite_url: str, late: bool) -> None:
+    """A request that is cancelled while its client is polled is cancelled, and leaves no poll behind."""
+    host = HoldingHost()
+    async with limited_kit(sqlite_url, host) as kit:
+        request = CancelledRequest(kit, late=late)
+        await host.wait_for("cancelled")
+        await asyncio.sleep(0.1)  # the client of a request that takes longer than 50 ms is polled
+        host.release("cancelled")
         async with asyncio.timeout(20):
-            await asyncio.wait({ended.task})
-        assert ended.task.cancelled()
-        assert not ended.messages
+            await asyncio.wait({request.task})
+        assert request.task.cancelled()
+        assert not request.messages
         await asyncio.sleep(0.01)
-        assert ended.left
+        assert request.poll_cancelled
