@@ -310,7 +310,7 @@ class ProjKit:
         """
         self._monitoring.detect_framework(host_app)
         host = host_app if auth is None else AuthMiddleware(host_app, self, rules=auth)
-        host = self._telemetry.around(
+        host = self._telemetry.wrap_host(
             host, route_of or HostRoutes(host_app), performance=performance, instrumented=instrument
         )
         return WrappedApp(

@@ -1,0 +1,1 @@
+"""Telemetry of a kit: metrics over all workers, their exposition, and traces."""

@@ -1,4 +1,4 @@
-"""What is counted, and in which cells."""
+"""The metric families of a kit, and the indices of their samples' values."""
 
 from typing import Final
 
@@ -6,17 +6,17 @@ from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import SIZE
 from projkit.telemetry.store import Family
 
-# After the buckets of a histogram:
+# After the buckets of a histogram.
 SUM: Final = SIZE
 MAX: Final = SIZE + 1
 LAST_ERROR: Final = SIZE + 2  # seconds since 1970
 SLOW: Final = SIZE + 3
 
-# Of a health check:
+# Of a health check.
 HEALTHY: Final = 0
 CRITICAL: Final = 1
 LATENCY: Final = 2
-VALID_UNTIL: Final = 3  # on the machine's monotonic clock; then it is not known any more
+VALID_UNTIL: Final = 3  # on the machine's monotonic clock; the status is unknown afterwards
 
 HTTP: Final = Family(
     "http", SIZE + 4, maxima=frozenset({MAX, LAST_ERROR}), limit=1000
@@ -27,15 +27,15 @@ EXEMPLARS: Final = Family(
 DISCONNECTS: Final = Family("http_disconnects", limit=500)  # method, route
 EXCEPTIONS: Final = Family("http_exceptions", limit=200)  # route, class
 ACTIVE: Final = Family("http_active", gauge=True, limit=1)
-WAITING: Final = Family("http_waiting", gauge=True, limit=1)
-REFUSED: Final = Family("http_refused", limit=10)  # reason
-WEBSOCKETS: Final = Family("websockets", 2, limit=200)  # route, outcome: how many, seconds they were open
+QUEUED: Final = Family("http_queued", gauge=True, limit=1)
+REJECTED: Final = Family("http_rejected", limit=10)  # reason
+WEBSOCKETS: Final = Family("websockets", 2, limit=200)  # route, outcome: number, seconds open
 STATEMENTS: Final = Family(
     "db_statements", SIZE + 2, maxima=frozenset({MAX}), limit=300
 )  # operation, collection
 SLOW_STATEMENTS: Final = Family(
     "db_slow_statements", 3, maxima=frozenset({2}), limit=100
-)  # text: count, sum, max
+)  # SQL text: count, sum, max
 DATABASE_ERRORS: Final = Family("db_errors", limit=100)  # class
 TRANSACTIONS: Final = Family("db_transactions", limit=10)  # committed, rolled_back
 POOL_WAIT: Final = Family("db_pool_wait", SIZE + 2, maxima=frozenset({MAX}), limit=1)
@@ -46,7 +46,7 @@ CREDENTIALS: Final = Family("auth_credentials", limit=100)  # transport, format,
 CSRF_CHECKS: Final = Family("auth_csrf_checks", limit=20)  # mode, outcome
 LOGINS: Final = Family("auth_logins", limit=20)  # method, outcome
 REFRESHES: Final = Family("auth_refreshes", limit=10)  # outcome
-LAG: Final = Family("event_loop_lag", maxima=frozenset({0}), gauge=True, limit=1)
+EVENT_LOOP_LAG: Final = Family("event_loop_lag", maxima=frozenset({0}), gauge=True, limit=1)
 HEALTH: Final = Family(
     "health_checks", 4, maxima=frozenset({CRITICAL, LATENCY}), minima=frozenset({HEALTHY, VALID_UNTIL}),
     gauge=True, limit=100,
@@ -54,11 +54,11 @@ HEALTH: Final = Family(
 SPANS: Final = Family("otel_spans", limit=10)  # outcome
 
 FAMILIES: Final = (
-    HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, ACTIVE, WAITING, REFUSED, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS,
+    HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, ACTIVE, QUEUED, REJECTED, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS,
     DATABASE_ERRORS, TRANSACTIONS, POOL_WAIT, POOL, COMMANDS, REDIS_ERRORS, CREDENTIALS, CSRF_CHECKS, LOGINS, REFRESHES,
-    LAG, HEALTH, SPANS,
+    EVENT_LOOP_LAG, HEALTH, SPANS,
 )  # fmt: skip
-# Room for all rows of all families up to their limits, with the longest names.
+# Room for all samples of all families up to their limits, with the longest labels.
 FILE_BYTES: Final = 6 * 1024 * 1024
 OTHER: Final = "__other__"
 UNKNOWN: Final = "__unknown__"

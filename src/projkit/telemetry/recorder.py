@@ -1,4 +1,4 @@
-"""Counts requests and statements, once; Prometheus and the monitoring endpoints both read it."""
+"""The recorder of a kit's events, which Prometheus and the monitoring endpoints both read."""
 
 import logging
 import os
@@ -23,6 +23,7 @@ from projkit.telemetry.families import (
     CSRF_CHECKS,
     DATABASE_ERRORS,
     DISCONNECTS,
+    EVENT_LOOP_LAG,
     EXCEPTIONS,
     EXEMPLARS,
     FAMILIES,
@@ -30,7 +31,6 @@ from projkit.telemetry.families import (
     HEALTH,
     HEALTHY,
     HTTP,
-    LAG,
     LAST_ERROR,
     LATENCY,
     LOGINS,
@@ -41,9 +41,10 @@ from projkit.telemetry.families import (
     OTHER_STATUS,
     POOL,
     POOL_WAIT,
+    QUEUED,
     REDIS_ERRORS,
     REFRESHES,
-    REFUSED,
+    REJECTED,
     SLOW,
     SLOW_STATEMENTS,
     SPANS,
@@ -51,7 +52,6 @@ from projkit.telemetry.families import (
     SUM,
     TRANSACTIONS,
     VALID_UNTIL,
-    WAITING,
     WEBSOCKETS,
 )
 from projkit.telemetry.store import (
@@ -70,40 +70,39 @@ logger: Final = logging.getLogger("projkit")
 K = TypeVar("K")
 
 _SLOW_STATEMENT_SECONDS: Final = 0.2
-_LONGEST_TEXT: Final = 1000
+_MAX_STATEMENT_CHARS: Final = 1000
 
 
 _RECORDERS: Final["weakref.WeakSet[Recorder]"] = weakref.WeakSet()
-_KITS: Final[dict[Path, int]] = {}
+_KITS_BY_DIRECTORY: Final[dict[Path, int]] = {}
 
 
-def _of_its_own(directory: Path) -> Path:
-    """Two kits of one process do not count into each other: the second has a directory in the first one's."""
-    number = _KITS[directory] = _KITS.get(directory, -1) + 1
+def _own_directory(directory: Path) -> Path:
+    """Return a directory for one kit: a second kit of a process gets a subdirectory, so that counts are not mixed."""
+    number = _KITS_BY_DIRECTORY[directory] = _KITS_BY_DIRECTORY.get(directory, -1) + 1
     return directory / f"kit-{number}" if number else directory
 
 
-def _forget_all() -> None:
+def _reset_all() -> None:
     for recorder in list(_RECORDERS):
-        recorder._forget()
+        recorder._reset()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(after_in_child=_reset_all)
 
 
 class Recorder(Observer):
-    """What one kit counts, on all its event loops; with a ``directory``, together with the server's other workers.
+    """The recorder of one kit on all its event loops; with a ``directory``, together with the server's other workers.
 
-    It opens at the first use, and so in the process that counts, not before a fork.
+    It opens its store at the first use: in the process that counts, not before a fork.
 
     Args:
-        directory: where the workers of one server keep their counts; None for a single process.
-        slow_seconds: what takes longer is counted as slow.
+        directory: the metrics directory that the workers of one server share; None for a single process.
+        slow_seconds: the duration above which a request counts as slow.
 
     Attributes:
-        probes: the routes whose 503 says that something else fails, and so is no error of their own.
-        quick: the routes whose target is that of health.
-        meters: who else is told of durations, where the host has a MeterProvider.
+        probe_paths: the routes whose 503 reports the failure of something else, and does not count as an error.
+        quick_paths: the routes with the latency target of health.
     """
 
     def __init__(self, directory: Path | None = None, *, slow_seconds: float = 2.0) -> None:
@@ -112,12 +111,12 @@ class Recorder(Observer):
         self.quick_paths: frozenset[str] = frozenset()
         self.meters: DurationMeters | None = None
         self.started_at = time.time()
-        self._path = None if directory is None else _of_its_own(directory)
-        self._forget()
+        self._path = None if directory is None else _own_directory(directory)
+        self._reset()
         _RECORDERS.add(self)
 
-    def _forget(self) -> None:
-        """Begins anew: at first, and in a process that was forked."""
+    def _reset(self) -> None:
+        """Start without any samples: initially, and in a forked process."""
         self._directory: WorkerDirectory | None = None
         self._failure: OSError | None = None
         self._store: MetricStore | None = None
@@ -128,14 +127,14 @@ class Recorder(Observer):
         self._commands: dict[str, Sample] = {}
         self._transactions: dict[bool, Sample] = {}
         self._active: Sample | None = None
-        self._wait: Sample | None = None
-        self._line: Sample | None = None
+        self._pool_wait: Sample | None = None
+        self._queued: Sample | None = None
 
     def require(self) -> None:
-        """Holds the directory to be usable, at start-up.
+        """Check at start-up that the metrics directory can be used.
 
         Raises:
-            ConfigurationError: it is not; the message names the setting. Until it is, this process counts alone.
+            ConfigurationError: it cannot; the message names the setting. Meanwhile, this process counts alone.
         """
         self.open()
         if self._failure is not None:
@@ -145,7 +144,7 @@ class Recorder(Observer):
             ) from self._failure
 
     def open(self) -> MetricStore:
-        """The sample of this process; in memory where the directory cannot be used, since no request fails for that."""
+        """Return the store of this process; in memory if the directory cannot be used, so that no request fails."""
         if self._store is None:
             if self._path is not None:
                 families = {family.name: family for family in FAMILIES}
@@ -154,38 +153,40 @@ class Recorder(Observer):
                 except OSError as error:
                     self._failure = error
                     logger.warning(
-                        "this process counts alone, since %s cannot be used: %s", self._path, error
+                        "metrics directory %s cannot be used (%s); this process counts alone",
+                        self._path,
+                        error,
                     )
             if self._directory is None:
                 self._store = MetricStore(FAMILIES, MemoryStore())
             else:
                 self._store = MetricStore(FAMILIES, MmapStore(self._directory.buffer))
             self._active = self._store.sample(ACTIVE, (), ())
-            self._wait = self._store.sample(POOL_WAIT, (), ())
-            self._line = self._store.sample(WAITING, (), ())
-            for reason in REJECTION_REASONS:  # from the first on, so that rates see the first refusal
-                self._store.sample(REFUSED, (reason,), (OTHER,))
+            self._pool_wait = self._store.sample(POOL_WAIT, (), ())
+            self._queued = self._store.sample(QUEUED, (), ())
+            for reason in REJECTION_REASONS:  # from the start, so that rates include the first rejection
+                self._store.sample(REJECTED, (reason,), (OTHER,))
         return self._store
 
     @property
     def directory(self) -> WorkerDirectory | None:
-        """What the server's workers share, if there are several."""
+        """The metrics directory that the server's workers share, if there is one."""
         self.open()
         return self._directory
 
     @property
     def server_started_at(self) -> float:
-        """When the counts began, in seconds since 1970: with the first of the server's workers."""
+        """The start of the server's first worker, when counting began, in seconds since 1970."""
         directory = self.directory
         return self.started_at if directory is None else directory.started_at
 
     def workers(self) -> list[Worker]:
-        """Whose counts they are: every living worker's, or this process' alone."""
+        """Return the workers whose events are counted: all living ones, or this process alone."""
         directory = self.directory
         return [Worker(os.getpid(), self.started_at)] if directory is None else directory.living()
 
     def read(self) -> Table:
-        """All that was counted, by all workers."""
+        """Return the samples of all workers."""
         return self.open().merged(self.other_files(retire=True))
 
     def other_files(self, *, retire: bool) -> list[WorkerFile]:
@@ -194,7 +195,7 @@ class Recorder(Observer):
         return [] if directory is None else directory.other_files(retire=retire)
 
     def endpoints(self) -> StatsByEndpoint:
-        """The figures of each endpoint, by all workers."""
+        """Return the statistics of each endpoint over all workers."""
         return stats_by_endpoint(self.read(), self.probe_paths)
 
     # --- requests
@@ -210,7 +211,7 @@ class Recorder(Observer):
     ) -> None:
         sample = self._http.get((method, route, status))
         if sample is None:
-            sample = self._new(HTTP, self._http, method, route, status)
+            sample = self._request_sample(HTTP, self._http, method, route, status)
         _observe(sample, seconds)
         if status >= 500:
             sample[LAST_ERROR] = time.time()
@@ -219,7 +220,7 @@ class Recorder(Observer):
         if trace_id is not None:
             exemplar_sample = self._exemplars.get((method, route, status))
             if exemplar_sample is None:
-                exemplar_sample = self._new(EXEMPLARS, self._exemplars, method, route, status)
+                exemplar_sample = self._request_sample(EXEMPLARS, self._exemplars, method, route, status)
             exemplars.write(exemplar_sample, seconds, trace_id)
 
     def record_disconnect(self, method: str, route: str) -> None:
@@ -237,10 +238,10 @@ class Recorder(Observer):
     # --- the request queue
 
     def change_queue_length(self, change: int) -> None:
-        (self._line or self._sample(WAITING, (), ()))[0] += change
+        (self._queued or self._sample(QUEUED, (), ()))[0] += change
 
     def record_rejection(self, reason: RejectionReason) -> None:
-        self._count(REFUSED, (reason,), (OTHER,))
+        self._count(REJECTED, (reason,), (OTHER,))
 
     # --- authentication
 
@@ -248,7 +249,7 @@ class Recorder(Observer):
         labels = (transport, token_format, outcome)
         sample = self._credentials.get(labels)
         if sample is None:
-            sample = self._keep(self._credentials, labels, CREDENTIALS, labels, (OTHER, OTHER, outcome))
+            sample = self._remember(self._credentials, labels, CREDENTIALS, labels, (OTHER, OTHER, outcome))
         sample[0] += 1
 
     def record_csrf_check(self, mode: str, outcome: str) -> None:
@@ -266,12 +267,12 @@ class Recorder(Observer):
         sample = self._statements.get(statement)
         if sample is None:
             labels = (statement.operation, statement.collection)
-            sample = self._keep(self._statements, statement, STATEMENTS, labels, (OTHER, OTHER))
+            sample = self._remember(self._statements, statement, STATEMENTS, labels, (OTHER, OTHER))
         _observe(sample, seconds)
         if self.meters is not None:
             self.meters.record_statement(statement, seconds, error)
         if seconds > _SLOW_STATEMENT_SECONDS:
-            text = " ".join(statement.sql.split())[:_LONGEST_TEXT]
+            text = " ".join(statement.sql.split())[:_MAX_STATEMENT_CHARS]
             slow = self.open().sample(SLOW_STATEMENTS, (text,), (OTHER,))
             slow[0] += 1
             slow[1] += seconds
@@ -283,11 +284,11 @@ class Recorder(Observer):
         sample = self._transactions.get(committed)
         if sample is None:
             labels = ("committed" if committed else "rolled_back",)
-            sample = self._keep(self._transactions, committed, TRANSACTIONS, labels, (OTHER,))
+            sample = self._remember(self._transactions, committed, TRANSACTIONS, labels, (OTHER,))
         sample[0] += 1
 
     def record_pool_wait(self, seconds: float) -> None:
-        _observe(self._wait or self._sample(POOL_WAIT, (), ()), seconds)
+        _observe(self._pool_wait or self._sample(POOL_WAIT, (), ()), seconds)
 
     def record_pool_connections(self, states: Mapping[str, int]) -> None:
         for state, connections in states.items():
@@ -298,7 +299,7 @@ class Recorder(Observer):
     def record_command(self, operation: str, seconds: float, error: BaseException | None) -> None:
         sample = self._commands.get(operation)
         if sample is None:
-            sample = self._keep(self._commands, operation, COMMANDS, (operation,), (OTHER,))
+            sample = self._remember(self._commands, operation, COMMANDS, (operation,), (OTHER,))
         _observe(sample, seconds)
         if self.meters is not None:
             self.meters.record_command(operation, seconds, error)
@@ -317,12 +318,12 @@ class Recorder(Observer):
         sample[VALID_UNTIL] = time.monotonic() + valid_seconds
 
     def record_event_loop_lag(self, seconds: float) -> None:
-        self._sample(LAG, (), ())[0] = seconds
+        self._sample(EVENT_LOOP_LAG, (), ())[0] = seconds
 
     # --- traces
 
     def record_spans(self, outcome: str, count: int) -> None:
-        for each in SPAN_OUTCOMES:  # all of them from the first on, so that rates see the first failure
+        for each in SPAN_OUTCOMES:  # all outcomes from the start, so that rates include the first failure
             self._sample(SPANS, (each,), (OTHER,))
         self._sample(SPANS, (outcome,), (OTHER,))[0] += count
 
@@ -332,20 +333,20 @@ class Recorder(Observer):
     def _sample(self, family: Family, labels: Labels, overflow: Labels) -> Sample:
         return self.open().sample(family, labels, overflow)
 
-    def _new(
+    def _request_sample(
         self, family: Family, known: dict[tuple[str, str, int], Sample], method: str, route: str, status: int
     ) -> Sample:
-        """The sample of a request, under labels that are bounded."""
+        """Return the sample of a request, with bounded labels, and remember it by the request's own values."""
         code = str(status) if 100 <= status <= 599 else OTHER_STATUS
         overflow = (OTHER_METHOD, OTHER, code)
-        if method not in METHODS:  # which anybody may make up, so that nothing is known by it
+        if method not in METHODS:  # clients can make up any number of methods, so they are not remembered
             return self._sample(family, (OTHER_METHOD, route, code), overflow)
-        return self._keep(known, (method, route, status), family, (method, route, code), overflow)
+        return self._remember(known, (method, route, status), family, (method, route, code), overflow)
 
-    def _keep(
+    def _remember(
         self, known: dict[K, Sample], key: K, family: Family, labels: Labels, overflow: Labels
     ) -> Sample:
-        """The sample for these labels, known by ``key`` from here on; no more of them than the family may have."""
+        """Return the sample of these labels, and remember it by ``key``, up to the limit of the family."""
         sample = self._sample(family, labels, overflow)
         if len(known) < family.limit:
             known[key] = sample
@@ -355,5 +356,5 @@ class Recorder(Observer):
 def _observe(sample: Sample, seconds: float) -> None:
     sample[bisect_left(BOUNDS, seconds)] += 1
     sample[SUM] += seconds
-    if seconds > sample[MAX]:  # noqa: PLR1730  # max() takes longer than all the rest
+    if seconds > sample[MAX]:  # noqa: PLR1730 - max() takes longer than all the rest
         sample[MAX] = seconds

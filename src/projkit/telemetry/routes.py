@@ -1,4 +1,4 @@
-"""``/metrics`` in Prometheus' formats: among the kit's routes, and as an app of its own for another port."""
+"""``/metrics`` in Prometheus' formats: as a route of the kit, and as an ASGI app of its own for another port."""
 
 import asyncio
 import gzip
@@ -16,8 +16,8 @@ from projkit.telemetry.exposition import KitRegistry, render
 _ALLOWED: Final[Header] = (b"allow", b"GET, HEAD, OPTIONS")
 
 
-async def scrape(registry: KitRegistry, accept: str, accept_encoding: str) -> Response:
-    """All series, as the headers of these names want them."""
+async def metrics_response(registry: KitRegistry, accept: str, accept_encoding: str) -> Response:
+    """Return all metrics in the format and encoding that the headers of these names prefer."""
     body, content_type = await render(registry, accept)
     headers: tuple[Header, ...] = (
         (b"content-type", content_type.encode()),
@@ -25,17 +25,17 @@ async def scrape(registry: KitRegistry, accept: str, accept_encoding: str) -> Re
         (b"vary", b"Accept, Accept-Encoding"),
     )
     if gzip_accepted(accept_encoding):
-        # In a thread: zlib lets go of the interpreter.
+        # In a thread, since zlib releases the interpreter lock.
         body = await asyncio.to_thread(gzip.compress, body, 1)
         headers = (*headers, (b"content-encoding", b"gzip"))
     return Response(200, body, headers)
 
 
 def endpoints(path: str, registry: KitRegistry, admits: Admits) -> list[Endpoint]:
-    """The scrape endpoint, for the scope ``metrics:read`` or whom ``admits`` lets in."""
+    """Return the scrape endpoint, for callers with the scope ``metrics:read`` or accepted by ``admits``."""
 
     async def metrics(request: Request) -> Response:
-        return await scrape(
+        return await metrics_response(
             registry, request.header(b"accept") or "", request.header(b"accept-encoding") or ""
         )
 
@@ -45,11 +45,11 @@ def endpoints(path: str, registry: KitRegistry, admits: Admits) -> list[Endpoint
             path=path,
             handler=metrics,
             operation_id="getMetrics",
-            summary="Metrics for Prometheus",
+            summary="Get the metrics in Prometheus format",
             tag="telemetry",
             answers={
                 200: Answer(
-                    "The series.",
+                    "The metrics.",
                     {"type": "string"},
                     "text/plain",
                     ("Vary",),
@@ -64,9 +64,10 @@ def endpoints(path: str, registry: KitRegistry, admits: Admits) -> list[Endpoint
 
 
 class MetricsApp:
-    """The scrape at every path, as an ASGI app for a port of its own; asks for no credentials, counts nothing.
+    """An ASGI app that responds with the metrics at every path, for a port of its own.
 
-    Whoever opens the port decides who reaches it. Its lifespan starts and stops nothing.
+    It requires no credentials, so access is controlled by who can reach the port. It records nothing, and its lifespan
+    starts and stops nothing.
     """
 
     def __init__(self, registry: KitRegistry) -> None:
@@ -78,12 +79,12 @@ class MetricsApp:
                 await receive()
                 await send({"type": f"lifespan.{step}.complete"})
         elif scope["type"] == "http":
-            response = await self._answer(scope)
+            response = await self._respond(scope)
             await response.send(send, head=scope["method"] == "HEAD")
         elif scope["type"] == "websocket":
             await deny(Response(404), scope, receive, send)
 
-    async def _answer(self, scope: Scope) -> Response:
+    async def _respond(self, scope: Scope) -> Response:
         if scope["method"] == "OPTIONS":
             return Response(204, headers=(_ALLOWED,))
         if scope["method"] not in {"GET", "HEAD"}:
@@ -92,4 +93,4 @@ class MetricsApp:
             b", ".join(value for name, value in scope["headers"] if name == wanted).decode("latin-1")
             for wanted in (b"accept", b"accept-encoding")
         )
-        return await scrape(self._registry, accept, encoding)
+        return await metrics_response(self._registry, accept, encoding)

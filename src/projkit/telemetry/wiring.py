@@ -1,4 +1,4 @@
-"""Puts a kit's telemetry together: what counts, what traces, and how both are read."""
+"""Construction of a kit's telemetry: metrics, traces, and their exposition."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.otel.client_spans import dependencies_of
 from projkit.telemetry.otel.instrumented import instrument
 from projkit.telemetry.otel.instruments import MeterProviderOrFactory, OtelInstruments
-from projkit.telemetry.otel.mounts import Mounts
+from projkit.telemetry.otel.mounts import MountPrefixes
 from projkit.telemetry.otel.tracing import RequestTracing, TracerProviderOrFactory
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.routes import MetricsApp
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class Telemetry:
-    """One kit's.
+    """The telemetry of one kit.
 
     Attributes:
-        recorder: counts.
-        registry: what Prometheus scrapes; a host may register metrics of its own.
-        metrics_app: the scrape as an app, without a question.
-        tracing: begins the traces of requests.
+        recorder: the observer that counts all events.
+        registry: the Prometheus registry; a host may register metrics of its own in it.
+        metrics_app: an ASGI app that responds with the metrics, without authentication.
+        tracing: the tracing of requests.
         request_ids: the source of request ids, for the kit's own requests and the host's.
     """
 
@@ -49,7 +49,7 @@ class Telemetry:
         info = KitInfo(version, settings.legacy_sunset)
         self.registry = KitRegistry(RecorderCollector(self.recorder, info))
         self.metrics_app = MetricsApp(self.registry)
-        mounts = Mounts()
+        mounts = MountPrefixes()
         self.tracing = RequestTracing(tracer_provider, version=version, addresses=addresses, mounts=mounts)
         self.request_ids = RequestIds()
         self._instruments = OtelInstruments(meter_provider, self.recorder, info, mounts)
@@ -59,16 +59,18 @@ class Telemetry:
     def open(
         self, engine: "AsyncEngine | None", redis: "RedisClient | None", dialect: str, *, calls_host: bool
     ) -> None:
-        """Says what the kit is about to ask: a host's ``engine`` or its own, and whose functions."""
+        """Start telemetry with what the kit uses: a host's ``engine``, Redis, functions of the host."""
         dependencies = dependencies_of(self._settings, engine, redis)
         self.tracing.configure(dependencies, calls_host=calls_host or engine is not None)
         self._instruments.open(dialect)
 
-    def around(self, host: ASGIApp, route_of: RouteOf, *, performance: bool, instrumented: bool) -> ASGIApp:
-        """A host whose requests are timed and counted, and traced by OpenTelemetry's own instrumentation.
+    def wrap_host(
+        self, host: ASGIApp, route_of: RouteOf, *, performance: bool, instrumented: bool
+    ) -> ASGIApp:
+        """Wrap a host so that its requests are timed and counted, and traced by OpenTelemetry's ASGI instrumentation.
 
         Raises:
-            ConfigurationError: that is not installed.
+            ConfigurationError: the instrumentation is not installed.
         """
         if performance:
             host = HostTimingMiddleware(host, self.recorder, route_of, self.tracing, self.request_ids)

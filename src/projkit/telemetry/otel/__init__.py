@@ -1,1 +1,1 @@
-"""What OpenTelemetry is told: traces of requests, and counts for a MeterProvider."""
+"""OpenTelemetry: traces of requests, and metrics for a MeterProvider."""

@@ -1,7 +1,7 @@
-"""What spans say, in OpenTelemetry's words (semantic conventions 1.33: HTTP and database, both stable).
+"""Attributes of spans by OpenTelemetry's semantic conventions 1.33 (HTTP and database, both stable).
 
-Never a query string, a header's value beyond the named ones, a statement's values or an exception's message: each may
-hold what is nobody's business.
+They contain no query string, no header but the named ones, no values of statements and no exception messages, since
+each of these may contain confidential data.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -27,51 +27,51 @@ if TYPE_CHECKING:
     from projkit.redis.connect import RedisClient
 
 Attributes = dict[str, str | int]
-# Stable in the conventions, and not yet in the package that has their names.
+# Stable in the conventions, but not yet in the package of their names.
 DB_RESPONSE_RETURNED_ROWS: Final = "db.response.returned_rows"
 
-_LONGEST: Final = 256
-_LONGEST_METHOD: Final = 32
+_MAX_CHARS: Final = 256
+_MAX_METHOD_CHARS: Final = 32
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 def method_of(scope: Scope) -> str:
-    """The method as conventions and labels know it."""
+    """Return the method, or ``_OTHER`` if it is unknown, as for labels."""
     method: str = scope["method"]
     return method if method in METHODS else OTHER_METHOD
 
 
 def name_of(method: str, route: str | None) -> str:
-    """The name of a server span: never a raw path."""
-    shown = "HTTP" if method == OTHER_METHOD else method
-    return shown if route is None else f"{shown} {route}"
+    """Return the name of a server span, which never contains a raw path."""
+    prefix = "HTTP" if method == OTHER_METHOD else method
+    return prefix if route is None else f"{prefix} {route}"
 
 
 def request_attributes(scope: Scope, addresses: ClientAddresses) -> Attributes:
-    """Those of a server span that are known when a request comes in."""
+    """Return the attributes of a server span that are known at the start of a request."""
     method = method_of(scope)
     scheme: str = scope.get("scheme", "http")
-    found: Attributes = {
+    attributes: Attributes = {
         http.HTTP_REQUEST_METHOD: method,
-        URL_PATH: scope["path"][:_LONGEST],
+        URL_PATH: scope["path"][:_MAX_CHARS],
         URL_SCHEME: scheme,
         NETWORK_PROTOCOL_VERSION: scope.get("http_version", "1.1"),
     }
     if method == OTHER_METHOD:
-        found[http.HTTP_REQUEST_METHOD_ORIGINAL] = scope["method"][:_LONGEST_METHOD]
+        attributes[http.HTTP_REQUEST_METHOD_ORIGINAL] = scope["method"][:_MAX_METHOD_CHARS]
     host = ""
     for name, value in scope["headers"]:
         if name == b"host":
-            host = value.decode("latin-1")[:_LONGEST]
+            host = value.decode("latin-1")[:_MAX_CHARS]
         elif name == b"user-agent":
-            found[USER_AGENT_ORIGINAL] = value.decode("latin-1")[:_LONGEST]
-    found |= _server(host, scheme, scope.get("server"))
+            attributes[USER_AGENT_ORIGINAL] = value.decode("latin-1")[:_MAX_CHARS]
+    attributes |= _server(host, scheme, scope.get("server"))
     if client := scope.get("client"):
-        found[CLIENT_ADDRESS] = addresses.of(scope)
-        found[NETWORK_PEER_ADDRESS] = str(client[0])
+        attributes[CLIENT_ADDRESS] = addresses.of(scope)
+        attributes[NETWORK_PEER_ADDRESS] = str(client[0])
         if client[1]:
-            found[NETWORK_PEER_PORT] = int(client[1])
-    return found
+            attributes[NETWORK_PEER_PORT] = int(client[1])
+    return attributes
 
 
 def _server(host: str, scheme: str, server: Any) -> Attributes:
@@ -79,7 +79,7 @@ def _server(host: str, scheme: str, server: Any) -> Attributes:
     try:
         parts = urlsplit(f"//{host}")
         address, port = parts.hostname or "", parts.port
-    except ValueError:  # whatever a client calls us
+    except ValueError:  # an invalid Host header
         address = ""
     if address:
         return {SERVER_ADDRESS: address, SERVER_PORT: port or _PORTS.get(scheme, 80)}
@@ -87,27 +87,27 @@ def _server(host: str, scheme: str, server: Any) -> Attributes:
 
 
 def database_attributes(dialect: str, url: str) -> Attributes:
-    """Which database it is: the same for all statements. ``url`` may hold credentials, which are left out."""
-    found: Attributes = {db.DB_SYSTEM_NAME: dialect}
+    """Return the attributes that identify the database; ``url`` may contain credentials, which are left out."""
+    attributes: Attributes = {db.DB_SYSTEM_NAME: dialect}
     parts = _split(url)
     if dialect == "postgresql" and parts is not None:
-        found |= _address(parts, 5432)
+        attributes |= _address(parts, 5432)
         if name := parts.path.strip("/"):
-            found[db.DB_NAMESPACE] = name
-    return found
+            attributes[db.DB_NAMESPACE] = name
+    return attributes
 
 
 def redis_attributes(client: "RedisClient") -> Attributes:
-    """Which Redis it is; of a Cluster's nodes and of masters that Sentinels name none is."""
-    found: Attributes = {db.DB_SYSTEM_NAME: "redis"}
-    from redis.asyncio import Redis  # noqa: PLC0415 - a kit without Redis does without its client, 8 MiB
+    """Return the attributes that identify Redis; without an address for clusters and Sentinel."""
+    attributes: Attributes = {db.DB_SYSTEM_NAME: "redis"}
+    from redis.asyncio import Redis  # noqa: PLC0415 - saves a kit without Redis 8 MiB
 
     if isinstance(client, Redis):
         options = client.connection_pool.connection_kwargs
         if isinstance(host := options.get("host"), str):
-            found |= {SERVER_ADDRESS: host, SERVER_PORT: int(options.get("port", 6379))}
-        found[db.DB_NAMESPACE] = str(options.get("db", 0))
-    return found
+            attributes |= {SERVER_ADDRESS: host, SERVER_PORT: int(options.get("port", 6379))}
+        attributes[db.DB_NAMESPACE] = str(options.get("db", 0))
+    return attributes
 
 
 def _address(parts: SplitResult, port: int) -> Attributes:

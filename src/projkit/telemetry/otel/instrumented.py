@@ -1,4 +1,4 @@
-"""OpenTelemetry's own ASGI instrumentation around a host that has none, rightly configured."""
+"""OpenTelemetry's ASGI instrumentation around a host that has none, configured for the kit."""
 
 import os
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ from projkit.http.host_timing import RouteOf, SafeRouteOf
 from projkit.http.timing import UNKNOWN_ROUTE
 from projkit.telemetry.otel.attributes import Attributes, method_of, name_of, request_attributes
 
-# The instrumentations still speak the old conventions by default, and read which ones they shall speak once.
+# Instrumentations use the old conventions unless this variable says otherwise, which they read once.
 _OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
-# What may hold a query string, in the new conventions and in the old ones.
+# Attributes that may contain a query string, in the new conventions and the old ones.
 _WITH_QUERY: Final = ("url.full", "url.query", "http.url", "http.target")
 _REDACTED: Final = "REDACTED"
 
@@ -32,7 +32,7 @@ def instrument(
     tracer_provider: TracerProvider | None,
     meter_provider: MeterProvider | None,
 ) -> ASGIApp:
-    """The host, with a server span for each request: stable conventions, the route, no spans of messages, no queries.
+    """Wrap a host so that each request has a server span: stable conventions, a route, no query, no message spans.
 
     Raises:
         ConfigurationError: the instrumentation is not installed.
@@ -60,7 +60,7 @@ def instrument(
 
     with _stable_conventions():
         instrumented: ASGIApp = OpenTelemetryMiddleware(
-            _named(host, SafeRouteOf(route_of)),
+            _with_route(host, SafeRouteOf(route_of)),
             default_span_details=details,
             server_request_hook=without_query,
             tracer_provider=tracer_provider,
@@ -70,30 +70,30 @@ def instrument(
     return instrumented
 
 
-def _named(host: ASGIApp, route_of: SafeRouteOf) -> ASGIApp:
-    """Names the span when the host begins its answer, and so knows the route."""
+def _with_route(host: ASGIApp, route_of: SafeRouteOf) -> ASGIApp:
+    """Name the span at the start of the response, when the route is known."""
 
-    async def naming(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await host(scope, receive, send)
             return
         scope.setdefault(scope_keys.FASTAPI_TELEMETRY, None)
         span = trace.get_current_span()
 
-        async def named_send(message: Message) -> None:
+        async def send_and_name(message: Message) -> None:
             if message["type"] == "http.response.start" and (route := route_of(scope)) != UNKNOWN_ROUTE:
                 span.update_name(name_of(method_of(scope), route))
                 span.set_attribute(HTTP_ROUTE, route)
             await send(message)
 
-        await host(scope, receive, named_send)
+        await host(scope, receive, send_and_name)
 
-    return naming
+    return app
 
 
 @contextmanager
 def _stable_conventions() -> Iterator[None]:
-    """Chooses the stable HTTP conventions, unless somebody has chosen."""
+    """Select the stable HTTP conventions, unless the variable is set."""
     if _OPT_IN in os.environ:
         yield
         return

@@ -1,7 +1,7 @@
-"""What the kit counts, for a host that has an OpenTelemetry MeterProvider.
+"""The kit's metrics as OpenTelemetry instruments, for a host that has a MeterProvider.
 
-Durations go straight to histograms in the words of the semantic conventions; everything else is read from the recorder
-when a reader asks. Each process tells of itself alone: whoever collects adds up.
+Durations are recorded directly in histograms of the semantic conventions; everything else is read from the recorder
+when a reader collects. Each process reports its own metrics only; the backend adds them up.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ from projkit.http.timing import UNKNOWN_ROUTE
 from projkit.request_stats import StatementInfo
 from projkit.telemetry.buckets import EXPORTED_BOUNDS
 from projkit.telemetry.otel.attributes import Attributes, method_of
-from projkit.telemetry.otel.mounts import Mounts
+from projkit.telemetry.otel.mounts import MountPrefixes
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.series import SCALARS, Scalar
 from projkit.telemetry.snapshot import KitInfo, process_snapshot
@@ -33,17 +33,21 @@ from projkit.telemetry.snapshot import KitInfo, process_snapshot
 MeterProviderOrFactory: TypeAlias = MeterProvider | Callable[[], MeterProvider]
 
 _PREFIX: Final = "projkit_"
-# What a process says of itself, OpenTelemetry's own instrumentation of processes says better.
-_LEFT_OUT: Final = ("projkit_process_", "projkit_workers", "projkit_build_info", "projkit_otel_")
-_DB_BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)  # the conventions' advice
+# OpenTelemetry's own instrumentation of processes reports these in more detail.
+_NOT_EXPORTED: Final = ("projkit_process_", "projkit_workers", "projkit_build_info", "projkit_otel_")
+_DB_BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)  # advised by the conventions
 _SYSTEM: Final = db.DB_SYSTEM_NAME
 
 
 class OtelInstruments:
-    """One kit's instruments; made at the first :meth:`open` at which there is a provider."""
+    """The instruments of one kit; created by the first :meth:`open` that finds a provider."""
 
     def __init__(
-        self, provider: MeterProviderOrFactory | None, recorder: Recorder, info: KitInfo, mounts: Mounts
+        self,
+        provider: MeterProviderOrFactory | None,
+        recorder: Recorder,
+        info: KitInfo,
+        mounts: MountPrefixes,
     ) -> None:
         self._host_provider = provider
         self._recorder = recorder
@@ -58,37 +62,41 @@ class OtelInstruments:
         return self._host_provider
 
     def open(self, system: str) -> None:
-        """Begins to tell the provider, if there is one; ``system`` is the database's ``db.system.name``."""
+        """Create the instruments if there is a provider; ``system`` is the database's ``db.system.name``."""
         self._system = system
         if self._recorder.meters is not None:
             return
         provider = self.host_provider() or metrics.get_meter_provider()
-        # The API's own: the one before there is any, which has no public name, and the one that is switched off.
+        # The API's own providers: the proxy before any is set, which has no public name, and the no-op one.
         if isinstance(provider, NoOpMeterProvider) or type(provider).__module__.startswith(
             "opentelemetry.metrics"
         ):
             return
         meter = provider.get_meter("projkit", self._info.version, schema_url=Schemas.V1_33_0.value)
-        self._requests = meter.create_histogram(
-            HTTP_SERVER_REQUEST_DURATION, "s", "Duration of HTTP server requests.",
+        self._request_duration = meter.create_histogram(
+            HTTP_SERVER_REQUEST_DURATION,
+            "s",
+            "Duration of HTTP server requests.",
             explicit_bucket_boundaries_advisory=EXPORTED_BOUNDS,
-        )  # fmt: skip
-        self._operations = meter.create_histogram(
-            DB_CLIENT_OPERATION_DURATION, "s", "Duration of database client operations.",
+        )
+        self._operation_duration = meter.create_histogram(
+            DB_CLIENT_OPERATION_DURATION,
+            "s",
+            "Duration of database client operations.",
             explicit_bucket_boundaries_advisory=_DB_BOUNDS,
-        )  # fmt: skip
-        for series in SCALARS:
-            if series.name.startswith(_LEFT_OUT):
+        )
+        for scalar in SCALARS:
+            if scalar.name.startswith(_NOT_EXPORTED):
                 continue
-            name = series.name.removeprefix(_PREFIX).replace("_", ".")
+            name = scalar.name.removeprefix(_PREFIX).replace("_", ".")
             create: Any = (
-                meter.create_observable_counter if series.kind == "counter" else meter.create_observable_gauge
+                meter.create_observable_counter if scalar.kind == "counter" else meter.create_observable_gauge
             )
-            create(f"projkit.{name}", [self._observe(series)], description=series.description)
+            create(f"projkit.{name}", [self._callback(scalar)], description=scalar.description)
         self._recorder.meters = self
 
     def record_request(self, scope: Scope, route: str, status: int, seconds: float) -> None:
-        """A request was answered that nobody else counts."""
+        """Record a response to a request that no instrumentation around the kit records."""
         attributes: Attributes = {
             http.HTTP_REQUEST_METHOD: method_of(scope),
             URL_SCHEME: scope.get("scheme", "http"),
@@ -101,28 +109,28 @@ class OtelInstruments:
             )
         if status >= 500:
             attributes[ERROR_TYPE] = scope.get(scope_keys.ERROR_TYPE, str(status))
-        self._requests.record(seconds, attributes)
+        self._request_duration.record(seconds, attributes)
 
     def record_statement(self, statement: StatementInfo, seconds: float, error: BaseException | None) -> None:
-        """A database statement has ended."""
+        """Record a database statement that has ended."""
         attributes: Attributes = {_SYSTEM: self._system, db.DB_OPERATION_NAME: statement.operation}
         if statement.collection:
             attributes[db.DB_COLLECTION_NAME] = statement.collection
-        self._operation(attributes, seconds, error)
+        self._record_operation(attributes, seconds, error)
 
     def record_command(self, operation: str, seconds: float, error: BaseException | None) -> None:
-        """A Redis command has ended."""
-        self._operation({_SYSTEM: "redis", db.DB_OPERATION_NAME: operation}, seconds, error)
+        """Record a Redis command that has ended."""
+        self._record_operation({_SYSTEM: "redis", db.DB_OPERATION_NAME: operation}, seconds, error)
 
-    def _operation(self, attributes: Attributes, seconds: float, error: BaseException | None) -> None:
+    def _record_operation(self, attributes: Attributes, seconds: float, error: BaseException | None) -> None:
         if error is not None:
             attributes[ERROR_TYPE] = type(error).__name__
-        self._operations.record(seconds, attributes)
+        self._operation_duration.record(seconds, attributes)
 
-    def _observe(self, series: Scalar) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _callback(self, scalar: Scalar) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             snapshot = process_snapshot(self._recorder, self._info)
-            for values, number in series.values(snapshot):
-                yield Observation(float(number), dict(zip(series.labels, values, strict=True)))
+            for labels, value in scalar.values(snapshot):
+                yield Observation(float(value), dict(zip(scalar.labels, labels, strict=True)))
 
         return observe

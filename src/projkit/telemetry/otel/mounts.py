@@ -1,4 +1,4 @@
-"""What stands before the kit in full routes: ``/kit`` where it is mounted there."""
+"""The prefix of the kit's routes where it is mounted, such as ``/kit``."""
 
 from typing import Final
 
@@ -6,20 +6,20 @@ from starlette.types import Scope
 
 from projkit.telemetry.families import UNKNOWN
 
-_LIMIT: Final = 64
+_MAX_PREFIXES: Final = 64
 
 
-class Mounts:
-    """The mounts that were seen; one with parameters has a value for each of theirs, so only so many are told apart."""
+class MountPrefixes:
+    """The prefixes seen so far; their number is limited, since a mount with parameters has one for each value."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
     def of(self, scope: Scope) -> str:
-        """What stands before the kit's route."""
-        mount: str = scope.get("root_path", "")
-        if mount not in self._seen:
-            if len(self._seen) == _LIMIT:
+        """Return the prefix of a request; ``/__unknown__`` beyond the limit."""
+        prefix: str = scope.get("root_path", "")
+        if prefix not in self._seen:
+            if len(self._seen) == _MAX_PREFIXES:
                 return "/" + UNKNOWN
-            self._seen.add(mount)
-        return mount
+            self._seen.add(prefix)
+        return prefix

@@ -30,7 +30,7 @@ from projkit.request_stats import REQUEST_STATS, RequestStats, current_client_sp
 from projkit.telemetry.otel.attributes import method_of, name_of, request_attributes
 from projkit.telemetry.otel.client_spans import Dependencies, RequestClientSpans
 from projkit.telemetry.otel.head_sampling import HeadSampler, unsampled_parent
-from projkit.telemetry.otel.mounts import Mounts
+from projkit.telemetry.otel.mounts import MountPrefixes
 from projkit.telemetry.otel.propagation import get_propagator
 from projkit.telemetry.otel.request_traces import Joined, NotRecorded, Recorded
 
@@ -58,7 +58,7 @@ class RequestTracing:
         *,
         version: str,
         addresses: ClientAddresses,
-        mounts: Mounts,
+        mounts: MountPrefixes,
     ) -> None:
         self.quiet_paths: frozenset[str] = frozenset()
         self.parents = _parent_headers()
