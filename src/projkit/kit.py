@@ -25,8 +25,8 @@ from projkit.http.application import Application
 from projkit.http.client import ClientAddresses
 from projkit.http.denial import deny
 from projkit.http.entry import EntryShim
-from projkit.http.host_timing import RouteOf, take_over
-from projkit.http.instant import InstantAnswers
+from projkit.http.fast_path import PreparedEndpoints
+from projkit.http.host_timing import RouteOf, mark_handled_by_kit
 from projkit.http.openapi import document
 from projkit.http.response import Response
 from projkit.http.timing import RequestIds, TimingMiddleware
@@ -175,7 +175,7 @@ class ProjKit:
         )
         self._paths = KitPaths(settings.api_prefix, assembly.endpoints)
         timed = TimingMiddleware(self._application, self._recorder, self.tracing, self.request_ids)
-        self._app = InstantAnswers(
+        self._app = PreparedEndpoints(
             EntryShim(timed, self._paths.contains),
             assembly.endpoints,
             self.routes,
@@ -187,7 +187,7 @@ class ProjKit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            take_over(scope)
+            mark_handled_by_kit(scope)
             await self._app(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self.wrap(_no_host)(scope, receive, send)

@@ -19,7 +19,7 @@ from projkit.health.service import Health
 from projkit.http.negotiation import quality
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, NO_STORE, Header, PreparedResponse, Response
-from projkit.http.routing import JSON, Admits, Answer, Endpoint, Handler, Instant
+from projkit.http.routing import JSON, Admits, Answer, Endpoint, Handler, PreparedHandler
 from projkit.identity import Principal
 
 Details = Literal["always", "authorized", "never"]
@@ -101,7 +101,7 @@ class HealthRoutes:
                 },
                 public=True,
                 standalone=True,
-                instant=self.summary,
+                prepared=self.summary,
             ),
             *self._probes(f"{prefix}/health/live", f"{prefix}/health/ready", "Liveness", "Readiness"),
             Endpoint(
@@ -200,7 +200,7 @@ class HealthRoutes:
                 answers={200: Answer("It is.", Probe)},
                 public=True,
                 standalone=True,
-                instant=self.live,
+                prepared=self.live,
             ),
             Endpoint(
                 method="GET",
@@ -217,7 +217,7 @@ class HealthRoutes:
                 },
                 public=True,
                 standalone=True,
-                instant=self.ready,
+                prepared=self.ready,
             ),
         ]
 
@@ -227,11 +227,11 @@ def _summary(status: Status, database: str, redis: str) -> PreparedResponse:
     return _response(status, {"status": status, "redis_connection": redis, "database_connection": database})
 
 
-def _as_handler(instant: Instant) -> Handler:
-    """Wrap a function that responds without waiting as a handler."""
+def _as_handler(prepared: PreparedHandler) -> Handler:
+    """Wrap a prepared handler for the normal path."""
 
     async def handler(_: Request) -> Response:
-        return instant()
+        return prepared()
 
     return handler
 

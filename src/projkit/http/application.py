@@ -105,7 +105,7 @@ class Application:
         scope[scope_keys.ROUTE] = match.template
         scope[scope_keys.MATCHED_ROUTE] = self._route_by_template[match.template]
         if (trace := scope.get(scope_keys.TRACE)) is not None:
-            trace.matched(match.template)
+            trace.set_route(match.template)
         endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             return _options(match, request)

@@ -1,4 +1,4 @@
-"""Times what a host answers, as the kit's own routes are timed."""
+"""Timing and recording of a host's requests, as of the kit's own."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -11,85 +11,92 @@ from projkit.http import scope_keys
 from projkit.http.disconnects import DisconnectDetector
 from projkit.http.request import may_have_body
 from projkit.http.response import Header
-from projkit.http.timing import UNKNOWN_ROUTE, Exchange, RequestIds, record
+from projkit.http.timing import UNKNOWN_ROUTE, Exchange, RequestIds, record_exchange
 from projkit.http.tracing import Tracing
 from projkit.observers import Observer
 from projkit.request_stats import REQUEST_STATS
 
 logger: Final = logging.getLogger("projkit")
 
-_LONGEST_ROUTE: Final = 200
-_OURS: Final = frozenset({b"x-process-time", b"server-timing", b"x-request-id", b"traceresponse"})
+_MAX_ROUTE_LENGTH: Final = 200
+_TIMING_HEADERS: Final = frozenset({b"x-process-time", b"server-timing", b"x-request-id", b"traceresponse"})
 
-# The template of the route that has answered, from the scope; never a raw path.
+# Returns the template of the route that matched, never a raw path.
 RouteOf = Callable[[Scope], str]
 
 
 class SafeRouteOf:
-    """What a ``route_of`` says, whoever wrote it; ``__unknown__`` where it fails."""
+    """A ``route_of`` that never raises: ``__unknown__`` stands for errors and for values that are no route."""
 
     def __init__(self, route_of: RouteOf) -> None:
         self._route_of = route_of
-        self._complained = False
+        self._warned = False
 
     def __call__(self, scope: Scope) -> str:
         try:
             route: object = self._route_of(scope)
         except Exception as error:
-            if not self._complained:
-                self._complained = True
-                logger.warning("route_of fails, and requests count as %s: %r", UNKNOWN_ROUTE, error)
+            if not self._warned:
+                self._warned = True
+                logger.warning("route_of failed, requests are recorded as %s: %r", UNKNOWN_ROUTE, error)
             return UNKNOWN_ROUTE
-        return route[:_LONGEST_ROUTE] if isinstance(route, str) and route else UNKNOWN_ROUTE
+        return route[:_MAX_ROUTE_LENGTH] if isinstance(route, str) and route else UNKNOWN_ROUTE
 
 
 class _HostExchange(Exchange):
-    __slots__ = ("begun", "detector", "has_body", "taken")
+    """The timing of one of the host's requests.
+
+    Attributes:
+        on_start: is called before the response starts, when the host's instrumentation has started its trace.
+        handled_by_kit: whether the request went to a kit mounted in the host, which times and records it itself.
+    """
+
+    __slots__ = ("detector", "handled_by_kit", "has_body", "on_start")
 
     def __init__(
         self,
         request_id: bytes,
-        asked: Iterable[Header],
+        request_headers: Iterable[Header],
         receive: Receive,
         send: Send,
         *,
         has_body: bool,
-        begun: Callable[[], None],
+        on_start: Callable[[], None],
     ) -> None:
         self.detector = DisconnectDetector(receive)
-        super().__init__(request_id, asked, self.detector.receive, send)
-        self.begun = begun  # is called before the answer begins: by then the host has begun its trace, if it begins any
+        super().__init__(request_id, request_headers, self.detector.receive, send)
+        self.on_start = on_start
         self.has_body = has_body
-        self.taken = False  # by the kit that is mounted in the host, which then times and records
+        self.handled_by_kit = False
 
     async def timed_send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and not self.taken:
-            self.begun()
+        if message["type"] == "http.response.start" and not self.handled_by_kit:
+            self.on_start()
         await super().timed_send(message)
 
     async def watched_receive(self) -> Message:
         message = await self.detector.receive()
         if self.detector.disconnected and self.seconds < 0:
-            self.gone = True  # after the response every server reports a disconnect
+            self.disconnected = True  # after the response every server reports a disconnect
         return message
 
-    def may_look(self) -> bool:
+    def can_poll(self) -> bool:
         # A host that has read the complete body has sent 100 Continue, if the client waited for it.
-        return (self.detector.complete or not self.has_body) and not self.taken
+        return (self.detector.complete or not self.has_body) and not self.handled_by_kit
 
-    def told(self, headers: Iterable[Header]) -> list[Header]:
+    def with_timing_headers(self, headers: Iterable[Header]) -> list[Header]:
         own = list(headers)
-        if self.taken:
+        if self.handled_by_kit:
             return own
-        given = {name.lower() for name, _ in own} & _OURS
-        return [*own, *(pair for pair in super().told(()) if pair[0] not in given)]
+        set_by_host = {name.lower() for name, _ in own} & _TIMING_HEADERS
+        return [*own, *(pair for pair in super().with_timing_headers(()) if pair[0] not in set_by_host)]
 
 
 class HostTimingMiddleware:
-    """Times and records what a host answers, WebSockets included.
+    """Middleware that times and records a host's requests, and records its WebSockets.
 
-    Headers of the same name that the host sets itself stay as they are. What a kit that is mounted in the host
-    answers is left to that kit. A trace that the host has begun gives its id to log lines and figures.
+    Timing headers that the host sets itself are kept. Requests to a kit that is mounted in the host are left to that
+    kit. If the host has started a trace, log lines and exemplars show its id.
     """
 
     def __init__(
@@ -102,7 +109,7 @@ class HostTimingMiddleware:
     ) -> None:
         self._app = app
         self._observer = observer
-        self._route = SafeRouteOf(route_of)
+        self._route_of = SafeRouteOf(route_of)
         self._tracing = tracing
         self._request_ids = request_ids
 
@@ -115,14 +122,19 @@ class HostTimingMiddleware:
             await self._app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        take_over(scope)  # from one of us that stands further out
+        mark_handled_by_kit(scope)  # an outer middleware of this class leaves the request to this one
 
-        def begun() -> None:
+        def join_trace() -> None:
             scope[scope_keys.TRACE] = exchange.trace = exchange.trace or self._tracing.join(scope)
 
         has_body = may_have_body(scope, dict(scope["headers"]))
         exchange = _HostExchange(
-            self._request_ids.get(scope), scope["headers"], receive, send, has_body=has_body, begun=begun
+            self._request_ids.get(scope),
+            scope["headers"],
+            receive,
+            send,
+            has_body=has_body,
+            on_start=join_trace,
         )
         exchange.trace = self._tracing.join(scope)
         if exchange.trace is not None:
@@ -135,52 +147,51 @@ class HostTimingMiddleware:
         try:
             await self._app(scope, exchange.watched_receive, exchange.timed_send)
             if not exchange.complete and exchange.seconds < 0:
-                _fail(exchange)  # the server says 500 for an app that does not answer
+                _set_failed(exchange)  # the server sends 500 for an app that sends no response
         except Exception as error:
             scope[scope_keys.ERROR_TYPE] = type(error).__name__
-            _fail(exchange, scope[scope_keys.ERROR_TYPE])
+            _set_failed(exchange, scope[scope_keys.ERROR_TYPE])
             raise
         finally:
             REQUEST_STATS.reset(token)
             self._observer.end_request()
-            if not exchange.taken:
-                record(self._observer, scope, self._route(scope), exchange)
+            if not exchange.handled_by_kit:
+                record_exchange(self._observer, scope, self._route_of(scope), exchange)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        opened = 0.0
+        accepted_at = 0.0
 
-        async def watching(message: Message) -> None:
-            nonlocal opened
+        async def watched_send(message: Message) -> None:
+            nonlocal accepted_at
             if message["type"] == "websocket.accept":
-                opened = perf_counter()
+                accepted_at = perf_counter()
             await send(message)
 
         failed = False
         try:
-            await self._app(scope, receive, watching)
+            await self._app(scope, receive, watched_send)
         except Exception:
             failed = True
             raise
         finally:
-            outcome = "failed" if failed else "accepted" if opened else "refused"
-            self._observer.record_websocket(
-                self._route(scope), outcome, perf_counter() - opened if opened else 0.0
-            )
+            outcome = "failed" if failed else "accepted" if accepted_at else "refused"
+            seconds = perf_counter() - accepted_at if accepted_at else 0.0
+            self._observer.record_websocket(self._route_of(scope), outcome, seconds)
 
 
-def take_over(scope: Scope) -> None:
-    """The kit answers this request, and times and records it itself."""
+def mark_handled_by_kit(scope: Scope) -> None:
+    """Leave the timing and recording of a request to the kit: the host's middleware then does neither."""
     exchange = scope.get(scope_keys.HOST_EXCHANGE)
     if exchange is not None:
-        exchange.taken = True
+        exchange.handled_by_kit = True
 
 
-def _fail(exchange: _HostExchange, error_type: str | None = None) -> None:
-    """An exception, or no answer: the server's 500, unless the client was gone before."""
-    if exchange.complete:  # a background task has failed: the client knows nothing of it
+def _set_failed(exchange: _HostExchange, error_type: str | None = None) -> None:
+    """Set the status that the server sends after an exception, or without a response: 500 unless disconnected."""
+    if exchange.complete:  # a background task has failed, after the response
         return
     if exchange.trace is not None and error_type is not None:
-        exchange.trace.failed(error_type)
-    if not exchange.gone:
+        exchange.trace.set_error(error_type)
+    if not exchange.disconnected:
         exchange.status = 500
         exchange.seconds = exchange.duration

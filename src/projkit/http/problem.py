@@ -77,7 +77,7 @@ def unhandled(error: Exception, request: Request) -> Response:
     """The answer to what nobody expected; the traceback goes to the log, once."""
     error_type = request.scope[scope_keys.ERROR_TYPE] = type(error).__name__
     if (trace := request.scope.get(scope_keys.TRACE)) is not None:
-        trace.failed(error_type)
+        trace.set_error(error_type)
     trace_id = trace_id_of(request.scope) or "-"
     logger.error(
         "unhandled %s in %s %s, request %s, trace %s",

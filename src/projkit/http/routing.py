@@ -21,8 +21,8 @@ BodyHandler = Callable[[Request, Any], Awaitable[Response]]
 Check = Callable[[Request], None]
 # Lets a request in without credentials, beside those that have them.
 Admits = Callable[[Request], bool]
-# An answer that is there already, whoever asks; it never waits and looks at nothing of the request.
-Instant = Callable[[], PreparedResponse]
+# Returns a response that exists already: it must not block, and does not see the request.
+PreparedHandler = Callable[[], PreparedResponse]
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -97,7 +97,7 @@ class Endpoint:
     starts: bool = False  # standalone, and yet has the kit start where nothing has, and waits for that
     check: Check | None = None
     admits: Admits | None = None
-    instant: Instant | None = None  # what ``handler`` answers as well, without the usual way to it
+    prepared: PreparedHandler | None = None  # the same response as ``handler``, for the fast path
 
 
 class _Node:

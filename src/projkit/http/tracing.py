@@ -1,4 +1,4 @@
-"""The trace that a request is part of: what the timing middleware asks of tracing, and what others read of it."""
+"""Traces of requests, as the timing middleware sees them; ``telemetry/otel`` implements both protocols."""
 
 import re
 from typing import Final, Protocol
@@ -12,12 +12,13 @@ _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9
 
 
 class RequestTrace(Protocol):
-    """The trace of one request, from its beginning to its end.
+    """The trace of one request, from its start to its end.
 
     Attributes:
-        is_joined: whether somebody else has begun it, who then counts the request as well.
-        response_header: the value of ``traceresponse`` (W3C Trace Context Level 2 §4), None where none is due.
-        client_spans: makes spans of what the request asks of database and Redis; None where nobody would see them.
+        is_joined: whether the server span belongs to an instrumentation around the kit, which then also records the
+            request's duration.
+        response_header: the value of ``traceresponse`` (W3C Trace Context Level 2 §4); None if none is to be sent.
+        client_spans: creator of the spans of database and Redis calls; None if the trace is not recorded.
     """
 
     is_joined: bool
@@ -26,46 +27,50 @@ class RequestTrace(Protocol):
 
     @property
     def trace_id(self) -> str:
-        """32 hexadecimal digits."""
+        """The trace id, as 32 hexadecimal digits."""
 
     @property
     def exemplar(self) -> str | None:
-        """The trace id where the trace is kept, so that somebody may find it by that."""
+        """The trace id if the trace is recorded, so that it can be looked up; None otherwise."""
 
-    def matched(self, route: str) -> None:
-        """The request's route is known: its template below the kit's mount. Before any part of the answer is sent."""
+    def set_route(self, route: str) -> None:
+        """Set the template of the route, relative to the kit's mount; must precede the response."""
 
-    def failed(self, error_type: str) -> None:
-        """Nobody expected the request to fail as it did."""
+    def set_error(self, error_type: str) -> None:
+        """Mark the request as failed with an unexpected exception, given by the name of its class."""
 
     def end(self, status: int) -> None:
-        """The request is over."""
+        """End the trace of the request."""
 
 
 class Tracing(Protocol):
-    """Begins traces."""
+    """Creator of request traces; its methods never raise.
 
-    parents: frozenset[bytes]  # the headers in which a caller says which trace it is part of
+    Attributes:
+        parent_headers: names of the request headers that carry a parent trace, in lower case.
+    """
 
-    def has_begun(self) -> bool:
-        """Whether somebody further out may have begun a trace of what is asked now. Must never raise."""
+    parent_headers: frozenset[bytes]
 
-    def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
-        """A request to the kit has come; None where nobody traces it. Must never raise."""
+    def has_current_context(self) -> bool:
+        """Return whether code around the kit has attached a context, and so may have started a trace."""
+
+    def start(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
+        """Start the trace of a request to the kit; return None if there is no trace."""
 
     def join(self, scope: Scope) -> RequestTrace | None:
-        """The trace that a host's own request is part of, as far as the host has begun one. Must never raise."""
+        """Return the trace that the host has started for its own request, or None."""
 
 
 def trace_id_of(scope: Scope) -> str | None:
-    """The request's trace id, 32 hexadecimal digits.
+    """Return the request's trace id as 32 hexadecimal digits, or None.
 
-    Where the kit does not trace it is the one of ``traceparent`` (W3C Trace Context §3.2).
+    If the kit does not trace the request, the id comes from ``traceparent`` (W3C Trace Context §3.2).
     """
     trace: RequestTrace | None = scope.get(scope_keys.TRACE)
     if trace is not None:
         return trace.trace_id
     for name, value in scope["headers"]:
-        if name == b"traceparent" and (found := _TRACEPARENT.fullmatch(value)):
-            return str(found[1].decode())
+        if name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
+            return str(match[1].decode())
     return None

@@ -54,10 +54,10 @@ class NotRecorded:
     def exemplar(self) -> str | None:
         return None
 
-    def matched(self, route: str) -> None:
+    def set_route(self, route: str) -> None:
         pass
 
-    def failed(self, error_type: str) -> None:
+    def set_error(self, error_type: str) -> None:
         pass
 
     def end(self, status: int) -> None:
@@ -113,7 +113,7 @@ class Joined:
         return self.trace_id if self.span_context.trace_flags.sampled else None
 
     @never_raise
-    def matched(self, route: str) -> None:
+    def set_route(self, route: str) -> None:
         # At once, since the host's instrumentation ends its span with the last part of the body. A span of another
         # kind is something of the host's around the kit, with a name of its own.
         if getattr(self._span, "kind", None) is not SpanKind.SERVER:
@@ -127,7 +127,7 @@ class Joined:
             self._fastapi_telemetry.route = full_route
 
     @never_raise
-    def failed(self, error_type: str) -> None:
+    def set_error(self, error_type: str) -> None:
         self._span.set_attribute(ERROR_TYPE, error_type)
 
     def end(self, status: int) -> None:
@@ -153,7 +153,7 @@ class Recorded(Joined):
         self._error_type: str | None = None
         self._token = contexts.attach(context)
 
-    def failed(self, error_type: str) -> None:
+    def set_error(self, error_type: str) -> None:
         self._error_type = error_type
 
     @never_raise

@@ -61,7 +61,7 @@ class RequestTracing:
         mounts: MountPrefixes,
     ) -> None:
         self.quiet_paths: frozenset[str] = frozenset()
-        self.parents = _parent_headers()
+        self.parent_headers = _parent_headers()
         self._dependencies = Dependencies()
         self._attaches = True
         self._host_provider = provider
@@ -88,10 +88,10 @@ class RequestTracing:
             self._host_provider = self._host_provider()
         return self._host_provider
 
-    def has_begun(self) -> bool:
+    def has_current_context(self) -> bool:
         return bool(contexts.get_current())  # empty unless something has attached a context
 
-    def begin(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
+    def start(self, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         try:
             if contexts.get_current():
                 span = trace.get_current_span()
@@ -100,7 +100,7 @@ class RequestTracing:
             tracer = self._tracer or self._find_tracer()
             if tracer is None or (scope[scope_keys.PATH] in self.quiet_paths and not has_parent):
                 return None
-            return self._begin(tracer, scope, has_parent=has_parent)
+            return self._start(tracer, scope, has_parent=has_parent)
         except Exception as error:
             self._on_error(error)
             return None
@@ -140,7 +140,7 @@ class RequestTracing:
             return None
         tracer = provider.get_tracer("projkit", self._version, schema_url=Schemas.V1_33_0.value)
         self._head_sampler = HeadSampler.of(tracer)
-        self.parents = _parent_headers()
+        self.parent_headers = _parent_headers()
         self._tracer = tracer
         return tracer
 
@@ -165,12 +165,12 @@ class RequestTracing:
             tracer, trace.set_span_in_context(parent), self._dependencies, self._on_error
         )
 
-    def _begin(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
+    def _start(self, tracer: Tracer, scope: Scope, *, has_parent: bool) -> RequestTrace | None:
         parent = None
         if has_parent:
             if (unsampled := self._unsampled_parent(scope)) is not None:
                 return NotRecorded(unsampled, is_joined=False, sends_header=True)
-            parent = get_propagator().extract(_carrier(scope, self.parents))
+            parent = get_propagator().extract(_carrier(scope, self.parent_headers))
             has_parent = trace.get_current_span(parent) is not trace.INVALID_SPAN
         if not has_parent and self._head_sampler is not None and not self._head_sampler.should_sample():
             return (
@@ -199,7 +199,7 @@ class RequestTracing:
             self._attaches
             or self._head_sampler is None
             or not self._head_sampler.parent_based
-            or self.parents != _W3C_HEADERS
+            or self.parent_headers != _W3C_HEADERS
         ):
             return None
         values = [value for name, value in scope["headers"] if name == b"traceparent"]

@@ -1,4 +1,4 @@
-"""Probes that are answered at the door: nobody can tell, but by the time that it takes."""
+"""The fast path of probes: its responses and records equal those of the normal path."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -23,10 +23,10 @@ PARENT = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331
 Message = dict[str, Any]
 
 
-async def ask(
+async def request(
     kit: ProjKit, path: str, *headers: tuple[bytes, bytes], method: str = "GET", root_path: str = ""
 ) -> tuple[list[Message], Message]:
-    """What a kit sends, and the scope as it leaves it."""
+    """Return the messages that a kit sends, and the scope afterwards."""
     scope: Message = {
         "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
         "query_string": b"", "root_path": root_path, "scheme": "http", "headers": [(b"host", b"here"), *headers],
@@ -44,8 +44,8 @@ async def ask(
     return sent, scope
 
 
-def said(sent: list[Message]) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Status, headers but for those that differ each time, and body."""
+def content_of(sent: list[Message]) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Return status, headers except those that always differ, and body."""
     start, body = sent
     headers = dict(start["headers"])
     assert len(headers) == len(start["headers"])
@@ -55,8 +55,8 @@ def said(sent: list[Message]) -> tuple[int, dict[bytes, bytes], bytes]:
 
 
 @pytest.fixture
-def usual_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths of the requests that have come to the application, where the usual way ends."""
+def normal_path_requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the paths of requests that reach the application, where the normal path ends."""
     seen: list[str] = []
     call = Application.__call__
 
@@ -70,7 +70,7 @@ def usual_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @contextmanager
 def access_log() -> Iterator[None]:
-    """One log line a request, as ``projkit serve`` writes it."""
+    """Enable the access log, as ``projkit serve`` does."""
     level = access_logger.level
     access_logger.setLevel(logging.INFO)
     try:
@@ -80,8 +80,8 @@ def access_log() -> Iterator[None]:
 
 
 @contextmanager
-def a_trace_further_out() -> Iterator[None]:
-    """The span of a host's own instrumentation around the kit."""
+def outer_trace() -> Iterator[None]:
+    """Attach the span of a host's instrumentation around the kit."""
     context = trace.SpanContext(1, 2, is_remote=False)
     token = contexts.attach(trace.set_span_in_context(trace.NonRecordingSpan(context)))
     try:
@@ -92,36 +92,38 @@ def a_trace_further_out() -> Iterator[None]:
 
 @contextmanager
 def nothing() -> Iterator[None]:
-    """As it is."""
+    """Change nothing."""
     yield
 
 
-def a_kit(sqlite_url: str) -> ProjKit:
-    """A kit with probes in all places."""
+def make_kit(sqlite_url: str) -> ProjKit:
+    """Create a kit that also serves the probes at the root."""
     return ProjKit(settings_for(sqlite_url, health_root_paths=True))
 
 
 @pytest.mark.parametrize("path", PROBES)
 @pytest.mark.parametrize("state", ["starting", "ready", "draining"])
-async def test_both_ways_say_the_same(sqlite_url: str, usual_ways: list[str], path: str, state: str) -> None:
-    """At the door a probe gets status, headers and body as by the usual way, and the scope tells its route."""
-    kit = a_kit(sqlite_url)
+async def test_responses_equal_those_of_the_normal_path(
+    sqlite_url: str, normal_path_requests: list[str], path: str, state: str
+) -> None:
+    """Status, headers, body and the route in the scope are the same on both paths."""
+    kit = make_kit(sqlite_url)
     if state != "starting":
         await kit.startup()
     if state == "draining":
         kit.drain()
     try:
-        at_the_door, scope = await ask(kit, path)
-        assert usual_ways == []
+        fast, scope = await request(kit, path)
+        assert normal_path_requests == []
         with access_log():
-            as_usual, other_scope = await ask(kit, path)
-        assert usual_ways == [path]
-        assert said(at_the_door) == said(as_usual)
+            normal, other_scope = await request(kit, path)
+        assert normal_path_requests == [path]
+        assert content_of(fast) == content_of(normal)
         assert scope[scope_keys.MATCHED_ROUTE] is other_scope[scope_keys.MATCHED_ROUTE]
         assert scope[scope_keys.MATCHED_ROUTE].path == path
-        assert said(at_the_door)[0] == (200 if state == "ready" or "live" in path else 503)
+        assert content_of(fast)[0] == (200 if state == "ready" or "live" in path else 503)
     finally:
-        await kit.startup()  # which a probe may have begun
+        await kit.startup()  # a probe may have begun to start it
         await kit.shutdown()
 
 
@@ -129,55 +131,55 @@ async def test_both_ways_say_the_same(sqlite_url: str, usual_ways: list[str], pa
     ("path", "root_path"),
     [(f"/kit{HEALTH}/live", "/kit"), (f"{HEALTH}/live", "/proxy"), (f"/api{HEALTH}/live", "/api")],
 )
-async def test_mounts(sqlite_url: str, usual_ways: list[str], path: str, root_path: str) -> None:
-    """Below a mount or behind a proxy a probe is answered at the door as well, however the host writes its path."""
-    status, _, body = said((await ask(a_kit(sqlite_url), path, root_path=root_path))[0])
-    assert (status, body, usual_ways) == (200, b'{"status":"ok"}', [])
+async def test_mounts(sqlite_url: str, normal_path_requests: list[str], path: str, root_path: str) -> None:
+    """The fast path also serves a mounted kit and one behind a proxy, however the host writes the path."""
+    status, _, body = content_of((await request(make_kit(sqlite_url), path, root_path=root_path))[0])
+    assert (status, body, normal_path_requests) == (200, b'{"status":"ok"}', [])
 
 
-async def test_a_path_that_is_read_in_two_ways(sqlite_url: str, usual_ways: list[str]) -> None:
-    """Where the mount's prefix could be part of the kit's own path, the usual way finds the probe."""
-    sent, _ = await ask(a_kit(sqlite_url), f"{HEALTH}/live", root_path="/api")
-    assert (said(sent)[0], usual_ways) == (200, [f"{HEALTH}/live"])
+async def test_ambiguous_root_path(sqlite_url: str, normal_path_requests: list[str]) -> None:
+    """The normal path serves a probe if the mount's prefix could be a part of the kit's own path."""
+    sent, _ = await request(make_kit(sqlite_url), f"{HEALTH}/live", root_path="/api")
+    assert (content_of(sent)[0], normal_path_requests) == (200, [f"{HEALTH}/live"])
 
 
 @pytest.mark.parametrize(
     ("around", "headers", "method"),
     [
         (access_log, (), "GET"),
-        (a_trace_further_out, (), "GET"),
+        (outer_trace, (), "GET"),
         (nothing, (PARENT,), "GET"),
         (nothing, (), "HEAD"),
     ],
     ids=["a log line", "a host's trace", "a caller's trace", "another method"],
 )
-async def test_who_looks_gets_to_see(
-    sqlite_url: str, usual_ways: list[str], around: Callable[[], Any], headers: Any, method: str
+async def test_observed_requests_take_the_normal_path(
+    sqlite_url: str, normal_path_requests: list[str], around: Callable[[], Any], headers: Any, method: str
 ) -> None:
     """A request whose trace, log line or metrics are observed takes the normal path."""
     with around():
-        sent, _ = await ask(a_kit(sqlite_url), f"{HEALTH}/live", *headers, method=method)
-    assert (said(sent)[0], len(usual_ways)) == (200, 1)
+        sent, _ = await request(make_kit(sqlite_url), f"{HEALTH}/live", *headers, method=method)
+    assert (content_of(sent)[0], len(normal_path_requests)) == (200, 1)
 
 
-async def test_they_are_counted(sqlite_url: str) -> None:
-    """Probes at the door count under their route, and echo the id that the client gave."""
-    kit = a_kit(sqlite_url)
+async def test_requests_are_recorded(sqlite_url: str) -> None:
+    """Requests are recorded under their route, and the client's request id is returned."""
+    kit = make_kit(sqlite_url)
     path = f"{HEALTH}/live"
     for _ in range(3):
-        sent, _ = await ask(kit, path, (b"x-request-id", b"the-clients-own"))
-        assert dict(sent[0]["headers"])[b"x-request-id"] == b"the-clients-own"
+        sent, _ = await request(kit, path, (b"x-request-id", b"client-id"))
+        assert dict(sent[0]["headers"])[b"x-request-id"] == b"client-id"
     stats = stats_by_endpoint(kit._recorder.read(), frozenset())[("GET", path)]
     assert stats.requests == 3
-    ids = {dict((await ask(kit, path))[0][0]["headers"])[b"x-request-id"] for _ in range(3)}
+    ids = {dict((await request(kit, path))[0][0]["headers"])[b"x-request-id"] for _ in range(3)}
     assert len(ids) == 3
 
 
-async def test_clients_that_have_gone(sqlite_url: str) -> None:
-    """A client that is gone when the answer is sent counts as such, not as answered."""
-    kit = a_kit(sqlite_url)
+async def test_disconnects_are_recorded(sqlite_url: str) -> None:
+    """A client that has disconnected when the response is sent is recorded as a disconnect."""
+    kit = make_kit(sqlite_url)
     path = f"{HEALTH}/live"
-    scope = (await ask(kit, path))[1]
+    scope = (await request(kit, path))[1]
 
     async def send(_: Message) -> None:
         raise OSError("gone")
