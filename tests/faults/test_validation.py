@@ -1,4 +1,4 @@
-"""The validations while PostgreSQL or Redis is stopped: they end in bounded time, and name what does not answer."""
+"""While PostgreSQL or Redis is stopped, the validations end in bounded time and name what does not respond."""
 
 import asyncio
 import signal
@@ -12,21 +12,21 @@ from tests.auth.asking import Answer, ask
 from tests.conftest import settings_for
 from tests.faults.conftest import Cluster
 from tests.redis_servers import alone, running
-from tests.validation.helpers import count_rows, failed, found
+from tests.validation.helpers import by_name, count_rows, failed
 
 pytestmark = [
     pytest.mark.anyio,
-    # asyncio leaves a socket to the garbage collector where a connect is given up in the moment of its success.
+    # asyncio leaves a socket to the garbage collector if a connect is cancelled at the moment of its success.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 URL = "/api/v1/monitoring/validate"
-BOUND = 20.0  # 12 s of steps and 3 s of cleaning up, or three checks of 6 s; and a busy machine
+BOUND = 20.0  # seconds: 12 of steps and 3 of cleanup, or three checks of 6; and a busy machine
 ALIVE = {"call getLiveness", "read the OpenAPI document", "read the public keys", "read the session"}
 
 
 async def timed(kit: ProjKit, what: str) -> Answer:
-    """The answer to somebody on this machine, who needs no credentials; prints how long it took."""
+    """Validate as a loopback client, which needs no credentials, and print the duration."""
     began = time.monotonic()
     answer = await ask(kit, "GET", f"{URL}/{what}", address="127.0.0.1")
     seconds = time.monotonic() - began
@@ -35,8 +35,8 @@ async def timed(kit: ProjKit, what: str) -> Answer:
     return answer
 
 
-async def before_long(kit: ProjKit, what: str) -> None:
-    """Waits until all is well again."""
+async def until_ok(kit: ProjKit, what: str) -> None:
+    """Repeat the validation until it succeeds."""
     ends = time.monotonic() + 30
     while (await timed(kit, what)).status != 200:
         assert time.monotonic() < ends
@@ -45,8 +45,8 @@ async def before_long(kit: ProjKit, what: str) -> None:
 
 @pytest.mark.parametrize("mode", ["fast", "transactional"])
 async def test_postgresql_stopped_and_continued(cluster: Cluster, mode: str) -> None:
-    """Stopped by SIGSTOP, what asks it fails, and nothing else; continued, all is well and no rows are left."""
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # asyncpg tells of each lost connection
+    """While PostgreSQL is stopped, only what uses it fails; once it continues, all succeeds and no rows are left."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # asyncpg reports each lost connection
     kit = ProjKit(settings_for(cluster.url, database_mode=mode))
     async with kit.lifespan():
         before = await count_rows(cluster.url)
@@ -58,24 +58,24 @@ async def test_postgresql_stopped_and_continued(cluster: Cluster, mode: str) -> 
         cluster.signal(signal.SIGCONT)
         assert (endpoints.status, authentication.status) == (503, 503)
         assert {"create", "list"} <= failed(endpoints)
-        # An engine waits once more for the connection that it gives up.
+        # An engine waits a second time for the connection that it discards.
         wanted = "database_unavailable" if mode == "fast" else ("database_unavailable", "timed out")
-        assert found(endpoints)["create"]["detail"].startswith(wanted)
+        assert by_name(endpoints)["create"]["detail"].startswith(wanted)
         assert not failed(endpoints) & ALIVE
         assert failed(authentication) == {"revocation", "session"}
         for name in ("revocation", "session"):
-            assert found(authentication)[name]["detail"] == DatabaseUnavailableError.title
+            assert by_name(authentication)[name]["detail"] == DatabaseUnavailableError.title
         for what in ("endpoints", "authentication"):
-            await before_long(kit, what)
+            await until_ok(kit, what)
         rows = await count_rows(cluster.url)
         assert (rows["projkit_projects"], rows["projkit_idempotency_keys"]) == (0, 0)
-        # A session whose removal was not answered ends by itself within a minute.
+        # A session whose removal got no response expires within a minute.
         assert rows["projkit_sessions"] <= before["projkit_sessions"] + 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 async def test_redis_stopped(sqlite_url: str, number: signal.Signals) -> None:
-    """With Redis stopped or killed the session's line says so; endpoints and all other checks are as ever."""
+    """With Redis stopped or killed, only the session check fails."""
     with running(alone) as servers:
         kit = ProjKit(settings_for(sqlite_url, redis_url=servers.url))
         async with kit.lifespan():
@@ -86,9 +86,9 @@ async def test_redis_stopped(sqlite_url: str, number: signal.Signals) -> None:
                 timed(kit, "authentication"), timed(kit, "endpoints")
             )
             assert (authentication.status, failed(authentication)) == (503, {"session"})
-            assert found(authentication)["session"]["detail"] == SessionStoreUnavailableError.title
+            assert by_name(authentication)["session"]["detail"] == SessionStoreUnavailableError.title
             assert not failed(endpoints) & (ALIVE | {"create", "list", "delete again"})
             assert await count_rows(sqlite_url) == before
             if number is signal.SIGSTOP:
                 servers.masters[0].signal(signal.SIGCONT)
-                await before_long(kit, "authentication")
+                await until_ok(kit, "authentication")

@@ -1,1 +1,1 @@
-"""Every host on every server."""
+"""Tests of every host framework on every server."""

@@ -1,9 +1,9 @@
-"""The hosts under test, as servers load them: ``HOST`` and ``LAYOUT`` in the environment say which.
+"""The hosts under test, as servers load them; the environment variables ``HOST`` and ``LAYOUT`` select one.
 
-Each host has a page of its own (``/host/hello``), an error handler of its own (``/host/broken``) and an answer of its
-own for unknown paths. The layout ``root`` has one kit at ``/``; ``siblings`` has one at ``/kit`` and another, on a
-database of its own, at ``/kit2``; ``wrapped`` has the same two, put around the host; in ``guarded`` the kit around the
-host guards it: ``/host/hello`` is public, ``/host/broken`` is the administrators'.
+Each host has its own page (``/host/hello``), its own error handler (``/host/broken``) and its own response for unknown
+paths. Layout ``root`` mounts one kit at ``/``; ``siblings`` mounts one at ``/kit`` and another, with its own database,
+at ``/kit2``; ``wrapped`` wraps the host in both; in ``guarded`` the kit guards the host that it wraps: ``/host/hello``
+is public, ``/host/broken`` requires the scope ``admin``.
 """
 
 import os
@@ -18,14 +18,14 @@ from projkit import ProjKit, Settings
 from projkit.auth.middleware import PUBLIC
 from projkit.auth.rules import PathRules
 
-UNKNOWN = "the host knows no such page"
+UNKNOWN = "the host has no such page"
 HANDLED = "the host's handler: broken"
 HELLO = "hello from the host"
 RULES: PathRules = {"/host/hello": PUBLIC, "/host/broken": ("admin",)}
 
 
 class CountingKit(ProjKit):
-    """Tells how often it was started and stopped."""
+    """A kit that reports on stderr how often it was started."""
 
     def __init__(self, database_url: str) -> None:
         super().__init__(Settings(database_url=database_url))
@@ -33,39 +33,39 @@ class CountingKit(ProjKit):
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """Counts and tells."""
+        """Count the start and report at the end."""
         self.started += 1
         async with super().lifespan(app):
             yield
-        self._tell()
+        self._report()
 
     async def startup(self) -> None:
-        """Counts."""
+        """Count the start."""
         self.started += 1
         await super().startup()
 
     async def shutdown(self) -> None:
-        """Tells."""
+        """Report."""
         await super().shutdown()
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         sys.stderr.write(f"kit stopped after {self.started} start\n")
         sys.stderr.flush()
 
 
 def make_kits() -> dict[str, CountingKit]:
-    """The kits by prefix."""
+    """Create the kits of the layout, by prefix."""
     if os.environ["LAYOUT"] == "root":
         return {"": CountingKit(os.environ["PROJKIT_DATABASE_URL"])}
-    return {  # the longer prefix first: to BlackSheep /kit2 looks as if it were below /kit
+    return {  # the longer prefix first: BlackSheep takes /kit2 for a path below /kit
         "/kit2": CountingKit(os.environ["SECOND_DATABASE_URL"]),
         "/kit": CountingKit(os.environ["PROJKIT_DATABASE_URL"]),
     }
 
 
 def wrapped(app: Any, kits: dict[str, CountingKit]) -> Any:
-    """The kits around a host without mounts."""
+    """Wrap a host without mounts in the kits."""
     for prefix, kit in kits.items():
         app = kit.wrap(app, prefix=prefix)
     return app
@@ -73,7 +73,7 @@ def wrapped(app: Any, kits: dict[str, CountingKit]) -> Any:
 
 @asynccontextmanager
 async def lifespans(kits: dict[str, CountingKit]) -> AsyncIterator[None]:
-    """Every kit's lifespan."""
+    """Run the lifespan of every kit."""
     async with AsyncExitStack() as stack:
         for kit in kits.values():
             await stack.enter_async_context(kit.lifespan())
@@ -81,7 +81,7 @@ async def lifespans(kits: dict[str, CountingKit]) -> AsyncIterator[None]:
 
 
 def starlette(kits: dict[str, CountingKit]) -> Any:
-    """Mounts in Starlette."""
+    """Mount the kits in Starlette."""
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse
@@ -111,7 +111,7 @@ def starlette(kits: dict[str, CountingKit]) -> Any:
 
 
 def fastapi(kits: dict[str, CountingKit]) -> Any:
-    """Mounts in FastAPI."""
+    """Mount the kits in FastAPI."""
     from fastapi import FastAPI, Request
     from fastapi.responses import PlainTextResponse
 
@@ -139,7 +139,7 @@ def fastapi(kits: dict[str, CountingKit]) -> Any:
 
 
 def litestar(kits: dict[str, CountingKit]) -> Any:
-    """Mounted in Litestar; at the root, where a mount would hide the host's own, the kit is put around it."""
+    """Mount the kits in Litestar; wrap it at the root, where a mount would hide the host's routes."""
     from litestar import Litestar, MediaType, Request, Response, asgi, get
     from litestar.exceptions import NotFoundException
 
@@ -169,12 +169,12 @@ def litestar(kits: dict[str, CountingKit]) -> Any:
         exception_handlers={ValueError: handled, NotFoundException: unknown},
         lifespan=[lambda app: lifespans(mounted)],
     )
-    # To Litestar's mount at /kit the path /kit2 is below it, so the kit of that name must stand before.
+    # Litestar takes /kit2 for a path below its mount at /kit, so that kit has to wrap the host.
     return wrapped(app, {prefix: kit for prefix, kit in kits.items() if prefix not in mounted})
 
 
 def quart(kits: dict[str, CountingKit]) -> Any:
-    """Put around Quart."""
+    """Wrap Quart."""
     from quart import Quart
 
     app = Quart(__name__)
@@ -199,7 +199,7 @@ def quart(kits: dict[str, CountingKit]) -> Any:
 
 
 def django(kits: dict[str, CountingKit]) -> Any:
-    """Put around Django, whose ASGI app knows no lifespan."""
+    """Wrap Django, whose ASGI application has no lifespan."""
     import django
     from django.conf import settings
     from django.core.asgi import get_asgi_application
@@ -213,7 +213,7 @@ def django(kits: dict[str, CountingKit]) -> Any:
 
 
 def blacksheep(kits: dict[str, CountingKit]) -> Any:
-    """Mounts in BlackSheep; at the root the kit is put around it."""
+    """Mount the kits in BlackSheep; wrap it at the root."""
     from blacksheep import Application, Request, Response, text
 
     app = Application()
@@ -251,7 +251,7 @@ def blacksheep(kits: dict[str, CountingKit]) -> Any:
 
 
 def bare(kits: dict[str, CountingKit]) -> Any:
-    """Put around an ASGI function."""
+    """Wrap an ASGI function."""
 
     async def host(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -273,7 +273,7 @@ HOSTS: dict[str, Callable[[dict[str, CountingKit]], Any]] = {
 
 
 def create_app() -> Any:
-    """The app that the environment asks for."""
+    """Create the application that the environment selects."""
     host = HOSTS[os.environ["HOST"]]
     if os.environ["LAYOUT"] == "guarded":
         kit = CountingKit(os.environ["PROJKIT_DATABASE_URL"])

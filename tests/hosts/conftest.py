@@ -1,4 +1,4 @@
-"""Servers with a host in them, over real HTTP."""
+"""Hosts on real servers, over HTTP."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ SERVERS = ("uvicorn", "granian", "hypercorn")
 
 
 class Served:
-    """A server that runs."""
+    """A running server."""
 
     def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         self.url = url
@@ -28,17 +28,17 @@ class Served:
         self._log = log
 
     @property
-    def said(self) -> str:
-        """What it has logged."""
+    def log(self) -> str:
+        """The server's log."""
         return self._log.read_text()
 
     def client(self, subject: str = "alice", scopes: tuple[str, ...] = SCOPES) -> httpx2.Client:
-        """A client with a token."""
+        """Create a client with a token."""
         token = token_for(Settings(secret=SECRET), subject, scopes)
         return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
 
-    def ask(self, target: str, token: str = "") -> bytes:
-        """The whole answer to a GET whose target goes into the request line as it is."""
+    def raw_get(self, target: str, token: str = "") -> bytes:
+        """Send a GET with this target, unchanged, in the request line; return the raw response."""
         host, _, port = self.url.removeprefix("http://").partition(":")
         lines = [f"GET {target} HTTP/1.1", f"Host: {host}", "Connection: close"]
         if token:
@@ -51,13 +51,13 @@ class Served:
         return received
 
     def stop(self) -> int:
-        """Asks it to stop; gives its exit code."""
+        """Stop the server and return its exit code."""
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(20)
 
 
 def command(server: str, app: str, port: int, root_path: str) -> list[str]:
-    """How a server is started."""
+    """Return the command that starts a server."""
     python = [sys.executable, "-m"]
     if server == "uvicorn":
         flags = ["--root-path", root_path] if root_path else []
@@ -90,7 +90,7 @@ def _free_port() -> int:
 def started(
     server: str, app: str, directory: Path, probe: str, variables: Mapping[str, str], *, root_path: str = ""
 ) -> Iterator[Served]:
-    """A host on a server; it answers at ``probe`` before it is handed out, and is ended afterwards."""
+    """Run a host on a server; it responds at ``probe`` before it is returned, and is stopped at the end."""
     port = _free_port()
     log = directory / "server.log"
     environment = {
@@ -111,8 +111,8 @@ def started(
     try:
         deadline = time.monotonic() + 180
         while True:
-            assert process.poll() is None, served.said
-            assert time.monotonic() < deadline, served.said
+            assert process.poll() is None, served.log
+            assert time.monotonic() < deadline, served.log
             try:
                 httpx2.get(served.url + probe, timeout=5)
                 break

@@ -9,32 +9,32 @@ from tests.hosts.apps import HELLO, UNKNOWN
 
 
 def hello(request: HttpRequest) -> HttpResponse:
-    """The host's own page."""
+    """Serve the host's page."""
     return HttpResponse(HELLO)
 
 
 def broken(request: HttpRequest) -> HttpResponse:
-    """A page that fails."""
+    """Raise an error."""
     raise ValueError("broken")
 
 
 def unknown(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """The host's own answer for what it does not know."""
+    """Serve the host's response for unknown paths."""
     return HttpResponse(UNKNOWN, status=404)
 
 
 class Handled:
-    """The host's own error handler."""
+    """The host's error handler."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Passes on."""
+        """Pass the request on."""
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
-        """Answers for a page that failed."""
+        """Return the response for a failed page."""
         return HttpResponse(f"the host's handler: {error}", status=418)
 
 

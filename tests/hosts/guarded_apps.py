@@ -1,8 +1,8 @@
-"""Hosts whose routes are guarded by the helpers for their framework; ``FRAMEWORK`` and ``VARIANT`` say which and how.
+"""Hosts whose routes use the guards for their framework; ``FRAMEWORK`` and ``VARIANT`` select one.
 
-Every host has ``/me`` (anybody who is signed in, GET and POST), ``/read`` and ``/both`` (by scopes), ``/open``, and an
-error handler of its own that marks what it answers. Where the framework knows WebSockets there is one at ``/ws``, and
-one for administrators at ``/ws-admin``. The variant ``behind`` has an AuthMiddleware around the app besides.
+Every host has ``/me`` (requires authentication; GET and POST), ``/read`` and ``/both`` (require scopes), ``/open``, and
+an error handler that marks its responses. If the framework supports WebSockets, there is one at ``/ws`` and one at
+``/ws-admin`` that requires the scope ``admin``. The variant ``behind`` adds an AuthMiddleware.
 """
 
 import os
@@ -22,7 +22,7 @@ BOTH = ("projects:read", "monitoring:read")
 
 
 def fastapi() -> Any:
-    """Dependencies."""
+    """Guard FastAPI routes with dependencies."""
     from typing import Annotated
 
     from fastapi import Depends, FastAPI, HTTPException, Request, Security, WebSocket
@@ -76,7 +76,7 @@ def fastapi() -> Any:
 
 
 def starlette() -> Any:
-    """Decorators."""
+    """Guard Starlette endpoints with decorators."""
     from starlette.applications import Starlette
     from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
     from starlette.exceptions import HTTPException
@@ -135,7 +135,7 @@ def starlette() -> Any:
 
 
 def litestar() -> Any:
-    """Guards."""
+    """Guard Litestar handlers with guards."""
     from litestar import Litestar, Request, Response, WebSocket, get, route, websocket
     from litestar.enums import HttpMethod
     from litestar.exceptions import HTTPException
@@ -179,7 +179,7 @@ def litestar() -> Any:
 
 
 def django() -> Any:
-    """Middleware and decorators."""
+    """Guard Django views with the middleware and decorators."""
     import django
     from django.conf import settings
     from django.core.asgi import get_asgi_application
@@ -200,7 +200,7 @@ def django() -> Any:
 
 
 def create_app() -> Any:
-    """The app that the environment asks for."""
+    """Create the application that the environment selects."""
     app = {each.__name__: each for each in (fastapi, starlette, litestar, django)}[os.environ["FRAMEWORK"]]()
     return kit.wrap(app, prefix="/kit", auth={"/": PUBLIC} if os.environ["VARIANT"] == "behind" else None)
 

@@ -1,4 +1,4 @@
-"""The pages of the guarded Django host."""
+"""The views of the guarded Django host."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from projkit.hosts.django import require_scopes
 
 
 def sync_only(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """A middleware that makes what is around it run in threads."""
+    """Synchronous middleware, which makes Django run what is around it in threads."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         return get_response(request)
@@ -21,32 +21,32 @@ def sync_only(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[
 
 @method_decorator(require_scopes(), name="dispatch")
 class Me(View):  # type: ignore[misc]  # Django has no types
-    """A view of methods."""
+    """A class-based view."""
 
     def get(self, request: HttpRequest) -> JsonResponse:
-        """Reads."""
+        """Return the caller."""
         return JsonResponse(request.principal.subject, safe=False)
 
     def post(self, request: HttpRequest) -> JsonResponse:
-        """Writes."""
+        """Return the caller of a POST."""
         return JsonResponse(request.principal.subject, safe=False)
 
 
 @require_scopes("projects:read")
 @require_scopes()
 def read(request: HttpRequest) -> JsonResponse:
-    """A sync view."""
+    """Serve a synchronous view."""
     return JsonResponse(request.principal.subject, safe=False)
 
 
 @require_scopes("projects:read", "monitoring:read")
 async def both(request: HttpRequest) -> JsonResponse:
-    """An async view."""
+    """Serve an asynchronous view."""
     return JsonResponse(request.principal.subject, safe=False)
 
 
 async def opened(request: HttpRequest) -> JsonResponse:
-    """An open view, which knows who calls all the same."""
+    """Serve a public view, which knows the caller too."""
     principal = getattr(request, "principal", None)
     return JsonResponse("open", safe=False, headers={"x-subject": getattr(principal, "subject", "")})
 

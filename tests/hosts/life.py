@@ -1,4 +1,4 @@
-"""The whole life of a project, as a client of a mounted kit sees it."""
+"""The life cycle of a project, as a client of a mounted kit sees it."""
 
 import re
 
@@ -6,7 +6,7 @@ import httpx2
 
 
 def live(client: httpx2.Client, prefix: str, proxy: str = "") -> None:
-    """Creates, reads, changes, lists page by page, deletes; every address must be right as the client sees it."""
+    """Create, read, change, list by page and delete; check every URL as the client sees it."""
     projects = f"{prefix}/api/v1/projects"
     made = client.post(projects, json={"name": "A", "tags": ["x"]})
     assert made.status_code == 201, made.text
@@ -28,11 +28,11 @@ def live(client: httpx2.Client, prefix: str, proxy: str = "") -> None:
         answer = client.get(page)
         assert answer.status_code == 200, answer.text
         seen += [each["name"] for each in answer.json()["items"]]
-        found = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("link", ""))
+        next_link = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("link", ""))
         page = ""
-        if found:
-            assert found[1].startswith(f"{proxy}{projects}?"), found[1]
-            page = found[1].removeprefix(proxy)
+        if next_link:
+            assert next_link[1].startswith(f"{proxy}{projects}?"), next_link[1]
+            page = next_link[1].removeprefix(proxy)
     assert seen == ["B", "C", "D"]
 
     assert client.delete(at).status_code == 204

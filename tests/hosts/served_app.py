@@ -1,4 +1,4 @@
-"""For servers that load an object instead of calling a factory."""
+"""The application as an object, for servers that call no factory."""
 
 from tests.hosts.apps import create_app
 

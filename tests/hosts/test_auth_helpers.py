@@ -1,4 +1,4 @@
-"""The helpers for each framework guard its routes, natively, with and without an AuthMiddleware around the app."""
+"""The guards for each framework protect its routes, with and without an AuthMiddleware."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ Guarded = tuple[Served, str, str]
 
 
 def serve(server: str, framework: str, variant: str, directory: Any) -> Any:
-    """A guarded host on a server."""
+    """Run a guarded host on a server."""
     variables = {
         "FRAMEWORK": framework,
         "VARIANT": variant,
@@ -40,7 +40,7 @@ def serve(server: str, framework: str, variant: str, directory: Any) -> Any:
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=" ".join)
 def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """Each framework's host; its name and the variant."""
+    """Return each framework's host with its name and variant."""
     framework, variant = request.param
     with serve("uvicorn", framework, variant, tmp_path_factory.mktemp("guarded")) as served:
         yield served, framework, variant
@@ -48,34 +48,34 @@ def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def client(guarded: Guarded) -> Iterator[httpx2.Client]:
-    """A client without credentials."""
+    """Create a client without credentials."""
     with httpx2.Client(base_url=guarded[0].url, timeout=20) as opened:
         yield opened
 
 
 def token(*scopes: str) -> str:
-    """An enhanced token for alice."""
+    """Issue an enhanced token for alice."""
     return token_for(Settings(secret=SECRET), "alice", scopes)
 
 
 def bearer(*scopes: str) -> dict[str, str]:
-    """Its header."""
+    """Return the Authorization header."""
     return {"Authorization": f"Bearer {token(*scopes)}"}
 
 
 def legacy() -> str:
-    """A legacy token for alice."""
+    """Issue a legacy token for alice."""
     claims = {"user_id": "alice", "exp": int(datetime.now(UTC).timestamp()) + 600}
     return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(LEGACY_SECRET.encode()))
 
 
 def said(answer: httpx2.Response) -> str:
-    """The text, be it a JSON string or plain."""
+    """Return the text of a JSON or plain text response."""
     return answer.text.strip('"')
 
 
 def test_who_is_let_in(client: httpx2.Client) -> None:
-    """Each kind of credential opens a guarded route, which learns who calls; scopes open what they name."""
+    """Each kind of credential and the required scopes give access to a guarded route, which knows the caller."""
     for headers in (
         bearer("projects:read"), {"Cookie": f"auth_token={token('projects:read')}"},
         {"Cookie": f"access_token={legacy()}"}, {"Authorization": f"Bearer {legacy()}"},
@@ -91,7 +91,7 @@ def test_who_is_let_in(client: httpx2.Client) -> None:
 
 
 def test_who_is_refused(client: httpx2.Client, guarded: Guarded) -> None:
-    """Nobody else gets in, and the host's own error handler answers, with the challenge that clients need."""
+    """Other requests are rejected by the host's error handler, with the challenge that clients need."""
     for path, headers, status, challenge in (
         ("/me", {}, 401, 'Bearer realm="projkit"'),
         ("/both", {}, 401, 'Bearer realm="projkit"'),
@@ -105,7 +105,7 @@ def test_who_is_refused(client: httpx2.Client, guarded: Guarded) -> None:
         assert (answer.status_code, answer.headers["www-authenticate"]) == (status, challenge), answer.text
         assert answer.headers["cache-control"] == "private, no-store"
         if guarded[1] == "django":
-            # Django has no exception for 401, so the answer is the kit's.
+            # Django has no exception for 401, so the response is the kit's.
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["request_id"] == answer.headers["x-request-id"]
         else:
@@ -115,7 +115,7 @@ def test_who_is_refused(client: httpx2.Client, guarded: Guarded) -> None:
 
 
 def test_csrf(client: httpx2.Client) -> None:
-    """An unsafe request that a cookie authenticates needs Origin and CSRF value, else 403; a Bearer token does not."""
+    """An unsafe request with a cookie needs an Origin and a CSRF token, else 403; one with a Bearer token does not."""
     cookie = f"auth_token={token()}"
     value = client.get("/kit/api/v1/auth/csrf", headers={"Cookie": cookie}).json()["csrf_token"]
     whole = {"Cookie": f"{cookie}; csrf_token={value}", "X-CSRF-Token": value, **ORIGIN}
@@ -129,7 +129,7 @@ def test_csrf(client: httpx2.Client) -> None:
 
 
 def test_legacy_clients_are_told(client: httpx2.Client, guarded: Guarded) -> None:
-    """Answers to legacy tokens say Deprecation and Sunset once; Litestar's guards alone can say so in refusals only."""
+    """Responses to legacy tokens have Deprecation and Sunset once; with Litestar's guards alone, only rejections do."""
     headers = {"Cookie": f"access_token={legacy()}"}
     for path, status in (("/read", 200), ("/both", 403)):
         answer = client.get(path, headers=headers)
@@ -145,7 +145,7 @@ def test_legacy_clients_are_told(client: httpx2.Client, guarded: Guarded) -> Non
     "guarded", [("django", "alone"), ("django", "among sync middleware")], indirect=True, ids=" ".join
 )
 def test_an_open_view_of_django_knows_who_calls(client: httpx2.Client) -> None:
-    """request.principal is there on every page behind the middleware, and anonymous without credentials."""
+    """Behind the middleware every view has request.principal, anonymous without credentials."""
     assert client.get("/open", headers=bearer()).headers["x-subject"] == "alice"
     assert client.get("/open").headers["x-subject"] == ""
 
@@ -154,7 +154,7 @@ def test_an_open_view_of_django_knows_who_calls(client: httpx2.Client) -> None:
     "guarded", [("fastapi", "alone"), ("fastapi", "behind")], indirect=True, ids=" ".join
 )
 def test_the_openapi_document_of_fastapi(client: httpx2.Client) -> None:
-    """The host's document says of each route which credentials and scopes open it, and its pages still work."""
+    """The host's OpenAPI document has the credentials and scopes of each route, and its docs pages still work."""
     document = client.get("/openapi.json").json()
     assert document["components"]["securitySchemes"] == {
         "projkit_bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -174,7 +174,7 @@ def test_the_openapi_document_of_fastapi(client: httpx2.Client) -> None:
 
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> str:
-    """Each server."""
+    """Return each server."""
     return str(request.param)
 
 
@@ -190,14 +190,14 @@ def server(request: pytest.FixtureRequest) -> str:
 def sockets(
     request: pytest.FixtureRequest, server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str]]:
-    """The URL of WebSockets, and the framework that serves them."""
+    """Return the URL of the WebSockets, and the framework."""
     framework, variant = request.param
     with serve(server, framework, variant, tmp_path_factory.mktemp("sockets")) as served:
         yield served.url.replace("http", "ws"), framework
 
 
 def shake_hands(url: str, headers: dict[str, str]) -> Any:
-    """What a WebSocket says first, or the response that refuses it."""
+    """Return a WebSocket's first message, or the response that rejects it."""
     try:
         with connect(url, additional_headers=headers, open_timeout=20) as opened:
             return opened.recv(20)
@@ -206,7 +206,7 @@ def shake_hands(url: str, headers: dict[str, str]) -> Any:
 
 
 def test_websockets(sockets: tuple[str, str]) -> None:
-    """A WebSocket opens to those who may; all others are refused before it is accepted, and told why in HTTP."""
+    """A WebSocket of an authorized caller is accepted; all others are rejected before that, with an HTTP response."""
     url, framework = sockets
     good = {"Cookie": f"auth_token={token('projects:read')}", **ORIGIN}
     for headers in (bearer("projects:read"), good, {"Cookie": f"access_token={legacy()}", **ORIGIN}):
@@ -217,14 +217,14 @@ def test_websockets(sockets: tuple[str, str]) -> None:
         ("/ws", {**good, "Origin": "https://evil.example"}, 403), ("/ws", {**good, "Origin": "null"}, 403),
     ):  # fmt: skip
         response = shake_hands(f"{url}{path}", headers)
-        # Litestar's own way of refusing is to close, which servers turn into a plain 403.
+        # Litestar rejects by closing, which servers turn into a plain 403.
         assert response.status_code == (403 if framework == "litestar" else status), (path, headers)
         if framework != "litestar" and "Origin" not in headers and "Cookie" not in headers:
             assert response.headers["www-authenticate"].startswith("Bearer")
 
 
 def test_django_without_a_kit_or_without_asgi() -> None:
-    """Where the kit is not named, or a request comes over WSGI, the message says what to mend."""
+    """If the kit is not configured, or a request arrives over WSGI, the error says how to fix it."""
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
     from django.http import HttpResponse

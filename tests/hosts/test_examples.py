@@ -1,4 +1,4 @@
-"""The examples work as they stand."""
+"""The examples work unchanged."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*_app.py"))
 
 
 def a_guarded_page(served: Served) -> None:
-    """The page of the host's own that needs a scope of the kit's."""
+    """Check the host's page that requires a scope."""
     with served.client() as alice, served.client(scopes=()) as scopeless:
         assert alice.get("/whoami").json() == {"subject": "alice"}
         refused = scopeless.get("/whoami")
@@ -25,7 +25,7 @@ def a_guarded_page(served: Served) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example(example: str, tmp_path: Path, any_database_url: str) -> None:
-    """Each example serves its own page, guards another, and serves a project's life at /kit, on both databases."""
+    """Each example serves its own page, guards another, and serves projects at /kit, on both databases."""
     variables = {"PROJKIT_DATABASE_URL": any_database_url}
     with started("uvicorn", f"{example}:app", tmp_path, "/", variables) as served, served.client() as client:
         assert client.get("/").json() == {"page": "the host's own"}
@@ -33,5 +33,5 @@ def test_example(example: str, tmp_path: Path, any_database_url: str) -> None:
         if example in GUARDED:
             a_guarded_page(served)
         assert served.stop() in {0, -15}
-        assert "Traceback" not in served.said
-        assert "lifespan" not in served.said
+        assert "Traceback" not in served.log
+        assert "lifespan" not in served.log

@@ -1,4 +1,4 @@
-"""A kit works in every host, on every server, wherever it is mounted, and leaves the host as it was."""
+"""A kit works in every host, on every server, in every mount, and does not change the host."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +15,7 @@ DOCUMENTS = {"fastapi": "/openapi.json", "litestar": "/schema/openapi.json"}
 
 
 def environment(host: str, layout: str, directory: Path) -> dict[str, str]:
-    """What a host is told."""
+    """Return the environment of a host."""
     return {
         "HOST": host,
         "LAYOUT": layout,
@@ -27,7 +27,7 @@ def environment(host: str, layout: str, directory: Path) -> dict[str, str]:
 def start(
     server: str, host: str, layout: str, directory: Path, root_path: str = ""
 ) -> AbstractContextManager[Served]:
-    """A host on a server."""
+    """Run a host on a server."""
     variables = environment(host, layout, directory)
     return started(
         server, "tests.hosts.served_app:app", directory, "/host/hello", variables, root_path=root_path
@@ -36,25 +36,25 @@ def start(
 
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> str:
-    """Each server."""
+    """Return each server."""
     return str(request.param)
 
 
 @pytest.fixture(params=HOSTS)
 def host(request: pytest.FixtureRequest) -> str:
-    """Each host."""
+    """Return each host."""
     return str(request.param)
 
 
-def the_host_is_as_it_was(served: Served, host: str) -> None:
-    """Its pages, its error handler, its answer for unknown paths and its OpenAPI document."""
+def check_host_is_unchanged(served: Served, host: str) -> None:
+    """Check the host's pages, error handler, response for unknown paths and OpenAPI document."""
     with served.client() as client:
         for path, status, body in (
             ("/host/hello", 200, HELLO), ("/host/broken", 418, HANDLED), ("/host/nothing", 404, UNKNOWN),
         ):  # fmt: skip
             answer = client.get(path)
             assert (answer.status_code, answer.text) == (status, body)
-            # A host that is wrapped has its answers timed, once; one that mounts the kit does not.
+            # Responses of a wrapped host are timed, once; those of a host that mounts the kit are not.
             assert len(answer.headers.get_list("x-process-time")) <= 1
         if host in DOCUMENTS:
             document = client.get(DOCUMENTS[host]).json()
@@ -62,7 +62,7 @@ def the_host_is_as_it_was(served: Served, host: str) -> None:
 
 
 def test_at_the_root(server: str, host: str, tmp_path: Path) -> None:
-    """At ``/`` the kit serves its own paths, and where it is put around a host the host answers the others."""
+    """At ``/`` the kit serves its own paths; a wrapped host serves all others."""
     with start(server, host, "root", tmp_path) as served, served.client() as client:
         live(client, "")
         assert client.get("/host/hello").text == HELLO
@@ -70,7 +70,7 @@ def test_at_the_root(server: str, host: str, tmp_path: Path) -> None:
 
 
 def test_beside_a_sibling(server: str, host: str, tmp_path: Path) -> None:
-    """At ``/kit`` and ``/kit2`` two kits live beside each other; each starts and stops once, and nothing is left."""
+    """Two kits at ``/kit`` and ``/kit2`` coexist; each starts and stops once."""
     with start(server, host, "siblings", tmp_path) as served:
         with served.client() as client:
             client.post("/kit2/api/v1/projects", json={"name": "only in the second"})
@@ -78,26 +78,26 @@ def test_beside_a_sibling(server: str, host: str, tmp_path: Path) -> None:
             (alone,) = client.get("/kit2/api/v1/projects").json()["items"]
             assert client.delete(f"/kit2/api/v1/projects/{alone['id']}").status_code == 204
             live(client, "/kit2")
-        the_host_is_as_it_was(served, host)
+        check_host_is_unchanged(served, host)
         assert served.stop() in {0, -15}
-        assert served.said.count("kit stopped after 1 start") == 2, served.said
-        assert "lifespan" not in served.said
-        assert "Traceback" not in served.said.replace("ValueError: broken", "")
+        assert served.log.count("kit stopped after 1 start") == 2, served.log
+        assert "lifespan" not in served.log
+        assert "Traceback" not in served.log.replace("ValueError: broken", "")
     assert not list(tmp_path.glob("*-wal"))
 
 
 def test_behind_a_proxy_that_strips_a_prefix(server: str, host: str, tmp_path: Path) -> None:
-    """Behind a proxy that strips ``/proxy`` every address in an answer begins with it."""
-    # With uvicorn's --root-path BlackSheep looks for mounts in the whole raw path, and finds none.
+    """Behind a proxy that strips ``/proxy`` every URL in a response begins with it."""
+    # With uvicorn's --root-path BlackSheep looks for mounts in the whole raw path and finds none.
     layout = "wrapped" if host == "blacksheep" else "siblings"
     with start(server, host, layout, tmp_path, "/proxy") as served, served.client() as client:
         for prefix in ("/kit", "/kit2"):
             live(client, prefix, "/proxy")
-        if host != "quart" or server == "uvicorn":  # Quart itself answers 404 to a stripped path
+        if host != "quart" or server == "uvicorn":  # Quart itself responds with 404 to a stripped path
             assert client.get("/host/hello").text == HELLO
 
 
-# However hosts and servers read these, no more than a signed-in caller may come of them.
+# However hosts and servers interpret these, they must not reach the administrators' page.
 TRICKS = [
     "/host//broken", "//host/broken", "/host/./broken", "/./host/broken", "/host/hello/../broken", "/host/x/../broken",
     "/host/hello/%2e%2e/broken", "/host/hello/..%2fbroken", "/host%2Fbroken", "/host/%62roken", "/host/%2562roken",
@@ -111,9 +111,9 @@ TRICKS = [
 
 @pytest.mark.parametrize("root_path", ["", "/proxy"])
 def test_guarded(server: str, host: str, root_path: str, tmp_path: Path) -> None:
-    """The kit's guard holds around every host on every server; no way of writing a path gets past it."""
+    """The kit guards every host on every server; no spelling of a path bypasses the guard."""
     if root_path and host == "quart" and server != "uvicorn":
-        root_path = ""  # Quart itself answers 404 to a stripped path
+        root_path = ""  # Quart itself responds with 404 to a stripped path
     settings = Settings(secret=SECRET)
     tokens = {name: token_for(settings, "alice", (name,)) for name in ("projects:read", "admin")}
     with start(server, host, "guarded", tmp_path, root_path) as served:
@@ -126,9 +126,9 @@ def test_guarded(server: str, host: str, root_path: str, tmp_path: Path) -> None
             ("/kit/api/v1/health/live", "", 200, "ok"), ("/kit/api/v1/projects", "", 401, "missing_credentials"),
             ("/kit/api/v1/projects", tokens["projects:read"], 200, "items"),
         ):  # fmt: skip
-            answer = served.ask(path, token).decode()
+            answer = served.raw_get(path, token).decode()
             assert answer.startswith(f"HTTP/1.1 {status} "), (path, answer)
             assert said in answer
         for target in TRICKS:
             for token in ("", tokens["projects:read"]):
-                assert HANDLED.encode() not in served.ask(target, token), target
+                assert HANDLED.encode() not in served.raw_get(target, token), target

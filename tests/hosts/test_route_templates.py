@@ -1,4 +1,4 @@
-"""Under which template each framework's routes are counted when the kit wraps the host."""
+"""A wrapped host's requests are counted under the route templates of its framework."""
 
 import json
 import os
@@ -50,8 +50,8 @@ async def main():
         for path in ("/hello/a", "/hello/b", "/none/1", "/none/2"):
             answer = await client.get(path)
             assert "x-process-time" in answer.headers, path
-        found = (await client.get("/api/v1/monitoring/metrics/performance")).json()
-    print(json.dumps({each["route"]: each["count"] for each in found["endpoints"]}))
+        report = (await client.get("/api/v1/monitoring/metrics/performance")).json()
+    print(json.dumps({each["route"]: each["count"] for each in report["endpoints"]}))
 asyncio.run(main())
 """
 
@@ -62,7 +62,7 @@ asyncio.run(main())
     ids=["django", "quart", "litestar"],
 )
 def test_templates(script: str, template: str) -> None:
-    """Each route counts under its template, whatever the framework; unknown paths under one name."""
+    """Each route is counted under its template in every framework; unknown paths share one name."""
     done = subprocess.run(
         [sys.executable, "-c", script + ASK],
         capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "SECRET": SECRET},

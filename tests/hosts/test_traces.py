@@ -1,4 +1,4 @@
-"""One connected trace for each request, in whatever host, as a collector gets it over OTLP."""
+"""Each request has one connected trace in every host, as a collector gets it over OTLP."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -32,7 +32,7 @@ OLD = {
 
 
 class Scene(NamedTuple):
-    """A host that runs, what it exports to, and how it is traced."""
+    """A running host, the collector it exports to, and how it is traced."""
 
     served: Served
     collector: Collector
@@ -41,13 +41,13 @@ class Scene(NamedTuple):
 
     @property
     def by_framework(self) -> bool:
-        """Whether the host's server makes the span; FastAPI does so by itself, Django within what the kit is around."""
+        """Whether the framework creates the server span; FastAPI does by itself, Django inside the kit's wrapper."""
         return (self.host == "fastapi" and self.traced == "plain") or self.traced == "instrumented"
 
 
 @pytest.fixture(scope="module", params=HOSTS, ids=" ".join)
 def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """Each host."""
+    """Run each host."""
     host, traced = request.param
     directory = tmp_path_factory.mktemp("traced")
     with Collector() as collector:
@@ -67,7 +67,7 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def ask(
     scene: Scene, path: str, *, method: str = "GET", content: str | None = None
 ) -> tuple[httpx2.Response, list[Span]]:
-    """A request of a trace of its own, with its answer and all spans of its trace."""
+    """Send a request in a new trace; return the response and all spans of the trace."""
     trace_id = uuid4().hex
     with scene.served.client() as client:
         answer = client.request(
@@ -83,7 +83,7 @@ def ask(
 
 
 def require_one_tree(spans: list[Span]) -> Span:
-    """All of them hang together below one server span, which hangs below the caller; gives that."""
+    """Check that all spans form one tree below one server span of the caller, and return that span."""
     ids = {span.span_id for span in spans}
     assert len(ids) == len(spans)
     (server,) = (span for span in spans if span.kind == "SERVER")
@@ -110,7 +110,7 @@ def require_one_tree(spans: list[Span]) -> Span:
 def test_a_request_to_the_kit(
     scene: Scene, method: str, path: str, route: str | None, status: int, statements: set[str]
 ) -> None:
-    """One server span with the whole route, whoever made it; statements below it, once; the answer names the trace."""
+    """There is one server span with the whole route and each statement once below it; the response names the trace."""
     answer, spans = ask(scene, path, method=method, content='{"name": "A"}' if method == "POST" else None)
     server = require_one_tree(spans)
     assert (answer.status_code, server.attributes["http.response.status_code"]) == (status, status)
@@ -128,17 +128,17 @@ def test_a_request_to_the_kit(
 
 
 def test_a_failure_names_its_trace(scene: Scene) -> None:
-    """The problem's ``trace_id`` is the one under which the collector has the request."""
+    """The problem's ``trace_id`` is that of the exported trace."""
     answer, spans = ask(scene, f"{URL}?nonsense=1")
     assert answer.json()["trace_id"] == require_one_tree(spans).trace_id
 
 
 def test_a_request_to_the_host(scene: Scene) -> None:
-    """The host's own pages have one server span where the host is instrumented, with its route and no query."""
+    """The host's pages have one server span if the host is instrumented, with the route and no query."""
     if scene.traced == "plain" and not scene.by_framework:
         with scene.served.client() as client:
             client.get("/host/hello", headers={"traceparent": f"00-{uuid4().hex}-{PARENT}-01"})
-        ask(scene, URL)  # what came before has arrived as well
+        ask(scene, URL)  # earlier spans have arrived by now
         assert not any("host/hello" in span.name for span in scene.collector.spans)
         return
     answer, spans = ask(scene, "/host/hello?q=canary")
@@ -155,7 +155,7 @@ def test_a_request_to_the_host(scene: Scene) -> None:
 
 
 def test_probes_leave_no_traces(scene: Scene) -> None:
-    """The kit begins no trace for a probe; what the host's own instrumentation does is the host's affair."""
+    """The kit begins no trace for a probe; the host's own instrumentation may."""
     with scene.served.client() as client:
         client.get("/kit/api/v1/health/ready")
     ask(scene, URL)

@@ -1,7 +1,7 @@
-"""Hosts that export their traces: ``HOST`` says which, ``TRACED`` how.
+"""Hosts that export their traces; ``HOST`` and ``TRACED`` select one.
 
-``instrumented`` by the framework's own OpenTelemetry instrumentation, with the kit mounted in it or put around it;
-``wrapped`` by ``kit.wrap(…, instrument=True)``, and without either ``plain``.
+``instrumented`` uses the framework's own OpenTelemetry instrumentation, ``wrapped`` uses
+``kit.wrap(…, instrument=True)``, and ``plain`` neither.
 """
 
 import os
@@ -18,7 +18,7 @@ PREFIX = "/kit"
 
 
 def route_of(host: str, app: Any) -> Any:
-    """How the kit learns the host's templates, where it does not know by itself."""
+    """Return the ``route_of`` of frameworks whose templates the kit does not know."""
     if host == "django":
         from projkit.hosts import django
 
@@ -31,7 +31,7 @@ def route_of(host: str, app: Any) -> Any:
 
 
 def instrument(host: str) -> None:
-    """As the framework's documentation has it, before the app is made."""
+    """Instrument the framework before the application is created, as its documentation says."""
     if host == "fastapi":
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
@@ -43,7 +43,7 @@ def instrument(host: str) -> None:
 
 
 def instrumented_django(kit: CountingKit) -> Any:
-    """Django wants its settings first."""
+    """Instrument Django, after its settings are configured."""
     import django
     from django.conf import settings
     from django.core.asgi import get_asgi_application
@@ -57,7 +57,7 @@ def instrumented_django(kit: CountingKit) -> Any:
 
 
 def create_app() -> Any:
-    """The app that the environment asks for."""
+    """Create the application that the environment selects."""
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=100))
     trace.set_tracer_provider(provider)

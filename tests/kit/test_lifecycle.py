@@ -1,4 +1,4 @@
-"""The kit as an ASGI app: starting, stopping, draining, wrapping."""
+"""The kit as an ASGI application starts, stops, drains and wraps hosts."""
 
 import asyncio
 import gc
@@ -29,13 +29,13 @@ URL = "/api/v1/projects"
 
 
 def make(url: str, **options: Any) -> ProjKit:
-    """A kit that has not started."""
+    """Create a kit that has not started."""
     changes = options.pop("changes", {})
     return ProjKit(settings_for(url, **changes), **options)
 
 
 async def run_lifespan(app: Any, *, fail: bool = False) -> list[dict[str, Any]]:
-    """Drives an app through its lifespan; gives what it sent."""
+    """Run the lifespan of an application and return the messages that it sent."""
     to_app: asyncio.Queue[Any] = asyncio.Queue()
     sent: list[Any] = []
 
@@ -53,20 +53,20 @@ async def run_lifespan(app: Any, *, fail: bool = False) -> list[dict[str, Any]]:
 
 
 def url_of(any_database_url: str) -> str:
-    """The URL with the driver that SQLAlchemy needs."""
+    """Return the URL with the driver that SQLAlchemy requires."""
     return any_database_url.replace("postgresql://", "postgresql+asyncpg://").replace(
         "sqlite://", "sqlite+aiosqlite://"
     )
 
 
 async def test_making_a_kit_opens_nothing(tmp_path: Any) -> None:
-    """Neither a database nor a key file is touched before the kit starts."""
+    """Creating a kit touches neither a database nor a key file."""
     make(f"sqlite:///{tmp_path / 'none.db'}", changes={"secret": None})
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_the_lifespan_protocol(any_database_url: str) -> None:
-    """Served on its own the kit answers the lifespan protocol and is ready in between."""
+    """A kit that is served on its own implements the lifespan protocol and is ready in between."""
     sent = await run_lifespan(make(any_database_url))
     assert [message["type"] for message in sent] == [
         "lifespan.startup.complete",
@@ -75,14 +75,14 @@ async def test_the_lifespan_protocol(any_database_url: str) -> None:
 
 
 async def test_a_schema_that_is_missing_fails_the_startup(empty_postgres_url: str) -> None:
-    """On a database without tables the start-up fails with the command that mends it."""
+    """On a database without tables the startup fails with the command that creates them."""
     sent = await run_lifespan(make(empty_postgres_url), fail=True)
     assert sent[0]["type"] == "lifespan.startup.failed"
     assert "projkit migrate" in sent[0]["message"]
 
 
 async def test_a_database_that_does_not_answer_fails_the_startup() -> None:
-    """A database that is not there is named with its setting, and without its password."""
+    """The error about an unreachable database names its setting and not its password."""
     with pytest.raises(
         DatabaseUnavailableError, match=r"PROJKIT_DATABASE_URL: the database n at 127.0.0.1:1"
     ) as caught:
@@ -91,7 +91,7 @@ async def test_a_database_that_does_not_answer_fails_the_startup() -> None:
 
 
 async def test_starting_and_stopping_again_does_nothing(any_database_url: str) -> None:
-    """startup and shutdown may be called twice, and the kit can be started anew."""
+    """startup and shutdown may be called twice, and a stopped kit can be started again."""
     kit = make(any_database_url)
     await kit.shutdown()
     for _ in range(2):
@@ -108,7 +108,7 @@ async def test_starting_and_stopping_again_does_nothing(any_database_url: str) -
 async def test_without_a_lifespan_it_starts_at_the_first_request(
     any_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A kit whose lifespan is not run starts by itself and says so once."""
+    """A kit whose lifespan is not run starts at the first request and logs one warning."""
     kit = make(any_database_url)
     async with Client(kit, kit.settings) as client:
         answers = await asyncio.gather(*(client.get(URL) for _ in range(5)))
@@ -120,7 +120,7 @@ async def test_without_a_lifespan_it_starts_at_the_first_request(
 async def test_a_kit_that_cannot_start_says_so(
     empty_postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the lazy start fails requests get 503, liveness is 200, and the log has the reason."""
+    """If the lazy start fails, requests get 503, liveness is 200, and the log has the reason."""
     kit = make(empty_postgres_url)
     async with Client(kit, kit.settings) as client:
         answer = await client.get(URL)
@@ -132,7 +132,7 @@ async def test_a_kit_that_cannot_start_says_so(
 
 
 async def test_draining_turns_readiness_away(any_database_url: str) -> None:
-    """A draining kit is not ready but answers; started anew it is ready again."""
+    """A draining kit is not ready but responds; once started again, it is ready."""
     kit = make(any_database_url)
     async with kit.lifespan(), Client(kit, kit.settings) as client:
         assert (await client.get("/api/v1/health/ready")).status_code == 200
@@ -143,7 +143,7 @@ async def test_draining_turns_readiness_away(any_database_url: str) -> None:
 
 @pytest.mark.parametrize("kind", ["starlette", "raw"])
 async def test_a_wrapped_host_that_cannot_start(sqlite_url: str, kind: str) -> None:
-    """What the host raises at its start is raised through kit.wrap too; before it answers, it has no lifespan."""
+    """An error of the host's startup passes through kit.wrap; an error before any message means no lifespan support."""
 
     @asynccontextmanager
     async def broken(app: Any) -> Any:
@@ -178,13 +178,13 @@ async def test_a_wrapped_host_that_cannot_start(sqlite_url: str, kind: str) -> N
     "wrong", ["postgresql://", 7, async_sessionmaker(bind=None), lambda: create_engine("sqlite://")]
 )
 async def test_an_engine_of_another_kind(sqlite_url: str, wrong: Any) -> None:
-    """What is no AsyncEngine, and gives none, is refused with the way to make one."""
+    """An engine argument of another type is rejected with the way to create one."""
     with pytest.raises(ConfigurationError, match="create_async_engine"):
         await make(sqlite_url, engine=wrong).startup()
 
 
 async def test_a_host_engine_that_does_not_answer_is_named(sqlite_url: str) -> None:
-    """Where the engine came from the host, the message names its database and not the setting."""
+    """With a host's engine, the error names its database and not the setting."""
     engine = create_async_engine("postgresql+asyncpg://me:hidden@127.0.0.1:1/mine")
     with pytest.raises(
         DatabaseUnavailableError, match=r"handed in: postgresql\+asyncpg://me:\*\*\*@127"
@@ -204,7 +204,7 @@ async def test_a_lifespan_within_a_lifespan(sqlite_url: str) -> None:
 
 
 async def test_nobody_waits_for_a_database_in_line(caplog: pytest.LogCaptureFixture) -> None:
-    """While a lazy start hangs liveness answers, and all requests get their 503 together, in bounded time."""
+    """While a lazy start hangs, liveness responds, and all requests get a 503 in bounded time."""
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
@@ -229,7 +229,7 @@ async def test_nobody_waits_for_a_database_in_line(caplog: pytest.LogCaptureFixt
 
 
 async def test_a_mistake_at_a_lazy_start_is_a_503(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever goes wrong when the kit starts, requests get the contract's 503 and the log the traceback."""
+    """On any error during the start, requests get the contract's 503 and the log the traceback."""
 
     def broken() -> AsyncEngine:
         raise RuntimeError("no engine today")
@@ -241,7 +241,7 @@ async def test_a_mistake_at_a_lazy_start_is_a_503(sqlite_url: str, caplog: pytes
 
 
 async def test_readiness_begins_a_lazy_start(sqlite_url: str) -> None:
-    """Where only probes come, the kit starts all the same, without any probe waiting for it."""
+    """A kit that gets only probes starts too, and no probe waits for it."""
     kit = make(sqlite_url)
     async with Client(kit, kit.settings) as client:
         statuses = [(await client.get("/api/v1/health/ready")).status_code]
@@ -254,20 +254,20 @@ async def test_readiness_begins_a_lazy_start(sqlite_url: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_closed_loops_leave_no_connections(any_database_url: str, database_mode: str) -> None:
-    """A task that runs on a loop of its own, and shuts nothing down, leaves at most its last connections behind."""
+    """A task with its own event loop and no shutdown leaves at most its last connections behind."""
     kit = make(any_database_url, changes={"database_mode": database_mode})
     for number in range(6):
         asyncio.run(kit.projects.create(Principal("alice"), name=f"P{number}"))
-    gc.collect()  # what their loops' sockets have to say is said here
+    gc.collect()  # so that their event loops' sockets warn here
 
     async def count() -> int:
         name = urlsplit(any_database_url).path.lstrip("/")
         connection = await asyncpg.connect(POSTGRES_URL)
         try:
             asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
-            while (found := int(await connection.fetchval(asked, name))) > 1:
+            while (connections := int(await connection.fetchval(asked, name))) > 1:
                 await asyncio.sleep(0.05)
-            return found
+            return connections
         finally:
             await connection.close()
 
@@ -292,7 +292,7 @@ async def _create_on_own_loop(kit: ProjKit) -> str:
 
 
 def test_each_event_loop_has_its_own(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A second event loop gets connections of its own, and sees what the first has written."""
+    """A second event loop gets its own connections and sees what the first has written."""
     kit = make(sqlite_url)
     made = {asyncio.run(_create_on_own_loop(kit)) for _ in range(3)}
 
@@ -311,7 +311,7 @@ def test_each_event_loop_has_its_own(sqlite_url: str, caplog: pytest.LogCaptureF
 async def test_the_hosts_engine_is_used_and_left_open(
     any_database_url: str, given: Callable[[AsyncEngine], Any]
 ) -> None:
-    """The kit works through the host's engine, in whatever form it comes, and does not dispose of it."""
+    """The kit works through the host's engine in every accepted form and does not dispose of it."""
     engine = create_async_engine(url_of(any_database_url))
     kit = make("sqlite:///unused.db", engine=given(engine))
     async with kit.lifespan(), Client(kit, kit.settings) as client:
@@ -326,7 +326,7 @@ async def test_the_hosts_engine_is_used_and_left_open(
 
 @pytest.mark.parametrize("coroutine", [False, True])
 async def test_the_host_says_who_is_calling(any_database_url: str, coroutine: bool) -> None:
-    """With get_principal the host's users own the projects, and the kit's own tokens are not read."""
+    """With get_principal the host's users own the projects, and the kit's tokens are not read."""
 
     def plain(scope: Any) -> Principal | None:
         user = dict(scope["headers"]).get(b"x-user")
@@ -343,7 +343,7 @@ async def test_the_host_says_who_is_calling(any_database_url: str, coroutine: bo
 
 
 def starlette_host(kit: ProjKit, seen: list[str]) -> Starlette:
-    """A host with a route and a lifespan of its own."""
+    """Create a host with a route and a lifespan."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> Any:
@@ -382,7 +382,7 @@ async def test_wrap_serves_both(any_database_url: str, prefix: str) -> None:
 
 
 async def test_mounted_in_starlette_beside_a_sibling(any_database_url: str, tmp_path: Any) -> None:
-    """Two kits at /kit and /kit2 keep to themselves, and their addresses carry the mount."""
+    """Two kits at /kit and /kit2 are independent, and their URLs include the mount."""
     first, second = make(any_database_url), make(f"sqlite:///{tmp_path / 'second.db'}")
     app = Starlette(routes=[Mount("/kit", first), Mount("/kit2", second)])
     async with first.lifespan(), second.lifespan(), Client(app, first.settings) as client:
@@ -399,7 +399,7 @@ async def test_mounted_in_starlette_beside_a_sibling(any_database_url: str, tmp_
 
 
 async def test_scopes_of_every_host(sqlite_url: str) -> None:
-    """However a host cuts the path, the kit finds its own part and what stands before it."""
+    """However a host splits the path, the kit finds its own path and the root path."""
     kit = make(sqlite_url)
     token = token_for(kit.settings, "alice")
 
@@ -416,8 +416,8 @@ async def test_scopes_of_every_host(sqlite_url: str) -> None:
         base = {"type": "http", "method": "POST", "query_string": b"", "headers": headers}
         await kit({**base, **scope}, receive, send)
         assert sent[0]["status"] == 201, sent
-        found: bytes = dict(sent[0]["headers"])[b"location"]
-        return found.decode().rpartition("/")[0]
+        location: bytes = dict(sent[0]["headers"])[b"location"]
+        return location.decode().rpartition("/")[0]
 
     async with kit.lifespan():
         assert await location(path=URL) == URL
@@ -432,7 +432,7 @@ async def test_scopes_of_every_host(sqlite_url: str) -> None:
 
 @pytest.mark.parametrize("extension", [True, False])
 async def test_websockets_are_refused(sqlite_url: str, extension: bool) -> None:
-    """The kit has no WebSockets: they are denied properly."""
+    """The kit has no WebSocket routes: connections are rejected before they are accepted."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -468,7 +468,7 @@ async def test_a_mistake_of_ours_is_a_500_that_tells_nothing(
 
 
 async def test_a_client_that_has_gone(sqlite_url: str) -> None:
-    """A client that leaves in the middle of its body leaves no row and no error behind."""
+    """A client that disconnects while sending its body leaves no row and no error."""
     kit = make(sqlite_url)
     token = token_for(kit.settings, "alice")
     messages: list[dict[str, Any]] = [
@@ -529,13 +529,13 @@ async def test_python_callers_have_the_same_projects(any_database_url: str) -> N
 
 @pytest.mark.parametrize("subject", ["", "a" * 256, "a\0b", "\ud800"])
 def test_a_principal_can_be_stored(subject: str) -> None:
-    """A subject or tenant that no database could keep is refused where the principal is made."""
+    """A subject or tenant that cannot be stored is rejected when the principal is created."""
     with pytest.raises(ValueError, match=r"subject|surrogates"):
         Principal(subject)
 
 
 async def test_serializable_engines_end_in_503(postgres_url: str) -> None:
-    """Conflicts that a host's engine reports again and again are retried, then a 503, never a 500."""
+    """Repeated conflicts on a host's engine are retried and end in a 503, never a 500."""
     engine = create_async_engine(url_of(postgres_url), isolation_level="SERIALIZABLE")
     kit = make("sqlite:///unused.db", engine=engine)
     async with kit.lifespan(), Client(kit, kit.settings) as client:
@@ -553,7 +553,7 @@ async def test_serializable_engines_end_in_503(postgres_url: str) -> None:
 
 
 async def test_a_path_that_is_no_text(sqlite_url: str) -> None:
-    """A path with a lone surrogate, as some server might hand it in, is a 404 like any other."""
+    """A path with a lone surrogate is a 404 like any unknown path."""
     kit = make(sqlite_url)
     sent: list[Any] = []
 
@@ -570,7 +570,7 @@ async def test_a_path_that_is_no_text(sqlite_url: str) -> None:
 
 
 async def test_python_callers_need_no_lifespan(sqlite_url: str) -> None:
-    """A background task may use kit.projects without anything having been started."""
+    """A background task can use kit.projects without starting the kit first."""
     kit = make(sqlite_url)
     await kit.projects.create(Principal("alice"), name="A")
     await kit.shutdown()
@@ -591,7 +591,7 @@ async def test_access_log_line(sqlite_url: str, caplog: pytest.LogCaptureFixture
 
 
 async def test_routes_are_real_starlette_routes(sqlite_url: str) -> None:
-    """A host may take kit.routes apart and serve them itself."""
+    """A host can serve the routes of kit.routes itself."""
     kit = make(sqlite_url)
     app = Starlette(routes=list(kit.routes))
     async with kit.lifespan():

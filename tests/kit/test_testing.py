@@ -1,4 +1,4 @@
-"""The helpers for users' own tests."""
+"""The helpers for the tests of applications."""
 
 import httpx2
 import pytest
@@ -10,7 +10,7 @@ URL = "/api/v1/projects"
 
 
 async def test_a_kit_for_tests() -> None:
-    """A kit of one's own, tokens for anybody, and a clock that goes on when it is told to."""
+    """A test gets its own kit, tokens for any subject, and a clock that it can advance."""
     clock = FakeClock()
     async with open_kit(clock=clock, require_if_match=True) as kit:
         transport = httpx2.ASGITransport(app=kit)
@@ -30,7 +30,7 @@ async def test_a_kit_for_tests() -> None:
 
 
 async def test_two_kits_know_nothing_of_each_other() -> None:
-    """Each kit has a database of its own."""
+    """Each kit has its own database."""
     async with open_kit() as first, open_kit() as second:
         for kit, expected in ((first, 1), (second, 0)):
             transport = httpx2.ASGITransport(app=kit)

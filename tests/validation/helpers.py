@@ -1,4 +1,4 @@
-"""Asking a kit to validate itself, and counting every row that there is."""
+"""Requests for validations, and counts of all rows."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,27 +17,29 @@ TABLE_NAMES: Final = [table.name for table in TABLES.metadata.sorted_tables]
 
 
 async def validate(kit: ProjKit, what: str) -> Answer:
-    """The answer to an operator who wants ``endpoints`` or ``authentication`` validated."""
+    """Validate ``endpoints`` or ``authentication`` with an operator's token and return the response."""
     options = {"tenant_id": "acme"} if kit.settings.tenant_claim else {}
     token = token_for(kit.settings, "olga", ("monitoring:read",), **options)
     return await ask(kit, "GET", f"{kit.settings.api_prefix}/monitoring/validate/{what}", [bearer(token)])
 
 
-def found(answer: Answer) -> dict[str, dict[str, Any]]:
-    """The steps or the checks of an answer by their names."""
+def by_name(answer: Answer) -> dict[str, dict[str, Any]]:
+    """Return the steps or checks of a response by name."""
     body = answer.json()
     return {each.get("step", each.get("name")): each for each in body.get("endpoints", body.get("checks"))}
 
 
 def failed(answer: Answer) -> set[str]:
-    """The names of what failed."""
+    """Return the names of the failed steps or checks."""
     return {
-        name for name, each in found(answer).items() if "failed" in {each.get("verdict"), each.get("status")}
+        name
+        for name, each in by_name(answer).items()
+        if "failed" in {each.get("verdict"), each.get("status")}
     }
 
 
 async def count_rows(url: str) -> dict[str, int]:
-    """How many rows each table has, whoever's they are."""
+    """Return the number of rows in each table, of all owners."""
     statements = {name: f'SELECT count(*) FROM "{name}"' for name in TABLE_NAMES}
     if url.startswith("sqlite"):
         with open_sqlite(url) as connection:
@@ -49,8 +51,8 @@ async def count_rows(url: str) -> dict[str, int]:
         await admin.close()
 
 
-def counted(registry: CollectorRegistry) -> Mapping[Any, float]:
-    """What the kit has counted so far, but for the requests that ask it to validate."""
+def recorded_metrics(registry: CollectorRegistry) -> Mapping[Any, float]:
+    """Return the request and authentication metrics, except those of validation requests."""
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for metric in registry.collect()

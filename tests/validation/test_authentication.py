@@ -1,4 +1,4 @@
-"""The validation of the authentication really signs, verifies and revokes, names what does not, and leaves nothing."""
+"""The authentication validation issues, verifies and revokes credentials, names what fails, and leaves nothing."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ from tests.auth import forge
 from tests.auth.asking import ask, bearer, cookie, refuses
 from tests.conftest import settings_for
 from tests.redis_servers import Redises, alone, running
-from tests.validation.helpers import count_rows, counted, failed, found, validate
+from tests.validation.helpers import by_name, count_rows, failed, recorded_metrics, validate
 
 pytestmark = pytest.mark.anyio
 URL: Final = "/api/v1/monitoring/validate/authentication"
@@ -41,39 +41,39 @@ LEGACY: Final = {"legacy_secret": forge.LEGACY_SECRET}
 
 @pytest.fixture
 async def kit(sqlite_url: str) -> AsyncIterator[ProjKit]:
-    """A kit on SQLite that takes legacy tokens."""
+    """Open a kit on SQLite that accepts legacy tokens."""
     kit = ProjKit(settings_for(sqlite_url, **LEGACY))
     async with kit.lifespan():
         yield kit
 
 
 async def test_everything_is_really_tried(any_database_url: str, any_database_mode: str) -> None:
-    """Each kind of credential, each key, a session and CSRF values are used; no row and no count tells of it."""
+    """Each kind of credential, each key, a session and CSRF tokens are tested; no row and no metric shows it."""
     kit = ProjKit(settings_for(any_database_url, database_mode=any_database_mode, **LEGACY))
     async with kit.lifespan():
-        before, series = await count_rows(any_database_url), counted(kit.registry)
+        before, series = await count_rows(any_database_url), recorded_metrics(kit.registry)
         answer = await ask(kit, "GET", URL, address="127.0.0.1")
         assert await count_rows(any_database_url) == before
-        assert counted(kit.registry) == series
+        assert recorded_metrics(kit.registry) == series
     assert answer.status == 200
     report = AuthenticationReport.model_validate_json(answer.body)
     assert [each.name for each in report.checks] == ["keys", "key:secret", *CREDENTIALS]
     assert {each.status for each in report.checks} == {"ok"}
     assert report.duration_ms >= sum(each.latency_ms for each in report.checks)
     assert answer.header("cache-control") == "private, no-store"
-    assert found(answer)["session"]["detail"] == "stored in the database"
+    assert by_name(answer)["session"]["detail"] == "stored in the database"
 
 
 async def test_sessions_in_redis(sqlite_url: str, redis_alone: Redises) -> None:
-    """With sessions in Redis the scratch one is kept there, and gone afterwards."""
+    """With sessions in Redis, the ephemeral one is stored there and removed afterwards."""
     prefix = f"{uuid4().hex}:"
     kit = ProjKit(settings_for(sqlite_url, redis_url=redis_alone.url, redis_prefix=prefix))
     async with kit.lifespan():
         answer = await validate(kit, "authentication")
     assert (answer.status, failed(answer)) == (200, set())
-    assert found(answer)["session"]["detail"] == "stored in Redis"
+    assert by_name(answer)["session"]["detail"] == "stored in Redis"
     left = redis_alone.everything(prefix)
-    assert not [line for line in left.splitlines() if ":health" not in line]  # what the check writes
+    assert not [line for line in left.splitlines() if ":health" not in line]  # written by the health check
 
 
 @pytest.mark.parametrize(
@@ -88,36 +88,36 @@ async def test_sessions_in_redis(sqlite_url: str, redis_alone: Redises) -> None:
     ],
 )
 async def test_whatever_is_set(sqlite_url: str, changes: dict[str, Any], silent: dict[str, str]) -> None:
-    """What is not set up says so, and is no failure; tenants and names of cookies are those of the settings."""
+    """Features that are not configured are reported as such; tenants and cookie names follow the settings."""
     kit = ProjKit(settings_for(sqlite_url, **changes))
     async with kit.lifespan():
         answer = await validate(kit, "authentication")
     assert answer.status == 200
     said = {
-        name: each["detail"] for name, each in found(answer).items() if each["status"] == "not_configured"
+        name: each["detail"] for name, each in by_name(answer).items() if each["status"] == "not_configured"
     }
     assert said == silent
 
 
 async def test_csrf_by_origin_alone(sqlite_url: str) -> None:
-    """Where the token is not asked for, the check says so, and holds the other two rules."""
+    """With CSRF_MODE=origin the check says that no token is required, and tests the other two rules."""
     kit = ProjKit(settings_for(sqlite_url, csrf_mode="origin"))
     async with kit.lifespan():
         answer = await validate(kit, "authentication")
-    assert found(answer)["csrf"]["status"] == "ok"
-    assert "PROJKIT_CSRF_MODE=origin" in found(answer)["csrf"]["detail"]
+    assert by_name(answer)["csrf"]["status"] == "ok"
+    assert "PROJKIT_CSRF_MODE=origin" in by_name(answer)["csrf"]["detail"]
 
 
 async def test_what_is_left_to_the_host(sqlite_url: str) -> None:
-    """Where the host says who is calling, or checks CSRF tokens, that part is its own; the keys are still the kit's."""
+    """If the host authenticates callers or checks CSRF tokens, those checks do not apply; those of keys do."""
 
     async def check(_: Any) -> bool:
-        raise AssertionError("the host is not asked about requests that nobody made")
+        raise AssertionError("the host must not be called for in-process requests")
 
     kit = ProjKit(settings_for(sqlite_url), csrf_check=check)
     async with kit.lifespan():
         answer = await validate(kit, "authentication")
-    assert (answer.status, found(answer)["csrf"]["status"]) == (200, "not_configured")
+    assert (answer.status, by_name(answer)["csrf"]["status"]) == (200, "not_configured")
 
     olga = Principal("olga", frozenset({"admin"}))
     kit = ProjKit(settings_for(sqlite_url), get_principal=lambda _: olga)
@@ -126,12 +126,12 @@ async def test_what_is_left_to_the_host(sqlite_url: str) -> None:
         answer = await ask(kit, "GET", URL)
         assert await count_rows(sqlite_url) == before
     assert answer.status == 200
-    states = {name: each["status"] for name, each in found(answer).items()}
+    states = {name: each["status"] for name, each in by_name(answer).items()}
     assert states == {"keys": "ok", "key:secret": "ok", **dict.fromkeys(CREDENTIALS, "not_configured")}
 
 
 async def test_each_key_is_used(sqlite_url: str, tmp_path: Path) -> None:
-    """Each key signs and verifies by its algorithm, one without its private part says that it only verifies."""
+    """Each key signs and verifies with its algorithm; one without a private part is reported as verifying only."""
     path = forge.write_keys(
         tmp_path / "keys.json",
         forge.private("EdDSA-expired", exp=1_700_000_000),
@@ -142,7 +142,7 @@ async def test_each_key_is_used(sqlite_url: str, tmp_path: Path) -> None:
     kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
     async with kit.lifespan():
         answer = await ask(kit, "GET", URL, address="127.0.0.1")
-    said = {name: each["detail"] for name, each in found(answer).items() if name.startswith("key:")}
+    said = {name: each["detail"] for name, each in by_name(answer).items() if name.startswith("key:")}
     only = "{}, verifies only: the private part is not configured"
     assert said == {
         "key:RS256-public": only.format("RS256"),
@@ -150,7 +150,7 @@ async def test_each_key_is_used(sqlite_url: str, tmp_path: Path) -> None:
         **{f"key:{algorithm}": algorithm for algorithm in forge.ALGORITHMS},
     }
     assert failed(answer) == set()
-    assert found(answer)["keys"]["detail"] == f"6 in {path}; EdDSA signs with EdDSA"
+    assert by_name(answer)["keys"]["detail"] == f"6 in {path}; EdDSA signs with EdDSA"
 
 
 def removed(path: Path) -> None:
@@ -187,7 +187,7 @@ def replaced_by_a_directory(path: Path) -> None:
 async def test_a_keys_file_that_is_gone_or_broken(
     sqlite_url: str, tmp_path: Path, harm: Callable[[Path], None], says: str
 ) -> None:
-    """The kit goes on with the keys that it has, and the validation says that the next start would fail."""
+    """The kit keeps its keys, and the validation reports that the next start would fail."""
     path = forge.write_keys(tmp_path / "keys.json", forge.private("EdDSA"))
     kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
     async with kit.lifespan():
@@ -196,12 +196,12 @@ async def test_a_keys_file_that_is_gone_or_broken(
     assert answer.status == 503
     assert int(answer.header("retry-after") or 0) > 0
     assert failed(answer) == {"keys"}
-    assert says in found(answer)["keys"]["detail"]
+    assert says in by_name(answer)["keys"]["detail"]
     assert b"CANARY" not in answer.body
 
 
 async def test_a_development_key_is_not_made_anew(tmp_path: Path, sqlite_url: str) -> None:
-    """In development too a keys file that is gone is told of, and not silently replaced."""
+    """In development too, a missing key file is reported and not silently replaced."""
     kit = ProjKit(settings_for(sqlite_url, secret=None))
     path = tmp_path / "projkit-keys.json"
     async with kit.lifespan():
@@ -212,7 +212,7 @@ async def test_a_development_key_is_not_made_anew(tmp_path: Path, sqlite_url: st
 
 
 async def test_a_key_that_was_taken_out(sqlite_url: str, tmp_path: Path) -> None:
-    """A key that has left the file is named until the process ends: tokens signed with it are rejected."""
+    """A key that was removed from the file is reported until the process ends: tokens signed with it are rejected."""
     path = forge.write_keys(tmp_path / "keys.json", forge.private("ES256"), forge.private("EdDSA"))
     kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
     async with kit.lifespan():
@@ -220,18 +220,18 @@ async def test_a_key_that_was_taken_out(sqlite_url: str, tmp_path: Path) -> None
         forge.write_keys(path, forge.private("EdDSA"))
         ring.look()
         refuses(await ask(kit, "GET", "/api/v1/auth/session", [bearer(forge.token(kid="ES256"))]))
-        checks = found(await ask(kit, "GET", URL, address="127.0.0.1"))
+        checks = by_name(await ask(kit, "GET", URL, address="127.0.0.1"))
         assert checks["key:ES256"]["status"] == "not_configured"
         assert "tokens signed with it are rejected" in checks["key:ES256"]["detail"]
         assert checks["key:EdDSA"]["status"] == "ok"
         forge.write_keys(path, forge.private("ES256"), forge.private("EdDSA"))
         ring.look()
-        checks = found(await ask(kit, "GET", URL, address="127.0.0.1"))
+        checks = by_name(await ask(kit, "GET", URL, address="127.0.0.1"))
         assert checks["key:ES256"]["status"] == "ok"
 
 
 async def test_a_key_that_cannot_sign_any_more(kit: ProjKit) -> None:
-    """A key in memory that does not verify its own signature fails its line."""
+    """The check of a key in memory that does not verify its own signature fails."""
     ring = kit._lifecycle.get().auth.keys
     (key,) = ring.current.keys
     other = forge.key("EdDSA")
@@ -241,11 +241,11 @@ async def test_a_key_that_cannot_sign_any_more(kit: ProjKit) -> None:
 
 
 async def accept(*_: Any) -> None:
-    """Takes whatever comes."""
+    """Accept anything."""
 
 
 def blind(*_: Any) -> None:
-    """Sees nothing wrong."""
+    """Find nothing wrong."""
 
 
 async def revoke_nothing(*_: Any) -> bool:
@@ -299,7 +299,7 @@ def somebody_else(self: TokenVerifier, claims: dict[str, Any]) -> Principal:
 async def test_what_is_broken_is_named(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, broken: Any, wanted: set[str]
 ) -> None:
-    """Whatever stops doing what it claims fails the check that is about it, and no other."""
+    """A broken part fails the checks that cover it and no others."""
     kit = ProjKit(settings_for(sqlite_url, **LEGACY))
     async with kit.lifespan():
         monkeypatch.setattr(where, name, broken)
@@ -314,7 +314,7 @@ async def test_what_is_broken_is_named(
 async def test_claims_that_nobody_checks(
     kit: ProjKit, monkeypatch: pytest.MonkeyPatch, claim: str, wanted: set[str]
 ) -> None:
-    """A verifier that no longer looks at a claim is found out."""
+    """A verifier that no longer checks a claim fails its check."""
     make = TokenVerifier.__init__
 
     def lenient(self: TokenVerifier, *given: Any, **named: Any) -> None:
@@ -329,7 +329,7 @@ async def test_claims_that_nobody_checks(
 
 
 async def test_stores_that_do_not_answer(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database or a store that does not answer is named where it is asked; all other checks are answered."""
+    """A database or store that does not respond fails the checks that use it; all others complete."""
 
     async def silent(*_: Any) -> None:
         raise DatabaseUnavailableError
@@ -341,15 +341,15 @@ async def test_stores_that_do_not_answer(kit: ProjKit, monkeypatch: pytest.Monke
     monkeypatch.setattr(DatabaseSessions, "create", crashing)
     answer = await ask(kit, "GET", URL, address="127.0.0.1")
     assert failed(answer) == {"revocation", "session"}
-    assert found(answer)["revocation"]["detail"] == DatabaseUnavailableError.title
-    assert found(answer)["session"]["detail"] == "RuntimeError; the log has the traceback"
+    assert by_name(answer)["revocation"]["detail"] == DatabaseUnavailableError.title
+    assert by_name(answer)["session"]["detail"] == "RuntimeError; the log has the traceback"
     assert b"CANARY" not in answer.body
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_redis_that_is_gone(sqlite_url: str) -> None:
-    """With Redis gone the session's line says so, and everything else is still shown to work, over credentials too."""
+    """With Redis stopped, only the session check fails."""
     with running(alone) as servers:
         kit = ProjKit(settings_for(sqlite_url, redis_url=servers.url))
         async with kit.lifespan():
@@ -357,13 +357,13 @@ async def test_a_redis_that_is_gone(sqlite_url: str) -> None:
             servers.masters[0].kill()
             answer = await asyncio.wait_for(validate(kit, "authentication"), 30)
     assert (answer.status, failed(answer)) == (503, {"session"})
-    assert found(answer)["session"]["detail"] == SessionStoreUnavailableError.title
+    assert by_name(answer)["session"]["detail"] == SessionStoreUnavailableError.title
 
 
 async def test_a_session_ends_with_a_run_that_is_cancelled(
     any_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped between the session's opening and its end, the run still takes it away."""
+    """A run that is stopped between creating and revoking its session still removes it."""
     opened, create = asyncio.Event(), DatabaseSessions.create
 
     async def hanging(self: DatabaseSessions, session: Any) -> None:
@@ -385,7 +385,7 @@ async def test_a_session_ends_with_a_run_that_is_cancelled(
 
 
 async def test_scratch_credentials_are_good_nowhere(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a validation signs is refused by the kit that signed it, in each place, while its session is live too."""
+    """Ephemeral credentials are rejected by every entry point of the kit, even while their session exists."""
     taken: list[tuple[EphemeralCredentials, str]] = []
     token = EphemeralCredentials.token
 
@@ -417,7 +417,7 @@ async def test_scratch_credentials_are_good_nowhere(kit: ProjKit, monkeypatch: p
 
 
 async def test_requests_at_once_share_one_run(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty requests at once are one run."""
+    """Twenty concurrent requests share one run."""
     runs, every = [], CredentialChecks.all
 
     def counting(self: CredentialChecks) -> Any:
@@ -432,7 +432,7 @@ async def test_requests_at_once_share_one_run(kit: ProjKit, monkeypatch: pytest.
 
 @pytest.mark.parametrize("which", ["endpoints", "authentication"])
 async def test_the_first_request_of_all(sqlite_url: str, which: str) -> None:
-    """Where no lifespan was run, the kit starts for a validation as for any other request."""
+    """Without a lifespan, a validation starts the kit like any other request."""
     kit = ProjKit(settings_for(sqlite_url))
     answer = await validate(kit, which)
     await kit.shutdown()
@@ -440,26 +440,26 @@ async def test_the_first_request_of_all(sqlite_url: str, which: str) -> None:
 
 
 async def test_where_the_kit_cannot_start(tmp_path: Path) -> None:
-    """A kit without its database says so where it matters, and what works all the same."""
+    """A kit without its database reports which checks fail and which still succeed."""
     kit = ProjKit(settings_for(f"sqlite:///{tmp_path / 'no' / 'such.db'}"))
     answer = await ask(kit, "GET", URL, address="127.0.0.1")
     assert answer.status == 503
     assert failed(answer) == {"rejects_foreign_key", "revocation", "session"}
-    assert found(answer)["session"]["detail"] == "the kit has not started; its log gives the reason"
+    assert by_name(answer)["session"]["detail"] == "the kit has not started; its log gives the reason"
 
 
 async def test_where_the_keys_cannot_be_read_at_all(sqlite_url: str, tmp_path: Path) -> None:
-    """A kit that cannot start for its keys names their file."""
+    """A kit that cannot start because of its keys names their file."""
     path = tmp_path / "keys.json"
     path.write_text("{}")
     kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
     answer = await ask(kit, "GET", URL, address="127.0.0.1")
     assert {"keys", "session"} <= failed(answer)
-    assert str(path) in found(answer)["keys"]["detail"]
+    assert str(path) in by_name(answer)["keys"]["detail"]
 
 
 async def test_the_reader_is_the_real_one(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials that are not found any more in a request fail each in its line."""
+    """If a transport is no longer read, the checks of its credentials fail."""
 
     def read_nothing(*_: Any) -> list[Any]:
         return []

@@ -1,4 +1,4 @@
-"""The validation of the endpoints really calls them, says which one is broken, and leaves nothing behind."""
+"""The endpoint validation calls the endpoints, names the broken ones, and leaves nothing behind."""
 
 import asyncio
 import dataclasses
@@ -34,7 +34,7 @@ from projkit.validation.steps import Step, all_steps
 from tests.auth.asking import Answer, ask, bearer
 from tests.conftest import Client, settings_for, token_for
 from tests.db.conftest import Walled, role, walled, walled_template  # noqa: F401  # fixtures
-from tests.validation.helpers import TABLES, count_rows, counted, failed, found, validate
+from tests.validation.helpers import TABLES, by_name, count_rows, failed, recorded_metrics, validate
 
 pytestmark = pytest.mark.anyio
 URL: Final = "/api/v1/monitoring/validate/endpoints"
@@ -61,7 +61,7 @@ LIFECYCLE: Final = [
 
 @pytest.fixture
 async def kit(sqlite_url: str) -> AsyncIterator[ProjKit]:
-    """A kit on SQLite."""
+    """Open a kit on SQLite."""
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
         yield kit
@@ -72,19 +72,19 @@ async def raising(*_: Any) -> Response:
 
 
 async def all_is_well(kit: ProjKit, url: str) -> Answer:
-    """Holds a validation against what it promises where nothing is wrong."""
+    """Validate a healthy kit and check the response."""
     before = await count_rows(url)
     answer = await validate(kit, "endpoints")
     assert failed(answer) == set(), answer
     assert answer.status == 200
-    assert answer.json()["status"] in {"ok", "warning"}  # how quick the machine is, is not told here
+    assert answer.json()["status"] in {"ok", "warning"}  # this does not test the speed of the machine
     assert await count_rows(url) == before
-    assert [name for name in found(answer) if name in LIFECYCLE] == LIFECYCLE
+    assert [name for name in by_name(answer) if name in LIFECYCLE] == LIFECYCLE
     return answer
 
 
 async def test_every_endpoint_is_really_called(any_database_url: str, any_database_mode: str) -> None:
-    """Each step is one request with its status, latency and target; the rows of others are as they were."""
+    """Each step is one request with status, latency and target; rows of other owners are unchanged."""
     settings = settings_for(any_database_url, database_mode=any_database_mode)
     kit = ProjKit(settings)
     async with kit.lifespan(), Client(kit, settings) as alice:
@@ -120,14 +120,14 @@ async def test_every_endpoint_is_really_called(any_database_url: str, any_databa
     ],
 )
 async def test_whatever_is_set(sqlite_url: str, changes: dict[str, Any]) -> None:
-    """It holds under settings that change what requests must bring."""
+    """It succeeds under settings that change what requests must contain."""
     kit = ProjKit(settings_for(sqlite_url, **changes))
     async with kit.lifespan():
         await all_is_well(kit, sqlite_url)
 
 
 async def test_behind_row_level_security(walled: Walled) -> None:  # noqa: F811
-    """Behind the wall it sees and removes its own rows, in both modes, and with a host's engine."""
+    """With row-level security it sees and removes its own rows, in both modes and with a host's engine."""
     for mode in ("fast", "transactional"):
         kit = ProjKit(walled.settings(database_mode=mode))
         async with kit.lifespan():
@@ -141,7 +141,7 @@ async def test_behind_row_level_security(walled: Walled) -> None:  # noqa: F811
 
 
 def _calling(handler: Callable[[Request], Awaitable[Response]]) -> Any:
-    """An ASGI app that is a handler and nothing else."""
+    """Wrap a handler in an ASGI application."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await (await handler(Request(scope, receive))).send(send, head=False)
@@ -150,14 +150,14 @@ def _calling(handler: Callable[[Request], Awaitable[Response]]) -> Any:
 
 
 async def test_with_the_hosts_own_callers(sqlite_url: str) -> None:
-    """Where the host says who is calling, it is not asked about calls from inside."""
+    """A host that authenticates callers is not called for in-process requests."""
     asked = []
 
     def get_principal(scope: Any) -> Principal:
         asked.append(scope["path"])
         return Principal("olga", frozenset({"monitoring:read"}))
 
-    # Who may see what health shows is a question to the host as well.
+    # The health details call the host's function too.
     kit = ProjKit(settings_for(sqlite_url, health_details="authorized"), get_principal=get_principal)
     async with kit.lifespan():
         await all_is_well(kit, sqlite_url)
@@ -189,7 +189,7 @@ async def test_with_the_hosts_own_callers(sqlite_url: str) -> None:
 async def test_a_broken_route_is_named(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, handler: str, wanted: set[str]
 ) -> None:
-    """A handler that raises fails its own step and those that need it; the others are still called."""
+    """A handler that raises fails its own step and those that need it; all others are called."""
     monkeypatch.setattr(ProjectRoutes, handler, raising)
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
@@ -202,7 +202,7 @@ async def test_a_broken_route_is_named(
     assert answer.header("content-type") == "application/json"
     assert b"secret of the inside" not in answer.body
     for name in failed(answer):
-        each = found(answer)[name]
+        each = by_name(answer)[name]
         if each["status_code"] is None:
             assert each["detail"].startswith("not called: the step ")
             assert each["latency_ms"] is None
@@ -240,7 +240,7 @@ async def gone(*_: Any) -> Response:
 async def test_a_right_status_is_not_enough(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, handler: str, how: Any, wanted: str
 ) -> None:
-    """An answer with the right status and the wrong content is a failure, and a deletion that deletes nothing."""
+    """A response with the right status and wrong content fails, and so does a deletion without effect."""
     monkeypatch.setattr(ProjectRoutes, handler, how)
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
@@ -252,7 +252,7 @@ async def test_a_right_status_is_not_enough(
 
 
 async def test_writes_that_are_lost_are_seen(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A PATCH that answers well and stores nothing, and a replay that makes a second project, are failures."""
+    """A PATCH that stores nothing and a retry that creates a second project fail."""
     patch = ProjectRoutes.patch
 
     async def forgetful(self: ProjectRoutes, request: Request, raw: Any) -> Response:
@@ -270,12 +270,12 @@ async def test_writes_that_are_lost_are_seen(sqlite_url: str, monkeypatch: pytes
     async with kit.lifespan():
         answer = await validate(kit, "endpoints")
     assert {"create", "retry the creation"} <= failed(answer)
-    assert "not as written: external_id" in found(answer)["create"]["detail"]
+    assert "not as written: external_id" in by_name(answer)["create"]["detail"]
 
 
 @pytest.mark.parametrize("table", ["projkit_projects", "projkit_idempotency_keys"])
 async def test_a_table_that_is_gone(any_database_url: str, table: str) -> None:
-    """Without a table the validation says what does not work, and that its rows may still be there."""
+    """Without a table, the validation reports what fails and that its rows may remain."""
     kit = ProjKit(settings_for(any_database_url))
     async with kit.lifespan():
         database = kit._lifecycle.get().database
@@ -293,7 +293,7 @@ async def test_a_table_that_is_gone(any_database_url: str, table: str) -> None:
 async def test_a_kit_that_stops_meanwhile(
     any_database_url: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Stopping the kit ends a run wherever it is, answers who waits, and leaves no rows."""
+    """Stopping the kit cancels a run at any step, responds to the waiting request, and leaves no rows."""
     reached, handler = asyncio.Event(), getattr(ProjectRoutes, step)
 
     async def hanging(self: ProjectRoutes, *request: Any) -> Response:
@@ -318,7 +318,7 @@ async def test_a_kit_that_stops_meanwhile(
 async def test_a_kit_that_stops_while_a_run_cleans_up(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped in the very moment in which a run removes its rows, the kit waits until they are gone."""
+    """A kit that is stopped while a run removes its rows waits until they are removed."""
     cleaning, clear = asyncio.Event(), ValidationRows.remove
 
     async def slowly(self: ValidationRows, mark: str) -> None:
@@ -338,7 +338,7 @@ async def test_a_kit_that_stops_while_a_run_cleans_up(
 
 
 def only(names: list[str], **changes: Any) -> Callable[..., list[Step]]:
-    """The steps of these names, changed."""
+    """Return a replacement for all_steps with the steps of these names, changed."""
     original = all_steps
 
     def some(*given: Any) -> list[Step]:
@@ -348,7 +348,7 @@ def only(names: list[str], **changes: Any) -> Callable[..., list[Step]]:
 
 
 async def test_requests_at_once_share_one_run(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty requests at once are one run; one that goes away ends nothing for the others."""
+    """Twenty concurrent requests share one run; cancelling one of them does not affect the others."""
     let_go, create, calls = asyncio.Event(), ProjectService.stats, []
 
     async def held(self: ProjectService, principal: Principal) -> Any:
@@ -360,7 +360,7 @@ async def test_requests_at_once_share_one_run(kit: ProjKit, monkeypatch: pytest.
     asking = [asyncio.create_task(validate(kit, "endpoints")) for _ in range(20)]
     while not calls:
         await asyncio.sleep(0.001)
-    asking[0].cancel()  # the very one whose request began it
+    asking[0].cancel()  # the one whose request started the run
     await asyncio.sleep(0)
     let_go.set()
     answers = await asyncio.gather(*asking[1:])
@@ -372,7 +372,7 @@ async def test_requests_at_once_share_one_run(kit: ProjKit, monkeypatch: pytest.
 
 
 async def test_what_a_killed_run_left_goes_and_nothing_else(any_database_url: str) -> None:
-    """Marked rows of ten minutes ago go with the next run; younger ones, unmarked ones and others' marked ones stay."""
+    """A run removes marked rows older than ten minutes; newer, unmarked and other owners' rows remain."""
     clock = FakeClock()
     kit = ProjKit(settings_for(any_database_url), clock=clock)
     probe, other = Principal(VALIDATION_SUBJECT), Principal("alice")
@@ -408,7 +408,7 @@ async def test_what_a_killed_run_left_goes_and_nothing_else(any_database_url: st
 
 
 async def test_a_creation_that_is_being_committed(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cancelled, a creation may still be committed by the server: the cleaning up waits for it, and takes it too."""
+    """The cleanup waits for a cancelled creation that the server may still commit, and removes its row too."""
     kit = ProjKit(settings_for(postgres_url))
     stored, commits = asyncio.Event(), asyncio.Event()
     remembering = PostgresqlDatabase._in_transaction
@@ -442,14 +442,14 @@ async def test_a_creation_that_is_being_committed(postgres_url: str, monkeypatch
 
 
 async def test_nothing_is_counted(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The calls are in no series and no log of requests, and their statements are not put down to the request."""
+    """The calls appear in no request metric and no log, and their statements are not attributed to the request."""
     monkeypatch.setattr(
         validation, "all_steps", only([*LIFECYCLE, "create with an empty name", "scrape the metrics"])
     )
     await validate(kit, "endpoints")
-    before = counted(kit.registry)
+    before = recorded_metrics(kit.registry)
     answer = await validate(kit, "endpoints")
-    now = counted(kit.registry)
+    now = recorded_metrics(kit.registry)
     bearer_itself = ("projkit_auth_credentials_total", ("format", "enhanced"), ("outcome", "accepted"),
                      ("transport", "bearer"))  # fmt: skip
     assert now[bearer_itself] == before[bearer_itself] + 1
@@ -458,20 +458,20 @@ async def test_nothing_is_counted(kit: ProjKit, monkeypatch: pytest.MonkeyPatch)
     assert changed <= {bearer_itself, *(name for name in changed if "validate" in str(name))}
     timing = answer.header("server-timing") or ""
     database = float(timing.partition("db;dur=")[2] or 0)
-    assert database < sum(each["latency_ms"] for each in found(answer).values()) / 2
+    assert database < sum(each["latency_ms"] for each in by_name(answer).values()) / 2
 
 
 async def test_a_missed_target_is_a_warning(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Right answers that come too late are `slow`, and the whole is still a 200."""
+    """Correct responses that miss their target are `slow`; the report is still a 200."""
     monkeypatch.setattr(validation, "all_steps", only(["list", "create"], target_ms=0.0))
     answer = await validate(kit, "endpoints")
     assert (answer.status, answer.json()["status"]) == (200, "warning")
-    assert {each["verdict"] for each in found(answer).values()} == {"slow"}
-    assert found(answer)["list"]["detail"] == "slower than 0 ms"
+    assert {each["verdict"] for each in by_name(answer).values()} == {"slow"}
+    assert by_name(answer)["list"]["detail"] == "slower than 0 ms"
 
 
 async def test_a_first_slow_read_is_asked_again(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is built at the first request does not count against the target; writes are never repeated."""
+    """A slow GET is measured a second time; writes are never repeated."""
     asked: list[str] = []
     for name in ("list", "archive"):
         handler = getattr(ProjectRoutes, name)
@@ -490,11 +490,11 @@ async def test_a_first_slow_read_is_asked_again(sqlite_url: str, monkeypatch: py
     async with kit.lifespan():
         answer = await validate(kit, "endpoints")
     assert asked == ["list", "list", "archive"]
-    assert found(answer)["archive"]["verdict"] == "slow"
+    assert by_name(answer)["archive"]["verdict"] == "slow"
 
 
 async def test_it_ends_in_bounded_time(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that does not end is timed out, and so is all that is left when the time for the whole is over."""
+    """A step that does not end times out, and so do all remaining steps at the end of the run's time limit."""
 
     async def endless(*_: Any) -> Response:
         await asyncio.sleep(60)
@@ -521,7 +521,7 @@ async def test_it_ends_in_bounded_time(sqlite_url: str, monkeypatch: pytest.Monk
 
 
 async def test_rows_that_cannot_be_removed_are_told_of(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where only the cleaning up fails, the answer is a warning that says so."""
+    """If only the cleanup fails, the report is a warning that says so."""
 
     async def failing(self: ValidationRows, mark: str) -> None:
         raise DatabaseUnavailableError
@@ -534,7 +534,7 @@ async def test_rows_that_cannot_be_removed_are_told_of(kit: ProjKit, monkeypatch
 
 @pytest.mark.parametrize("what", ["endpoints", "authentication"])
 async def test_who_may_ask(sqlite_url: str, what: str) -> None:
-    """Whoever has the scope, and in development this machine itself; nobody who was passed on by a proxy."""
+    """Callers need the scope, except loopback clients in development without a proxy."""
     url = f"/api/v1/monitoring/validate/{what}"
     for env in ("development", "production"):
         kit = ProjKit(settings_for(sqlite_url, env=env))
@@ -549,7 +549,7 @@ async def test_who_may_ask(sqlite_url: str, what: str) -> None:
 
 
 async def test_where_the_kit_cannot_start(tmp_path: Any) -> None:
-    """A kit without its database says which endpoints do not answer, and which do all the same."""
+    """A kit without its database reports which endpoints fail and which still succeed."""
     kit = ProjKit(settings_for(f"sqlite:///{tmp_path / 'no' / 'such.db'}"))
     answer = await ask(kit, "GET", URL, address="127.0.0.1")
     assert answer.status == 503
@@ -560,6 +560,6 @@ async def test_where_the_kit_cannot_start(tmp_path: Any) -> None:
 
 
 async def test_the_probe_cannot_be_reached(kit: ProjKit) -> None:
-    """What names the caller of a call from inside means nothing in a request from outside."""
+    """A client cannot set the caller of an in-process request."""
     answer = await ask(kit, "GET", "/api/v1/projects", [(scope_keys.IN_PROCESS_CALLER, VALIDATION_SUBJECT)])
     assert answer.status == 401
