@@ -18,7 +18,7 @@ import uvloop
 
 from projkit import Principal, ProjKit
 from projkit.auth.session_service import Client
-from projkit.cli.server import Served
+from projkit.cli.server import ServedApp
 from projkit.identity import DEFAULT_SCOPES
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ WRONG = b'{"name": "", "status": "x", "tags": [1]}'
 class Laps:
     """The kit as ``projkit serve`` runs it, and the requests of each case."""
 
-    def __init__(self, app: Served, project: str, bearer: str) -> None:
+    def __init__(self, app: ServedApp, project: str, bearer: str) -> None:
         self._app = app
         here, known = f"{API}/projects", [(b"authorization", f"Bearer {bearer}".encode())]
         cookie = [(b"cookie", f"theme=dark; auth_token={bearer}; csrf_token=none".encode())]
@@ -124,7 +124,7 @@ async def main() -> None:
         opened = await kit.sessions.open(
             "alice", DEFAULT_SCOPES, "", "body", Client("127.0.0.1", "benchmark")
         )
-        laps = Laps(Served(kit, kit, kit.settings), f"{API}/projects/{project.id}", opened.access_token)
+        laps = Laps(ServedApp(kit, kit, kit.settings), f"{API}/projects/{project.id}", opened.access_token)
         for name in laps.cases:
             await laps.run(name, 50 * AT_ONCE)
         gc.collect()

@@ -1,7 +1,7 @@
-"""Secrets that are in the word lists of attackers, known here by their digests alone.
+"""Secrets from the word lists of attackers, stored as digests.
 
-``known_secrets.bin`` holds the first eight bytes of the SHA-256 digest of each published secret that is long enough
-to be taken otherwise, sorted; ``scripts/known_secrets.py`` makes it. One good secret in 10^16 is refused by chance.
+``known_secrets.bin`` contains the first eight bytes of the SHA-256 digest of each published secret that has the minimum
+length, sorted; ``scripts/known_secrets.py`` generates it. One random secret in 10^16 is rejected by coincidence.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Final
 
 _DIGEST_BYTES: Final = 8
-# What projkit.testing uses: it stands in this package for everybody to read.
+# The secret of projkit.testing, which is public because it is in this package.
 FOR_TESTS: Final = "a secret for tests alone, known to everybody"
 
 
@@ -21,5 +21,5 @@ def _digests() -> frozenset[bytes]:
 
 
 def is_known(secret: bytes) -> bool:
-    """Whether ``secret`` is in a published list, white space around it aside."""
+    """Return whether ``secret``, without surrounding white space, is in a published list."""
     return hashlib.sha256(secret.strip()).digest()[:_DIGEST_BYTES] in _digests()

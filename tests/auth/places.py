@@ -44,7 +44,7 @@ Worker = tuple[SessionStore, AttemptCounter]
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the slowest machine answer: how long anything may take is for other tests to say."""
-    for name in ("SOCKET_SECONDS", "_SENTINEL_SECONDS", "_COMMAND_SECONDS"):
+    for name in ("SOCKET_TIMEOUT_SECONDS", "_SENTINEL_TIMEOUT_SECONDS", "_COMMAND_TIMEOUT_SECONDS"):
         monkeypatch.setattr(connect, name, _PATIENCE_SECONDS)
 
 

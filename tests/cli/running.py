@@ -56,7 +56,7 @@ def serving(*arguments: str, **variables: str) -> Iterator[tuple[str, str]]:
         said = ""
         for line in process.stderr:
             said += line
-            if ("Bearer" if development else "liveness") in line:
+            if ("Bearer" if development else "Liveness") in line:
                 break
         url, token = re.search(r"(http://\S+)/api/v1\n", said), re.search(r"Bearer ([^']+)'", said)
         assert url, said

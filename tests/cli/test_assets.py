@@ -45,7 +45,7 @@ def test_it_never_overwrites_unasked(run: Run, tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_made(run: Run, tmp_path: Path) -> None:
     """What cannot be written is told of in a line."""
     (tmp_path / "file").write_text("")
-    assert "name another directory" in run("assets", "kubernetes", "file/below", expect=1).stderr
+    assert "choose another directory" in run("assets", "kubernetes", "file/below", expect=1).stderr
 
 
 def containers(manifests: dict[str, Any]) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def test_all_is_well(run: Run) -> None:
     assert {name: (each["ok"], each["warning"]) for name, each in findings.items()} == dict.fromkeys(
         ("settings", "secrets", "telemetry", "database", "migrations", "clock", "users"), (True, False)
     )
-    assert findings["users"]["detail"] == "0 with a name, 0 disabled"
+    assert findings["users"]["detail"] == "0 with a username, 0 disabled"
 
 
 def test_settings_and_database(run: Run) -> None:
@@ -104,7 +104,7 @@ def test_redis(run: Run, tmp_path: Path, options: tuple[str, ...], store: str, w
         line = found(run, expect=0, PROJKIT_REDIS_URL=url, PROJKIT_SESSION_STORE=store)["redis"]
         assert (line["ok"], line["warning"]) == (True, warns)
         assert ("CONFIG SET maxmemory-policy noeviction" in line["detail"]) == warns
-        assert ("holds the sessions" in line["detail"]) == (store == "")
+        assert ("stores the sessions" in line["detail"]) == (store == "")
         shown = run("check", PROJKIT_SECRET=SECRET, PROJKIT_REDIS_URL=url).stdout
         assert ("warning redis" in shown) == (len(options) > 0 and options[-1] != "noeviction")
 
@@ -160,7 +160,7 @@ def test_the_demo_user_in_production(run: Run) -> None:
     assert found(run, expect=0)["users"]["ok"]
     assert "projkit user disable demo" in wrong(run, **variables)["users"]
     run("user", "disable", "demo", **variables)
-    assert found(run, expect=0, **variables)["users"]["detail"] == "1 with a name, 1 disabled"
+    assert found(run, expect=0, **variables)["users"]["detail"] == "1 with a username, 1 disabled"
     run("user", "enable", "demo", **variables)
     run("user", "password", "demo", stdin="another password", **variables)
     assert found(run, expect=0, **variables)["users"]["ok"]

@@ -63,7 +63,7 @@ def test_serve_demo() -> None:
 def test_no_demo_in_production(run: Run) -> None:
     """Production refuses --demo, whose password everybody knows, and so does a kit with tenants, which has no demo."""
     said = run("serve", "--demo", expect=1, PROJKIT_ENV="production", PROJKIT_SECRET=SECRET).stderr
-    assert "production refuses it; leave --demo out, or set PROJKIT_ENV=development" in said
+    assert "not allowed in production; remove --demo, or set PROJKIT_ENV=development" in said
     assert "unset PROJKIT_TENANT_CLAIM" in run("serve", "--demo", expect=1, PROJKIT_TENANT_CLAIM="org").stderr
 
 
@@ -289,7 +289,7 @@ def test_bad_rows_are_named_by_line(run: Run, tmp_path: Path) -> None:
     assert report["created"] == 2
     stopped = run("import", str(source), "--owner", "b", "--on-error", "stop", expect=1)
     assert "line 2" in stopped.stdout + stopped.stderr
-    assert "1 created, 0 updated, 0 unchanged, 1 bad rows" in stopped.stderr
+    assert "1 created, 0 updated, 0 unchanged, 1 invalid rows" in stopped.stderr
     table = tmp_path / "in.csv"
     table.write_text('name,tags\nA,"[""x""]"\nB,nonsense\nC,[],surplus\n')
     report = json.loads(run("import", str(table), "--owner", "c", "--json", expect=1).stdout)
@@ -326,7 +326,7 @@ def test_export_to_standard_output(run: Run, tmp_path: Path) -> None:
 def test_a_misspelt_variable_is_warned_of(run: Run) -> None:
     """A PROJKIT_ variable that no setting reads is named, with the setting that it may mean."""
     said = run("migrate", PROJKIT_SECRT="x").stderr
-    assert "warning: PROJKIT_SECRT is not a setting of projkit; did you mean PROJKIT_SECRET?" in said
+    assert "warning: unknown setting PROJKIT_SECRT; did you mean PROJKIT_SECRET?" in said
 
 
 def test_migrating_a_database_that_does_not_answer(run: Run) -> None:
@@ -362,7 +362,7 @@ def test_odd_csv_files(run: Run, tmp_path: Path, content: str, created: int, bad
 
 
 @pytest.mark.parametrize(
-    ("header", "said"), [("name,colour", "there is no field 'colour'"), ("status", "column name is missing")]
+    ("header", "said"), [("name,colour", "unknown column 'colour'"), ("status", "column 'name' is missing")]
 )
 def test_csv_headers(run: Run, tmp_path: Path, header: str, said: str) -> None:
     """A column that there is not is told of once, before anything is taken."""
@@ -396,7 +396,7 @@ def test_archived_projects_move_and_stay(run: Run, tmp_path: Path) -> None:
         (("export", "x.ndjson", "--owner", "a" * 300), 2, "255"),
         (("export", "x.ndjson", "--owner", "a", "--tenant", "t"), 2, "TENANT_CLAIM"),
         (("purge", "--deleted-before", "999999d"), 2, "36500d"),
-        (("serve", "--host", "no.such.host.invalid"), 1, "name an address of this machine"),
+        (("serve", "--host", "no.such.host.invalid"), 1, "use an address of this machine"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:

@@ -64,7 +64,7 @@ def test_new_makes_a_file_that_others_cannot_read(run: Run, tmp_path: Path) -> N
     assert path.stat().st_mode & 0o777 == 0o600
     before = path.read_bytes()
     said = run("keys", "new", "--file", str(path), expect=1).stderr
-    assert "there already; add a key to it with: projkit keys rotate" in said
+    assert "already exists; add a key to it with: projkit keys rotate" in said
     assert path.read_bytes() == before
     assert "cannot write" in run("keys", "new", "--file", str(tmp_path / "none" / "k.json"), expect=1).stderr
     run("keys", "new", "--alg", "none", expect=2)
@@ -173,7 +173,7 @@ def test_wrong_use_of_retire(run: Run, keys_file: Path, arguments: tuple[str, ..
 def test_a_secret_is_no_list(run: Run, arguments: tuple[str, ...]) -> None:
     """With SECRET the commands say how to come to a file of keys."""
     said = run("keys", *arguments, expect=1, PROJKIT_SECRET=SECRET).stderr
-    assert "PROJKIT_SECRET is one key" in said
+    assert "PROJKIT_SECRET is a single key" in said
     assert "projkit keys new --file keys.json" in said
 
 

@@ -94,7 +94,7 @@ def test_purge(run: Run, any_database_url: str) -> None:
     before = rows(any_database_url, numbers)
     variables = {"PROJKIT_DATABASE_URL": any_database_url, "PROJKIT_SECRET": SECRET}
     said = run("purge", "--deleted-before", "1d", **variables).stderr
-    assert said.startswith("removed 0 deleted projects and, expired, 0 idempotency keys, ")
+    assert said.startswith("removed 0 deleted projects; expired: 0 idempotency keys, ")
     after = rows(any_database_url, numbers)
     assert after == (1, 1, 1)
     removed = [old - new for old, new in zip(before, after, strict=True)]
@@ -107,7 +107,7 @@ def test_purge(run: Run, any_database_url: str) -> None:
 
 def test_purge_goes_by_batches(run: Run, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much there is, no statement removes more than a batch."""
-    monkeypatch.setattr(purge, "_BATCH", 2)
+    monkeypatch.setattr(purge, "_BATCH_ROWS", 2)
 
     async def many(database: Database, tables: Tables) -> None:
         store = DatabaseSessions(database, tables)

@@ -13,7 +13,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from projkit import Settings
-from projkit.cli.logs import QuietSdk, configure_logging
+from projkit.cli.logs import RateLimitOtelLogs, configure_logging
 from projkit.cli.otel import read_export_settings
 from projkit.cli.otel.variables import ExportSettings
 from projkit.errors import ConfigurationError
@@ -183,7 +183,7 @@ def test_serve_refuses(run: Run) -> None:
         "failed: OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc', but projkit serve supports http/protobuf"
         in done.stderr
     )
-    assert "projkit serves" not in done.stderr
+    assert "is running at" not in done.stderr
 
 
 def test_a_propagator_that_is_not_installed() -> None:
@@ -202,19 +202,19 @@ def telemetry_line(run: Run, *, expect: int = 0, **variables: str) -> dict[str, 
 
 def test_check(run: Run) -> None:
     """check tells where telemetry goes and how much of it, warns where nobody listens, and fails where serve would."""
-    assert str(telemetry_line(run)["detail"]).startswith("off; ")
+    assert str(telemetry_line(run)["detail"]).startswith("not exported; ")
     with Collector() as collector:
         line = telemetry_line(run, OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, PROJKIT_TRACE_RATIO="0.25")
         assert line["detail"] == (
             f"exports traces and metrics to {collector.endpoint}; "
-            "traces kept: a ratio of 0.25, or as the caller decided"
+            "sampled traces: a ratio of 0.25, or as the caller decided"
         )
         assert (line["ok"], line["warning"]) == (True, False)
     line = telemetry_line(
         run, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://u:hidden@127.0.0.1:{free_port()}/v1"
     )
     assert (line["ok"], line["warning"]) == (True, True)
-    assert "nobody listens at http://127.0.0.1:" in str(line["detail"])
+    assert "no server is listening at http://127.0.0.1:" in str(line["detail"])
     assert "hidden" not in str(line["detail"])
     line = telemetry_line(run, expect=1, OTEL_TRACES_EXPORTER="jaeger")
     assert (line["ok"], "OTEL_TRACES_EXPORTER" in str(line["detail"])) == (False, True)
@@ -313,7 +313,7 @@ def test_log_lines_name_their_span(
 def test_the_sdk_does_not_flood_the_log() -> None:
     """A logger of OpenTelemetry warns once a minute, the exporters never, and everybody else says what they want."""
     now = 0.0
-    quiet = QuietSdk(lambda: now)
+    quiet = RateLimitOtelLogs(lambda: now)
 
     def passes(name: str, level: int = logging.WARNING) -> bool:
         return quiet.filter(logging.LogRecord(name, level, "", 0, str(time.time()), (), None))

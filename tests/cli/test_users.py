@@ -38,7 +38,7 @@ def test_add_and_list(run: Run, any_database_url: str, monkeypatch: pytest.Monke
     """A user has the name as subject and the default scopes, or others; the list shows all but passwords."""
     monkeypatch.setenv("PROJKIT_DATABASE_URL", any_database_url)
     said = run("user", "add", "bob", stdin=f"{PASSWORD}\n")
-    assert said.stderr == "bob may log in, as the subject bob\n"
+    assert said.stderr == "added bob with the subject bob\n"
     assert said.stdout == ""
     scopes = "projects:read admin"
     run("user", "add", "Ünal [x]", "--subject", "u-1", "--scopes", scopes, stdin=f"{PASSWORD}\r\nsecond line")
@@ -59,7 +59,7 @@ def test_names_are_one_whatever_their_case(run: Run) -> None:
     run("user", "add", "bob", stdin=PASSWORD)
     for arguments in (("BOB",), (" bob ", "--subject", "b"), ("eve", "--subject", "bob")):
         said = run("user", "add", *arguments, expect=1, stdin=PASSWORD).stderr
-        assert "already; see them with: projkit user list" in said
+        assert "already exists; list users with: projkit user list" in said
     run("user", "disable", "Bob")
     assert listed(run)["bob"]["disabled_at"] is not None
     run("user", "enable", "BOB")
@@ -69,11 +69,14 @@ def test_names_are_one_whatever_their_case(run: Run) -> None:
 @pytest.mark.parametrize("password", ["", "\n", "short\n", "x" * 257, "bobbobbob\n", f"\n{PASSWORD}\n"])
 def test_passwords_that_are_refused(run: Run, password: str) -> None:
     """A password that is too short, too long, the name itself or not there is refused, and nobody added or changed."""
-    assert "failed: The password: Must" in run("user", "add", "bobbobbob", expect=1, stdin=password).stderr
+    assert (
+        "failed: invalid password: Must" in run("user", "add", "bobbobbob", expect=1, stdin=password).stderr
+    )
     assert listed(run) == {}
     run("user", "add", "bobbobbob", stdin=PASSWORD)
     assert (
-        "failed: The password: Must" in run("user", "password", "bobbobbob", expect=1, stdin=password).stderr
+        "failed: invalid password: Must"
+        in run("user", "password", "bobbobbob", expect=1, stdin=password).stderr
     )
 
 
@@ -82,7 +85,7 @@ def test_a_password_that_is_no_text(run: Run, monkeypatch: pytest.MonkeyPatch) -
     done = subprocess.run(
         [*PROJKIT, "user", "add", "bob"], input=b"\xff\xfe\xfd password\n", capture_output=True, check=False
     )
-    assert (done.returncode, done.stderr) == (1, b"failed: The password is not UTF-8\n")
+    assert (done.returncode, done.stderr) == (1, b"failed: the password is not valid UTF-8\n")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ def test_wrong_use(run: Run, arguments: tuple[str, ...]) -> None:
 def test_nobody(run: Run, command: str) -> None:
     """A user who is not there is told of."""
     said = run("user", command, "nobody", expect=1, stdin=PASSWORD).stderr
-    assert "There is no user nobody; see them with: projkit user list" in said
+    assert "There is no user nobody; list users with: projkit user list" in said
 
 
 def test_tenants(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +167,7 @@ def test_the_password_on_a_terminal(run: Run) -> None:
         assert listed(run) == {}
         terminal.answer("Password: ", PASSWORD)
         terminal.answer("confirmation: ", PASSWORD)
-        terminal.until("bob may log in")
+        terminal.until("added bob")
     finally:
         terminal.close()
     assert list(listed(run)) == ["bob"]
@@ -234,6 +237,6 @@ def test_the_store_does_not_answer(run: Run) -> None:
         said = run(
             "user", *arguments, expect=1, stdin=OTHER, PROJKIT_REDIS_URL="redis://127.0.0.1:1/0"
         ).stderr
-        assert "the change is made, but the open sessions could not be ended" in said
+        assert "the user was changed, but their sessions could not be ended" in said
         assert "run the command again" in said
     assert listed(run)["bob"]["disabled_at"] is not None

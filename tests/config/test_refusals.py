@@ -46,7 +46,7 @@ def test_weak_secrets(name: str, secret: str) -> None:
     said = refused(**{name: secret})
     assert said.startswith(f"PROJKIT_{name.upper()}: ")
     assert NEW_SECRET in said
-    assert ("where the legacy tokens are made" in said) == (name == "legacy_secret")
+    assert ("where the legacy tokens are issued" in said) == (name == "legacy_secret")
 
 
 def test_one_weak_secret_of_several() -> None:
@@ -130,14 +130,14 @@ GOOD: Final[dict[str, Any]] = {"env": "production", "secret": SECRET}
     ("settings", "said"),
     [
         ({"secret": None}, ("PROJKIT_SECRET must be set in production", "PROJKIT_KEYS_FILE", NEW_SECRET)),
-        ({"secret": TEST_SECRET}, ("PROJKIT_SECRET is the secret of projkit.testing", NEW_SECRET)),
+        ({"secret": TEST_SECRET}, ("PROJKIT_SECRET is the public secret of projkit.testing", NEW_SECRET)),
         (
             {"legacy_secret": FOR_TESTS},
-            ("PROJKIT_LEGACY_SECRET is the secret of projkit.testing", NEW_SECRET),
+            ("PROJKIT_LEGACY_SECRET is the public secret of projkit.testing", NEW_SECRET),
         ),
         (
             {"cookie_secure": False},
-            ("PROJKIT_COOKIE_SECURE must not be off", "unset it and serve over https"),
+            ("PROJKIT_COOKIE_SECURE must not be false", "unset it and serve over https"),
         ),
         ({"allowed_origins": ["*"]}, ("PROJKIT_ALLOWED_ORIGINS must not be *", "https://app.example.com")),
         (
@@ -187,7 +187,7 @@ def test_production_refuses(settings: dict[str, Any], said: tuple[str, ...]) -> 
         ({"login_limit_account": "often"}, ("PROJKIT_LOGIN_LIMIT_ACCOUNT", "10/5 minutes")),
         ({"login_limit_address": "0/minute"}, ("PROJKIT_LOGIN_LIMIT_ADDRESS", "60/minute")),
         ({"csrf_header_name": "X CSRF"}, ("PROJKIT_CSRF_HEADER_NAME",)),
-        ({"row_level_security": True}, ("PROJKIT_ROW_LEVEL_SECURITY needs PostgreSQL",)),
+        ({"row_level_security": True}, ("PROJKIT_ROW_LEVEL_SECURITY requires PostgreSQL",)),
     ],
 )
 @pytest.mark.parametrize("env", ["development", "production"])

@@ -73,7 +73,7 @@ class Hanging:
 
 async def test_time_outs_and_cancellations(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that takes too long is an error; one that its caller gives up is none."""
-    monkeypatch.setattr("projkit.redis.connect._COMMAND_SECONDS", 0.05)
+    monkeypatch.setattr("projkit.redis.connect._COMMAND_TIMEOUT_SECONDS", 0.05)
     recorder, client = Recorder(), Hanging()
     commands = RedisCommands(client, SessionStoreUnavailableError, recorder)  # type: ignore[arg-type]
     with pytest.raises(SessionStoreUnavailableError):

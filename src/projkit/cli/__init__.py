@@ -2,7 +2,7 @@
 
 
 def main() -> None:
-    """Runs a command; exit codes: 0 good, 1 failed, 2 wrong usage."""
-    from projkit.cli.commands import run  # each worker imports this package and none of its commands
+    """Run a command; the exit code is 0 on success, 1 on failure and 2 for a usage error."""
+    from projkit.cli.commands import run  # workers import this package but no commands
 
     run()

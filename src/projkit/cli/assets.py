@@ -1,4 +1,4 @@
-"""``projkit assets``: files to begin with, for what runs and watches the kit."""
+"""``projkit assets``: example files for deploying and monitoring the kit."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -8,17 +8,19 @@ from typing import Annotated, Final
 
 import typer
 
-from projkit.cli.console import app, say
+from projkit.cli.console import app, print_message
 from projkit.errors import ConfigurationError
 
-assets_app: Final = typer.Typer(help="Write out files to begin with.", no_args_is_help=True)
+assets_app: Final = typer.Typer(
+    help="Write example files for Kubernetes, Prometheus and Grafana.", no_args_is_help=True
+)
 app.add_typer(assets_app, name="assets")
 
 _RUNBOOKS: Final = "docs/runbooks"
 _RULES: Final = ("recording-rules.yml", "alerts.yml")
 _PROMETHEUS_RULE: Final = """\
-# For the Prometheus Operator: the rules of recording-rules.yml and alerts.yml. Prometheus takes only PrometheusRules
-# with the labels that its `ruleSelector` names: kube-prometheus-stack wants `release: <its name>`.
+# The rules of recording-rules.yml and alerts.yml for the Prometheus Operator. Prometheus loads only PrometheusRules
+# whose labels match its `ruleSelector`: kube-prometheus-stack requires `release: <its name>`.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -28,23 +30,23 @@ spec:
   groups:
 """
 
-Directory = Annotated[Path, typer.Argument(file_okay=False, help="Where to write them; made if need be.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")]
-Runbooks = Annotated[
-    str, typer.Option(help="Where your people find docs/runbooks: the address that alerts link to.")
+Directory = Annotated[
+    Path, typer.Argument(file_okay=False, help="The directory to write to; created if it does not exist.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+Runbooks = Annotated[str, typer.Option(help="The URL at which you publish docs/runbooks; alerts link to it.")]
 
 
 @assets_app.command()
 def kubernetes(directory: Directory, force: Force = False) -> None:
-    """Manifests for Kubernetes: a Deployment with its probes, a Service, a disruption budget, a migration Job."""
-    write_out(_folder("kubernetes"), directory, force=force)
+    """Write Kubernetes manifests: a Deployment with probes, a Service, a PodDisruptionBudget and a migration Job."""
+    write_out(_read_assets("kubernetes"), directory, force=force)
 
 
 @assets_app.command()
 def prometheus(directory: Directory, runbooks: Runbooks = _RUNBOOKS, force: Force = False) -> None:
-    """Rules and alerts for Prometheus, example configurations, a ServiceMonitor and a PrometheusRule."""
-    contents = _folder("prometheus")
+    """Write Prometheus rules, alerts and example configuration, a ServiceMonitor and a PrometheusRule."""
+    contents = _read_assets("prometheus")
     contents["alerts.yml"] = contents["alerts.yml"].replace(
         f"runbook_url: {_RUNBOOKS}/", f"runbook_url: {runbooks.rstrip('/')}/"
     )
@@ -55,12 +57,12 @@ def prometheus(directory: Directory, runbooks: Runbooks = _RUNBOOKS, force: Forc
 
 @assets_app.command()
 def grafana(directory: Directory, force: Force = False) -> None:
-    """Dashboards for Grafana, and files by which it finds them and Prometheus."""
-    write_out(_folder("grafana"), directory, force=force)
+    """Write Grafana dashboards, and the provisioning files for them and for Prometheus."""
+    write_out(_read_assets("grafana"), directory, force=force)
 
 
-def _folder(name: str) -> dict[str, str]:
-    """One folder of the package's assets, by file."""
+def _read_assets(name: str) -> dict[str, str]:
+    """Return the files of a folder of the package's assets, by name."""
     return {
         source.name: source.read_text(encoding="utf-8")
         for source in files("projkit.assets").joinpath(name).iterdir()
@@ -68,21 +70,21 @@ def _folder(name: str) -> dict[str, str]:
 
 
 def write_out(contents: Mapping[str, str], directory: Path, *, force: bool) -> None:
-    """Writes all of the files, or where something is in the way none.
+    """Write the files; if one of them exists and ``force`` is off, write none.
 
     Raises:
-        ConfigurationError: a file is there already, or the directory cannot be written.
+        ConfigurationError: a file exists, or the directory cannot be written to.
     """
     targets = {directory / name: text for name, text in sorted(contents.items())}
-    there = [str(target) for target in targets if target.exists()]
-    if there and not force:
-        raise ConfigurationError(f"{', '.join(there)} would be overwritten; do so with: --force")
+    existing = [str(target) for target in targets if target.exists()]
+    if existing and not force:
+        raise ConfigurationError(f"{', '.join(existing)} would be overwritten; use --force to overwrite")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for target, text in targets.items():
             target.write_text(text, encoding="utf-8", newline="\n")
-            say(f"wrote {target}")
+            print_message(f"wrote {target}")
     except OSError as error:
         raise ConfigurationError(
-            f"cannot write to {directory}: {error.strerror}; name another directory"
+            f"cannot write to {directory}: {error.strerror}; choose another directory"
         ) from error

@@ -1,4 +1,4 @@
-"""``projkit check``."""
+"""``projkit check``: check the configuration and everything that the kit depends on."""
 
 import asyncio
 import json
@@ -37,12 +37,12 @@ from projkit.redis.memory import eviction_policies
 from projkit.settings import Settings, unknown_variables
 from projkit.telemetry.families import FILE_BYTES
 
-_SECONDS_APART: Final = 2
-_CONNECT_SECONDS: Final = 2
+_MAX_CLOCK_SKEW_SECONDS: Final = 2
+_CONNECT_TIMEOUT_SECONDS: Final = 2
 
 
 class Finding(NamedTuple):
-    """One line: good, or not; a ``warning`` is good, and yet to be looked at."""
+    """The result of one check, printed as a line. A ``warning`` is a success that needs attention."""
 
     name: str
     ok: bool
@@ -52,70 +52,75 @@ class Finding(NamedTuple):
 
 @app.command()
 def check(
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look at settings, secrets, database, clock, users and whatever else is set: a line each, with the mend."""
-    findings = asyncio.run(_findings())
+    """Check settings, secrets, database, clock, users and configured services. Failures name the fix."""
+    findings = asyncio.run(_run_checks())
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings]))
     else:
         for finding in findings:
-            good = "[yellow]warning[/yellow]" if finding.warning else "[green]ok[/green]     "
-            out.print(good if finding.ok else "[red]failed[/red] ", f"{finding.name:<12}", end=" ")
+            label = "[yellow]warning[/yellow]" if finding.warning else "[green]ok[/green]     "
+            out.print(label if finding.ok else "[red]failed[/red] ", f"{finding.name:<12}", end=" ")
             out.print(finding.detail, markup=False, highlight=False, soft_wrap=True)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
-async def _findings() -> list[Finding]:
+async def _run_checks() -> list[Finding]:
     try:
         settings = Settings()
     except ConfigurationError as error:
         return [Finding("settings", ok=False, detail=error.detail)]
-    found = [_settings(settings), _secrets(settings), await _telemetry(settings)]
+    findings = [_settings(settings), _secrets(settings), await _telemetry(settings)]
     if settings.metrics_directory is not None:
-        found.append(_metrics_directory(settings.metrics_directory))
+        findings.append(_metrics_directory(settings.metrics_directory))
     if settings.redis_url is not None:
-        found.append(await _redis(settings))
+        findings.append(await _redis(settings))
     if settings.celery_broker_url is not None:
-        found.append(await asyncio.to_thread(_celery, settings.celery_broker_url.get_secret_value()))
+        findings.append(await asyncio.to_thread(_celery, settings.celery_broker_url.get_secret_value()))
     if settings.embedded and not settings.sqlite_path.exists() and settings.sqlite_path.parent.is_dir():
-        detail = f"{settings.sqlite_path} is made at the first start"
-        return [*found, Finding("database", ok=True, detail=detail)]
+        detail = f"{settings.sqlite_path} will be created at the first start"
+        return [*findings, Finding("database", ok=True, detail=detail)]
     try:
         revision = await migrations.current(settings.database_url, table_prefix=settings.table_prefix)
     except (OSError, sa.exc.SQLAlchemyError, TimeoutError) as error:
         reason = getattr(error, "orig", None) or error
-        mend = "start it, or correct PROJKIT_DATABASE_URL"
-        return [*found, Finding("database", ok=False, detail=f"{settings.dialect}: {reason}; {mend}")]
-    found.append(Finding("database", ok=True, detail=f"{settings.dialect} answers"))
+        fix = "start it, or correct PROJKIT_DATABASE_URL"
+        return [
+            *findings,
+            Finding("database", ok=False, detail=f"{settings.dialect} is unavailable ({reason}); {fix}"),
+        ]
+    findings.append(Finding("database", ok=True, detail=f"{settings.dialect} is available"))
     try:
         revisions.require(revision)
-        found.append(Finding("migrations", ok=True, detail=f"at revision {revision}"))
+        findings.append(Finding("migrations", ok=True, detail=f"at revision {revision}"))
     except ConfigurationError as error:
-        return [*found, Finding("migrations", ok=False, detail=error.detail)]
+        return [*findings, Finding("migrations", ok=False, detail=error.detail)]
     try:
         await require_schema(settings)
     except ConfigurationError as error:
-        return [*found, Finding("row security", ok=False, detail=error.detail)]
+        return [*findings, Finding("row security", ok=False, detail=error.detail)]
     if settings.row_level_security:
-        found.append(Finding("row security", ok=True, detail="holds for this role"))
+        findings.append(Finding("row security", ok=True, detail="enforced for this role"))
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)
     try:
-        for name, look in (("clock", _clock), ("users", _users)):
-            found.append(await _guarded(name, look, settings, database, tables))
+        for name, run in (("clock", _clock), ("users", _users)):
+            findings.append(await _run_database_check(name, run, settings, database, tables))
     finally:
         await database.close()
-    return found
+    return findings
 
 
-Look = Callable[[Settings, Database, Tables], Awaitable[Finding]]
+DatabaseCheck = Callable[[Settings, Database, Tables], Awaitable[Finding]]
 
 
-async def _guarded(name: str, look: Look, settings: Settings, database: Database, tables: Tables) -> Finding:
+async def _run_database_check(
+    name: str, run: DatabaseCheck, settings: Settings, database: Database, tables: Tables
+) -> Finding:
     try:
-        return await look(settings, database, tables)
+        return await run(settings, database, tables)
     except ProjkitError as error:
         return Finding(name, ok=False, detail=error.detail)
 
@@ -126,9 +131,7 @@ def _settings(settings: Settings) -> Finding:
         for name, near in unknown_variables(os.environ, Settings.model_fields)
     ]
     if unknown:
-        return Finding(
-            "settings", ok=False, detail=f"not settings of projkit: {', '.join(unknown)}; unset them"
-        )
+        return Finding("settings", ok=False, detail=f"unknown settings: {', '.join(unknown)}; unset them")
     return Finding("settings", ok=True, detail=f"env {settings.env}")
 
 
@@ -139,7 +142,7 @@ def _secrets(settings: Settings) -> Finding:
         return Finding("secrets", ok=False, detail=error.detail)
     path = keys_path(settings)
     if path is not None and path.stat().st_mode & 0o077:
-        detail = f"{path} can be read by others; mend with: chmod 600 {path}"
+        detail = f"{path} is readable by other users; fix with: chmod 600 {path}"
         return Finding("secrets", ok=False, detail=detail)
     source = "PROJKIT_SECRET" if path is None else str(path)
     detail = f"{len(keys.keys)} key(s) from {source}, signing with {keys.newest.algorithm}"
@@ -152,11 +155,11 @@ def _metrics_directory(path: Path) -> Finding:
         with TemporaryFile(dir=path) as file:
             os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
     except OSError as error:
-        mend = (
-            f"name a directory in PROJKIT_METRICS_DIRECTORY that every worker may write to ({error.strerror})"
+        fix = (
+            f"set PROJKIT_METRICS_DIRECTORY to a directory that every worker can write to ({error.strerror})"
         )
-        return Finding("metrics", ok=False, detail=f"{path} cannot be used; {mend}")
-    return Finding("metrics", ok=True, detail=f"workers count together in {path}")
+        return Finding("metrics", ok=False, detail=f"{path} is not usable; {fix}")
+    return Finding("metrics", ok=True, detail=f"workers share metrics in {path}")
 
 
 async def _telemetry(settings: Settings) -> Finding:
@@ -165,33 +168,33 @@ async def _telemetry(settings: Settings) -> Finding:
     except ConfigurationError as error:
         return Finding("telemetry", ok=False, detail=error.detail)
     if export is None:
-        detail = "off; OTEL_EXPORTER_OTLP_ENDPOINT says where traces and metrics go"
+        detail = "not exported; set OTEL_EXPORTER_OTLP_ENDPOINT to export traces and metrics"
         return Finding("telemetry", ok=True, detail=detail)
     for url in filter(None, export.endpoints.values()):
-        if not await _listens(url):
+        if not await _is_listening(url):
             detail = (
-                f"nobody listens at {origin_of(url)}, and what is exported is lost; start the collector, "
+                f"no server is listening at {origin_of(url)}, so exported data is lost; start the collector, "
                 "or correct OTEL_EXPORTER_OTLP_ENDPOINT"
             )
             return Finding("telemetry", ok=True, detail=detail, warning=True)
-    kept = f"; traces kept: {export.sampler}" if "traces" in export.endpoints else ""
-    return Finding("telemetry", ok=True, detail=f"exports {export}{kept}")
+    sampling = f"; sampled traces: {export.sampler}" if "traces" in export.endpoints else ""
+    return Finding("telemetry", ok=True, detail=f"exports {export}{sampling}")
 
 
-async def _listens(url: str) -> bool:
+async def _is_listening(url: str) -> bool:
     parts = urlsplit(origin_of(url))
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
+        async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
             _, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    except OSError:  # time-outs among them
+    except OSError:  # includes TimeoutError
         return False
     writer.close()
     return True
 
 
 async def _redis(settings: Settings) -> Finding:
-    assert settings.redis_url is not None  # noqa: S101  # asked only then
-    holds = "holds the sessions" if settings.session_backend == "redis" else "is set, but holds no sessions"
+    assert settings.redis_url is not None  # noqa: S101  # checked by the caller
+    usage = "stores the sessions" if settings.session_backend == "redis" else "does not store the sessions"
     try:
         client = open_redis(settings.redis_url.get_secret_value())
     except ConfigurationError as error:
@@ -205,62 +208,64 @@ async def _redis(settings: Settings) -> Finding:
         await client.aclose()
     if policies and settings.session_backend == "redis":
         detail = (
-            f"answers and {holds}, but under maxmemory-policy {min(policies)} it drops them when its memory is full, "
-            "and users are logged out; mend with: redis-cli CONFIG SET maxmemory-policy noeviction"
+            f"available, {usage}, but maxmemory-policy {min(policies)} evicts them when memory is full, "
+            "which logs users out; fix with: redis-cli CONFIG SET maxmemory-policy noeviction"
         )
         return Finding("redis", ok=True, detail=detail, warning=True)
-    return Finding("redis", ok=True, detail=f"answers and {holds}")
+    return Finding("redis", ok=True, detail=f"available, {usage}")
 
 
 def _celery(broker_url: str) -> Finding:
-    """What the health check sees; without a worker at this moment nothing is configured wrongly."""
-    mend = "start it, or correct PROJKIT_CELERY_BROKER_URL"
+    """Run the health check once; a missing worker is only a warning, because the configuration is correct."""
+    fix = "start it, or correct PROJKIT_CELERY_BROKER_URL"
     try:
         data = celery_check(None, broker_url).function()
     except ConfigurationError as error:
         return Finding("celery", ok=False, detail=error.detail)
     except CheckFailedError as error:
         if error.data is None:
-            return Finding("celery", ok=False, detail=f"{error.detail}; {mend}")
-        detail = f"the broker answers, but {error.detail}; start a worker"
+            return Finding("celery", ok=False, detail=f"{error.detail}; {fix}")
+        detail = f"the broker is available, but {error.detail}; start a worker"
         return Finding("celery", ok=True, detail=detail, warning=True)
-    return Finding("celery", ok=True, detail=f"the broker and {data['workers']} worker(s) answer")
+    return Finding(
+        "celery", ok=True, detail=f"the broker is available, {data['workers']} worker(s) responded"
+    )
 
 
 async def _clock(settings: Settings, database: Database, _: Tables) -> Finding:
-    # Both databases tell the time as seconds since 1970.
+    # Both statements return the time in seconds since 1970.
     if settings.dialect == "postgresql":
-        asked = Statement(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()).label("now")))
+        statement = Statement(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()).label("now")))
     else:
-        asked = Statement(sa.select(sa.func.strftime("%s", "now").label("now")))
-    row = await database.fetch_one(asked, {})
-    apart = abs(float(row[0]) - time.time()) if row else 0.0
-    if apart > _SECONDS_APART:
-        detail = f"{apart:.1f} s apart from the database's; let NTP set both clocks"
+        statement = Statement(sa.select(sa.func.strftime("%s", "now").label("now")))
+    row = await database.fetch_one(statement, {})
+    skew = abs(float(row[0]) - time.time()) if row else 0.0
+    if skew > _MAX_CLOCK_SKEW_SECONDS:
+        detail = f"differs from the database's by {skew:.1f} s; synchronize both with NTP"
         return Finding("clock", ok=False, detail=detail)
-    return Finding("clock", ok=True, detail=f"agrees with the database's within {_SECONDS_APART} s")
+    return Finding("clock", ok=True, detail=f"agrees with the database's within {_MAX_CLOCK_SKEW_SECONDS} s")
 
 
 async def _users(settings: Settings, database: Database, tables: Tables) -> Finding:
     users = tables.users
-    asked = sa.select(sa.func.count(users.c.username), sa.func.count(users.c.disabled_at))
-    row = await database.fetch_one(Statement(asked), {})
-    named, disabled = row or (0, 0)
-    if settings.env == "production" and await _demo_may_log_in(database, tables):
+    query = sa.select(sa.func.count(users.c.username), sa.func.count(users.c.disabled_at))
+    row = await database.fetch_one(Statement(query), {})
+    total, disabled = row or (0, 0)
+    if settings.env == "production" and await _demo_can_log_in(database, tables):
         detail = (
-            f"{DEMO_USER} may log in with the password that everybody knows; "
-            f"mend with: projkit user disable {DEMO_USER}"
+            f"{DEMO_USER} can log in with the publicly known demo password; "
+            f"fix with: projkit user disable {DEMO_USER}"
         )
         return Finding("users", ok=False, detail=detail)
-    return Finding("users", ok=True, detail=f"{named} with a name, {disabled} disabled")
+    return Finding("users", ok=True, detail=f"{total} with a username, {disabled} disabled")
 
 
-async def _demo_may_log_in(database: Database, tables: Tables) -> bool:
-    demo = await Users(database, tables, clock=utc_now).by_name(DEMO_USER)
-    if demo is None or demo.disabled_at is not None:
+async def _demo_can_log_in(database: Database, tables: Tables) -> bool:
+    user = await Users(database, tables, clock=utc_now).by_name(DEMO_USER)
+    if user is None or user.disabled_at is not None:
         return False
     passwords = Passwords(threads=1)
     try:
-        return await passwords.verify(demo.password_hash, DEMO_PASSWORD)
+        return await passwords.verify(user.password_hash, DEMO_PASSWORD)
     finally:
         passwords.close()

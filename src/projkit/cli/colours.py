@@ -1,4 +1,4 @@
-"""Tables and colours, by rich; apart from the rest, since a server needs neither."""
+"""Tables and colours, in a separate module because a server does not need rich."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -12,7 +12,7 @@ err: Final = Console(stderr=True)
 
 
 def print_table(names: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
-    """Prints a table whole, however narrow the terminal; what is in the cells is shown and never obeyed."""
+    """Print a table without truncating cells; markup and control characters in cells have no effect."""
     table = Table(*(Column(name, overflow="fold") for name in names), box=None)
     for row in rows:
         table.add_row(*(escape(_printable(cell or "")) for cell in row))

@@ -1,4 +1,4 @@
-"""The commands. One that is named is imported alone, since a server would hold what the others import for good."""
+"""The registry of commands. `serve` is imported alone, because a server keeps everything it imports in memory."""
 
 import sys
 import warnings
@@ -7,14 +7,14 @@ from typing import Annotated, Final
 
 import typer
 
-from projkit.cli.console import app, failed
+from projkit.cli.console import app, print_error
 from projkit.errors import ProjkitError
 from projkit.settings import UnknownSettingWarning
 from projkit.version import __version__
 
 _MODULES: Final = ("assets", "check", "database", "keys", "purge", "serve", "token", "transfer", "user")
-# All others are only worth a second when somebody waits for them.
-_ALONE: Final = ("serve",)
+# The commands that are imported without the others.
+_IMPORTED_ALONE: Final = ("serve",)
 
 
 def _show_version(wanted: bool) -> None:
@@ -26,20 +26,21 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """A projects API for any ASGI application. Settings are read from PROJKIT_* variables."""
+    """A projects API for any ASGI application, configured by PROJKIT_* environment variables."""
 
 
 def run() -> None:
-    """Runs the command that the arguments name; exit codes: 0 good, 1 failed, 2 wrong usage."""
-    named = [name for name in sys.argv[1:2] if name in _ALONE]
+    """Run the command in ``sys.argv``; the exit code is 0 on success, 1 on failure and 2 for a usage error."""
+    named = [name for name in sys.argv[1:2] if name in _IMPORTED_ALONE]
     for name in named or _MODULES:
         import_module(f"projkit.cli.{name}")
-    warnings.simplefilter("ignore", UnknownSettingWarning)  # each command shows them in its own words
+    warnings.simplefilter("ignore", UnknownSettingWarning)  # load_settings prints them instead
     try:
         app()
     except ProjkitError as error:
-        failed(error.detail)
+        print_error(error.detail)
         sys.exit(1)

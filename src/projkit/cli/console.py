@@ -1,4 +1,4 @@
-"""What all commands share: the typer app, plain lines, settings, durations."""
+"""Helpers that all commands share: the typer app, messages, settings, durations."""
 
 import os
 import re
@@ -12,51 +12,61 @@ from projkit.identity import KNOWN_SCOPES
 from projkit.settings import Settings, unknown_variables
 
 app: Final = typer.Typer(
-    help="A projects API for any ASGI application. Settings are read from PROJKIT_* variables.",
+    help="A projects API for any ASGI application, configured by PROJKIT_* environment variables.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _DURATION: Final = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
-_LONGEST: Final = timedelta(days=36_500)
+_MAX_DURATION: Final = timedelta(days=36_500)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def failed(message: str) -> None:
-    """Says on standard error what went wrong."""
+def print_error(message: str) -> None:
+    """Print an error to standard error."""
     from projkit.cli.colours import err
 
     err.print("[red]failed:[/red]", end=" ")
     err.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
-def say(message: str) -> None:
-    """Says on standard error what was done."""
+def print_message(message: str) -> None:
+    """Print a message to standard error."""
     typer.echo(message, err=True)
 
 
 def load_settings() -> Settings:
-    """The settings, with a warning for each variable that none of them reads."""
+    """Read the settings, and print a warning for each unknown ``PROJKIT_`` variable."""
     for name, nearest in unknown_variables(os.environ, Settings.model_fields):
         hint = f"; did you mean {nearest}?" if nearest else ""
-        say(f"warning: {name} is not a setting of projkit{hint}")
+        print_message(f"warning: unknown setting {name}{hint}")
     return Settings()
 
 
 def read_scopes(text: str) -> list[str]:
-    """The scopes named in ``text``, separated by spaces or commas."""
+    """Split scopes that are separated by spaces or commas.
+
+    Raises:
+        typer.BadParameter: a scope is unknown.
+    """
     scopes = text.replace(",", " ").split()
     unknown = [scope for scope in scopes if scope not in KNOWN_SCOPES]
     if unknown:
-        raise typer.BadParameter(f"unknown scope {unknown[0]}; there are {', '.join(KNOWN_SCOPES)}")
+        raise typer.BadParameter(f"unknown scope {unknown[0]}; the scopes are {', '.join(KNOWN_SCOPES)}")
     return scopes
 
 
 def require_tenant(settings: Settings, tenant: str) -> None:
-    """A tenant must be named where there are several, and only there."""
+    """Require ``--tenant`` if and only if PROJKIT_TENANT_CLAIM is set.
+
+    Raises:
+        typer.BadParameter: only one of them is set.
+    """
     if bool(tenant) != bool(settings.tenant_claim):
-        raise typer.BadParameter("--tenant goes with PROJKIT_TENANT_CLAIM: set both or neither")
+        raise typer.BadParameter(
+            "--tenant requires PROJKIT_TENANT_CLAIM, and vice versa: set both or neither"
+        )
 
 
 def time_text(moment: datetime | None) -> str | None:
@@ -65,14 +75,18 @@ def time_text(moment: datetime | None) -> str | None:
 
 
 def duration(text: str) -> timedelta:
-    """A duration such as 90s, 15m, 12h or 30d."""
+    """Parse a duration such as 90s, 15m, 12h or 30d.
+
+    Raises:
+        typer.BadParameter: the text is not a duration, or longer than 36500d.
+    """
     match = _DURATION.fullmatch(text)
     if match is None or int(match["number"]) == 0:
-        raise typer.BadParameter("must be a number with s, m, h or d, as in 15m or 30d")
+        raise typer.BadParameter("must be a number followed by s, m, h or d, such as 15m or 30d")
     try:
-        found = timedelta(**{_UNITS[match["unit"]]: int(match["number"])})
+        length = timedelta(**{_UNITS[match["unit"]]: int(match["number"])})
     except OverflowError:
-        found = timedelta.max
-    if found > _LONGEST:
+        length = timedelta.max
+    if length > _MAX_DURATION:
         raise typer.BadParameter("must be at most 36500d")
-    return found
+    return length

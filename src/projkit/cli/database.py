@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from projkit.cli.console import app, load_settings, say
+from projkit.cli.console import app, load_settings, print_message
 from projkit.db import migrate as migrations
 from projkit.db.connect import require_schema
 from projkit.db.errors import FAILURES
@@ -14,14 +14,16 @@ from projkit.errors import ConfigurationError
 
 @app.command()
 def migrate(
-    check: Annotated[bool, typer.Option("--check", help="Only tell whether it is up to date.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check whether the schema is up to date.")
+    ] = False,
 ) -> None:
-    """Bring the database's schema up to date; safe when several start at once."""
+    """Migrate the database to the latest schema. Concurrent runs are safe."""
     settings = load_settings()
     try:
         if check:
             asyncio.run(require_schema(settings, serving=False))
-            say("the schema is up to date")
+            print_message("the schema is up to date")
             return
         revision = asyncio.run(
             migrations.upgrade(
@@ -32,6 +34,8 @@ def migrate(
         )
     except FAILURES as error:
         reason = getattr(error, "orig", None) or error
-        raise ConfigurationError(f"PROJKIT_DATABASE_URL: {reason}; is the database running?") from error
-    walled = ", with row-level security" if settings.row_level_security else ""
-    say(f"the schema is at revision {revision}{walled}")
+        raise ConfigurationError(
+            f"PROJKIT_DATABASE_URL: database unavailable ({reason}); check that it is running"
+        ) from error
+    row_security = ", with row-level security" if settings.row_level_security else ""
+    print_message(f"the schema is at revision {revision}{row_security}")

@@ -1,4 +1,4 @@
-"""A user and a realistic set of projects for ``projkit serve --demo``."""
+"""The user and the projects that ``projkit serve --demo`` adds."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -17,8 +17,8 @@ from projkit.projects.service import ProjectService
 
 DEMO_SUBJECT: Final = "demo"
 DEMO_USER: Final = "demo"
-DEMO_PASSWORD: Final = "projkit-demo"  # noqa: S105  # everybody may know it: development alone has this user
-# Name, status, priority, tags, days from today to its start and to its due date.
+DEMO_PASSWORD: Final = "projkit-demo"  # noqa: S105  # public: the user is added in development only
+# Name, status, priority, tags, and the days from today to the start date and to the due date.
 _PROJECTS: Final[tuple[tuple[str, str, str, list[str], int, int | None], ...]] = (
     ("Website relaunch", "active", "high", ["web", "marketing"], -40, 12),
     ("Quarterly security review", "active", "critical", ["security"], -10, 4),
@@ -36,23 +36,23 @@ _PROJECTS: Final[tuple[tuple[str, str, str, list[str], int, int | None], ...]] =
 
 
 async def add_demo_user(database: Database, tables: Tables) -> bool:
-    """Adds the user ``demo``, unless there is one; tells whether the greeting's password is theirs."""
+    """Add the user ``demo`` if it does not exist; return whether it can log in with the demo password."""
     users, passwords = Users(database, tables, clock=utc_now), Passwords(threads=1)
     try:
-        known = await users.by_name(DEMO_USER)
-        if known is not None:
-            return known.disabled_at is None and await passwords.verify(known.password_hash, DEMO_PASSWORD)
-        stored = await passwords.hash(DEMO_PASSWORD)
-        await users.add(DEMO_USER, stored, subject=DEMO_SUBJECT, scopes=DEFAULT_SCOPES)
+        user = await users.by_name(DEMO_USER)
+        if user is not None:
+            return user.disabled_at is None and await passwords.verify(user.password_hash, DEMO_PASSWORD)
+        password_hash = await passwords.hash(DEMO_PASSWORD)
+        await users.add(DEMO_USER, password_hash, subject=DEMO_SUBJECT, scopes=DEFAULT_SCOPES)
     except UsernameTakenError:
-        return False  # the subject belongs to a user with another name
+        return False  # another user has the subject
     finally:
         passwords.close()
     return True
 
 
 async def add_demo_projects(database: Database, tables: Tables) -> None:
-    """Adds the projects to the subject ``demo``, unless it has some."""
+    """Add the demo projects to the subject ``demo`` if it has no projects."""
     service = ProjectService(database, tables, cursors=CursorCodec.throwaway(), clock=utc_now)
     principal = Principal(DEMO_SUBJECT)
     page = await service.list(principal, ProjectQuery(limit=1, archived="any"))
@@ -68,6 +68,6 @@ async def add_demo_projects(database: Database, tables: Tables) -> None:
             "start_date": today + timedelta(days=start),
             "due_date": None if due is None else today + timedelta(days=due),
             "external_id": f"DEMO-{number:03d}",
-            "description": f"{name}: one of the projects that projkit serve --demo adds.",
+            "description": f"{name}: a demo project added by projkit serve --demo.",
         }
         await service.create(principal, ProjectInput.model_validate(content))

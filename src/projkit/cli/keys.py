@@ -1,4 +1,4 @@
-"""``projkit keys``: making, listing, rotating and retiring the keys that sign tokens."""
+"""``projkit keys``: create, list, rotate and retire the keys that sign tokens."""
 
 import json
 from enum import StrEnum
@@ -10,17 +10,17 @@ import typer
 from projkit.auth import rotation
 from projkit.auth.keys_file import keys_path, make_development_keys, new_key, write_keys_file
 from projkit.cli.colours import print_table
-from projkit.cli.console import app, duration, load_settings, say, time_text
+from projkit.cli.console import app, duration, load_settings, print_message, time_text
 from projkit.clock import utc_now
 from projkit.errors import ConfigurationError
 from projkit.settings import Settings
 
-keys_app: Final = typer.Typer(help="Make, list, rotate and retire signing keys.", no_args_is_help=True)
+keys_app: Final = typer.Typer(help="Create, list, rotate and retire signing keys.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
 
 class Algorithm(StrEnum):
-    """What a key is for (RFC 7518 §3.1, RFC 8037 §3.1)."""
+    """The signature algorithm of a key (RFC 7518 §3.1, RFC 8037 §3.1)."""
 
     EDDSA = "EdDSA"
     ES256 = "ES256"
@@ -30,13 +30,16 @@ class Algorithm(StrEnum):
 
 @keys_app.command()
 def new(
-    alg: Annotated[Algorithm, typer.Option(help="What the key is for.")] = Algorithm.EDDSA,
+    alg: Annotated[Algorithm, typer.Option(help="The signature algorithm.")] = Algorithm.EDDSA,
     file: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Make this file instead of printing; never overwrites."),
+        typer.Option(
+            dir_okay=False,
+            help="Create this file instead of printing; an existing file is never overwritten.",
+        ),
     ] = None,
 ) -> None:
-    """Make a first key: a private JWK Set, on standard output or in a file of mode 0600."""
+    """Create a first key as a private JWK Set, on standard output or in a file with mode 0600."""
     key = new_key(alg.value)
     if file is None:
         typer.echo(json.dumps({"keys": [key]}, indent=2))
@@ -46,14 +49,14 @@ def new(
     except OSError as error:
         raise ConfigurationError(f"cannot write {file}: {error.strerror}") from error
     if not written:
-        raise ConfigurationError(f"{file} is there already; add a key to it with: projkit keys rotate")
-    say(f"made {file}; use it with: PROJKIT_KEYS_FILE={file}")
+        raise ConfigurationError(f"{file} already exists; add a key to it with: projkit keys rotate")
+    print_message(f"created {file}; use it with: PROJKIT_KEYS_FILE={file}")
 
 
 @keys_app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
-    """Show the keys: name, algorithm, when they were made and expire, and which one signs."""
-    found = rotation.entries(_file(load_settings()))
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the keys: id, algorithm, creation and expiry times, and which one signs."""
+    entries = rotation.entries(_keys_file(load_settings()))
     if as_json:
         rows = [
             {
@@ -63,64 +66,67 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] 
                 "expires_at": time_text(entry.expires),
                 "state": entry.state,
             }
-            for entry in found
+            for entry in entries
         ]
         typer.echo(json.dumps(rows))
         return
     print_table(
-        ("kid", "alg", "made", "expires", "state"),
+        ("kid", "alg", "created", "expires", "state"),
         (
             (each.kid, each.algorithm, time_text(each.made), time_text(each.expires), each.state)
-            for each in found
+            for each in entries
         ),
     )
 
 
 @keys_app.command()
 def rotate(
-    alg: Annotated[Algorithm | None, typer.Option(help="By default the present one.")] = None,
+    alg: Annotated[
+        Algorithm | None, typer.Option(help="The signature algorithm; by default that of the current key.")
+    ] = None,
 ) -> None:
-    """Add a new key, which signs from now on; the old ones go on verifying, and no server needs a restart."""
+    """Add a new signing key. The old keys still verify, and running servers load it without a restart."""
     settings = load_settings()
-    path = _file(settings)
+    path = _keys_file(settings)
     key = rotation.rotate(path, None if alg is None else alg.value, development=settings.keys_file is None)
     typer.echo(key.kid)
     wait = max(settings.access_token_seconds, settings.session_idle_seconds)
-    say(
-        f"it signs from now on; retire the older keys in {path} in {wait / 3600:g} hours with: "
+    print_message(
+        f"the new key signs from now on; retire the older keys in {path} in {wait / 3600:g} hours with: "
         f"projkit keys retire --older-than {wait}s"
     )
 
 
 @keys_app.command()
 def retire(
-    kid: Annotated[str | None, typer.Argument(help="The key's name.")] = None,
+    kid: Annotated[str | None, typer.Argument(help="The id of the key.")] = None,
     older_than: Annotated[
-        str | None, typer.Option(help="All that were replaced by another so long ago: 12h, 30d.")
+        str | None, typer.Option(help="Retire all keys that were replaced this long ago, such as 12h or 30d.")
     ] = None,
 ) -> None:
-    """Remove a key: the tokens that it has signed are refused at once."""
+    """Remove a key. Tokens that it signed are rejected at once."""
     if (kid is None) == (older_than is None):
-        raise typer.BadParameter("name one key, or say --older-than")
+        raise typer.BadParameter("give either a key id or --older-than")
     age = None if older_than is None else duration(older_than)
-    path = _file(load_settings())
+    path = _keys_file(load_settings())
     if kid is not None:
         rotation.retire(path, kid)
-        gone = [kid]
+        retired = [kid]
     else:
-        assert age is not None  # noqa: S101  # one of the two is there
-        gone = rotation.retire_replaced(path, utc_now() - age)
-    for each in gone:
+        assert age is not None  # noqa: S101  # checked above
+        retired = rotation.retire_replaced(path, utc_now() - age)
+    for each in retired:
         typer.echo(each)
-    say(f"{len(gone)} of the keys in {path} retired")
+    print_message(f"{len(retired)} keys in {path} retired")
 
 
-def _file(settings: Settings) -> Path:
+def _keys_file(settings: Settings) -> Path:
     path = keys_path(settings)
     if path is None:
         raise ConfigurationError(
-            "PROJKIT_SECRET is one key and cannot be rotated; make a file with: projkit keys new --file keys.json, "
-            "then unset PROJKIT_SECRET and set PROJKIT_KEYS_FILE=keys.json (users log in once more)"
+            "PROJKIT_SECRET is a single key and cannot be rotated; create a file with: "
+            "projkit keys new --file keys.json, then unset PROJKIT_SECRET and set PROJKIT_KEYS_FILE=keys.json "
+            "(users have to log in again)"
         )
     if settings.keys_file is None:
         make_development_keys(path)

@@ -1,4 +1,4 @@
-"""The log of ``projkit serve``: one line a record, as text or as JSON, with the trace that it belongs to."""
+"""Logging for ``projkit serve``: one line per record, as text or JSON, with trace and span ids."""
 
 import json
 import logging
@@ -11,13 +11,13 @@ from opentelemetry.trace import format_span_id, format_trace_id, get_current_spa
 from projkit.settings import Settings
 
 _EXTRA: Final = ("request_id", "trace_id", "span_id", "method", "route", "status", "duration_ms", "db_ms")
-_QUIET_SECONDS: Final = 60.0
-# Their messages may show headers and addresses with credentials; what they mean is said by cli/otel/export_log.py.
+_OTEL_INTERVAL_SECONDS: Final = 60.0
+# Their messages can contain credentials in headers and addresses; cli/otel/export_log.py logs the failures instead.
 _SILENT: Final = ("opentelemetry.exporter", "opentelemetry.util.re")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """A formatter that writes one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -33,7 +33,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people; the ids of trace and span stand at the end of the message, where there are any."""
+    """A formatter for people; trace and span ids, if any, follow the message."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -46,7 +46,7 @@ class TextFormatter(logging.Formatter):
 
 
 def add_trace(record: logging.LogRecord) -> bool:
-    """Tells a record which span it was written in, unless whoever wrote it has named another trace."""
+    """Add the ids of the current span to a record, unless it names another trace."""
     context = get_current_span().get_span_context()
     if context.is_valid:
         trace_id = format_trace_id(context.trace_id)
@@ -55,13 +55,13 @@ def add_trace(record: logging.LogRecord) -> bool:
     return True
 
 
-class QuietSdk(logging.Filter):
-    """Lets each logger of OpenTelemetry warn once a minute: it may have something to say for every span."""
+class RateLimitOtelLogs(logging.Filter):
+    """A filter that limits each OpenTelemetry logger to one warning per minute; it could log one for every span."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._said: dict[str, float] = {}
+        self._last_logged: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith("opentelemetry."):
@@ -69,17 +69,17 @@ class QuietSdk(logging.Filter):
         if record.levelno < logging.WARNING or record.name.startswith(_SILENT):
             return False
         now = self._clock()
-        if now < self._said.get(record.name, float("-inf")) + _QUIET_SECONDS:
+        if now < self._last_logged.get(record.name, float("-inf")) + _OTEL_INTERVAL_SECONDS:
             return False
-        self._said[record.name] = now
+        self._last_logged[record.name] = now
         return True
 
 
 def configure_logging(settings: Settings) -> None:
-    """Sends the kit's, uvicorn's and OpenTelemetry's log lines to standard error, as text or as JSON."""
+    """Send the log of the kit, uvicorn and OpenTelemetry to standard error, as text or JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
-    handler.addFilter(QuietSdk())
+    handler.addFilter(RateLimitOtelLogs())
     handler.addFilter(add_trace)
     root = logging.getLogger()
     root.handlers = [handler]

@@ -1,4 +1,4 @@
-"""What a server tells the C library about memory."""
+"""Memory allocation settings of the C library for a server."""
 
 import ctypes
 from contextlib import suppress
@@ -8,9 +8,10 @@ _M_ARENA_MAX: Final = -8  # of glibc's malloc.h
 
 
 def share_arena() -> None:
-    """One arena for all threads: from those of threads glibc gives back nothing (see :mod:`projkit.auth.passwords`).
+    """Limit glibc to one arena for all threads: it returns no memory from thread arenas.
 
-    To be called before there are threads, since arenas that are there stay. Any other C library is left as it is.
+    See :mod:`projkit.auth.passwords`. Call this before any thread starts, because existing arenas remain. It has no
+    effect with other C libraries.
     """
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

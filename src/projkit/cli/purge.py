@@ -9,7 +9,7 @@ import sqlalchemy as sa
 import typer
 
 from projkit.cli.colours import err
-from projkit.cli.console import app, duration, load_settings, say
+from projkit.cli.console import app, duration, load_settings, print_message
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.port import Database, Transaction
@@ -19,19 +19,21 @@ from projkit.db.tables import Tables, build_tables
 from projkit.projects.statements import IDEMPOTENCY_WINDOW
 from projkit.settings import Settings
 
-_BATCH: Final = 1000  # each its own transaction, well within the limit for a statement
+_BATCH_ROWS: Final = 1000  # one transaction each, well below the statement timeout
 
 
 @app.command()
 def purge(
-    deleted_before: Annotated[str, typer.Option(help="How long ago they must have been deleted: 12h, 30d.")],
+    deleted_before: Annotated[
+        str, typer.Option(help="Remove projects that were deleted this long ago, such as 12h or 30d.")
+    ],
 ) -> None:
-    """Remove for good what was deleted or has expired: projects, idempotency keys, sessions, counts of attempts."""
+    """Permanently remove deleted projects, and expired idempotency keys, sessions and login counters."""
     age, settings = duration(deleted_before), load_settings()
     with err.status("removing"):
         removed = asyncio.run(_purge(settings, age))
     first, *expired = (f"{number} {name}" for name, number in removed.items())
-    say(f"removed {first} and, expired, {', '.join(expired)}")
+    print_message(f"removed {first}; expired: {', '.join(expired)}")
 
 
 async def _purge(settings: Settings, age: timedelta) -> dict[str, int]:
@@ -53,7 +55,7 @@ def _outdated(
     return (
         ("deleted projects", tables.projects.c.deleted_at, now - age),
         ("idempotency keys", tables.idempotency_keys.c.created_at, now - IDEMPOTENCY_WINDOW),
-        ("sessions", tables.sessions.c.idle_expires_at, now),  # never later than the absolute end
+        ("sessions", tables.sessions.c.idle_expires_at, now),  # never later than the absolute expiry
         ("one-time values", tables.one_time_values.c.expires_at, now),
         ("counts", tables.counts.c.expires_at, now),
     )
@@ -61,14 +63,14 @@ def _outdated(
 
 async def _delete(database: Database, column: sa.Column[Any], before: datetime) -> int:
     table = column.table
-    assert isinstance(table, sa.Table)  # noqa: S101  # it is a column of one
+    assert isinstance(table, sa.Table)  # noqa: S101  # the columns belong to tables
     key = sa.tuple_(*table.primary_key.columns)
-    some = (
+    batch = (
         sa.select(*table.primary_key.columns)
         .where(column < bind(column, "before"))
-        .limit(sa.literal_column(str(_BATCH)))
+        .limit(sa.literal_column(str(_BATCH_ROWS)))
     )
-    statement = Statement(sa.delete(table).where(key.in_(some)).returning(*table.primary_key.columns))
+    statement = Statement(sa.delete(table).where(key.in_(batch)).returning(*table.primary_key.columns))
 
     async def work(transaction: Transaction) -> int:
         if database.dialect == "postgresql":

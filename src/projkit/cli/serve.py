@@ -17,7 +17,7 @@ import uvicorn
 
 from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenIssuer
-from projkit.cli.console import app, load_settings, say
+from projkit.cli.console import app, load_settings, print_message
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_SUBJECT, DEMO_USER, add_demo_projects, add_demo_user
 from projkit.cli.logs import configure_logging
 from projkit.cli.malloc import share_arena
@@ -28,8 +28,8 @@ from projkit.errors import ConfigurationError
 from projkit.identity import DEFAULT_SCOPES
 from projkit.settings import Settings
 
-# How long a worker may take to start, or to answer its parent, on a machine that is busy.
-_WORKER_SECONDS: Final = 30
+# The time for a worker to start, or to respond to its parent process, on a busy machine.
+_WORKER_TIMEOUT_SECONDS: Final = 30
 _LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -37,15 +37,13 @@ _LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(help="The port to listen on; 0 for any free one.", min=0, max=65535)
+        int, typer.Option(help="The port to listen on; 0 for any free port.", min=0, max=65535)
     ] = 8000,
-    workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=256)] = 1,
-    demo: Annotated[
-        bool, typer.Option("--demo", help="Add a user and a realistic set of projects, once.")
-    ] = False,
-    access_log: Annotated[bool, typer.Option(help="One log line a request.")] = True,
+    workers: Annotated[int, typer.Option(help="The number of worker processes.", min=1, max=256)] = 1,
+    demo: Annotated[bool, typer.Option("--demo", help="Add a demo user and demo projects, once.")] = False,
+    access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = True,
 ) -> None:
-    """Serve the API: migrate the embedded database, start uvicorn, drain before exiting."""
+    """Serve the API. Migrates the embedded database, starts uvicorn, and drains before exiting."""
     share_arena()
     if not access_log:
         os.environ["PROJKIT_ACCESS_LOG"] = "false"  # read by each worker
@@ -63,15 +61,15 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # whom to believe says PROJKIT_TRUSTED_PROXIES, and uvicorn would believe this machine
+        proxy_headers=False,  # PROJKIT_TRUSTED_PROXIES decides; uvicorn would trust this machine
         lifespan="on",
-        timeout_worker_healthcheck=_WORKER_SECONDS,
+        timeout_worker_healthcheck=_WORKER_TIMEOUT_SECONDS,
         timeout_graceful_shutdown=int(settings.request_timeout_seconds) + 1,
     )
     listener = _listen(config, host, port)
-    _greet(settings, host, listener.getsockname()[1], demo_user=demo_user)
+    _print_greeting(settings, host, listener.getsockname()[1], demo_user=demo_user)
     if workers > 1:
-        from uvicorn.supervisors import Multiprocess  # brings along what watches files
+        from uvicorn.supervisors import Multiprocess  # also imports the file watcher
 
         with _shared_metrics(settings):
             Multiprocess(config, sockets=[listener]).run()
@@ -85,7 +83,7 @@ def serve(
 
 @contextmanager
 def _shared_metrics(settings: Settings) -> Iterator[None]:
-    """Where the workers keep what they count, so that each of them answers for all."""
+    """Provide the directory in which workers share their metrics, so that each of them reports for all."""
     if settings.metrics_directory is not None:
         yield
         return
@@ -95,30 +93,30 @@ def _shared_metrics(settings: Settings) -> Iterator[None]:
 
 
 def _exit_cleanly_after(server: uvicorn.Server) -> None:
-    """After a graceful stop uvicorn raises the signal once more, which would end the process with its number."""
+    """Make the exit code 0 after a graceful stop, when uvicorn raises the signal again."""
 
-    def stopped(number: int, _: FrameType | None) -> None:
+    def handle(number: int, _: FrameType | None) -> None:
         if not server.started:
             sys.exit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stopped)
+        signal.signal(number, handle)
 
 
 def _check_demo(settings: Settings) -> None:
     if settings.env == "production":
         raise ConfigurationError(
-            "--demo adds a user whose password everybody knows, so production refuses it; "
-            "leave --demo out, or set PROJKIT_ENV=development"
+            "--demo adds a user with a publicly known password and is not allowed in production; "
+            "remove --demo, or set PROJKIT_ENV=development"
         )
     if settings.tenant_claim:
-        raise ConfigurationError("--demo knows no tenants; leave it out, or unset PROJKIT_TENANT_CLAIM")
+        raise ConfigurationError("--demo does not support tenants; remove it, or unset PROJKIT_TENANT_CLAIM")
 
 
 async def _prepare(settings: Settings, *, demo: bool) -> bool:
-    """Says what is wrong before any worker starts; migrates the embedded database; adds what the demo shows.
+    """Validate the configuration before any worker starts, migrate the embedded database, and add the demo data.
 
-    Tells whether the demo's user can log in.
+    Return whether the demo user can log in.
     """
     load_keys(settings)
     read_export_settings(os.environ, settings.trace_ratio)
@@ -142,37 +140,39 @@ def _listen(config: uvicorn.Config, host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         listener.close()
         raise ConfigurationError(
-            f"cannot listen on {host}: {error.strerror}; name an address of this machine, as in: "
+            f"cannot listen on {host}: {error.strerror}; use an address of this machine, such as: "
             "projkit serve --host 127.0.0.1"
         ) from error
     except OSError as error:
         listener.close()
         raise ConfigurationError(
             f"cannot listen on {host}:{port}: {error.strerror}; "
-            f"choose another one with: projkit serve --port {port + 1}"
+            f"choose another port with: projkit serve --port {port + 1}"
         ) from error
     listener.set_inheritable(True)
     listener.listen(config.backlog)
     return listener
 
 
-def _greet(settings: Settings, host: str, port: int, *, demo_user: bool) -> None:
+def _print_greeting(settings: Settings, host: str, port: int, *, demo_user: bool) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     api = address + settings.api_prefix
-    say(f"projkit serves {settings.dialect} at {api}")
-    say(f"  API docs     {api}/docs")
-    say(f"  Status page  {api}/monitoring")
-    say(f"  liveness     {api}/health/live")
+    print_message(f"projkit ({settings.dialect}) is running at {api}")
+    print_message(f"  API docs     {api}/docs")
+    print_message(f"  Status page  {api}/monitoring")
+    print_message(f"  Liveness     {api}/health/live")
     if (export := read_export_settings(os.environ, settings.trace_ratio)) is not None:
-        say(f"  Telemetry    {export}")
+        print_message(f"  Telemetry    {export}")
     if settings.env == "development" and host not in _LOOPBACK:
-        say("warning: in development others should not reach this server; set PROJKIT_ENV=production")
+        print_message(
+            "warning: this development server is reachable from other machines; set PROJKIT_ENV=production"
+        )
     if settings.env != "development" or settings.tenant_claim:
         return
     token = TokenIssuer(load_keys(settings), settings).issue(DEMO_SUBJECT, DEFAULT_SCOPES, seconds=86_400)
-    say("Try it (the token is good for a day):")
-    say(f"  curl -H 'Authorization: Bearer {token}' {api}/projects")
+    print_message("Try it (the token is valid for one day):")
+    print_message(f"  curl -H 'Authorization: Bearer {token}' {api}/projects")
     if demo_user:
-        say(f"Log in as {DEMO_USER} with the password {DEMO_PASSWORD}:")
+        print_message(f"Log in as {DEMO_USER} with the password {DEMO_PASSWORD}:")
         body = json.dumps({"username": DEMO_USER, "password": DEMO_PASSWORD})
-        say(f"  curl -H 'Content-Type: application/json' -d '{body}' {api}/auth/login")
+        print_message(f"  curl -H 'Content-Type: application/json' -d '{body}' {api}/auth/login")

@@ -1,4 +1,4 @@
-"""The server that ``projkit serve`` starts: uvicorn, with draining and a tamed garbage collector."""
+"""The app that ``projkit serve`` runs in uvicorn: the kit with CORS, draining and garbage-collector settings."""
 
 import asyncio
 import gc
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("projkit")
 
-# Full collections walk every imported module's objects and stop the server for it; what is there at start-up is
-# there for good, so it is taken out of sight, and the young generation is given room for a few requests.
+# A full collection stops the server while it walks the objects of every imported module. Objects that exist at start-up
+# are permanent, so they are frozen, and the young generation is enlarged to hold a few requests.
 _GC_THRESHOLDS: Final = (20_000, 50, 100)
 _STOPPED: Final = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 _ALLOWED_HEADERS: Final = (
@@ -57,7 +57,7 @@ _EXPOSED_HEADERS: Final = (
 
 
 def create_app() -> ASGIApp:
-    """The app that each worker runs; CORS only here, a mounted kit adds none."""
+    """Create the app that each worker runs. CORS is added only here, not in a mounted kit."""
     share_arena()
     settings = Settings()
     configure_logging(settings)
@@ -65,11 +65,10 @@ def create_app() -> ASGIApp:
     telemetry = open_telemetry(settings, kit.count_spans)
     if telemetry is not None:
         for outcome in ("exported", "failed", "dropped"):
-            kit.count_spans(
-                outcome, 0
-            )  # so that each is seen before the first, and no other thread begins a series
+            # Create each series in this thread, before its first event.
+            kit.count_spans(outcome, 0)
     if not settings.allowed_origins:
-        return Served(kit, kit, settings, telemetry)
+        return ServedApp(kit, kit, settings, telemetry)
     cors = _Cors(
         kit,
         allow_origins=settings.allowed_origins,
@@ -78,11 +77,11 @@ def create_app() -> ASGIApp:
         allow_headers=[*_ALLOWED_HEADERS, settings.csrf_header_name],
         expose_headers=_EXPOSED_HEADERS,
     )
-    return Served(cors, kit, settings, telemetry)
+    return ServedApp(cors, kit, settings, telemetry)
 
 
 class _Cors(CORSMiddleware):
-    """Lets the kit answer preflights as every OPTIONS, and adds what the browser asks for."""
+    """CORS middleware in which the kit answers preflight requests like any OPTIONS request, with CORS headers added."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
@@ -93,24 +92,26 @@ class _Cors(CORSMiddleware):
         ):
             await super().__call__(scope, receive, send)
             return
-        answer = self.preflight_response(request_headers=headers)
-        granted = [pair for pair in answer.raw_headers if pair[0] == b"vary" or answer.status_code == 200]
-        more = [pair for pair in granted if pair[0].startswith((b"access-control-", b"vary"))]
+        preflight = self.preflight_response(request_headers=headers)
+        allowed = [
+            pair for pair in preflight.raw_headers if pair[0] == b"vary" or preflight.status_code == 200
+        ]
+        more = [pair for pair in allowed if pair[0].startswith((b"access-control-", b"vary"))]
 
-        async def granting(message: Message) -> None:
+        async def send_with_cors(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
-        await self.app(scope, receive, granting)
+        await self.app(scope, receive, send_with_cors)
 
 
-class Served:
-    """The app as a server's worker runs it: drains before it stops, and tames the garbage collector.
+class ServedApp:
+    """The app of a worker: it drains before it stops, and configures the garbage collector.
 
-    ``telemetry`` is closed when everything else has been.
-    On a signal to stop, readiness turns to 503 for ``drain_seconds`` while requests are still answered; only then
-    does the server's own handler get the signal. A second signal stops at once.
+    On a signal to stop, readiness returns 503 for ``drain_seconds`` while requests are still served; then the server's
+    own handler gets the signal. A second signal stops the server at once. ``telemetry`` is closed after everything
+    else.
     """
 
     def __init__(
@@ -124,19 +125,19 @@ class Served:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
-            await self._app(scope, receive, _closing(send) if self._draining else send)
+            await self._app(scope, receive, _send_with_close(send) if self._draining else send)
             return
 
-        async def watching(message: Message) -> None:
+        async def send_lifespan(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                self._settle()
+                self._configure_process()
             elif self._telemetry is not None and message["type"] in _STOPPED:
-                await self._telemetry.close()  # before the server hears of it, since then the process ends
+                await self._telemetry.close()  # before the server ends the process
             await send(message)
 
-        await self._app(scope, receive, watching)
+        await self._app(scope, receive, send_lifespan)
 
-    def _settle(self) -> None:
+    def _configure_process(self) -> None:
         if self._settings.freeze_gc:
             gc.collect()
             gc.freeze()
@@ -144,9 +145,11 @@ class Served:
         if self._settings.drain_seconds:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._drainer(loop, signal.getsignal(number)))
+                signal.signal(number, self._drain_handler(loop, signal.getsignal(number)))
 
-    def _drainer(self, loop: asyncio.AbstractEventLoop, stop: Any) -> Callable[[int, FrameType | None], None]:
+    def _drain_handler(
+        self, loop: asyncio.AbstractEventLoop, stop: Any
+    ) -> Callable[[int, FrameType | None], None]:
         seconds = self._settings.drain_seconds
 
         def handle(number: int, frame: FrameType | None) -> None:
@@ -156,21 +159,21 @@ class Served:
             self._draining = True
             self._kit.drain()
             logger.info("draining for %g s, then stopping; a second signal stops at once", seconds)
-            # A signal may come between two steps of the loop: only what is thread-safe is allowed here.
+            # The signal can interrupt the event loop between two steps, so only thread-safe calls are allowed here.
             loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, None)
 
         return handle
 
 
-def _closing(send: Send) -> Send:
-    """Asks the client to come back on another connection (RFC 9112 §9.6).
+def _send_with_close(send: Send) -> Send:
+    """Add ``Connection: close`` to the response (RFC 9112 §9.6).
 
-    A request that is sent on an idle connection in the moment in which the server closes it would be lost.
+    A request that a client sends on an idle connection just as the server closes it would be lost.
     """
 
-    async def closing(message: Message) -> None:
+    async def send_with_close(message: Message) -> None:
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         await send(message)
 
-    return closing
+    return send_with_close

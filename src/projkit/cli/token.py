@@ -14,12 +14,14 @@ from projkit.kit import ProjKit
 
 @app.command()
 def token(
-    subject: Annotated[str, typer.Option(help="Whom the token speaks for; owns the projects made with it.")],
-    scopes: Annotated[str, typer.Option(help="Separated by spaces.")] = " ".join(DEFAULT_SCOPES),
-    ttl: Annotated[str, typer.Option(help="How long it is good: 90s, 15m, 12h, 1d.")] = "15m",
-    tenant: Annotated[str, typer.Option(help="The tenant, where PROJKIT_TENANT_CLAIM is set.")] = "",
+    subject: Annotated[
+        str, typer.Option(help="The subject of the token, which owns the projects created with it.")
+    ],
+    scopes: Annotated[str, typer.Option(help="The scopes, separated by spaces.")] = " ".join(DEFAULT_SCOPES),
+    ttl: Annotated[str, typer.Option(help="The lifetime, such as 90s, 15m, 12h or 1d.")] = "15m",
+    tenant: Annotated[str, typer.Option(help="The tenant; required if PROJKIT_TENANT_CLAIM is set.")] = "",
 ) -> None:
-    """Print an access token, and nothing else, on standard output."""
+    """Print an access token, and nothing else, to standard output."""
     wanted = read_scopes(scopes)
     if not 0 < len(subject) <= MAX_SUBJECT_LENGTH:
         raise typer.BadParameter(f"the subject must have 1 to {MAX_SUBJECT_LENGTH} characters")

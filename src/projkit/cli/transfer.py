@@ -17,7 +17,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from projkit.cli.colours import err
-from projkit.cli.console import app, failed, load_settings, require_tenant
+from projkit.cli.console import app, load_settings, print_error, require_tenant
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
@@ -33,11 +33,13 @@ from projkit.settings import Settings
 
 _FIELDS = tuple(Project.model_fields)
 STANDARD_OUTPUT = Path("-")
-_LONGEST_FIELD = 64 * 1_048_576  # longer than any that is taken, so that the row is named as bad and no more
+_MAX_FIELD_LENGTH = (
+    64 * 1_048_576
+)  # longer than any valid field, so that the row is reported instead of ending the import
 
 
 class OnError(StrEnum):
-    """What a bad row does."""
+    """The handling of invalid rows."""
 
     SKIP = "skip"
     STOP = "stop"
@@ -46,14 +48,19 @@ class OnError(StrEnum):
 @app.command("import")
 def import_(
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="NDJSON (.ndjson, .jsonl) or CSV (.csv).")
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, help="The file to import: NDJSON (.ndjson, .jsonl) or CSV (.csv)."
+        ),
     ],
-    owner: Annotated[str, typer.Option(help="Whose projects they become.")],
-    tenant: Annotated[str, typer.Option(help="The tenant, where PROJKIT_TENANT_CLAIM is set.")] = "",
-    on_error: Annotated[OnError, typer.Option(help="Skip bad rows, or stop at the first.")] = OnError.SKIP,
+    owner: Annotated[str, typer.Option(help="The subject that will own the projects.")],
+    tenant: Annotated[str, typer.Option(help="The tenant; required if PROJKIT_TENANT_CLAIM is set.")] = "",
+    on_error: Annotated[
+        OnError, typer.Option(help="Skip invalid rows, or stop at the first one.")
+    ] = OnError.SKIP,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Take projects from a file; run it twice and nothing is doubled."""
+    """Import projects from a file. Importing it again creates no duplicates."""
     settings = load_settings()
     principal = _principal(settings, owner, tenant)
     _check_suffix(file)
@@ -63,7 +70,7 @@ def import_(
     else:
         err.print(
             f"{report.created} created, {report.updated} updated, {report.unchanged} unchanged, "
-            f"{len(report.bad)} bad rows",
+            f"{len(report.bad)} invalid rows",
             highlight=False,
         )
     if report.bad:
@@ -75,13 +82,14 @@ def export(
     file: Annotated[
         Path,
         typer.Argument(
-            dir_okay=False, help="NDJSON (.ndjson, .jsonl) or CSV (.csv); - for NDJSON on standard output."
+            dir_okay=False,
+            help="The file to write: NDJSON (.ndjson, .jsonl) or CSV (.csv); - writes NDJSON to standard output.",
         ),
     ],
-    owner: Annotated[str, typer.Option(help="Whose projects.")],
-    tenant: Annotated[str, typer.Option(help="The tenant, where PROJKIT_TENANT_CLAIM is set.")] = "",
+    owner: Annotated[str, typer.Option(help="The subject that owns the projects.")],
+    tenant: Annotated[str, typer.Option(help="The tenant; required if PROJKIT_TENANT_CLAIM is set.")] = "",
 ) -> None:
-    """Write all undeleted projects of an owner to a file; one that is there is replaced when all are written."""
+    """Export all undeleted projects of an owner. An existing file is replaced once the export is complete."""
     settings = load_settings()
     principal = _principal(settings, owner, tenant)
     if file != STANDARD_OUTPUT:
@@ -115,10 +123,10 @@ async def _import(settings: Settings, file: Path, principal: Principal, *, stop:
 
 
 async def _flush(importer: Importer, batch: list[tuple[int, Any]], progress: Progress, task: Any) -> None:
-    known = len(importer.report.bad)
+    reported = len(importer.report.bad)
     await importer.take(batch)
-    for bad in importer.report.bad[known:]:
-        failed(f"line {bad.line}: {bad.detail}")
+    for bad in importer.report.bad[reported:]:
+        print_error(f"line {bad.line}: {bad.detail}")
     progress.advance(task, len(batch))
     batch.clear()
 
@@ -179,7 +187,7 @@ def _to_csv(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers and rows: bytes of one JSON object, or a dict of a CSV row."""
+    """Yield line numbers and rows: the bytes of a JSON object, or the dict of a CSV row."""
     if file.suffix.lower() == ".csv":
         yield from _csv_rows(file)
         return
@@ -191,14 +199,14 @@ def _rows(file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(_LONGEST_FIELD)
+    csv.field_size_limit(_MAX_FIELD_LENGTH)
     with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as source:
         reader = csv.reader(source, strict=True)
         try:
             columns = next(reader, [])
         except csv.Error as error:
             raise ConfigurationError(f"{file.name}, line 1: not CSV: {error}") from None
-        while columns and not columns[-1]:  # a comma at the end of the header
+        while columns and not columns[-1]:  # a trailing comma in the header
             columns.pop()
         _check_columns(file, columns)
         while True:
@@ -219,8 +227,10 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Any]]:
 def _check_columns(file: Path, columns: list[str]) -> None:
     unknown = [name for name in columns if name not in _FIELDS]
     if unknown or (columns and "name" not in columns):
-        wrong = f"there is no field {unknown[0]!r}" if unknown else "the column name is missing"
-        raise ConfigurationError(f"{file.name}, line 1: {wrong}; the columns may be {', '.join(_FIELDS)}")
+        wrong = f"unknown column {unknown[0]!r}" if unknown else "the column 'name' is missing"
+        raise ConfigurationError(
+            f"{file.name}, line 1: {wrong}; the supported columns are {', '.join(_FIELDS)}"
+        )
 
 
 def _count_rows(file: Path) -> int:
@@ -228,8 +238,8 @@ def _count_rows(file: Path) -> int:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: source.read(1 << 20), b""))
 
     with file.open("rb") as binary:
-        found = lines(binary)
-    return max(0, found - 1) if file.suffix.lower() == ".csv" else found  # without the header
+        rows = lines(binary)
+    return max(0, rows - 1) if file.suffix.lower() == ".csv" else rows  # without the header
 
 
 def _principal(settings: Settings, owner: str, tenant: str) -> Principal:

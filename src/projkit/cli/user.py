@@ -1,4 +1,4 @@
-"""``projkit user``: adding, listing, disabling and enabling users, and setting their passwords."""
+"""``projkit user``: add, list, disable and enable users, and set their passwords."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from projkit.auth.sessions.port import SessionStore
 from projkit.auth.users import User, Users
 from projkit.auth.wiring import session_store
 from projkit.cli.colours import print_table
-from projkit.cli.console import app, load_settings, read_scopes, require_tenant, say, time_text
+from projkit.cli.console import app, load_settings, print_message, read_scopes, require_tenant, time_text
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
@@ -28,16 +28,18 @@ from projkit.settings import Settings
 
 T = TypeVar("T")
 
-user_app: Final = typer.Typer(help="Add, list, disable and enable users.", no_args_is_help=True)
+user_app: Final = typer.Typer(
+    help="Add, list, disable and enable users, and set their passwords.", no_args_is_help=True
+)
 app.add_typer(user_app, name="user")
 
-Name = Annotated[str, typer.Argument(help="The name that the user logs in with.")]
-Tenant = Annotated[str, typer.Option(help="The tenant, where PROJKIT_TENANT_CLAIM is set.")]
+Name = Annotated[str, typer.Argument(help="The username.")]
+Tenant = Annotated[str, typer.Option(help="The tenant; required if PROJKIT_TENANT_CLAIM is set.")]
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What the commands work with."""
+class Services:
+    """The services that the commands use."""
 
     users: Users
     sessions: SessionStore
@@ -49,12 +51,14 @@ def add(
     name: Name,
     subject: Annotated[
         str | None,
-        typer.Option(help="Whom the user's tokens speak for; owns the projects. The name by default."),
+        typer.Option(
+            help="The subject of the user's tokens, which owns the user's projects; the username by default."
+        ),
     ] = None,
-    scopes: Annotated[str, typer.Option(help="Separated by spaces.")] = " ".join(DEFAULT_SCOPES),
+    scopes: Annotated[str, typer.Option(help="The scopes, separated by spaces.")] = " ".join(DEFAULT_SCOPES),
     tenant: Tenant = "",
 ) -> None:
-    """Add a user; the password is asked for, or read from the first line of standard input."""
+    """Add a user. Prompts for the password, or reads it from the first line of standard input."""
     name, wanted = _name(name), read_scopes(scopes)
     subject = name if subject is None else subject
     try:
@@ -65,29 +69,31 @@ def add(
     require_tenant(settings, tenant)
     password = _new_password(name)
 
-    async def work(parts: Parts) -> User:
-        stored = await parts.passwords.hash(password)
+    async def work(services: Services) -> User:
+        password_hash = await services.passwords.hash(password)
         try:
-            return await parts.users.add(name, stored, subject=subject, scopes=wanted, tenant_id=tenant)
+            return await services.users.add(
+                name, password_hash, subject=subject, scopes=wanted, tenant_id=tenant
+            )
         except UsernameTakenError:
             raise UsernameTakenError(
-                f"There is a user {name}, or one with the subject {subject}, already; "
-                "see them with: projkit user list"
+                f"a user named {name} or with the subject {subject} already exists; "
+                "list users with: projkit user list"
             ) from None
 
     added = _run(settings, work)
-    say(f"{added.username} may log in, as the subject {added.subject}")
+    print_message(f"added {added.username} with the subject {added.subject}")
 
 
 @user_app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     tenant: Tenant = "",
 ) -> None:
-    """Show all users."""
+    """List all users."""
     settings = load_settings()
     require_tenant(settings, tenant)
-    found = _run(settings, lambda parts: parts.users.list(tenant))
+    users = _run(settings, lambda services: services.users.list(tenant))
     if as_json:
         rows = [
             {
@@ -97,7 +103,7 @@ def list_(
                 "created_at": time_text(user.created_at),
                 "disabled_at": time_text(user.disabled_at),
             }
-            for user in found
+            for user in users
         ]
         typer.echo(json.dumps(rows, ensure_ascii=False))
         return
@@ -111,31 +117,34 @@ def list_(
                 time_text(user.created_at),
                 time_text(user.disabled_at),
             )
-            for user in found
+            for user in users
         ),
     )
 
 
 @user_app.command()
 def disable(name: Name, tenant: Tenant = "") -> None:
-    """Shut a user out and end all of their sessions, on every server."""
+    """Disable a user and end all of their sessions, on every server."""
     name, settings = _name(name), load_settings()
     require_tenant(settings, tenant)
 
-    async def work(parts: Parts) -> int:
-        user = await _found(parts.users.set_disabled(name, disabled=True, tenant_id=tenant))
-        return await _end_sessions(parts, user)
+    async def work(services: Services) -> int:
+        user = await _require_user(services.users.set_disabled(name, disabled=True, tenant_id=tenant))
+        return await _end_sessions(services, user)
 
-    say(f"{name} is disabled; {_run(settings, work)} sessions ended")
+    print_message(f"disabled {name}; {_run(settings, work)} sessions ended")
 
 
 @user_app.command()
 def enable(name: Name, tenant: Tenant = "") -> None:
-    """Let a disabled user log in again; what was ended stays ended."""
+    """Enable a disabled user. Ended sessions are not restored."""
     name, settings = _name(name), load_settings()
     require_tenant(settings, tenant)
-    _run(settings, lambda parts: _found(parts.users.set_disabled(name, disabled=False, tenant_id=tenant)))
-    say(f"{name} may log in")
+    _run(
+        settings,
+        lambda services: _require_user(services.users.set_disabled(name, disabled=False, tenant_id=tenant)),
+    )
+    print_message(f"enabled {name}")
 
 
 @user_app.command()
@@ -145,36 +154,36 @@ def password(name: Name, tenant: Tenant = "") -> None:
     require_tenant(settings, tenant)
     new = _new_password(name)
 
-    async def work(parts: Parts) -> int:
-        user = await parts.users.by_name(name, tenant)
+    async def work(services: Services) -> int:
+        user = await services.users.by_name(name, tenant)
         if user is None:
-            raise NotFoundError(_ABSENT.format(name=name))
-        await parts.users.set_password(user, await parts.passwords.hash(new))
-        return await _end_sessions(parts, user)
+            raise NotFoundError(_USER_NOT_FOUND.format(name=name))
+        await services.users.set_password(user, await services.passwords.hash(new))
+        return await _end_sessions(services, user)
 
-    say(f"{name} has a new password; {_run(settings, work)} sessions ended")
-
-
-_ABSENT: Final = "There is no user {name}; see them with: projkit user list"
+    print_message(f"changed the password of {name}; {_run(settings, work)} sessions ended")
 
 
-def _run(settings: Settings, work: Callable[[Parts], Awaitable[T]]) -> T:
+_USER_NOT_FOUND: Final = "There is no user {name}; list users with: projkit user list"
+
+
+def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
     async def run() -> T:
-        async with _open(settings) as parts:
-            return await work(parts)
+        async with _open(settings) as services:
+            return await work(services)
 
     return asyncio.run(run())
 
 
 @asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[Parts]:
+async def _open(settings: Settings) -> AsyncIterator[Services]:
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)
     redis = None if settings.redis_url is None else open_redis(settings.redis_url.get_secret_value())
     passwords = Passwords(threads=1)
     try:
         store = session_store(settings, database, tables, redis)
-        yield Parts(Users(database, tables, clock=utc_now), store, passwords)
+        yield Services(Users(database, tables, clock=utc_now), store, passwords)
     finally:
         passwords.close()
         if redis is not None:
@@ -182,20 +191,20 @@ async def _open(settings: Settings) -> AsyncIterator[Parts]:
         await database.close()
 
 
-async def _found(change: Awaitable[User]) -> User:
+async def _require_user(change: Awaitable[User]) -> User:
     try:
         return await change
     except NotFoundError as error:
-        raise NotFoundError(f"{error.detail}; see them with: projkit user list") from None
+        raise NotFoundError(f"{error.detail}; list users with: projkit user list") from None
 
 
-async def _end_sessions(parts: Parts, user: User) -> int:
+async def _end_sessions(services: Services, user: User) -> int:
     try:
-        return await parts.sessions.revoke_all(user.tenant_id, user.subject)
+        return await services.sessions.revoke_all(user.tenant_id, user.subject)
     except UnavailableError as error:
-        # The user cannot log in or refresh any more, but a token that was given before may still be good.
+        # The user can no longer log in or refresh, but an existing access token can still be valid.
         raise ProjkitError(
-            f"the change is made, but the open sessions could not be ended ({error.detail}); run the command again"
+            f"the user was changed, but their sessions could not be ended ({error.detail}); run the command again"
         ) from error
 
 
@@ -203,21 +212,19 @@ def _name(text: str) -> str:
     try:
         return TypeAdapter(Username).validate_python(text)
     except ValidationError:
-        raise typer.BadParameter(
-            "the name must have 1 to 255 characters, and no control characters"
-        ) from None
+        raise typer.BadParameter("the name must have 1 to 255 characters and no control characters") from None
 
 
 def _new_password(name: str) -> str:
     if sys.stdin.isatty():
-        chosen: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
         try:
-            chosen = sys.stdin.buffer.readline().decode().rstrip("\r\n")
+            password = sys.stdin.buffer.readline().decode().rstrip("\r\n")
         except UnicodeDecodeError:
-            raise ProjkitError("The password is not UTF-8") from None
+            raise ProjkitError("the password is not valid UTF-8") from None
     try:
-        check_new_password(chosen, name, "/password")
+        check_new_password(password, name, "/password")
     except ProjkitError as error:
-        raise ProjkitError(f"The password: {error.detail}") from None
-    return chosen
+        raise ProjkitError(f"invalid password: {error.detail}") from None
+    return password

@@ -1,1 +1,1 @@
-"""Redis: one server, Sentinel or Cluster, with every wait bounded."""
+"""Redis clients for a single server, Sentinel or Cluster, with a timeout on every operation."""

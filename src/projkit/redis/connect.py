@@ -1,4 +1,4 @@
-"""Opening the Redis that ``REDIS_URL`` names, and asking it in bounded time."""
+"""Opening the Redis in ``REDIS_URL``, and running commands with a timeout."""
 
 import asyncio
 import logging
@@ -21,53 +21,57 @@ logger: Final = logging.getLogger("projkit.redis")
 
 RedisClient: TypeAlias = Redis | RedisCluster
 
-SOCKET_SECONDS: Final = 0.5
-# A Sentinel that does not answer must leave time to ask the next one, and the master after it.
-_SENTINEL_SECONDS: Final = 0.2
-_COMMAND_SECONDS: Final = 1.0
-_CONNECTIONS: Final = 100
-_AT_ONCE: Final = 50  # sessions and counts each: together what there are connections for
-# A Cluster's connections are also closed under the hands of those who use them, who then find None in place of one.
-# A RedisClusterException is no RedisError.
+SOCKET_TIMEOUT_SECONDS: Final = 0.5
+# After an unavailable Sentinel, time must remain to query the next one and then the master.
+_SENTINEL_TIMEOUT_SECONDS: Final = 0.2
+_COMMAND_TIMEOUT_SECONDS: Final = 1.0
+_MAX_CONNECTIONS: Final = 100
+_MAX_CONCURRENT_COMMANDS: Final = 50  # per user of the client: sessions and login counters
+# AttributeError: a Cluster client can close a connection in use, which is then None.
+# RedisClusterException is not a RedisError.
 _FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError, UnicodeError, AttributeError)
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
 
 class RedisCommands:
-    """Runs commands on a client, each within a second, and no more at once than it has connections for.
+    """Execution of commands with a timeout of one second, and no more concurrent commands than connections.
 
-    That holds for a host's own client as well, whatever time-outs and retries it was made with. A command that is
-    given up takes its connection with it, so that nobody reads the answer to another's question.
+    Both limits also apply to a host's own client, regardless of its timeouts and retries. A command that times out
+    closes its connection, so that its reply is never read as the reply to another command.
+
+    Args:
+        client: the client to use.
+        error: the exception to raise for any failure of Redis or the network.
+        observer: records the duration of each command.
     """
 
     def __init__(
         self, client: RedisClient, error: type[UnavailableError], observer: Observer = NULL_OBSERVER
     ) -> None:
-        """``error`` is what becomes of whatever Redis or the network to it do wrong."""
         self._client: Any = client
         self._is_cluster = isinstance(client, RedisCluster)
         self._error = error
         self._observer = observer
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_MAX_CONCURRENT_COMMANDS)
 
     async def run(self, operation: str, *arguments: str | bytes | int) -> Any:
-        """The answer to a command, whose keys share a slot of a Cluster.
+        """Run a command and return its reply; all of its keys must be in the same hash slot.
 
         Raises:
-            UnavailableError: the ``error`` that was given; the cause goes to the log.
+            UnavailableError: the ``error`` of the constructor; the cause is logged.
         """
         started, failure = perf_counter(), None
         try:
-            async with asyncio.timeout(_COMMAND_SECONDS), self._places:
+            async with asyncio.timeout(_COMMAND_TIMEOUT_SECONDS), self._slots:
                 if self._is_cluster:
-                    # Before it knows the Cluster, redis-py asks any node, and closes all connections at every
-                    # fifth of the redirections that this earns, whoever is using them.
+                    # Until redis-py has loaded the topology, it sends commands to any node, and at every fifth
+                    # redirection it closes all connections, even those in use.
                     await self._client.initialize()
                 return await self._client.execute_command(operation, *arguments)
         except _FAILURES as caught:
             failure = caught
-            logger.warning("Redis does not answer: %s: %s", type(caught).__name__, caught)
+            logger.warning("Redis is unavailable: %s: %s", type(caught).__name__, caught)
             raise self._error from caught
         finally:
             ended = perf_counter()
@@ -77,14 +81,14 @@ class RedisCommands:
 
 
 def open_redis(url: str) -> RedisClient:
-    """A client for what the URL names; connects at its first command.
+    """Create a client for a URL; it connects at its first command.
 
-    Forms: ``redis://``, ``rediss://``, ``redis+sentinel://host:26379,host:26379/master/0`` and
-    ``redis+cluster://host:6379,host:6379``. A command waits half a second at most and is tried once more at most:
-    redis-py's defaults hang for ten.
+    Supported URLs: ``redis://``, ``rediss://``, ``redis+sentinel://host:26379,host:26379/master/0`` and
+    ``redis+cluster://host:6379,host:6379``. A command has a socket timeout of half a second and is retried at
+    most once; with redis-py's defaults it can take ten seconds.
 
     Raises:
-        ConfigurationError: the URL cannot be read.
+        ConfigurationError: the URL is invalid.
     """
     parts = urlsplit(url)
     try:
@@ -99,13 +103,13 @@ def open_redis(url: str) -> RedisClient:
         client: RedisClient = Redis.from_url(url, **_limits())
     except ValueError as error:
         raise ConfigurationError(
-            f"PROJKIT_REDIS_URL: {error}; write it as in redis://user:password@host:6379/0"
+            f"PROJKIT_REDIS_URL: {error}; use a URL such as redis://user:password@host:6379/0"
         ) from None
     return client
 
 
 async def close_redis(client: RedisClient) -> None:
-    """Closes all connections of a client; redis-py leaves a Cluster's where it is about to look at it anew."""
+    """Close all connections of a client, including those that redis-py keeps when it is about to reload a topology."""
     await client.aclose()
     if isinstance(client, RedisCluster):
         for attribute in ("nodes_cache", "startup_nodes"):
@@ -113,7 +117,7 @@ async def close_redis(client: RedisClient) -> None:
 
 
 class _SentinelPool(SentinelConnectionPool):
-    """Connections to the master that the Sentinels name; closes those to the Sentinels as well."""
+    """A pool of connections to the current master, which also closes the connections to the Sentinels."""
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -127,9 +131,9 @@ def _sentinel(parts: SplitResult) -> RedisClient:
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         _hosts(parts.netloc, _SENTINEL_PORT),
         sentinel_kwargs={
-            "socket_timeout": _SENTINEL_SECONDS,
-            "socket_connect_timeout": _SENTINEL_SECONDS,
-            "retry": Retry(NoBackoff(), 0),  # the next one is asked instead
+            "socket_timeout": _SENTINEL_TIMEOUT_SECONDS,
+            "socket_connect_timeout": _SENTINEL_TIMEOUT_SECONDS,
+            "retry": Retry(NoBackoff(), 0),  # the next Sentinel is queried instead
         },
     )
     master: Redis = sentinel.master_for(
@@ -140,17 +144,17 @@ def _sentinel(parts: SplitResult) -> RedisClient:
 
 def _limits() -> dict[str, Any]:
     return {
-        "socket_timeout": SOCKET_SECONDS,
-        "socket_connect_timeout": SOCKET_SECONDS,
+        "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+        "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
         "retry": Retry(NoBackoff(), 1),
-        "max_connections": _CONNECTIONS,
+        "max_connections": _MAX_CONNECTIONS,
         "health_check_interval": 0,
     }
 
 
 def _credentials(parts: SplitResult) -> dict[str, Any]:
-    found = {"username": parts.username, "password": parts.password}
-    return {name: unquote(value) for name, value in found.items() if value}
+    credentials = {"username": parts.username, "password": parts.password}
+    return {name: unquote(value) for name, value in credentials.items() if value}
 
 
 def _hosts(netloc: str, port: int) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""What Redis does when its memory is full: sessions must not be what it drops."""
+"""Eviction policies of Redis, which must not evict sessions."""
 
 import asyncio
 from typing import Any, Final
@@ -9,27 +9,27 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from projkit.errors import UnavailableError
 from projkit.redis.connect import RedisClient
 
-_SECONDS: Final = 2.0
+_TIMEOUT_SECONDS: Final = 2.0
 
 
 async def eviction_policies(client: RedisClient) -> set[str]:
-    """Each ``maxmemory-policy`` by which a node drops keys when its memory is full; empty where none ever does.
+    """Return the ``maxmemory-policy`` of each node that evicts keys when its memory is full.
 
-    A user whom Redis does not allow to ask learns nothing, which is no failure.
+    The set is empty if no node evicts keys, or if the Redis user is not permitted to run ``INFO``.
 
     Raises:
-        UnavailableError: Redis does not answer.
+        UnavailableError: Redis is unavailable.
     """
-    asked: Any = client
+    untyped: Any = client
     try:
-        async with asyncio.timeout(_SECONDS):
-            await asked.ping()
-            of_all = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
-            found = await asked.info("memory", **of_all)
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            await untyped.ping()
+            targets = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
+            info = await untyped.info("memory", **targets)
     except ResponseError:
         return set()
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        raise UnavailableError(f"does not answer ({type(error).__name__})") from error
-    # A Cluster of several masters answers by node, one of a single master as a server alone does.
-    nodes = [found] if "maxmemory" in found else found.values()
+        raise UnavailableError(f"unavailable ({type(error).__name__})") from error
+    # A Cluster with several masters returns a reply per node; with a single master, the reply of that node.
+    nodes = [info] if "maxmemory" in info else info.values()
     return {each["maxmemory_policy"] for each in nodes if each["maxmemory"]} - {"noeviction"}

@@ -1,4 +1,4 @@
-"""Settings: ``PROJKIT_*`` variables, or keyword arguments of :class:`Settings`."""
+"""Settings, read from ``PROJKIT_*`` variables or given as keyword arguments of :class:`Settings`."""
 
 from projkit.settings.model import Settings
 from projkit.settings.values import MINIMUM_SECRET_BYTES, OidcProvider, origin_of

@@ -1,4 +1,4 @@
-"""How a kit behaves."""
+"""The settings of a kit."""
 
 import os
 import warnings
@@ -37,10 +37,10 @@ _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 
 
 class Settings(BaseSettings):
-    """How a kit behaves. Every field may also be set as the environment variable ``PROJKIT_<FIELD>``.
+    """The settings of a kit. Every field can be set as the environment variable ``PROJKIT_<FIELD>``.
 
     Raises:
-        ConfigurationError: a value is wrong; the message names the setting and the mend.
+        ConfigurationError: a value is invalid; the message names the setting and the fix.
     """
 
     model_config = SettingsConfigDict(
@@ -120,14 +120,14 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     freeze_gc: bool = True
 
-    def __init__(self, **values: Any) -> None:  # the one door where pydantic's errors become ours
+    def __init__(self, **values: Any) -> None:  # converts pydantic's errors
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise ConfigurationError(_explain(error)) from None
         for name, nearest in unknown_variables(os.environ, type(self).model_fields):
             hint = f"; did you mean {nearest}?" if nearest else ""
-            warnings.warn(f"{name} is not a setting of projkit{hint}", UnknownSettingWarning, stacklevel=2)
+            warnings.warn(f"unknown setting {name}{hint}", UnknownSettingWarning, stacklevel=2)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -135,38 +135,40 @@ class Settings(BaseSettings):
             raise ValueError("PROJKIT_SECRET and PROJKIT_KEYS_FILE are both set; keep one of them")
         if self.secret in self.legacy_secret:
             raise ValueError(
-                "PROJKIT_SECRET and PROJKIT_LEGACY_SECRET are the same, and whoever knows the old one could make new "
-                f"tokens; make another PROJKIT_SECRET with: {NEW_SECRET}"
+                "PROJKIT_SECRET and PROJKIT_LEGACY_SECRET are the same, so a holder of the legacy secret could forge "
+                f"new tokens; generate another PROJKIT_SECRET with: {NEW_SECRET}"
             )
         if self.session_store == "redis" and self.redis_url is None:
             raise ValueError(
                 "PROJKIT_SESSION_STORE is redis, but PROJKIT_REDIS_URL is not set; "
-                "set it, as in redis://127.0.0.1:6379/0"
+                "set it, for example to redis://127.0.0.1:6379/0"
             )
         if self.cookie_host_prefix and self.cookie_secure is False:
-            raise ValueError("PROJKIT_COOKIE_HOST_PREFIX needs Secure cookies; unset PROJKIT_COOKIE_SECURE")
+            raise ValueError(
+                "PROJKIT_COOKIE_HOST_PREFIX requires Secure cookies; unset PROJKIT_COOKIE_SECURE"
+            )
         if self.oidc_providers and not self.public_url:
             raise ValueError(
-                "PROJKIT_PUBLIC_URL must be set for PROJKIT_OIDC_PROVIDERS, to the address that browsers see, "
-                "as in https://app.example.com (with the path of the mount, if there is one)"
+                "PROJKIT_OIDC_PROVIDERS requires PROJKIT_PUBLIC_URL; set it to the URL of the kit in browsers, "
+                "such as https://app.example.com (including the mount path, if any)"
             )
         if self.oidc_resource_issuer == self.issuer:
             raise ValueError(
-                "PROJKIT_OIDC_RESOURCE_ISSUER must not be PROJKIT_ISSUER: who made a token decides its keys"
+                "PROJKIT_OIDC_RESOURCE_ISSUER must differ from PROJKIT_ISSUER: the issuer of a token selects its keys"
             )
         if self.oidc_resource_issuer and not self.oidc_resource_audience:
-            raise ValueError("PROJKIT_OIDC_RESOURCE_AUDIENCE must be set with PROJKIT_OIDC_RESOURCE_ISSUER")
+            raise ValueError("PROJKIT_OIDC_RESOURCE_ISSUER requires PROJKIT_OIDC_RESOURCE_AUDIENCE; set it")
         for issuer in [self.oidc_resource_issuer, *(each.issuer for each in self.oidc_providers.values())]:
             self._check_issuer(issuer)
         if self.row_level_security and self.dialect != "postgresql":
             raise ValueError(
-                "PROJKIT_ROW_LEVEL_SECURITY needs PostgreSQL; unset it or set PROJKIT_DATABASE_URL"
+                "PROJKIT_ROW_LEVEL_SECURITY requires PostgreSQL; unset it or set PROJKIT_DATABASE_URL"
             )
         if 0 < self.max_concurrent_requests < self.database_pool_size:
             raise ValueError(
                 f"PROJKIT_MAX_CONCURRENT_REQUESTS ({self.max_concurrent_requests}) is less than "
-                f"PROJKIT_DATABASE_POOL_SIZE ({self.database_pool_size}), so that connections would stand idle while "
-                "requests wait; raise it, lower the other, or set it to 0 for no limit"
+                f"PROJKIT_DATABASE_POOL_SIZE ({self.database_pool_size}), so connections would be idle while requests "
+                "are queued; raise it, lower the pool size, or set it to 0 for no limit"
             )
         if self.env == "production":
             self._check_production()
@@ -177,38 +179,37 @@ class Settings(BaseSettings):
         plain = parts.scheme == "http" and parts.hostname in _LOOPBACK and self.env == "development"
         if issuer and not (parts.hostname and (parts.scheme == "https" or plain)):
             raise ValueError(
-                f"the issuer {issuer} must be an https URL (http only on loopback, in development)"
+                f"the issuer {issuer} must be an https URL (http is allowed only on loopback, in development)"
             )
         if parts.query or parts.fragment:  # OpenID Connect Discovery 1.0 §3
-            raise ValueError(f"the issuer {issuer} must have neither query nor fragment")
+            raise ValueError(f"the issuer {issuer} must not have a query or fragment")
 
     def _check_production(self) -> None:
         if self.secret is None and self.keys_file is None:
             raise ValueError(
                 "PROJKIT_SECRET must be set in production (or PROJKIT_KEYS_FILE); "
-                f"make one with: {NEW_SECRET}"
+                f"generate one with: {NEW_SECRET}"
             )
         for name, secrets in (("SECRET", (self.secret,)), ("LEGACY_SECRET", self.legacy_secret)):
             if any(each is not None and each.get_secret_value() == FOR_TESTS for each in secrets):
                 raise ValueError(
-                    f"PROJKIT_{name} is the secret of projkit.testing, which everybody can read; "
-                    f"make one with: {NEW_SECRET}"
+                    f"PROJKIT_{name} is the public secret of projkit.testing; generate one with: {NEW_SECRET}"
                 )
         if self.cookie_secure is False:
             raise ValueError(
-                "PROJKIT_COOKIE_SECURE must not be off in production; unset it and serve over https"
+                "PROJKIT_COOKIE_SECURE must not be false in production; unset it and serve over https"
             )
         if "*" in self.allowed_origins:
             raise ValueError(
-                "PROJKIT_ALLOWED_ORIGINS must not be * in production, since cookies are credentials; "
-                "name each origin, as in https://app.example.com"
+                "PROJKIT_ALLOWED_ORIGINS must not be * in production, because cookies are credentials; "
+                "list each origin, such as https://app.example.com"
             )
         if self.public_url.startswith("http://"):
             raise ValueError("PROJKIT_PUBLIC_URL must be an https URL in production")
 
     @property
     def session_backend(self) -> Literal["redis", "database"]:
-        """Where sessions are kept: in Redis where there is one, unless SESSION_STORE says otherwise."""
+        """The session store: SESSION_STORE if set, otherwise Redis if configured."""
         return self.session_store or ("redis" if self.redis_url is not None else "database")
 
     @property
@@ -223,12 +224,12 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
-        """Whether the database is the embedded one, which migrates itself at start-up."""
+        """Whether the database is embedded (SQLite), which is migrated at start-up."""
         return self.dialect == "sqlite"
 
     @property
     def sqlite_path(self) -> Path:
-        """The embedded database's file."""
+        """The file of the embedded database."""
         rest = self.database_url.partition("://")[2].partition("?")[0]
         return Path(unquote(rest.removeprefix("/")))
 

@@ -1,4 +1,4 @@
-"""The values that settings may have, each with what is wrong with another one and the mend."""
+"""Types of setting values; each error message says what is wrong and how to fix it."""
 
 import ipaddress
 import json
@@ -19,7 +19,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class OidcProvider(BaseModel):
-    """One OpenID provider that users log in with."""
+    """The configuration of an OpenID provider for logins."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -39,7 +39,7 @@ def _read_list(value: object) -> object:
 
 
 def _read_secrets(value: object) -> object:
-    # One secret as it is, or a JSON list, newest last: a comma may well be part of a secret.
+    # One secret, or a JSON list with the newest last; not separated by commas, which a secret can contain.
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if not isinstance(value, str):
@@ -54,7 +54,7 @@ def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
         parts = urlsplit(each)
         if each != "*" and (parts.scheme not in _DEFAULT_PORTS or not parts.hostname or each.count("/") != 2):
             raise ValueError(
-                f"{each!r} is not an origin; write scheme and host, as in https://app.example.com"
+                f"{each!r} is not an origin; use scheme and host, such as https://app.example.com"
             )
     return tuple(each if each == "*" else origin_of(each) for each in value)
 
@@ -64,13 +64,15 @@ def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
         try:
             ipaddress.ip_network(each, strict=False)
         except ValueError:
-            raise ValueError(f"{each!r} is not an address or a network, as in 10.0.0.0/8") from None
+            raise ValueError(
+                f"{each!r} is not an IP address or network; use one such as 10.0.0.0/8"
+            ) from None
     return value
 
 
 def _check_url(value: str) -> str:
     if value and (urlsplit(value).scheme not in _DEFAULT_PORTS or not urlsplit(value).hostname):
-        raise ValueError("must be an absolute URL, as in https://app.example.com")
+        raise ValueError("must be an absolute URL, such as https://app.example.com")
     return value
 
 
@@ -84,7 +86,7 @@ def _check_limit(value: str) -> str:
     except ValueError:
         amount = 0
     if amount < 1:
-        raise ValueError("must be a number per time, as in 10/5 minutes or 60/minute")
+        raise ValueError("must be a number per time, such as 10/5 minutes or 60/minute")
     return value
 
 
@@ -98,7 +100,7 @@ def _check_redis_url(value: SecretStr | None) -> SecretStr | None:
         return None
     if urlsplit(value.get_secret_value()).scheme not in schemes:
         raise ValueError(
-            "must start with redis://, rediss://, redis+sentinel:// or redis+cluster://, as in "
+            "must start with redis://, rediss://, redis+sentinel:// or redis+cluster://, such as "
             "redis://127.0.0.1:6379/0"
         )
     return value
@@ -108,13 +110,15 @@ def _check_metrics_token(value: SecretStr | None) -> SecretStr | None:
     if value is None or not value.get_secret_value():
         return None
     if len(value.get_secret_value()) < MINIMUM_SECRET_BYTES:
-        raise ValueError(f"must have at least {MINIMUM_SECRET_BYTES} characters; make one with: {NEW_SECRET}")
+        raise ValueError(
+            f"must have at least {MINIMUM_SECRET_BYTES} characters; generate one with: {NEW_SECRET}"
+        )
     return value
 
 
 def _check_prefix(value: str) -> str:
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
-        raise ValueError("must start with / and not end with it, as in /api/v1")
+        raise ValueError("must start with / and must not end with it, such as /api/v1")
     return value
 
 
@@ -129,7 +133,7 @@ def _name_driver(value: str) -> str:
     }.get(scheme)
     if not separator or driver is None:
         raise ValueError(
-            "must start with postgresql:// or sqlite:///, as in "
+            "must start with postgresql:// or sqlite:///, such as "
             "postgresql://user:password@host:5432/name or sqlite:///projkit.db"
         )
     try:
@@ -137,11 +141,11 @@ def _name_driver(value: str) -> str:
     except ValueError:
         raise ValueError(
             "the port must be a number, as in postgresql://user:password@host:5432/name "
-            "(write @, : and / in a password as %40, %3A and %2F)"
+            "(encode @, : and / in a password as %40, %3A and %2F)"
         ) from None
     if driver.startswith("sqlite") and rest.lstrip("/").partition("?")[0] in {"", ":memory:"}:
         raise ValueError(
-            "SQLite needs a file, as in sqlite:///projkit.db; memory is lost between connections"
+            "SQLite requires a file, such as sqlite:///projkit.db; an in-memory database is lost between connections"
         )
     return f"{driver}://{rest}"
 
@@ -153,12 +157,12 @@ def _check_secret(value: SecretStr) -> SecretStr:
 
 def _check_legacy_secrets(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     for each in value:
-        _check_hmac_secret(each, "; set it where the legacy tokens are made as well")
+        _check_hmac_secret(each, "; also set it where the legacy tokens are issued")
     return value
 
 
 def origin_of(url: str) -> str:
-    """The origin of a URL as browsers write it (RFC 6454 §6.2): lower case, without a default port."""
+    """Return the origin of a URL, serialized as in browsers: lower case, without a default port (RFC 6454 §6.2)."""
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host
@@ -166,13 +170,13 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
-def _check_hmac_secret(value: SecretStr, more: str = "") -> None:
+def _check_hmac_secret(value: SecretStr, instruction: str = "") -> None:
     raw = value.get_secret_value().encode()
-    mend = f"make one with: {NEW_SECRET}{more}"
+    fix = f"generate one with: {NEW_SECRET}{instruction}"
     if len(raw.strip()) < MINIMUM_SECRET_BYTES:
-        raise ValueError(f"must have at least {MINIMUM_SECRET_BYTES} bytes; {mend}")
+        raise ValueError(f"must have at least {MINIMUM_SECRET_BYTES} bytes; {fix}")
     if is_known(raw):
-        raise ValueError(f"is a secret that attackers try first; {mend}")
+        raise ValueError(f"is a published secret that attackers try first; {fix}")
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]

@@ -14,7 +14,7 @@ PROVIDER = {"issuer": "https://id.example.com", "client_id": "x"}
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"public_url": ""}, "PROJKIT_PUBLIC_URL must be set"),
+        ({"public_url": ""}, "requires PROJKIT_PUBLIC_URL"),
         ({"public_url": "app.example.com"}, "absolute URL"),
         ({"oidc_providers": {"Corp": PROVIDER}}, "pattern"),
         ({"oidc_providers": {"a/b": PROVIDER}}, "pattern"),
@@ -23,18 +23,24 @@ PROVIDER = {"issuer": "https://id.example.com", "client_id": "x"}
             "must be an https URL",
         ),
         ({"oidc_providers": {"corp": {**PROVIDER, "issuer": "https:///x"}}}, "must be an https URL"),
-        ({"oidc_providers": {"corp": {**PROVIDER, "issuer": "https://x?y=1"}}}, "neither query nor fragment"),
-        ({"oidc_providers": {"corp": {**PROVIDER, "issuer": "https://x#y"}}}, "neither query nor fragment"),
+        (
+            {"oidc_providers": {"corp": {**PROVIDER, "issuer": "https://x?y=1"}}},
+            "must not have a query or fragment",
+        ),
+        (
+            {"oidc_providers": {"corp": {**PROVIDER, "issuer": "https://x#y"}}},
+            "must not have a query or fragment",
+        ),
         ({"oidc_providers": {"corp": {**PROVIDER, "client_id": ""}}}, "at least 1 character"),
         ({"oidc_providers": {"corp": {**PROVIDER, "secret": "x"}}}, "Extra inputs"),
         (
             {"oidc_resource_issuer": "http://id.example.com", "oidc_resource_audience": "x"},
             "must be an https URL",
         ),
-        ({"oidc_resource_issuer": "https://id.example.com"}, "PROJKIT_OIDC_RESOURCE_AUDIENCE must be set"),
+        ({"oidc_resource_issuer": "https://id.example.com"}, "requires PROJKIT_OIDC_RESOURCE_AUDIENCE"),
         (
             {"oidc_resource_issuer": "https://x", "oidc_resource_audience": "x", "issuer": "https://x"},
-            "must not be PROJKIT_ISSUER",
+            "must differ from PROJKIT_ISSUER",
         ),
         (
             {
