@@ -87,7 +87,7 @@ def assemble(
         version=__version__,
         scheduler=current.check_scheduler,
         is_draining=current.is_draining,
-        admits=anonymous.allows_monitoring,
+        allows_anonymous=anonymous.allows_monitoring,
         authenticate=current.authenticate,
         traffic=monitoring.traffic,
     )

@@ -39,7 +39,7 @@ from projkit.http.body import validate
 from projkit.http.client import ClientAddresses
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, PRIVATE, Header, Response, json_response
-from projkit.http.routing import Answer, Body, Endpoint, Param
+from projkit.http.routing import Body, Endpoint, Param, ResponseSpec
 from projkit.settings import Settings
 
 _SESSION_ID: Final = Param("The session's id.", "[A-Za-z0-9_-]{43,64}")
@@ -66,8 +66,8 @@ class AuthRoutes:
     def endpoints(self) -> list[Endpoint]:
         """The declarations, from which routes and the OpenAPI document are made."""
         path = self._path
-        login = Answer("You are logged in.", Login, headers=("Set-Cookie",))
-        gone = Answer("It is done.", headers=("Set-Cookie",))
+        login = ResponseSpec("You are logged in.", Login, headers=("Set-Cookie",))
+        gone = ResponseSpec("It is done.", headers=("Set-Cookie",))
         refused = ("unauthenticated", "csrf", "rate_limited", "unavailable")
         endpoints = [
             Endpoint(
@@ -77,7 +77,7 @@ class AuthRoutes:
                 operation_id="logIn",
                 summary="Log in",
                 tag=_TAG,
-                answers={200: login},
+                responses={200: login},
                 errors=refused,
                 public=True,
                 body=Body(LoginInput),
@@ -90,7 +90,7 @@ class AuthRoutes:
                 operation_id="refreshTokens",
                 summary="Exchange a refresh token",
                 tag=_TAG,
-                answers={200: login},
+                responses={200: login},
                 errors=("unauthenticated", "csrf", "unavailable"),
                 public=True,
                 body=Body(RefreshInput, required=False),
@@ -103,7 +103,7 @@ class AuthRoutes:
                 operation_id="logOut",
                 summary="End this session",
                 tag=_TAG,
-                answers={204: gone},
+                responses={204: gone},
                 errors=("unauthenticated", "csrf", "unavailable"),
                 public=True,
             ),
@@ -114,7 +114,7 @@ class AuthRoutes:
                 operation_id="logOutEverywhere",
                 summary="End all of your sessions",
                 tag=_TAG,
-                answers={204: gone},
+                responses={204: gone},
             ),
             Endpoint(
                 method="POST",
@@ -123,7 +123,7 @@ class AuthRoutes:
                 operation_id="changePassword",
                 summary="Change your password",
                 tag=_TAG,
-                answers={204: Answer("It is changed; your other sessions have ended.")},
+                responses={204: ResponseSpec("It is changed; your other sessions have ended.")},
                 errors=("rate_limited",),
                 body=Body(PasswordInput),
             ),
@@ -134,7 +134,7 @@ class AuthRoutes:
                 operation_id="getSession",
                 summary="Who am I?",
                 tag=_TAG,
-                answers={200: Answer("You.", SessionInfo)},
+                responses={200: ResponseSpec("You.", SessionInfo)},
             ),
             Endpoint(
                 method="GET",
@@ -143,7 +143,7 @@ class AuthRoutes:
                 operation_id="listSessions",
                 summary="List your sessions",
                 tag=_TAG,
-                answers={200: Answer("Those that are live.", SessionList)},
+                responses={200: ResponseSpec("Those that are live.", SessionList)},
             ),
             Endpoint(
                 method="DELETE",
@@ -152,7 +152,7 @@ class AuthRoutes:
                 operation_id="endSession",
                 summary="End a session",
                 tag=_TAG,
-                answers={204: Answer("It has ended.")},
+                responses={204: ResponseSpec("It has ended.")},
                 errors=("not_found",),
                 params={"session_id": _SESSION_ID},
             ),
@@ -163,7 +163,9 @@ class AuthRoutes:
                 operation_id="getCsrfToken",
                 summary="Get a CSRF token",
                 tag=_TAG,
-                answers={200: Answer("Send it in the CSRF header.", CsrfValue, headers=("Set-Cookie",))},
+                responses={
+                    200: ResponseSpec("Send it in the CSRF header.", CsrfValue, headers=("Set-Cookie",))
+                },
             ),
             *(
                 Endpoint(
@@ -173,7 +175,7 @@ class AuthRoutes:
                     operation_id=f"getKeys{number}",
                     summary="The public keys",
                     tag=_TAG,
-                    answers={200: Answer("A JWK Set.", JsonWebKeySet)},
+                    responses={200: ResponseSpec("A JWK Set.", JsonWebKeySet)},
                     public=True,
                 )
                 for each, number in ((f"{path}/jwks", ""), (JWKS_PATH, "AtRoot"))
@@ -188,7 +190,7 @@ class AuthRoutes:
                     operation_id="register",
                     summary="Become a user",
                     tag=_TAG,
-                    answers={201: Answer("You are one.", Registered)},
+                    responses={201: ResponseSpec("You are one.", Registered)},
                     errors=("conflict", "csrf", "rate_limited", "unavailable"),
                     public=True,
                     body=Body(RegistrationInput),

@@ -19,7 +19,7 @@ from projkit.health.service import Health
 from projkit.http.negotiation import quality
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, NO_STORE, Header, PreparedResponse, Response
-from projkit.http.routing import JSON, Admits, Answer, Endpoint, Handler, PreparedHandler
+from projkit.http.routing import JSON, AllowsAnonymous, Endpoint, Handler, PreparedHandler, ResponseSpec
 from projkit.identity import Principal
 
 Details = Literal["always", "authorized", "never"]
@@ -55,7 +55,7 @@ class HealthRoutes:
         version: the version of the package.
         scheduler: returns the scheduler of this event loop; None before the kit has started.
         is_draining: returns whether the kit is draining.
-        admits: returns whether a request is allowed without credentials.
+        allows_anonymous: returns whether a request is allowed without credentials.
         authenticate: returns the caller.
         traffic: returns the recent requests, errors and latencies, if they are recorded.
     """
@@ -68,7 +68,7 @@ class HealthRoutes:
         version: str,
         scheduler: Callable[[], CheckScheduler | None],
         is_draining: Callable[[], bool],
-        admits: Admits,
+        allows_anonymous: AllowsAnonymous,
         authenticate: Callable[[Request], Awaitable[Principal]],
         traffic: Traffic | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class HealthRoutes:
         self._version = version
         self._scheduler = scheduler
         self._is_draining = is_draining
-        self._admits = admits
+        self._allows_anonymous = allows_anonymous
         self._authenticate = authenticate
         self._traffic = traffic
 
@@ -91,9 +91,9 @@ class HealthRoutes:
                 operation_id="getHealth",
                 summary="How does it stand?",
                 tag="health",
-                answers={
-                    200: Answer("It can be used.", HealthSummary),
-                    503: Answer(
+                responses={
+                    200: ResponseSpec("It can be used.", HealthSummary),
+                    503: ResponseSpec(
                         "A critical check fails, or it starts or drains.",
                         HealthSummary,
                         headers=("Retry-After",),
@@ -111,7 +111,7 @@ class HealthRoutes:
                 operation_id="getDetailedHealth",
                 summary="What is the matter?",
                 tag="health",
-                answers={
+                responses={
                     200: _detailed_answer("It can be used."),
                     503: _detailed_answer("A critical check fails, or it starts or drains.", "Retry-After"),
                 },
@@ -180,7 +180,7 @@ class HealthRoutes:
         return scheduler, scheduler.status()
 
     async def _shows_details(self, request: Request) -> bool:
-        if self._details != "authorized" or self._admits(request):
+        if self._details != "authorized" or self._allows_anonymous(request):
             return self._details != "never"
         try:
             async with asyncio.timeout(_AUTHENTICATION_SECONDS):
@@ -197,7 +197,7 @@ class HealthRoutes:
                 operation_id=f"get{live_name}",
                 summary="Is the process alive?",
                 tag="health",
-                answers={200: Answer("It is.", Probe)},
+                responses={200: ResponseSpec("It is.", Probe)},
                 public=True,
                 standalone=True,
                 prepared=self.live,
@@ -209,9 +209,9 @@ class HealthRoutes:
                 operation_id=f"get{ready_name}",
                 summary="Should it be sent requests?",
                 tag="health",
-                answers={
-                    200: Answer("It should.", Probe),
-                    503: Answer(
+                responses={
+                    200: ResponseSpec("It should.", Probe),
+                    503: ResponseSpec(
                         "A critical check fails, or it starts or drains.", Probe, headers=("Retry-After",)
                     ),
                 },
@@ -240,5 +240,7 @@ def _connection(status: CheckStatus | None) -> str:
     return "ok" if status == "ok" else "error"
 
 
-def _detailed_answer(description: str, *headers: str) -> Answer:
-    return Answer(description, DetailedHealth, headers=("Vary", *headers), others={HEALTH_JSON: HealthJson})
+def _detailed_answer(description: str, *headers: str) -> ResponseSpec:
+    return ResponseSpec(
+        description, DetailedHealth, headers=("Vary", *headers), alternatives={HEALTH_JSON: HealthJson}
+    )

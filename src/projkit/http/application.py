@@ -112,7 +112,9 @@ class Application:
         preparing = self._prepare_standalone(endpoint) if endpoint.standalone else self._prepare(request)
         if preparing is not None:
             await preparing
-        if not (endpoint.public or (endpoint.admits is not None and endpoint.admits(request))):
+        if not (
+            endpoint.public or (endpoint.allows_anonymous is not None and endpoint.allows_anonymous(request))
+        ):
             request.principal = await self._authenticate(request)
             if endpoint.scope is not None and not request.principal.allows(endpoint.scope):
                 raise errors.InsufficientScopeError(endpoint.scope)
@@ -145,7 +147,7 @@ class Application:
 
     def _prepare_standalone(self, endpoint: Endpoint) -> Awaitable[None] | None:
         """Do the same for an endpoint that needs no slot, nor a started kit unless it says so."""
-        return self._start() if endpoint.starts else None
+        return self._start() if endpoint.starts_kit else None
 
     async def _prepare_after(self, acquiring: Awaitable[None]) -> None:
         await acquiring

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from projkit.http.problem import PROBLEM_TYPE
-from projkit.http.routing import Answer, Endpoint
+from projkit.http.routing import Endpoint, ResponseSpec
 
 _ENTITY_TAG: Final = r'(W/)?"[\x21\x23-\x7e]*"'
 _ENTITY_TAGS: Final = rf"^(\*|{_ENTITY_TAG}( ?, ?{_ENTITY_TAG})*)$"
@@ -174,8 +174,8 @@ def _schemas(endpoints: list[Endpoint]) -> tuple[dict[type[BaseModel], dict[str,
     for endpoint in endpoints:
         if endpoint.body is not None:
             wanted[(endpoint.body.schema, "validation")] = None
-        for answer in endpoint.answers.values():
-            for schema in (answer.schema, *answer.others.values()):
+        for answer in endpoint.responses.values():
+            for schema in (answer.schema, *answer.alternatives.values()):
                 if isinstance(schema, type):
                     wanted[(schema, "serialization")] = None
     refs, top = models_json_schema(list(wanted), ref_template=_REF, schema_generator=_Generator)
@@ -190,7 +190,7 @@ def _operation(endpoint: Endpoint, refs: Mapping[type[BaseModel], dict[str, Any]
         "security": [] if endpoint.public else [{name: []} for name in endpoint.security],
         "responses": {
             str(status): _answer(answer, refs, private=not endpoint.public)
-            for status, answer in sorted(endpoint.answers.items())
+            for status, answer in sorted(endpoint.responses.items())
         },
     }
     notes = [endpoint.description, f"Scope: `{endpoint.scope}`." if endpoint.scope else ""]
@@ -254,7 +254,7 @@ def _statuses(endpoint: Endpoint) -> set[int]:
 
 
 def _answer(
-    answer: Answer, refs: Mapping[type[BaseModel], dict[str, Any]], *, private: bool
+    answer: ResponseSpec, refs: Mapping[type[BaseModel], dict[str, Any]], *, private: bool
 ) -> dict[str, Any]:
     names = (*answer.headers, *_EVERYWHERE)
     found: dict[str, Any] = {
@@ -264,7 +264,7 @@ def _answer(
     if private:
         found["headers"]["Vary"] = {"$ref": "#/components/headers/Vary"}
     if answer.schema is not None:
-        forms = {answer.content_type: answer.schema, **answer.others}
+        forms = {answer.content_type: answer.schema, **answer.alternatives}
         found["content"] = {
             name: {"schema": refs[schema] if isinstance(schema, type) else dict(schema)}
             for name, schema in forms.items()

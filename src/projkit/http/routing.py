@@ -20,7 +20,7 @@ BodyHandler = Callable[[Request, Any], Awaitable[Response]]
 # Looks at a request before anything of its body is read, and raises where it is to be refused.
 Check = Callable[[Request], None]
 # Lets a request in without credentials, beside those that have them.
-Admits = Callable[[Request], bool]
+AllowsAnonymous = Callable[[Request], bool]
 # Returns a response that exists already: it must not block, and does not see the request.
 PreparedHandler = Callable[[], PreparedResponse]
 JSON: Final = "application/json"
@@ -28,7 +28,7 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ResponseSpec:
     """A documented success: what it means, the schema of its body, its headers, and where to go from there."""
 
     description: str
@@ -37,7 +37,7 @@ class Answer:
     headers: tuple[str, ...] = ()
     links: Mapping[str, Any] = field(default_factory=dict)
     # Of other media types, by Accept:
-    others: Mapping[str, type[BaseModel] | Mapping[str, Any]] = field(default_factory=dict)
+    alternatives: Mapping[str, type[BaseModel] | Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Endpoint:
     operation_id: str
     summary: str
     tag: str
-    answers: Mapping[int, Answer]
+    responses: Mapping[int, ResponseSpec]
     errors: tuple[str, ...] = ()
     scope: str | None = None
     public: bool = False
@@ -94,9 +94,9 @@ class Endpoint:
     params: Mapping[str, Param] = field(default_factory=dict)
     security: tuple[str, ...] = ("bearer", "cookie")
     standalone: bool = False  # answers before the kit has started, while it cannot, and under any load
-    starts: bool = False  # standalone, and yet has the kit start where nothing has, and waits for that
+    starts_kit: bool = False  # standalone, and yet has the kit start where nothing has, and waits for that
     check: Check | None = None
-    admits: Admits | None = None
+    allows_anonymous: AllowsAnonymous | None = None
     prepared: PreparedHandler | None = None  # the same response as ``handler``, for the fast path
 
 

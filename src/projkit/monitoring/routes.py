@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, NO_STORE, Response
-from projkit.http.routing import Admits, Answer, Endpoint, Handler
+from projkit.http.routing import AllowsAnonymous, Endpoint, Handler, ResponseSpec
 from projkit.monitoring.database import DatabaseMetrics, DatabaseReport
 from projkit.monitoring.performance import Performance, PerformanceReport
 from projkit.monitoring.system import SystemInfo
@@ -17,7 +17,7 @@ MONITORING_SCOPE: Final = "monitoring:read"
 
 def endpoints(
     prefix: str,
-    admits: Admits,
+    allows_anonymous: AllowsAnonymous,
     performance: PerformanceReport,
     database: DatabaseReport,
     system: Callable[[Request], SystemInfo],
@@ -28,7 +28,7 @@ def endpoints(
 
     Args:
         prefix: the prefix of the API.
-        admits: decides which requests need no credentials; others need the scope ``monitoring:read``.
+        allows_anonymous: decides which requests need no credentials; others need the scope ``monitoring:read``.
         performance: the report on requests.
         database: the report on the database.
         system: creates the report on the environment.
@@ -53,9 +53,9 @@ def endpoints(
             operation_id=operation_id,
             summary=summary,
             tag="monitoring",
-            answers={200: Answer("The current values.", schema)},
+            responses={200: ResponseSpec("The current values.", schema)},
             scope=MONITORING_SCOPE,
-            admits=admits,
+            allows_anonymous=allows_anonymous,
             standalone=True,
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 from projkit.db.port import Database
 from projkit.http import scope_keys
 from projkit.http.request import Request
-from projkit.http.routing import Admits, Endpoint
+from projkit.http.routing import AllowsAnonymous, Endpoint
 from projkit.monitoring import routes
 from projkit.monitoring.database import DatabaseReport
 from projkit.monitoring.performance import PerformanceReport
@@ -46,10 +46,10 @@ class Monitoring:
         self._performance = PerformanceReport(recorder, self._history)
         self._host_framework: str | None = None
 
-    def endpoints(self, admits: Admits) -> list[Endpoint]:
+    def endpoints(self, allows_anonymous: AllowsAnonymous) -> list[Endpoint]:
         """Declare the endpoints of the reports."""
         return routes.endpoints(
-            self._settings.api_prefix, admits, self._performance, self._database, self._system_info
+            self._settings.api_prefix, allows_anonymous, self._performance, self._database, self._system_info
         )
 
     def sample(self, database: Database) -> Sampler:

@@ -18,7 +18,7 @@ from projkit.http.conditional import etag_of, if_match, if_none_match
 from projkit.http.query import pairs_of, read_query
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, PRIVATE, REVALIDATE, Header, Response
-from projkit.http.routing import JSON, MERGE_PATCH, Answer, Body, Endpoint
+from projkit.http.routing import JSON, MERGE_PATCH, Body, Endpoint, ResponseSpec
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.query import REPEATABLE, ProjectQuery
 from projkit.projects.rendering import VERSION_INDEX, as_document, render_list, render_project
@@ -67,7 +67,7 @@ class ProjectRoutes:
         one = f"{self._path}/{{project_id}}"
         replace = Body(ProjectInput, (JSON,), READ_ONLY)
         patch = Body(ProjectInput, (MERGE_PATCH, JSON), READ_ONLY)
-        project = Answer("The project.", Project, headers=("ETag",))
+        project = ResponseSpec("The project.", Project, headers=("ETag",))
         edit = ("not_found", "conflict", "precondition_failed", "precondition_required")
         return [
             Endpoint(
@@ -77,7 +77,9 @@ class ProjectRoutes:
                 operation_id="createProject",
                 summary="Create a project",
                 tag="projects",
-                answers={201: Answer("It was created.", Project, headers=_CREATED_HEADERS, links=_LINKS)},
+                responses={
+                    201: ResponseSpec("It was created.", Project, headers=_CREATED_HEADERS, links=_LINKS)
+                },
                 errors=("conflict", "validation"),
                 scope=WRITE,
                 body=Body(ProjectInput),
@@ -90,7 +92,7 @@ class ProjectRoutes:
                 operation_id="listProjects",
                 summary="List your projects",
                 tag="projects",
-                answers={200: Answer("One page.", ProjectList, headers=("Link",))},
+                responses={200: ResponseSpec("One page.", ProjectList, headers=("Link",))},
                 errors=("validation",),
                 scope=READ,
                 query=ProjectQuery,
@@ -102,7 +104,7 @@ class ProjectRoutes:
                 operation_id="summarizeProjects",
                 summary="Summarize your projects",
                 tag="projects",
-                answers={200: Answer("The summary.", ProjectStats)},
+                responses={200: ResponseSpec("The summary.", ProjectStats)},
                 errors=(),
                 scope=READ,
             ),
@@ -113,7 +115,7 @@ class ProjectRoutes:
                 operation_id="getProject",
                 summary="Read a project",
                 tag="projects",
-                answers={200: project, 304: Answer("It has not changed.", headers=("ETag",))},
+                responses={200: project, 304: ResponseSpec("It has not changed.", headers=("ETag",))},
                 errors=("not_found", "validation"),
                 scope=READ,
                 request_headers=("If-None-Match",),
@@ -125,7 +127,7 @@ class ProjectRoutes:
                 operation_id="replaceProject",
                 summary="Replace a project",
                 tag="projects",
-                answers={200: project},
+                responses={200: project},
                 errors=(*edit, "validation"),
                 scope=WRITE,
                 body=replace,
@@ -138,7 +140,7 @@ class ProjectRoutes:
                 operation_id="patchProject",
                 summary="Change a project (RFC 7396 merge patch)",
                 tag="projects",
-                answers={200: project},
+                responses={200: project},
                 errors=(*edit, "validation"),
                 scope=WRITE,
                 body=patch,
@@ -151,7 +153,7 @@ class ProjectRoutes:
                 operation_id="deleteProject",
                 summary="Delete a project",
                 tag="projects",
-                answers={204: Answer("It was deleted; it can be restored.")},
+                responses={204: ResponseSpec("It was deleted; it can be restored.")},
                 errors=("not_found", "precondition_failed", "validation"),
                 scope=WRITE,
                 request_headers=("If-Match",),
@@ -163,7 +165,7 @@ class ProjectRoutes:
                 operation_id="restoreProject",
                 summary="Restore a deleted project",
                 tag="projects",
-                answers={200: project},
+                responses={200: project},
                 errors=("not_found", "conflict", "precondition_failed", "validation"),
                 scope=WRITE,
                 request_headers=("If-Match",),
@@ -175,7 +177,7 @@ class ProjectRoutes:
                 operation_id="archiveProject",
                 summary="Archive a project",
                 tag="projects",
-                answers={200: project},
+                responses={200: project},
                 errors=("not_found", "precondition_failed", "validation"),
                 scope=WRITE,
                 request_headers=("If-Match",),
@@ -187,7 +189,7 @@ class ProjectRoutes:
                 operation_id="unarchiveProject",
                 summary="Take a project out of the archive",
                 tag="projects",
-                answers={200: project},
+                responses={200: project},
                 errors=("not_found", "precondition_failed", "validation"),
                 scope=WRITE,
                 request_headers=("If-Match",),

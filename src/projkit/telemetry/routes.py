@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from projkit.http.denial import deny
 from projkit.http.request import Request
 from projkit.http.response import NO_STORE, Header, Response
-from projkit.http.routing import Admits, Answer, Endpoint
+from projkit.http.routing import AllowsAnonymous, Endpoint, ResponseSpec
 from projkit.telemetry.exposition import KitRegistry, render
 
 _ALLOWED: Final[Header] = (b"allow", b"GET, HEAD, OPTIONS")
@@ -31,8 +31,8 @@ async def metrics_response(registry: KitRegistry, accept: str, accept_encoding: 
     return Response(200, body, headers)
 
 
-def endpoints(path: str, registry: KitRegistry, admits: Admits) -> list[Endpoint]:
-    """Return the scrape endpoint, for callers with the scope ``metrics:read`` or accepted by ``admits``."""
+def endpoints(path: str, registry: KitRegistry, allows_anonymous: AllowsAnonymous) -> list[Endpoint]:
+    """Return the scrape endpoint, for callers with the scope ``metrics:read`` or accepted by ``allows_anonymous``."""
 
     async def metrics(request: Request) -> Response:
         return await metrics_response(
@@ -47,17 +47,17 @@ def endpoints(path: str, registry: KitRegistry, admits: Admits) -> list[Endpoint
             operation_id="getMetrics",
             summary="Get the metrics in Prometheus format",
             tag="telemetry",
-            answers={
-                200: Answer(
+            responses={
+                200: ResponseSpec(
                     "The metrics.",
                     {"type": "string"},
                     "text/plain",
                     ("Vary",),
-                    others={"application/openmetrics-text": {"type": "string"}},
+                    alternatives={"application/openmetrics-text": {"type": "string"}},
                 )
             },
             scope="metrics:read",
-            admits=admits,
+            allows_anonymous=allows_anonymous,
             standalone=True,
         )
     ]

@@ -14,8 +14,7 @@ from projkit.errors import ProjkitError
 from projkit.http.application import Application
 from projkit.http.in_process import InProcessResponse, call_in_process
 from projkit.http.problem import PROBLEM_TYPE
-from projkit.http.routing import Answer as Declared
-from projkit.http.routing import Endpoint
+from projkit.http.routing import Endpoint, ResponseSpec
 from projkit.identity import VALIDATION_SUBJECT
 from projkit.settings import Settings
 from projkit.tasks import run_to_completion
@@ -185,7 +184,7 @@ def _expect_documented(step: Step, response: InProcessResponse, endpoint: Endpoi
         is_problem = response.headers["content-type"] == PROBLEM_TYPE and problem["status"] == response.status
         expect(is_problem, "it is not problem+json with its status")
         return
-    declared: Declared | None = None if endpoint is None else endpoint.answers.get(response.status)
+    declared: ResponseSpec | None = None if endpoint is None else endpoint.responses.get(response.status)
     if declared is None or declared.schema is None:
         return
     is_declared_type = response.headers["content-type"].startswith(declared.content_type)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from projkit.clock import rfc3339
 from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Header, Response, json_response
-from projkit.http.routing import Admits, Answer, Endpoint
+from projkit.http.routing import AllowsAnonymous, Endpoint, ResponseSpec
 from projkit.monitoring.routes import MONITORING_SCOPE
 from projkit.validation.results import CheckResult
 from projkit.validation.steps import Step
@@ -63,7 +63,9 @@ class AuthenticationReport(BaseModel):
     checks: list[AuthenticationCheck]
 
 
-def endpoints(prefix: str, validations: Callable[[], Validations], admits: Admits) -> list[Endpoint]:
+def endpoints(
+    prefix: str, validations: Callable[[], Validations], allows_anonymous: AllowsAnonymous
+) -> list[Endpoint]:
     """Declare ``/monitoring/validate/endpoints`` and ``/monitoring/validate/authentication``.
 
     Concurrent requests share one run, so that none of them has to queue for it.
@@ -71,7 +73,7 @@ def endpoints(prefix: str, validations: Callable[[], Validations], admits: Admit
     Args:
         prefix: The prefix of the API.
         validations: Returns the validations of the running event loop.
-        admits: Decides which requests need no credentials.
+        allows_anonymous: Decides which requests need no credentials.
     """
 
     async def validate_endpoints(_: Request) -> Response:
@@ -93,17 +95,17 @@ def endpoints(prefix: str, validations: Callable[[], Validations], admits: Admit
             summary="Validate the endpoints",
             description="Calls every endpoint in process, on a project that is permanently removed afterwards.",
             tag=_TAG,
-            answers={
-                200: Answer(
+            responses={
+                200: ResponseSpec(
                     "Every response is correct; `status` is `warning` if one missed its target.",
                     EndpointReport,
                 ),
-                503: Answer("A response is wrong.", EndpointReport, headers=("Retry-After",)),
+                503: ResponseSpec("A response is wrong.", EndpointReport, headers=("Retry-After",)),
             },
             scope=MONITORING_SCOPE,
-            admits=admits,
+            allows_anonymous=allows_anonymous,
             standalone=True,
-            starts=True,
+            starts_kit=True,
         ),
         Endpoint(
             method="GET",
@@ -115,14 +117,14 @@ def endpoints(prefix: str, validations: Callable[[], Validations], admits: Admit
                 "Issues, verifies and revokes credentials, with keys and a session that no other caller can use."
             ),
             tag=_TAG,
-            answers={
-                200: Answer("Every check passes.", AuthenticationReport),
-                503: Answer("A check fails.", AuthenticationReport, headers=("Retry-After",)),
+            responses={
+                200: ResponseSpec("Every check passes.", AuthenticationReport),
+                503: ResponseSpec("A check fails.", AuthenticationReport, headers=("Retry-After",)),
             },
             scope=MONITORING_SCOPE,
-            admits=admits,
+            allows_anonymous=allows_anonymous,
             standalone=True,
-            starts=True,
+            starts_kit=True,
         ),
     ]
 

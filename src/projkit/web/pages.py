@@ -14,7 +14,7 @@ from starlette.types import Scope
 from projkit.http.conditional import if_none_match
 from projkit.http.request import Request
 from projkit.http.response import Header, Response
-from projkit.http.routing import Answer, Endpoint
+from projkit.http.routing import Endpoint, ResponseSpec
 
 _TYPES: Final = {
     "html": b"text/html; charset=utf-8",
@@ -130,7 +130,7 @@ def _endpoint(
         operation_id=operation_id,
         summary=summary,
         tag="health",
-        answers={200: Answer("A page for people.")},
+        responses={200: ResponseSpec("A page for people.")},
         public=True,
         standalone=True,
         documented=False,

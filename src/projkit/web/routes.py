@@ -9,7 +9,7 @@ import orjson
 from projkit.http.openapi import document
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, Response
-from projkit.http.routing import Answer, Endpoint
+from projkit.http.routing import Endpoint, ResponseSpec
 
 
 def endpoints(prefix: str, api: Sequence[Endpoint], version: str, cookie: str) -> list[Endpoint]:
@@ -30,7 +30,7 @@ def endpoints(prefix: str, api: Sequence[Endpoint], version: str, cookie: str) -
             operation_id="getOpenapi",
             summary="This document",
             tag="health",
-            answers={200: Answer("The OpenAPI document.", {"type": "object"})},
+            responses={200: ResponseSpec("The OpenAPI document.", {"type": "object"})},
             public=True,
             standalone=True,
             documented=False,

@@ -19,7 +19,7 @@ from projkit.http.client import ClientAddresses
 from projkit.http.query import read_query
 from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Header, Response
-from projkit.http.routing import Answer, Endpoint, Param
+from projkit.http.routing import Endpoint, Param, ResponseSpec
 from projkit.settings import Settings
 
 _TAG: Final = "auth"
@@ -88,7 +88,7 @@ class OidcRoutes:
                 operation_id="startOidcLogin",
                 summary="Log in at an OpenID provider",
                 tag=_TAG,
-                answers={302: Answer("On to the provider.", headers=headers)},
+                responses={302: ResponseSpec("On to the provider.", headers=headers)},
                 errors=("not_found", "validation", "unavailable"),
                 public=True,
                 query=LoginQuery,
@@ -101,7 +101,9 @@ class OidcRoutes:
                 operation_id="finishOidcLogin",
                 summary="Come back from an OpenID provider",
                 tag=_TAG,
-                answers={303: Answer("You are logged in; on to where you wanted to go.", headers=headers)},
+                responses={
+                    303: ResponseSpec("You are logged in; on to where you wanted to go.", headers=headers)
+                },
                 errors=("not_found", "unauthenticated", "rate_limited", "unavailable"),
                 public=True,
                 query=CallbackQuery,
