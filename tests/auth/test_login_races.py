@@ -10,7 +10,7 @@ from projkit.auth.sessions.port import Session
 from projkit.auth.wiring import AuthServices
 from tests.auth.places import patient
 from tests.conftest import Client, settings_for
-from tests.faults.scene import AUTH, PASSWORD, add_users, bearer
+from tests.faults.fault_scenario import AUTH, PASSWORD, add_users, bearer
 from tests.redis_servers import Redises
 
 __all__ = ["patient"]  # a fixture

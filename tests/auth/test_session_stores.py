@@ -13,7 +13,7 @@ import redis
 
 from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, sha256_hex
 from tests.auth.places import PLACES, Place, find, open_place, patient
-from tests.faults.scene import playing
+from tests.faults.fault_scenario import fault_scenario
 from tests.redis_servers import Redises
 
 __all__ = ["patient"]  # a fixture
@@ -265,8 +265,8 @@ async def test_nothing_in_clear(place: Place, store: SessionStore) -> None:
 
 async def test_nothing_in_clear_after_a_login(redis_alone: Redises, sqlite_url: str) -> None:
     """Nothing that a login or a refresh gives can be read from Redis, nor who has tried to log in."""
-    async with playing(sqlite_url, redis_alone.url) as scene:
-        given = [(await scene.log_in()).json(), (await scene.refresh()).json()]
+    async with fault_scenario(sqlite_url, redis_alone.url) as scenario:
+        given = [(await scenario.log_in()).json(), (await scenario.refresh()).json()]
         stored = redis_alone.everything()
         assert sha256_hex(given[0]["session_id"]) in stored
         names = ("session_id", "access_token", "refresh_token", "csrf_token")

@@ -1,4 +1,4 @@
-"""Servers to be killed: ``projkit serve``, and a PostgreSQL cluster of the tests' own."""
+"""Servers that tests kill: ``projkit serve``, and a PostgreSQL cluster of each test's own."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ SERVE = [
 
 
 class Server:
-    """A ``projkit serve`` that may be killed."""
+    """A running ``projkit serve``."""
 
     def __init__(self, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.url = url
@@ -43,18 +43,18 @@ class Server:
         self._log = log
 
     @property
-    def said(self) -> str:
-        """Its log."""
+    def log_text(self) -> str:
+        """The server's log."""
         return self._log.read_text()
 
     @property
     def projects(self) -> str:
-        """The collection's address."""
+        """The URL of the projects collection."""
         return f"{self.url}/api/v1/projects"
 
 
 def headers(subject: str = "alice") -> dict[str, str]:
-    """Credentials."""
+    """Return the credentials of ``subject``."""
     return {"Authorization": f"Bearer {token_for(settings_for('sqlite:///unused.db'), subject)}"}
 
 
@@ -67,7 +67,7 @@ def serve(
     file_bytes: int | None = None,
     **variables: str,
 ) -> Iterator[Server]:
-    """A server on a free port, ready; whatever has become of it, it is gone afterwards."""
+    """Run a server on a free port, wait until it is ready, and kill it afterwards."""
     log = Path(tempfile.mkstemp(suffix=".log")[1])
     environment = {
         **os.environ, "PROJKIT_SECRET": SECRET, "PROJKIT_DRAIN_SECONDS": "0", "PROJKIT_DATABASE_URL": database_url,
@@ -82,7 +82,7 @@ def serve(
         yield Server(_address(process, log), process, log)
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its workers too: they outlive it
+            os.killpg(process.pid, signal.SIGKILL)  # also its workers, which would outlive it
         process.wait()
         log.unlink()
 
@@ -91,17 +91,17 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + 120  # a slow machine
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
-        found = re.search(r"(http://\S+)/api/v1\n", log.read_text())
-        if found:
+        match = re.search(r"(http://\S+)/api/v1\n", log.read_text())
+        if match:
             with suppress(httpx2.TransportError):
-                if httpx2.get(f"{found[1]}/api/v1/health/ready").status_code == 200:
-                    return found[1]
+                if httpx2.get(f"{match[1]}/api/v1/health/ready").status_code == 200:
+                    return match[1]
         time.sleep(0.02)
     raise AssertionError(log.read_text())
 
 
 class Cluster:
-    """A PostgreSQL server of one test's own."""
+    """A PostgreSQL server for one test."""
 
     def __init__(self, directory: Path, binaries: Path, user: str | None) -> None:
         self._directory = directory
@@ -119,7 +119,7 @@ class Cluster:
         asyncio.run(migrate.upgrade(self.url.replace("postgresql://", "postgresql+asyncpg://")))
 
     def start(self) -> None:
-        """Starts it and waits until it answers."""
+        """Start the server and wait until it accepts connections."""
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binaries / "postgres", "-D", self._directory / "data", "-p", str(self._port),
@@ -137,7 +137,7 @@ class Cluster:
         raise AssertionError((self._directory / "log").read_text())
 
     async def execute(self, statement: str) -> object:
-        """Runs a statement on a connection of its own; gives its first value."""
+        """Run a statement on a new connection; return the first value of its result."""
         connection = await asyncpg.connect(self.url, timeout=5)
         try:
             return await connection.fetchval(statement)
@@ -145,7 +145,7 @@ class Cluster:
             await connection.close()
 
     def signal(self, number: int) -> None:
-        """Signals the server and each of its backends."""
+        """Send a signal to the server and its backends."""
         pids = [self._process.pid]
         for children in Path(f"/proc/{self._process.pid}/task").glob("*/children"):
             pids += [int(pid) for pid in children.read_text().split()]
@@ -154,12 +154,12 @@ class Cluster:
                 os.kill(pid, number)
 
     def crash(self) -> None:
-        """Ends it at once, as a power failure of the process would."""
+        """Stop the server immediately, without a shutdown checkpoint."""
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait(20)
 
     def close(self) -> None:
-        """Ends it, whatever state it is in."""
+        """Stop the server in any state."""
         self.signal(signal.SIGCONT)
         if self._process.poll() is None:
             self.crash()
@@ -167,9 +167,9 @@ class Cluster:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A migrated PostgreSQL server that a test may stop and kill."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not found:
+    """A migrated PostgreSQL server that the test may stop and kill."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not programs:
         missing("no PostgreSQL server program is installed; see scripts/debian-packages")
     directory = Path(tempfile.mkdtemp(prefix="projkit-cluster-"))
     user = None
@@ -177,7 +177,7 @@ def cluster() -> Iterator[Cluster]:
         user = "postgres"
         os.chown(directory, pwd.getpwnam(user).pw_uid, -1)
     try:
-        opened = Cluster(directory, found[-1].parent, user)
+        opened = Cluster(directory, programs[-1].parent, user)
         yield opened
         opened.close()
     finally:

@@ -1,4 +1,4 @@
-"""A TCP proxy that loses, delays and cuts what goes through it."""
+"""A TCP proxy that delays, blocks and resets connections."""
 
 import asyncio
 from contextlib import suppress
@@ -6,7 +6,13 @@ from typing import Self
 
 
 class Proxy:
-    """Stands before a server; ``delay`` is in seconds for each piece of data, ``silent`` lets nothing through."""
+    """A proxy in front of a server.
+
+    Attributes:
+        delay: the seconds by which each piece of data is delayed.
+        silent: whether all data is held back.
+        connections: the number of connections so far.
+    """
 
     def __init__(self, port: int) -> None:
         self._upstream = port
@@ -27,19 +33,19 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def reset(self) -> None:
-        """Cuts every connection, on both sides, without a word."""
+        """Reset all connections on both sides."""
         for writer in self._writers:
             writer.transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            there, onward = await asyncio.open_connection("127.0.0.1", self._upstream)
+            upstream, onward = await asyncio.open_connection("127.0.0.1", self._upstream)
         except OSError:
             writer.transport.abort()
             return
         self._writers |= {writer, onward}
-        for source, sink in ((reader, onward), (there, writer)):
+        for source, sink in ((reader, onward), (upstream, writer)):
             task = asyncio.create_task(self._pump(source, sink))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -70,7 +70,7 @@ def stop(server: Server) -> float:
     """Stops a server, which must end well; gives how long that took."""
     began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(60) == 0, server.said
+    assert server.process.wait(60) == 0, server.log_text
     return time.monotonic() - began
 
 
@@ -92,8 +92,8 @@ def test_a_collector_that_works(tmp_path: Path, sqlite_url: str, workers: int) -
         names = {metric.name for metric in collector.metrics if metric.scope == "projkit"}
         assert {"http.server.request.duration", "db.client.operation.duration"} <= names
         assert {"projkit.auth.credentials", "projkit.health.check.critical"} <= names
-        assert "cannot be exported" not in server.said
-        assert "Traceback" not in server.said
+        assert "cannot be exported" not in server.log_text
+        assert "Traceback" not in server.log_text
 
 
 @pytest.mark.parametrize(("trouble", "workers"), [("hangs", 1), ("hangs", 2), ("is gone", 1), ("refuses", 1)])
@@ -106,7 +106,7 @@ def test_a_collector_that_fails(tmp_path: Path, sqlite_url: str, trouble: str, w
         with busy_server(tmp_path, sqlite_url, endpoint, workers) as server:
             longest = slowest(server, 2.0)
             seconds = stop(server)
-            said = server.said
+            said = server.log_text
     print(f"\n{trouble}, {workers}: slowest answer {longest * 1e3:.0f} ms, stopped in {seconds:.1f} s")  # noqa: T201
     assert longest < 1
     assert seconds < STOPS_WITHIN

@@ -42,7 +42,7 @@ def test_clients_that_disconnect(any_database_url: str) -> None:
         asyncio.run(check_server(server))
         if any_database_url.startswith("postgresql"):
             assert asyncio.run(open_transactions(any_database_url)) == 0
-        assert "Traceback" not in server.said, server.said
+        assert "Traceback" not in server.log_text, server.log_text
 
 
 async def check_server(server: Server) -> None:

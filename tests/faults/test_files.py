@@ -27,7 +27,7 @@ def test_a_full_disk(sqlite_url: str) -> None:
             for project in acknowledged:
                 assert client.get(f"{server.projects}/{project['id']}").json() == project
             assert client.get(f"{server.url}/api/v1/health/live").status_code == 200
-        assert "Traceback" not in server.said
+        assert "Traceback" not in server.log_text
     with serve(sqlite_url) as server, httpx2.Client(headers=headers(), timeout=10) as client:
         for project in acknowledged:
             assert client.get(f"{server.projects}/{project['id']}").json() == project
@@ -50,6 +50,6 @@ def test_a_read_only_file(sqlite_url: str, tmp_path: Path) -> None:
             for method, path in (("POST", server.projects), ("DELETE", f"{server.projects}/{project['id']}")):
                 refused = client.request(method, path, json={"name": "B"} if method == "POST" else None)
                 assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
-            assert "Traceback" not in server.said
+            assert "Traceback" not in server.log_text
     finally:
         tmp_path.chmod(0o755)

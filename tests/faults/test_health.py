@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.faults.conftest import Cluster, Server, serve
-from tests.faults.probing import CONNECTIONS, HEALTH, Figures, probe
+from tests.faults.probe_load import CONNECTIONS, HEALTH, ProbeLatencies, probe
 from tests.health.conftest import silent_server
 from tests.redis_servers import Redises, alone, running
 
@@ -40,7 +40,7 @@ async def turned(server: Server, status: int) -> float:
     return time.monotonic() - began
 
 
-async def require_quick(what: str, server: Server, control: Server) -> Figures:
+async def require_quick(what: str, server: Server, control: Server) -> ProbeLatencies:
     """The probes of a server take no longer than the bound; on a busy machine, than three times a well server's.
 
     What waits for something does so each time, and a busy machine only now and then, so that the best of a few
@@ -94,7 +94,7 @@ async def test_a_broker_that_hangs(sqlite_url: str, control: Server) -> None:
         with serve(sqlite_url, PROJKIT_CELERY_BROKER_URL=broker) as server:
             hanging = await require_quick("hanging broker", server, control)
             content = httpx2.get(f"{server.url}{HEALTH}/detailed").json()
-            said = server.said
+            said = server.log_text
     assert hanging.ready == {200}
     assert (content["status"], content["checks"]["celery"]["status"]) == ("degraded", "error")
     assert "hidden" not in str(content) + said

@@ -52,7 +52,7 @@ async def test_four_workers_count_as_one(sqlite_url: str) -> None:
             deadline = time.monotonic() + PATIENCE_SECONDS
             now: set[int] = set()
             while not (len(now) == 4 and now != pids):
-                assert time.monotonic() < deadline, server.said
+                assert time.monotonic() < deadline, server.log_text
                 with suppress(httpx2.TransportError):  # the killed one's connections
                     found = await figures(client)
                     now = {worker["pid"] for worker in found["workers"]}
@@ -98,7 +98,7 @@ async def test_rolling_restart(postgres_url: str) -> None:
             deadline = time.monotonic() + PATIENCE_SECONDS
             now = before
             while now & before or len(now) != 2:
-                assert time.monotonic() < deadline, server.said
+                assert time.monotonic() < deadline, server.log_text
                 await asyncio.sleep(0.2)
                 now = {worker["pid"] for worker in (await figures(client))["workers"]}
             await asyncio.sleep(0.5)

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from tests.faults.conftest import Cluster, Server, headers, serve
-from tests.faults.probing import probe
+from tests.faults.probe_load import probe
 
 pytestmark = pytest.mark.anyio
 CLIENTS: Final = 400
@@ -155,7 +155,7 @@ async def test_a_database_that_stands_still(cluster: Cluster) -> None:
             await scraped(server, "projkit_http_server_refused_requests_total")
             >= crowd.answers[503, "overloaded"]
         )
-        assert "Traceback" not in server.said, server.said
+        assert "Traceback" not in server.log_text, server.log_text
 
 
 async def test_more_clients_than_can_be_served(any_database_url: str) -> None:

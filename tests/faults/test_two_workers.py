@@ -23,7 +23,7 @@ from projkit.db.tables import build_tables
 from projkit.redis.connect import close_redis, open_redis
 from tests.conftest import settings_for, token_for
 from tests.faults.conftest import serve
-from tests.faults.scene import AUTH, PASSWORD, add_users, bearer
+from tests.faults.fault_scenario import AUTH, PASSWORD, add_users, bearer
 from tests.services import Postgres, database_url
 
 pytestmark = pytest.mark.anyio

@@ -27,8 +27,8 @@ from projkit import ProjKit
 from tests.auth.forge import LEGACY_SECRET, legacy
 from tests.conftest import serving, settings_for, without_settings
 from tests.faults.conftest import Server, serve
+from tests.faults.fault_scenario import PASSWORD, add_users, bearer
 from tests.faults.proxy import Proxy
-from tests.faults.scene import PASSWORD, add_users, bearer
 from tests.observability.load import PROJECTS, Load, client_of, leave
 from tests.observability.parts import METRICS_TOKEN, Prometheus, Receiver, alertmanager, prometheus, receiver
 from tests.redis_servers import Redises

@@ -10,7 +10,7 @@ import httpx2
 
 from tests.auth.forge import legacy
 from tests.faults.conftest import headers
-from tests.faults.scene import PASSWORD, bearer
+from tests.faults.fault_scenario import PASSWORD, bearer
 
 PROJECTS: Final = "/api/v1/projects"
 PROJECT: Final = "/api/v1/projects/{project_id}"

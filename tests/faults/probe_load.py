@@ -1,4 +1,4 @@
-"""Probes over real HTTP, on a schedule: what each took is counted from when it should have begun."""
+"""Health probes over HTTP on a schedule; latencies are measured from the scheduled time."""
 
 import asyncio
 import time
@@ -9,24 +9,24 @@ from urllib.parse import urlsplit
 
 CONNECTIONS: Final = 64
 HEALTH: Final = "/api/v1/health"
-# What an orchestrator or a load balancer asks, in turn.
+# The probes of orchestrators and load balancers, requested in turn.
 PATHS: Final = (HEALTH, f"{HEALTH}/live", f"{HEALTH}/ready", f"{HEALTH}/detailed")
 _PER_SECOND: Final = 500
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What probes took, in milliseconds, and the statuses of readiness."""
+class ProbeLatencies:
+    """The latencies of probes in milliseconds, and the statuses of readiness."""
 
     mean: float
     p99: float
     longest: float
-    asked: int
+    count: int
     ready: frozenset[int]
 
     def __str__(self) -> str:
         return (
-            f"mean {self.mean:.2f} ms, p99 {self.p99:.2f} ms, longest {self.longest:.2f} ms of {self.asked} probes, "
+            f"mean {self.mean:.2f} ms, p99 {self.p99:.2f} ms, longest {self.longest:.2f} ms of {self.count} probes, "
             f"ready {sorted(self.ready)}"
         )
 
@@ -47,8 +47,11 @@ class _Connection:
         self._writer.close()
 
 
-async def probe(*urls: str, seconds: float) -> list[Figures]:
-    """500 probes a second over 64 connections of each server, in turn: what else the machine does hits all alike."""
+async def probe(*urls: str, seconds: float) -> list[ProbeLatencies]:
+    """Send 500 probes a second over 64 connections to each server.
+
+    The servers get them in turn, so that other load on the machine affects all of them alike.
+    """
     opened = [
         [
             _Connection(*await asyncio.open_connection(parts.hostname, parts.port))
@@ -77,8 +80,10 @@ async def probe(*urls: str, seconds: float) -> list[Figures]:
         for connections in opened:
             for connection in connections:
                 connection.close()
-    return [_figures(sorted(each), statuses) for each, statuses in zip(took, ready, strict=True)]
+    return [_latencies(sorted(each), statuses) for each, statuses in zip(took, ready, strict=True)]
 
 
-def _figures(took: list[float], ready: set[int]) -> Figures:
-    return Figures(sum(took) / len(took), took[int(len(took) * 0.99)], took[-1], len(took), frozenset(ready))
+def _latencies(took: list[float], ready: set[int]) -> ProbeLatencies:
+    return ProbeLatencies(
+        sum(took) / len(took), took[int(len(took) * 0.99)], took[-1], len(took), frozenset(ready)
+    )

@@ -1,4 +1,4 @@
-"""A kit that keeps its sessions in Redis, with somebody who has logged in."""
+"""A kit whose sessions are in Redis, with a user who is logged in."""
 
 import asyncio
 import time
@@ -18,13 +18,13 @@ from tests.conftest import Client, settings_for, token_for
 
 AUTH = "/api/v1/auth"
 PASSWORD = "correct horse battery"
-# What a command may take (a second), a connection that is closed after it, and a slow machine.
-BOUND = 4.0
-CACHE = 0.5
+# A command (a second), the close of its connection, and a slow machine.
+BOUND_SECONDS = 4.0
+CACHE_SECONDS = 0.5
 
 
-class Outcome(NamedTuple):
-    """What a request came to."""
+class TimedResponse(NamedTuple):
+    """The response to a request, and when it was sent."""
 
     status: int
     began: float
@@ -32,17 +32,22 @@ class Outcome(NamedTuple):
     retry_after: str | None
 
 
-class Scene:
-    """A kit and a client of it; ``session`` and ``plain`` are credentials with and without a session."""
+class FaultScenario:
+    """A kit and its client.
+
+    Attributes:
+        session: credentials with a session.
+        stateless: credentials without a session.
+    """
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.plain = bearer(token_for(client.kit_settings, "alice"))
+        self.stateless = bearer(token_for(client.kit_settings, "alice"))
         self.session: dict[str, str] = {}
         self.refresh_token = ""
 
     async def log_in(self, password: str = PASSWORD, username: str = "alice") -> Any:
-        """A new session, which becomes the present one."""
+        """Log in; the new session becomes the current one."""
         answer = await self.client.post(f"{AUTH}/login", json={"username": username, "password": password})
         if answer.status_code == 200:
             self.session = bearer(answer.json()["access_token"])
@@ -50,58 +55,62 @@ class Scene:
         return answer
 
     async def refresh(self) -> Any:
-        """The present refresh token exchanged."""
+        """Exchange the current refresh token."""
         answer = await self.client.post(f"{AUTH}/refresh", json={"refresh_token": self.refresh_token})
         if answer.status_code == 200:
             self.session = bearer(answer.json()["access_token"])
             self.refresh_token = answer.json()["refresh_token"]
         return answer
 
-    async def ask(
+    async def request(
         self, credentials: dict[str, str] | None = None, path: str = "/api/v1/projects", method: str = "GET"
-    ) -> Outcome:
-        """A request, by default with the session's credentials."""
+    ) -> TimedResponse:
+        """Send a request, by default with the session's credentials."""
         headers = self.session if credentials is None else credentials
         return await timed(self.client.request(method, path, headers=headers))
 
-    async def recovers(self) -> float:
-        """Waits until the session's credentials are good again; tells how long that took."""
+    async def wait_until_recovered(self) -> float:
+        """Wait until the session's credentials are accepted again; return the seconds that took."""
         began = time.monotonic()
         while time.monotonic() - began < 20:
-            if (await self.ask()).status == 200:
+            if (await self.request()).status == 200:
                 return time.monotonic() - began
-        raise AssertionError("it does not recover")
+        raise AssertionError("no recovery")
 
 
-async def timed(answering: Awaitable[Any]) -> Outcome:
-    """What a request comes to."""
+async def timed(request: Awaitable[Any]) -> TimedResponse:
+    """Wait for the response to a request."""
     began = time.monotonic()
     async with asyncio.timeout(30):
-        answer = await answering
-    return Outcome(answer.status_code, began, time.monotonic() - began, answer.headers.get("retry-after"))
+        answer = await request
+    return TimedResponse(
+        answer.status_code, began, time.monotonic() - began, answer.headers.get("retry-after")
+    )
 
 
 @asynccontextmanager
-async def playing(url: str, redis_url: str, redis: Any = None, **changes: Any) -> AsyncIterator[Scene]:
-    """The scene: alice has a password and has logged in."""
+async def fault_scenario(
+    url: str, redis_url: str, redis: Any = None, **changes: Any
+) -> AsyncIterator[FaultScenario]:
+    """Open a kit on which alice has a password and is logged in."""
     settings = settings_for(
         url, redis_url=redis_url, redis_prefix=f"{uuid4().hex}:", login_limit_address="1000/minute",
-        login_limit_account="1000/minute", **{"session_cache_seconds": CACHE, **changes},
+        login_limit_account="1000/minute", **{"session_cache_seconds": CACHE_SECONDS, **changes},
     )  # fmt: skip
     await add_users(settings, PASSWORD, "alice", "bob")
     kit = ProjKit(settings, redis=redis)
     async with kit.lifespan(), Client(kit, settings, None, timeout=30) as client:
-        scene = Scene(client)
-        for _ in range(10):  # on a busy machine even a good Redis may not answer in time
-            answer = await scene.log_in()
+        scenario = FaultScenario(client)
+        for _ in range(10):  # on a busy machine even a healthy Redis may not answer in time
+            answer = await scenario.log_in()
             if answer.status_code != 503:
                 break
         assert answer.status_code == 200, answer.text
-        yield scene
+        yield scenario
 
 
 async def add_users(settings: Settings, password: str, *names: str) -> None:
-    """Users whose subjects are their names."""
+    """Add users whose subjects are their names."""
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)
     passwords = Passwords()
@@ -116,5 +125,5 @@ async def add_users(settings: Settings, password: str, *names: str) -> None:
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The header that carries a token."""
+    """Return the header with a bearer token."""
     return {"Authorization": f"Bearer {token}"}
