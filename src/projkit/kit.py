@@ -42,7 +42,7 @@ from projkit.settings import Settings
 from projkit.startup import HostResources, Startup
 from projkit.telemetry.host_routes import HostRoutes
 from projkit.telemetry.otel.instruments import MeterProviderOrFactory
-from projkit.telemetry.otel.tracing import TracerProviderOrFactory
+from projkit.telemetry.otel.request_tracing import TracerProviderOrFactory
 from projkit.telemetry.wiring import Telemetry
 from projkit.validation.wiring import ValidationFactory, Validations
 from projkit.version import __version__

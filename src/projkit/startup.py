@@ -23,7 +23,7 @@ from projkit.projects.service import ProjectService
 from projkit.running import Running
 from projkit.settings import Settings
 from projkit.telemetry.otel.instruments import MeterProviderOrFactory
-from projkit.telemetry.otel.tracing import TracerProviderOrFactory
+from projkit.telemetry.otel.request_tracing import TracerProviderOrFactory
 from projkit.telemetry.wiring import Telemetry
 from projkit.validation.wiring import ValidationFactory
 

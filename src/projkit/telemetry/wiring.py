@@ -14,7 +14,7 @@ from projkit.telemetry.otel.client_spans import dependencies_of
 from projkit.telemetry.otel.instrumented import instrument
 from projkit.telemetry.otel.instruments import MeterProviderOrFactory, OtelInstruments
 from projkit.telemetry.otel.mounts import MountPrefixes
-from projkit.telemetry.otel.tracing import RequestTracing, TracerProviderOrFactory
+from projkit.telemetry.otel.request_tracing import RequestTracing, TracerProviderOrFactory
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.routes import MetricsApp
 from projkit.telemetry.snapshot import KitInfo
