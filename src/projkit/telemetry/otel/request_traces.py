@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _ERROR: Final = Status(StatusCode.ERROR)
 
 
-class NotRecorded:
+class UnrecordedTrace:
     """A trace that is not recorded: only its id is used, in logs and problem details."""
 
     __slots__ = ("_token", "client_spans", "is_joined", "response_header", "span_context")
@@ -65,7 +65,7 @@ class NotRecorded:
             contexts.detach(self._token)
 
 
-class Joined:
+class JoinedTrace:
     """The span of the host's instrumentation: the kit sets its route, and creates client spans below it.
 
     ``fastapi_telemetry`` is the state of FastAPI's own telemetry, if that has created the span.
@@ -134,7 +134,7 @@ class Joined:
         pass  # the host's instrumentation ends its span
 
 
-class Recorded(Joined):
+class RecordedTrace(JoinedTrace):
     """The kit's own server span, which is the current span during the request."""
 
     __slots__ = ("_error_type", "_token")

@@ -32,7 +32,7 @@ from projkit.telemetry.otel.client_spans import Dependencies, RequestClientSpans
 from projkit.telemetry.otel.head_sampling import HeadSampler, unsampled_parent
 from projkit.telemetry.otel.mounts import MountPrefixes
 from projkit.telemetry.otel.propagation import get_propagator
-from projkit.telemetry.otel.request_traces import Joined, NotRecorded, Recorded
+from projkit.telemetry.otel.request_traces import JoinedTrace, RecordedTrace, UnrecordedTrace
 
 logger: Final = logging.getLogger("projkit")
 
@@ -148,8 +148,8 @@ class RequestTracing:
         # An instrumentation with a response propagator sets the header itself.
         sends_header = not _has_response_propagator()
         if not span.is_recording():
-            return NotRecorded(span.get_span_context(), is_joined=True, sends_header=sends_header)
-        return Joined(
+            return UnrecordedTrace(span.get_span_context(), is_joined=True, sends_header=sends_header)
+        return JoinedTrace(
             span,
             method_of(scope),
             self._mounts.of(scope),
@@ -169,29 +169,29 @@ class RequestTracing:
         parent = None
         if has_parent:
             if (unsampled := self._unsampled_parent(scope)) is not None:
-                return NotRecorded(unsampled, is_joined=False, sends_header=True)
+                return UnrecordedTrace(unsampled, is_joined=False, sends_header=True)
             parent = get_propagator().extract(_carrier(scope, self.parent_headers))
             has_parent = trace.get_current_span(parent) is not trace.INVALID_SPAN
         if not has_parent and self._head_sampler is not None and not self._head_sampler.should_sample():
             return (
-                self._not_recorded(self._head_sampler.unsampled_context(), parent) if self._attaches else None
+                self._unrecorded(self._head_sampler.unsampled_context(), parent) if self._attaches else None
             )
         method = method_of(scope)
         attributes = request_attributes(scope, self._addresses)
         span = tracer.start_span(name_of(method, None), parent, SpanKind.SERVER, attributes)
         if not span.is_recording():
-            return self._not_recorded(span.get_span_context(), parent, sends_header=has_parent)
+            return self._unrecorded(span.get_span_context(), parent, sends_header=has_parent)
         context = trace.set_span_in_context(span, parent)
         client_spans = RequestClientSpans(tracer, context, self._dependencies, self._on_error)
-        return Recorded(span, method, self._mounts.of(scope), client_spans, context, self._on_error)
+        return RecordedTrace(span, method, self._mounts.of(scope), client_spans, context, self._on_error)
 
-    def _not_recorded(
+    def _unrecorded(
         self, span_context: SpanContext, parent: Context | None, *, sends_header: bool = False
-    ) -> NotRecorded:
+    ) -> UnrecordedTrace:
         token = None
         if self._attaches:
             token = contexts.attach(trace.set_span_in_context(NonRecordingSpan(span_context), parent))
-        return NotRecorded(span_context, is_joined=False, sends_header=sends_header, token=token)
+        return UnrecordedTrace(span_context, is_joined=False, sends_header=sends_header, token=token)
 
     def _unsampled_parent(self, scope: Scope) -> SpanContext | None:
         """Return the context of a caller that does not record its trace, if nothing else has to be propagated."""
