@@ -15,7 +15,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext
 from projkit import Settings
 from projkit.cli.logs import RateLimitOtelLogs, configure_logging
 from projkit.cli.otel import read_export_settings
-from projkit.cli.otel.variables import ExportSettings
+from projkit.cli.otel.export_settings import ExportSettings
 from projkit.errors import ConfigurationError
 from tests.cli.conftest import Run, loggers_kept
 from tests.cli.running import free_port, projkit

@@ -21,7 +21,7 @@ from projkit.cli.colours import out
 from projkit.cli.console import app
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_USER
 from projkit.cli.otel import read_export_settings
-from projkit.cli.otel.variables import origin_of
+from projkit.cli.otel.export_settings import origin_of
 from projkit.clock import utc_now
 from projkit.db import migrate as migrations
 from projkit.db import revisions

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
 
-from projkit.cli.otel.variables import read_export_settings
+from projkit.cli.otel.export_settings import read_export_settings
 from projkit.settings import Settings
 
 if TYPE_CHECKING:

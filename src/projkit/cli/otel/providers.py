@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
 from projkit.cli.otel.export_log import ExportLog
+from projkit.cli.otel.export_settings import ExportSettings, SamplerSettings, origin_of
 from projkit.cli.otel.otlp_session import LoggingMetricExporter, OtlpSession
 from projkit.cli.otel.spans import (
     CLOSE_SECONDS,
@@ -31,7 +32,6 @@ from projkit.cli.otel.spans import (
     CountingSpanExporter,
     SpanAccounting,
 )
-from projkit.cli.otel.variables import ExportSettings, SamplerSettings, origin_of
 from projkit.version import __version__
 
 _CONSOLE: Final = "the console"

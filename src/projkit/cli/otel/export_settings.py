@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from projkit.cli.otel.values import EnvironmentReader, invalid
+from projkit.cli.otel.environment import EnvironmentReader, invalid
 from projkit.telemetry.otel.propagation import get_propagator
 
 SIGNALS: Final = ("traces", "metrics")
