@@ -14,6 +14,7 @@ from projkit.projects.query import REPEATABLE, ProjectQuery
 from projkit.projects.rendering import as_document, as_project
 from projkit.projects.schemas import Project, ProjectInput, ProjectList, ProjectStats
 from projkit.projects.service import Expected, ProjectService
+from projkit.projects.statements import ProjectRow
 
 
 class Projects:
@@ -80,7 +81,7 @@ class Projects:
             ProjectArchivedError: it is archived.
         """
 
-        def change(row: Any) -> ProjectInput:
+        def change(row: ProjectRow) -> ProjectInput:
             document = as_document(row)
             present = {name: document[name] for name in ProjectInput.model_fields}
             return validate(ProjectInput, {**present, **changes})

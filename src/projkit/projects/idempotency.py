@@ -13,11 +13,16 @@ from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, IdempotencyKeyInUseError, IdempotencyKeyReusedError
 from projkit.http.conditional import etag_of
 from projkit.identity import Principal
-from projkit.projects.rendering import VERSION_INDEX, render_project
+from projkit.projects.rendering import render_project
 from projkit.projects.schemas import ProjectInput
 from projkit.projects.scoping import rows_of, scope_params
 from projkit.projects.service import ProjectService
-from projkit.projects.statements import IDEMPOTENCY_WINDOW, idempotency_statements, project_statements
+from projkit.projects.statements import (
+    IDEMPOTENCY_WINDOW,
+    ProjectRow,
+    idempotency_statements,
+    project_statements,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,8 @@ class IdempotentCreation:
                         raise IdempotencyKeyReusedError
                     return Created(project_id, etag, body.encode(), replayed=True)
                 await transaction.fetch_one(self._statements.forget, named)
-            row = required_row(await transaction.fetch_one(self._insert, new))
-            created = Created(new["id"], etag_of(row[VERSION_INDEX]), render_project(row), replayed=False)
+            row = ProjectRow(*required_row(await transaction.fetch_one(self._insert, new)))
+            created = Created(row.id, etag_of(row.version), render_project(row), replayed=False)
             await transaction.fetch_one(
                 self._statements.remember,
                 {

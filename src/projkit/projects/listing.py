@@ -25,7 +25,7 @@ from projkit.identity import Principal
 from projkit.projects.query import ProjectQuery
 from projkit.projects.schemas import RANK
 from projkit.projects.scoping import owned, scope_params
-from projkit.projects.statements import RESOURCE, resource_columns
+from projkit.projects.statements import ProjectRow, resource_columns
 
 _RANGES: Final = (
     ("created_after", "created_at", ">"),
@@ -35,7 +35,6 @@ _RANGES: Final = (
     ("due_after", "due_date", ">"),
     ("due_before", "due_date", "<"),
 )
-_ID_INDEX: Final = RESOURCE.index("id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +81,11 @@ class Listing:
 
     def next_cursor(self, last: Row) -> str:
         """The cursor that continues after ``last``."""
-        key = last[RESOURCE.index(self._query.sort_key)]
+        row = ProjectRow(*last)
+        key = getattr(row, self._query.sort_key)
         if isinstance(key, (date, datetime)):
             key = key.isoformat()
-        return self._cursors.encode([key, str(last[_ID_INDEX])], self._context)
+        return self._cursors.encode([key, str(row.id)], self._context)
 
 
 def search_text(name: str, description: str) -> str:
@@ -186,7 +186,9 @@ def _page_statement(tables: Tables, shape: Shape) -> Statement:
         sa.select(undated.add_columns(sa.literal_column("1").label("segment")).subquery("undated")),
     ).subquery("both")
     order = [both.c.segment, *_directed(shape, both.c.due_date, both.c.id)]
-    return Statement(sa.select(*(both.c[name] for name in RESOURCE)).order_by(*order).limit(_rows()))
+    return Statement(
+        sa.select(*(both.c[name] for name in ProjectRow._fields)).order_by(*order).limit(_rows())
+    )
 
 
 def _segment(table: sa.Table, shape: Shape, key: sa.Column[Any] | None) -> sa.Select[Any]:

@@ -11,7 +11,6 @@ from uuid import UUID
 import orjson
 
 from projkit.clock import rfc3339
-from projkit.db.statement import Row
 from projkit.errors import FieldError, PreconditionRequiredError, ValidationFailedError
 from projkit.http.body import body_error, json_pointer, validate
 from projkit.http.conditional import etag_of, if_match, if_none_match
@@ -21,15 +20,14 @@ from projkit.http.response import JSON_TYPE, PRIVATE, REVALIDATE, Header, Respon
 from projkit.http.routing import JSON, MERGE_PATCH, Body, Endpoint, ResponseSpec
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.query import REPEATABLE, ProjectQuery
-from projkit.projects.rendering import VERSION_INDEX, as_document, render_list, render_project
+from projkit.projects.rendering import as_document, render_list, render_project
 from projkit.projects.schemas import READ_ONLY, Project, ProjectInput, ProjectList, ProjectStats
 from projkit.projects.service import Expected, ProjectService
-from projkit.projects.statements import RESOURCE
+from projkit.projects.statements import ProjectRow
 
 READ: Final = "projects:read"
 WRITE: Final = "projects:write"
 T = TypeVar("T")
-_ID: Final = RESOURCE.index("id")
 _CREATED_HEADERS: Final = ("ETag", "Location", "Idempotent-Replayed")
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _DEFAULT_QUERY: Final = ProjectQuery()
@@ -201,7 +199,7 @@ class ProjectRoutes:
         key = _idempotency_key(request)
         if key is None:
             row = await self._projects().create(request.principal, content)
-            return self._created(request, str(row[_ID]), _etag(row), render_project(row))
+            return self._created(request, str(row.id), _etag(row), render_project(row))
         created = await self._idempotent_creation().create(request.principal, key, content, raw)
         replayed: tuple[Header, ...] = ((b"idempotent-replayed", b"true"),) if created.replayed else ()
         return self._created(request, str(created.id), created.etag.encode(), created.body, replayed)
@@ -231,7 +229,7 @@ class ProjectRoutes:
             return await self._update(request, _changing(echoed, lambda present: {**present, **content}))
         replacement = validate(ProjectInput, content)
 
-        def change(row: Row) -> ProjectInput:
+        def change(row: ProjectRow) -> ProjectInput:
             _check_read_only(echoed, as_document(row) if echoed else {})
             return replacement
 
@@ -265,7 +263,7 @@ class ProjectRoutes:
             summary["updated_at_latest"] = rfc3339(latest)
         return Response(200, orjson.dumps(summary), (JSON_TYPE, *PRIVATE))
 
-    async def _update(self, request: Request, change: Callable[[Row], ProjectInput]) -> Response:
+    async def _update(self, request: Request, change: Callable[[ProjectRow], ProjectInput]) -> Response:
         expected = self._expected(request)
         return _project(
             await self._projects().update(request.principal, _identifier(request), change, expected)
@@ -334,10 +332,10 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 def _changing(
     echoed: Mapping[str, Any], merge: Callable[[dict[str, Any]], Any]
-) -> Callable[[Row], ProjectInput]:
+) -> Callable[[ProjectRow], ProjectInput]:
     """The change that ``merge`` makes to what a client may set."""
 
-    def change(row: Row) -> ProjectInput:
+    def change(row: ProjectRow) -> ProjectInput:
         document = as_document(row)
         _check_read_only(echoed, document)
         return validate(ProjectInput, merge({name: document[name] for name in ProjectInput.model_fields}))
@@ -353,12 +351,12 @@ def _check_names(content: Mapping[str, Any]) -> None:
             )
 
 
-def _project(row: Row) -> Response:
+def _project(row: ProjectRow) -> Response:
     return Response(200, render_project(row), (JSON_TYPE, (b"etag", _etag(row)), *REVALIDATE))
 
 
-def _etag(row: Row) -> bytes:
-    return etag_of(row[VERSION_INDEX]).encode()
+def _etag(row: ProjectRow) -> bytes:
+    return etag_of(row.version).encode()
 
 
 def _identifier(request: Request) -> UUID:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -24,23 +24,19 @@ from projkit.http.cursor import CursorCodec
 from projkit.identity import Principal
 from projkit.projects.listing import Listing, search_text
 from projkit.projects.query import ProjectQuery
-from projkit.projects.rendering import ARCHIVED_INDEX, VERSION_INDEX
 from projkit.projects.schemas import PRIORITIES, RANK, STATUSES, ProjectInput
 from projkit.projects.scoping import rows_of, scope_params
-from projkit.projects.statements import RESOURCE, project_statements
+from projkit.projects.statements import ProjectRow, project_statements
 
 # Whether a version is one that the caller agrees to change; None where the caller does not mind.
 Expected = Callable[[int], bool] | None
-
-_COMPLETED_INDEX: Final = RESOURCE.index("completed_at")
-_STATUS_INDEX: Final = RESOURCE.index("status")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """The rows of one page, the cursor of the next one, and the count if it was asked for."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Row]  # each with the columns of ProjectRow
     next_cursor: str | None
     total: int | None
 
@@ -55,15 +51,14 @@ class ProjectService:
         self._cursors = cursors
         self._clock = clock
 
-    async def create(self, principal: Principal, content: ProjectInput) -> Row:
+    async def create(self, principal: Principal, content: ProjectInput) -> ProjectRow:
         """Stores a new project.
 
         Raises:
             ExternalIdTakenError: another undeleted project of the caller has this ``external_id``.
         """
-        return required_row(
-            await self._write(principal, self._statements.insert, self.new_row(principal, content))
-        )
+        row = await self._write(principal, self._statements.insert, self.new_row(principal, content))
+        return ProjectRow(*required_row(row))
 
     def new_row(
         self, principal: Principal, content: ProjectInput, *, identifier: UUID | None = None
@@ -80,7 +75,7 @@ class ProjectService:
             "updated_at": now,
         }
 
-    async def get(self, principal: Principal, identifier: UUID) -> Row:
+    async def get(self, principal: Principal, identifier: UUID) -> ProjectRow:
         """One project.
 
         Raises:
@@ -91,7 +86,7 @@ class ProjectService:
         )
         if row is None:
             raise NotFoundError
-        return row
+        return ProjectRow(*row)
 
     async def list(self, principal: Principal, query: ProjectQuery) -> Page:
         """One page of the caller's projects.
@@ -116,9 +111,9 @@ class ProjectService:
         self,
         principal: Principal,
         identifier: UUID,
-        change: Callable[[Row], ProjectInput],
+        change: Callable[[ProjectRow], ProjectInput],
         expected: Expected = None,
-    ) -> Row:
+    ) -> ProjectRow:
         """Replaces what a client may set by what ``change`` makes of the present row.
 
         Raises:
@@ -128,16 +123,18 @@ class ProjectService:
             ExternalIdTakenError: another undeleted project of the caller has this ``external_id``.
         """
 
-        def params(row: Row) -> Params:
-            if row[ARCHIVED_INDEX] is not None:
+        def params(row: ProjectRow) -> Params:
+            if row.archived_at is not None:
                 raise ProjectArchivedError
             content = change(row)
             completed_at = None
             if content.status == "completed":
-                completed_at = row[_COMPLETED_INDEX] if row[_STATUS_INDEX] == "completed" else self._clock()
+                completed_at = row.completed_at if row.status == "completed" else self._clock()
             return {**editable(content), "completed_at": completed_at}
 
-        return await self._change(self._statements.update, principal, identifier, params, expected)
+        return ProjectRow(
+            *await self._change(self._statements.update, principal, identifier, params, expected)
+        )
 
     async def delete(self, principal: Principal, identifier: UUID, expected: Expected = None) -> None:
         """Marks the project as deleted; it can be restored until it is purged.
@@ -148,7 +145,7 @@ class ProjectService:
         """
         await self._change(self._statements.delete, principal, identifier, lambda _: {}, expected)
 
-    async def restore(self, principal: Principal, identifier: UUID, expected: Expected = None) -> Row:
+    async def restore(self, principal: Principal, identifier: UUID, expected: Expected = None) -> ProjectRow:
         """Takes back a deletion; a project that is not deleted stays as it is.
 
         Raises:
@@ -158,21 +155,24 @@ class ProjectService:
         key = {**scope_params(principal), "id": identifier}
         row = await rows_of(self._database, principal).fetch_one(self._statements.get_deleted, key)
         if row is not None:
-            _check(expected, row)
-            changed = {**key, "updated_at": self._clock(), "expected_version": row[VERSION_INDEX]}
+            deleted = ProjectRow(*row)
+            _check(expected, deleted)
+            changed = {**key, "updated_at": self._clock(), "expected_version": deleted.version}
             restored = await self._write(principal, self._statements.restore, changed)
             if restored is not None:
-                return restored
+                return ProjectRow(*restored)
         # It was not deleted, or somebody else has restored it meanwhile.
-        row = await self.get(principal, identifier)
-        _check(expected, row)
-        return row
+        present = await self.get(principal, identifier)
+        _check(expected, present)
+        return present
 
-    async def archive(self, principal: Principal, identifier: UUID, expected: Expected = None) -> Row:
+    async def archive(self, principal: Principal, identifier: UUID, expected: Expected = None) -> ProjectRow:
         """Puts the project away: it leaves the usual lists and refuses edits. Again changes nothing."""
         return await self._set_archived(principal, identifier, expected, archived=True)
 
-    async def unarchive(self, principal: Principal, identifier: UUID, expected: Expected = None) -> Row:
+    async def unarchive(
+        self, principal: Principal, identifier: UUID, expected: Expected = None
+    ) -> ProjectRow:
         """Takes the project back among the usual ones. Again changes nothing."""
         return await self._set_archived(principal, identifier, expected, archived=False)
 
@@ -207,19 +207,19 @@ class ProjectService:
 
     async def _set_archived(
         self, principal: Principal, identifier: UUID, expected: Expected, *, archived: bool
-    ) -> Row:
-        def params(row: Row) -> Params | None:
-            return None if (row[ARCHIVED_INDEX] is not None) == archived else {}
+    ) -> ProjectRow:
+        def params(row: ProjectRow) -> Params | None:
+            return None if (row.archived_at is not None) == archived else {}
 
         statement = self._statements.archive if archived else self._statements.unarchive
-        return await self._change(statement, principal, identifier, params, expected)
+        return ProjectRow(*await self._change(statement, principal, identifier, params, expected))
 
     async def _change(
         self,
         statement: Statement,
         principal: Principal,
         identifier: UUID,
-        params: Callable[[Row], Params | None],
+        params: Callable[[ProjectRow], Params | None],
         expected: Expected,
     ) -> Row:
         """Reads, decides, and writes only if nobody else has written meanwhile.
@@ -229,12 +229,12 @@ class ProjectService:
         """
         key = {**scope_params(principal), "id": identifier}
 
-        def decide(row: Row) -> Params | None:
+        def decide(row: ProjectRow) -> Params | None:
             _check(expected, row)
             changes = params(row)
             if changes is None:
                 return None
-            return {**key, **changes, "updated_at": self._clock(), "expected_version": row[VERSION_INDEX]}
+            return {**key, **changes, "updated_at": self._clock(), "expected_version": row.version}
 
         row = await self.get(principal, identifier)
         changed = decide(row)
@@ -248,7 +248,7 @@ class ProjectService:
             locked = await transaction.fetch_one(self._statements.get_locked(self._database.dialect), key)
             if locked is None:
                 raise NotFoundError
-            changed = decide(locked)
+            changed = decide(ProjectRow(*locked))
             if changed is None:
                 return locked
             return required_row(await transaction.fetch_one(statement, changed))
@@ -269,8 +269,8 @@ class ProjectService:
         return ExternalIdTakenError() if error.constraint == self._tables.external_id_constraint else error
 
 
-def _check(expected: Expected, row: Row) -> None:
-    if expected is not None and not expected(row[VERSION_INDEX]):
+def _check(expected: Expected, row: ProjectRow) -> None:
+    if expected is not None and not expected(row.version):
         raise PreconditionFailedError
 
 

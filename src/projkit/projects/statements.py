@@ -1,8 +1,9 @@
 """The statements on single projects, each compiled once; lists are in :mod:`projkit.projects.listing`."""
 
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -11,10 +12,28 @@ from projkit.db.tables import Tables
 from projkit.projects.schemas import PRIORITIES, STATUSES
 from projkit.projects.scoping import owned
 
-RESOURCE: Final = (
-    "id", "owner_id", "name", "description", "status", "priority", "tags", "start_date", "due_date", "metadata",
-    "external_id", "archived_at", "completed_at", "created_at", "updated_at", "version",
-)  # fmt: skip
+
+class ProjectRow(NamedTuple):
+    """A project as its statements return it: ``priority`` is the rank, ``tags`` and ``metadata`` are JSON text."""
+
+    id: UUID
+    owner_id: str
+    name: str
+    description: str
+    status: str
+    priority: int
+    tags: str
+    start_date: date | None
+    due_date: date | None
+    metadata: str
+    external_id: str | None
+    archived_at: datetime | None
+    completed_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+
 EDITABLE: Final = (
     "name", "description", "search_text", "status", "priority", "tags", "start_date", "due_date", "metadata",
     "external_id", "completed_at", "updated_at",
@@ -23,8 +42,8 @@ IDEMPOTENCY_WINDOW: Final = timedelta(hours=24)
 
 
 def resource_columns(table: sa.Table) -> list[sa.Column[Any]]:
-    """The columns that make a project, in the order in which :mod:`projkit.projects.rendering` reads them."""
-    return [table.c[name] for name in RESOURCE]
+    """Return the columns of :class:`ProjectRow`, in its order."""
+    return [table.c[name] for name in ProjectRow._fields]
 
 
 class ProjectStatements:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction
-from projkit.db.statement import Row, Statement, bind
+from projkit.db.statement import Statement, bind
 from projkit.db.tables import Tables
 from projkit.errors import (
     DatabaseConstraintError,
@@ -31,18 +31,14 @@ from projkit.http import strict_json
 from projkit.http.body import validate
 from projkit.http.cursor import CursorCodec
 from projkit.identity import Principal
-from projkit.projects.rendering import ARCHIVED_INDEX, VERSION_INDEX, as_document
+from projkit.projects.rendering import as_document
 from projkit.projects.schemas import READ_ONLY, Instant, ProjectInput
 from projkit.projects.scoping import owned, rows_of, scope_params
 from projkit.projects.service import ProjectService, editable
-from projkit.projects.statements import RESOURCE, project_statements, resource_columns
+from projkit.projects.statements import ProjectRow, project_statements, resource_columns
 
 BATCH: Final = 500
 _ATTEMPTS: Final = 5
-_ID: Final = RESOURCE.index("id")
-_EXTERNAL_ID: Final = RESOURCE.index("external_id")
-_DELETED_AT: Final = len(RESOURCE)  # comes after the resource in what is read here
-_COMPLETED_AT: Final = RESOURCE.index("completed_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,28 +138,33 @@ class Importer:
             params[f"external_id_{index}"] = candidate.content.external_id
             for offset, identifier in enumerate(candidate.ids):
                 params[f"id_{2 * index + offset}"] = identifier
-        rows = await transaction.fetch_all(self._known, params)
+        stored_rows = [
+            (ProjectRow(*columns), deleted_at)
+            for *columns, deleted_at in await transaction.fetch_all(self._known, params)
+        ]
+        deleted_ids = {row.id for row, deleted_at in stored_rows if deleted_at is not None}
         by_external_id = {
-            row[_EXTERNAL_ID]: row
-            for row in rows
-            if row[_EXTERNAL_ID] is not None and row[_DELETED_AT] is None
+            row.external_id: row
+            for row, deleted_at in stored_rows
+            if row.external_id is not None and deleted_at is None
         }
-        by_id = {UUID(str(row[_ID])): row for row in rows}
+        by_id = {UUID(str(row.id)): row for row, _ in stored_rows}
         inserts: list[dict[str, Any]] = []
         updates: list[dict[str, Any]] = []
         restores: list[dict[str, Any]] = []
         stored = Report()
         for candidate in candidates:
-            row = by_external_id.get(candidate.content.external_id) if candidate.content.external_id else None
-            if row is None and not candidate.content.external_id:
+            if candidate.content.external_id:
+                row = by_external_id.get(candidate.content.external_id)
+            else:
                 row = next((by_id[each] for each in candidate.ids if each in by_id), None)
             if row is None:
                 inserts.append(self._new(candidate))
-            elif row[_DELETED_AT] is not None:
+            elif row.id in deleted_ids:
                 restores.append(self._changed(row, candidate.content))
             elif _content_of(row) == candidate.content:
                 stored.unchanged += 1
-            elif row[ARCHIVED_INDEX] is not None:
+            elif row.archived_at is not None:
                 detail = "the project is archived; unarchive it before editing"
                 stored.bad.append(BadRow(candidate.line, detail))
             else:
@@ -188,15 +189,15 @@ class Importer:
             row["completed_at"] = times.completed_at or row["completed_at"]
         return row
 
-    def _changed(self, row: Row, content: ProjectInput) -> dict[str, Any]:
+    def _changed(self, row: ProjectRow, content: ProjectInput) -> dict[str, Any]:
         now = self._clock()
         return {
             **scope_params(self._principal),
             **editable(content),
-            "id": row[_ID],
-            "completed_at": (row[_COMPLETED_AT] or now) if content.status == "completed" else None,
+            "id": row.id,
+            "completed_at": (row.completed_at or now) if content.status == "completed" else None,
             "updated_at": now,
-            "expected_version": row[VERSION_INDEX],
+            "expected_version": row.version,
         }
 
     def _read(self, line: int, raw: Any) -> _Candidate:
@@ -263,8 +264,8 @@ def _from_csv(row: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _content_of(row: Row) -> ProjectInput:
-    document = as_document(row[: len(RESOURCE)])
+def _content_of(row: ProjectRow) -> ProjectInput:
+    document = as_document(row)
     return ProjectInput.model_validate({name: document[name] for name in ProjectInput.model_fields})
 
 
