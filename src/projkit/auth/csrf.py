@@ -5,26 +5,22 @@ header repeats the signed value of the readable cookie, which belongs to the ses
 never compared with ``Host``, which the client chooses as well.
 """
 
-import base64
 import hmac
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 from projkit.auth.credentials import CookieNames, cookie_values
-from projkit.auth.keys import SecretsOf
 from projkit.errors import CsrfFailedError
 from projkit.http.request import Request
 from projkit.identity import Principal
 from projkit.observers import Observer
 from projkit.settings import Settings, origin_of
+from projkit.signing import Signer, SigningKeys
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
 CsrfCheck = Callable[[Request], Awaitable[bool]]
 # Counts a check by mode (``signed``, ``origin`` or ``own``) and outcome.
 LABEL: Final = "csrf"
-_VERSION: Final = b"\x01"
-_RANDOM_BYTES: Final = 16
 _JSON: Final = ("application/json", "application/merge-patch+json")
 
 
@@ -34,14 +30,14 @@ class CsrfGuard:
     def __init__(
         self,
         settings: Settings,
-        keys: SecretsOf,
+        keys: SigningKeys,
         names: CookieNames,
         *,
         observer: Observer,
         own_check: CsrfCheck | None = None,
     ) -> None:
         """``keys`` gives the secrets of the label ``csrf``; ``own_check`` stands in for rule 2."""
-        self._keys = keys
+        self._signer = Signer(keys)
         self._observer = observer
         self._cookie = names.csrf.encode()
         self._header_name = settings.csrf_header_name
@@ -52,10 +48,7 @@ class CsrfGuard:
 
     def issue(self, binding: str) -> str:
         """A new value for a session (or the subject of a token without one)."""
-        random = secrets.token_bytes(_RANDOM_BYTES)
-        return base64.urlsafe_b64encode(
-            _VERSION + random + _mac(self._keys()[0], binding, random)
-        ).rstrip(b"=").decode()  # fmt: skip
+        return self._signer.sign_random(binding.encode())
 
     async def check(self, request: Request, binding: str) -> None:
         """Holds a request against all three rules.
@@ -135,20 +128,11 @@ class CsrfGuard:
             raise CsrfFailedError(
                 "token", f"Send the value of the cookie {self._cookie.decode()} in {self._header_name}"
             )
-        if not hmac.compare_digest(header, cookies[0]) or not self._is_ours(header, binding):
+        if (
+            not hmac.compare_digest(header, cookies[0])
+            or self._signer.unsign(header, binding.encode()) is None
+        ):
             raise CsrfFailedError("token", f"{self._header_name} does not belong to this session")
-
-    def _is_ours(self, value: bytes, binding: str) -> bool:
-        if len(value) > 256:
-            return False
-        try:
-            raw = base64.b64decode(value + b"=" * (-len(value) % 4), altchars=b"-_", validate=True)
-        except ValueError:
-            return False
-        random, mac = raw[1 : 1 + _RANDOM_BYTES], raw[1 + _RANDOM_BYTES :]
-        if raw[:1] != _VERSION or len(random) != _RANDOM_BYTES:
-            return False
-        return any([hmac.compare_digest(mac, _mac(key, binding, random)) for key in self._keys()])  # noqa: C419  # all
 
 
 def binding_of(principal: Principal) -> str:
@@ -167,10 +151,3 @@ def allowed_origins(settings: Settings) -> frozenset[str]:
     """The origins whose pages may use cookies: those that are named (never by ``*``), and our own."""
     own = [origin_of(settings.public_url)] if settings.public_url else []
     return frozenset([*(each for each in settings.allowed_origins if each != "*"), *own])
-
-
-def _mac(key: bytes, binding: str, random: bytes) -> bytes:
-    # Each part with its length before it, so that no two sets of parts make the same input.
-    parts = (_VERSION, binding.encode(), random)
-    message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    return hmac.digest(key, message, "sha256")

@@ -6,7 +6,6 @@ names, and a header of ``alg``, ``typ`` and ``kid`` alone, so that ``jwk``, ``jk
 algorithm that the key is for.
 """
 
-import base64
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +18,7 @@ from joserfc.jws import JWSRegistry
 from projkit.auth.keys_file import ALGORITHMS
 from projkit.errors import InvalidTokenError
 from projkit.http import strict_json
+from projkit.signing import decode
 
 MAX_TOKEN_BYTES: Final = 4096
 # What others may sign with: asymmetric algorithms alone, so that no public key is ever taken for a secret.
@@ -88,8 +88,8 @@ def take_apart(token: str, *, limit: int = MAX_TOKEN_BYTES) -> tuple[dict[str, A
         raise InvalidTokenError
     encoded_header, encoded_payload, signature = token.split(".")
     try:
-        header, payload = _object(_decode(encoded_header)), _decode(encoded_payload)
-        _decode(signature)
+        header, payload = _object(decode(encoded_header)), decode(encoded_payload)
+        decode(signature)
     except ValueError as error:
         raise InvalidTokenError from error
     if not header.keys() <= _HEADER_NAMES or "alg" not in header:
@@ -132,11 +132,3 @@ def _object(raw: bytes) -> dict[str, Any]:
     if not isinstance(decoded, dict):
         raise ValueError("not an object")  # noqa: TRY004  # one kind of error for all that is wrong
     return decoded
-
-
-def _decode(part: str) -> bytes:
-    raw = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
-    # Unused bits that are not zero would make two spellings of one token.
-    if base64.urlsafe_b64encode(raw).rstrip(b"=") != part.encode():
-        raise ValueError("not canonical")
-    return raw

@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -159,9 +159,6 @@ class KeyRing:
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-SecretsOf = Callable[[], tuple[bytes, ...]]
 
 
 def load_keys(settings: Settings) -> KeyList:

@@ -8,25 +8,19 @@ cookie), and its failures are counted separately. Without the token the account 
 rejected attempts do not extend the window.
 """
 
-import base64
-import hmac
 import math
-import secrets
 from typing import Final
 
 from limits import RateLimitItem, parse
 
 from projkit.auth.attempt_counter import AttemptCounter
-from projkit.auth.keys import SecretsOf
 from projkit.errors import RateLimitedError
 from projkit.http.client import group_of
 from projkit.settings import Settings
+from projkit.signing import Signer, SigningKeys
 
 DEVICE_LABEL: Final = "known-device"
-_VERSION: Final = b"\x01"
-_RANDOM_BYTES: Final = 16
 _MAC_BYTES: Final = 16
-_TOKEN_LENGTH: Final = 44
 
 
 class LoginLimits:
@@ -79,34 +73,17 @@ class LoginLimits:
 class KnownDevices:
     """Issues and verifies device tokens; a token is valid for one account."""
 
-    def __init__(self, keys: SecretsOf) -> None:
+    def __init__(self, keys: SigningKeys) -> None:
         """Create the codec; ``keys`` returns the secrets of the label ``known-device``, newest first."""
-        self._keys = keys
+        self._signer = Signer(keys, mac_bytes=_MAC_BYTES)
 
     def new_token(self, account: str) -> str:
         """Return a new device token."""
-        random = secrets.token_bytes(_RANDOM_BYTES)
-        raw = _VERSION + random + _mac(self._keys()[0], account, random)
-        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+        return self._signer.sign_random(account.encode())
 
     def is_known(self, device_token: str, account: str) -> bool:
-        """Return whether this device token was issued for this account."""
-        if len(device_token) != _TOKEN_LENGTH:
-            return False
-        try:
-            raw = base64.b64decode(device_token.encode("ascii"), altchars=b"-_", validate=True)
-        except ValueError:
-            return False
-        # Failures are counted per token text, so the same bytes must not have a second encoding.
-        if base64.urlsafe_b64encode(raw).decode() != device_token:
-            return False
-        random, mac = raw[1 : 1 + _RANDOM_BYTES], raw[1 + _RANDOM_BYTES :]
-        return raw[:1] == _VERSION and any(
-            hmac.compare_digest(mac, _mac(key, account, random)) for key in self._keys()
-        )
+        """Return whether this device token was issued for this account.
 
-
-def _mac(key: bytes, account: str, random: bytes) -> bytes:
-    parts = (_VERSION, account.encode(), random)
-    message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    return hmac.digest(key, message, "sha256")[:_MAC_BYTES]
+        Failures are counted per token text, which is unique: the signer accepts one encoding only.
+        """
+        return self._signer.unsign(device_token, account.encode()) is not None

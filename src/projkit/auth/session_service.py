@@ -2,14 +2,12 @@
 
 import hmac
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from projkit.auth.csrf import CsrfGuard, session_binding
-from projkit.auth.keys import SecretsOf
 from projkit.auth.refresh import RefreshToken, RefreshTokens
 from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, sha256_hex, subject_hash
 from projkit.auth.tokens import TokenIssuer
@@ -19,6 +17,7 @@ from projkit.errors import InvalidCredentialsError, InvalidRefreshTokenError, No
 from projkit.identity import Principal
 from projkit.observers import Observer
 from projkit.settings import Settings
+from projkit.signing import SigningKeys, encode
 
 Transport = Literal["body", "cookie"]
 
@@ -69,8 +68,8 @@ class SessionService:
         issuer: TokenIssuer,
         csrf: CsrfGuard,
         *,
-        refresh_keys: SecretsOf,
-        session_keys: SecretsOf,
+        refresh_keys: SigningKeys,
+        session_keys: SigningKeys,
         clock: Clock,
         observer: Observer,
     ) -> None:
@@ -194,7 +193,7 @@ class SessionService:
             return None
         if now - session.rotated_at > timedelta(seconds=GRACE_SECONDS):
             return None
-        return self._refresh.present(shown, session)
+        return self._refresh.current(shown, session)
 
     def binding_of_refresh(self, text: str) -> str:
         """What the CSRF values belong to of the session that a refresh token is to prolong.
@@ -296,4 +295,4 @@ def _is_shut_out(present: User | None, known: User | None) -> bool:
 
 
 def _derive(key: bytes, seed: str) -> str:
-    return urlsafe_b64encode(hmac.digest(key, seed.encode(), "sha256")).rstrip(b"=").decode()
+    return encode(hmac.digest(key, seed.encode(), "sha256"))

@@ -1,6 +1,5 @@
 """Verifying an id token (OpenID Connect Core 1.0 §3.1.3.7)."""
 
-import base64
 import hashlib
 import hmac
 import time
@@ -13,6 +12,7 @@ from projkit.auth.jws import time_claim
 from projkit.auth.oidc.provider import Provider
 from projkit.auth.tokens import LEEWAY_SECONDS, is_name
 from projkit.errors import InvalidTokenError
+from projkit.signing import encode
 
 MAX_ID_TOKEN_BYTES: Final = (
     16_384  # it comes from the provider itself, at times with all of somebody's groups
@@ -85,7 +85,7 @@ def _half_hash(access_token: str, algorithm: str) -> str:
     """The left half of the access token's hash (OpenID Connect Core 1.0 §3.1.3.6)."""
     name = "sha512" if algorithm in _SHA512 else "sha384" if algorithm in _SHA384 else "sha256"
     digest = hashlib.new(name, access_token.encode()).digest()
-    return base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
+    return encode(digest[: len(digest) // 2])
 
 
 def _same(found: str, wanted: str) -> bool:
