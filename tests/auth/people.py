@@ -21,7 +21,7 @@ _hashes: dict[tuple[str, str], str] = {}
 
 
 class ShiftedClock:
-    """The real time, moved on by as much as a test says: ``monkeypatch.setattr("projkit.kit.utc_now", clock)``."""
+    """The real time, moved on by as much as a test says: ``monkeypatch.setattr("projkit.startup.utc_now", clock)``."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()

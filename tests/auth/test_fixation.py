@@ -177,7 +177,7 @@ async def test_lifetimes(
 ) -> None:
     """A session ends when it was idle too long, or has lived too long however it was used."""
     clock = ShiftedClock()
-    monkeypatch.setattr("projkit.kit.utc_now", clock)
+    monkeypatch.setattr("projkit.startup.utc_now", clock)
     async with open_kit(**{setting: 3600}, access_token_seconds=86_400) as kit:
         await add_user(kit, "alice")
         body = (await log_in(kit)).json()

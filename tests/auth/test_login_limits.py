@@ -23,7 +23,7 @@ WRONG: Final = "a wrong guess"
 def clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
     """The clock of counts."""
     shifted = ShiftedClock()
-    monkeypatch.setattr("projkit.kit.utc_now", shifted)
+    monkeypatch.setattr("projkit.startup.utc_now", shifted)
     return shifted
 
 

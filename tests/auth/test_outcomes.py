@@ -67,7 +67,7 @@ async def refresh(kit: ProjKit, token: str) -> Answer:
 async def test_refreshes(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refresh counts once: rotated, replayed in time, reused too late, or refused since nothing is known of it."""
     clock = ShiftedClock()
-    monkeypatch.setattr("projkit.kit.utc_now", clock)
+    monkeypatch.setattr("projkit.startup.utc_now", clock)
     async with open_kit() as kit:
         await add_user(kit)
         first = (await log_in(kit)).json()["refresh_token"]

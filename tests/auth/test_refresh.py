@@ -34,7 +34,7 @@ async def is_live(kit: ProjKit, access_token: str) -> bool:
 def clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
     """The clock of sessions."""
     shifted = ShiftedClock()
-    monkeypatch.setattr("projkit.kit.utc_now", shifted)
+    monkeypatch.setattr("projkit.startup.utc_now", shifted)
     return shifted
 
 
