@@ -31,7 +31,7 @@ class InProcessResponse:
         """Parse the body as JSON.
 
         Raises:
-            ValueError: The body is not JSON.
+            ValueError: the body is not JSON.
         """
         return orjson.loads(self.body)
 
@@ -45,7 +45,7 @@ async def in_process_caller(request: Request) -> Principal:
     """Return the caller given to :func:`call_in_process`; replaces authentication.
 
     Raises:
-        UnauthenticatedError: The request was sent without a caller.
+        UnauthenticatedError: the request was sent without a caller.
     """
     caller: Principal | None = request.scope.get(scope_keys.IN_PROCESS_CALLER)
     if caller is None:
@@ -66,7 +66,7 @@ async def call_in_process(
     """Send one request to ``app``, whose ``authenticate`` is :func:`in_process_caller`, and return its response.
 
     Raises:
-        ConnectionError: The application sent no response.
+        ConnectionError: the application sent no response.
     """
     length = [(b"content-length", b"%d" % len(body))] if body else []
     scope = {

@@ -26,8 +26,8 @@ from projkit.tasks import run_to_completion
 from projkit.validation.ephemeral import EXPIRED_SECONDS, EphemeralCredentials, altered
 from projkit.validation.keys import KeyChecks
 from projkit.validation.results import (
-    CheckFailedError,
     CheckResult,
+    ExpectationError,
     NotConfiguredError,
     expect,
     expect_rejected,
@@ -50,10 +50,10 @@ class AuthenticationValidation:
     """All checks of one kit's authentication.
 
     Args:
-        settings: The kit's settings.
-        services: The kit's authentication services; None if it has not started.
-        host_authenticates: The host authenticates callers (``get_principal``), so that the kit reads no tokens.
-        host_checks_csrf: The host checks CSRF tokens itself (``csrf_check``).
+        settings: the kit's settings.
+        services: the kit's authentication services; None if it has not started.
+        host_authenticates: the host authenticates callers (``get_principal``), so that the kit reads no tokens.
+        host_checks_csrf: the host checks CSRF tokens itself (``csrf_check``).
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class CredentialChecks:
 
     def _started(self) -> AuthServices:
         if self._services is None:
-            raise CheckFailedError(_NOT_STARTED)
+            raise ExpectationError(_NOT_STARTED)
         return self._services
 
     async def _expect_accepted(
@@ -295,7 +295,7 @@ async def _run(name: str, check: Check) -> CheckResult:
         status = "ok"
     except NotConfiguredError as error:
         status, detail = "not_configured", str(error)
-    except CheckFailedError as error:
+    except ExpectationError as error:
         detail = str(error)
     except ProjkitError as error:
         detail = error.detail

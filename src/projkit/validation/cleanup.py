@@ -42,7 +42,7 @@ class ValidationRows:
         """Remove the rows of this run, and those of runs that were killed at least ten minutes ago.
 
         Raises:
-            UnavailableError: The database does not respond.
+            UnavailableError: the database does not respond.
         """
         now = self._clock()
         params = {**scope_params(_OWNER), "run_id": run_id, "before": now - _ABANDONED_AFTER}

@@ -19,7 +19,7 @@ from projkit.identity import VALIDATION_SUBJECT
 from projkit.settings import Settings
 from projkit.tasks import run_to_completion
 from projkit.validation.cleanup import ValidationRows
-from projkit.validation.results import CheckFailedError, CheckResult, expect
+from projkit.validation.results import CheckResult, ExpectationError, expect
 from projkit.validation.steps import Step, all_steps
 
 logger: Final = logging.getLogger("projkit")
@@ -51,11 +51,11 @@ class EndpointValidation:
     """Calls to every endpoint of ``app``, in process, as a caller that no client can be.
 
     Args:
-        app: The kit's application, with :func:`~projkit.http.in_process.in_process_caller` as authentication.
-        settings: The kit's settings.
-        rows: Removes the rows that the run writes; None if there is no database to write to.
-        run_seconds: The time limit of the whole run.
-        step_seconds: The time limit of each step.
+        app: the kit's application, with :func:`~projkit.http.in_process.in_process_caller` as authentication.
+        settings: the kit's settings.
+        rows: removes the rows that the run writes; None if there is no database to write to.
+        run_seconds: the time limit of the whole run.
+        step_seconds: the time limit of each step.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class EndpointValidation:
         try:
             _expect_documented(step, response, self._endpoints.get((step.method, step.route)))
             step.check(response)
-        except CheckFailedError as error:
+        except ExpectationError as error:
             return str(error)
         except (
             ValueError,
@@ -177,7 +177,7 @@ def _expect_documented(step: Step, response: InProcessResponse, endpoint: Endpoi
     """Compare the response with what the endpoint declares, or with problem+json if it is an error.
 
     Raises:
-        CheckFailedError: They do not match.
+        ExpectationError: they do not match.
     """
     if step.expected_status >= 400:
         problem: dict[str, Any] = response.json()
@@ -194,4 +194,4 @@ def _expect_documented(step: Step, response: InProcessResponse, endpoint: Endpoi
             declared.schema.model_validate_json(response.body)
         except ValidationError as error:
             names = sorted({".".join(str(part) for part in each["loc"]) for each in error.errors()})
-            raise CheckFailedError(f"not as documented: {', '.join(names)}") from None
+            raise ExpectationError(f"not as documented: {', '.join(names)}") from None

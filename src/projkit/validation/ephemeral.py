@@ -41,8 +41,8 @@ class EphemeralCredentials:
     """Keys, tokens and requests of one validation run.
 
     Args:
-        settings: The kit's settings; the secrets in them are replaced.
-        names: The names of the kit's cookies.
+        settings: the kit's settings; the secrets in them are replaced.
+        names: the names of the kit's cookies.
     """
 
     def __init__(self, settings: Settings, names: CookieNames) -> None:
@@ -102,13 +102,13 @@ class EphemeralCredentials:
         """Authenticate a request with these headers, without counting it.
 
         Args:
-            headers: The request's headers.
-            method: Its method; CSRF protection applies to unsafe ones.
-            revocation: The revocation checks to apply; none by default, so that only signature and claims decide.
+            headers: the request's headers.
+            method: its method; CSRF protection applies to unsafe ones.
+            revocation: the revocation checks to apply; none by default, so that only signature and claims decide.
 
         Raises:
-            UnauthenticatedError: The credentials are rejected.
-            CsrfFailedError: The request is rejected because another site may have caused it.
+            UnauthenticatedError: the credentials are rejected.
+            CsrfFailedError: the request is rejected because another site may have caused it.
             UnavailableError: A store that is needed to decide does not respond.
         """
         authenticator = self._signature_only if revocation is None else self._authenticator(revocation)

@@ -12,7 +12,7 @@ from projkit.auth.keys_file import keys_path
 from projkit.errors import ConfigurationError
 from projkit.settings import Settings
 from projkit.validation.ephemeral import altered, base64url_json
-from projkit.validation.results import CheckFailedError, NotConfiguredError, expect
+from projkit.validation.results import ExpectationError, NotConfiguredError, expect
 
 # Neither the type nor the content of a token, so that no entry point accepts what is signed here.
 _TYPE: Final = "projkit-validation"
@@ -23,8 +23,8 @@ class KeyChecks:
     """Checks of a kit's active keys and of the file that they come from.
 
     Args:
-        settings: The kit's settings.
-        ring: The active keys; None if the kit has not started.
+        settings: the kit's settings.
+        ring: the active keys; None if the kit has not started.
     """
 
     def __init__(self, settings: Settings, ring: KeyRing | None) -> None:
@@ -37,7 +37,7 @@ class KeyChecks:
         A running kit keeps its keys if their file breaks; the next start would fail.
 
         Raises:
-            CheckFailedError: The file is missing, unreadable or invalid.
+            ExpectationError: the file is missing, unreadable or invalid.
         """
         path = keys_path(self._settings)
         try:
@@ -45,11 +45,11 @@ class KeyChecks:
                 path.stat()  # in development, load_keys would create a missing file
             keys = load_keys(self._settings)
         except FileNotFoundError:
-            raise CheckFailedError(f"{path} is missing; the keys loaded from it remain active") from None
+            raise ExpectationError(f"{path} is missing; the keys loaded from it remain active") from None
         except (OSError, ConfigurationError) as error:
             unread = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
             reason = "cannot be read" if unread else "is not a usable JWK Set"
-            raise CheckFailedError(f"{path} {reason}; run `projkit check` for details") from None
+            raise ExpectationError(f"{path} {reason}; run `projkit check` for details") from None
         source = "PROJKIT_SECRET" if path is None else str(path)
         return f"{len(keys.keys)} in {source}; {keys.newest.kid} signs with {keys.newest.algorithm}"
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from projkit.errors import CsrfFailedError, UnauthenticatedError
 
 
-class CheckFailedError(Exception):
-    """A check that did not find what it expects; the message says what is wrong and contains no secret."""
+class ExpectationError(Exception):
+    """An expectation that does not hold; the message says what is wrong and contains no secret."""
 
 
 class NotConfiguredError(Exception):
@@ -34,21 +34,21 @@ def expect(condition: bool, detail: str) -> None:
     """Return if ``condition`` holds.
 
     Raises:
-        CheckFailedError: It does not; the message is ``detail``.
+        ExpectationError: it does not; the message is ``detail``.
     """
     if not condition:
-        raise CheckFailedError(detail)
+        raise ExpectationError(detail)
 
 
 async def expect_rejected(request: Awaitable[Any], what: str) -> None:
     """Await ``request`` and return if it is rejected.
 
     Raises:
-        CheckFailedError: ``what`` was accepted.
+        ExpectationError: ``what`` was accepted.
         UnavailableError: A store that is needed to decide does not respond.
     """
     try:
         await request
     except (UnauthenticatedError, CsrfFailedError):
         return
-    raise CheckFailedError(f"{what} was accepted")
+    raise ExpectationError(f"{what} was accepted")

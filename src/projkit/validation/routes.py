@@ -71,9 +71,9 @@ def endpoints(
     Concurrent requests share one run, so that none of them has to queue for it.
 
     Args:
-        prefix: The prefix of the API.
-        validations: Returns the validations of the running event loop.
-        allows_anonymous: Decides which requests need no credentials.
+        prefix: the prefix of the API.
+        validations: returns the validations of the running event loop.
+        allows_anonymous: decides which requests need no credentials.
     """
 
     async def validate_endpoints(_: Request) -> Response:

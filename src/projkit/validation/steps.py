@@ -38,14 +38,14 @@ class Step:
     """One call of one endpoint.
 
     Attributes:
-        name: What the step does; unique within a run.
-        method: The request's method.
-        route: The path template of the endpoint.
-        expected_status: The status code of a correct response.
-        request: Builds the request when the step runs, from what earlier steps have received.
-        check: Raises CheckFailedError if the content of the response is wrong.
-        needs: The name of an earlier step; if that one fails, this one is not called.
-        target_ms: The latency target.
+        name: what the step does; unique within a run.
+        method: the request's method.
+        route: the path template of the endpoint.
+        expected_status: the status code of a correct response.
+        request: builds the request when the step runs, from what earlier steps have received.
+        check: raises ExpectationError if the content of the response is wrong.
+        needs: the name of an earlier step; if that one fails, this one is not called.
+        target_ms: the latency target.
     """
 
     name: str

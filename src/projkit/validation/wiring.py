@@ -46,7 +46,7 @@ class SharedRun(Generic[T]):
         """Return the results of the current run, or of a new one if there is none.
 
         Raises:
-            UnavailableError: The kit was stopped during the run.
+            UnavailableError: the kit was stopped during the run.
         """
         task = self._task
         if task is None or task.done():
@@ -89,12 +89,12 @@ class ValidationFactory:
     """Creates the validations of one kit for each event loop.
 
     Args:
-        app: The kit's application.
-        settings: The kit's settings.
-        tables: The kit's tables.
-        clock: The time by which rows are dated.
-        host_authenticates: The host authenticates callers (``get_principal``).
-        host_checks_csrf: The host checks CSRF tokens itself (``csrf_check``).
+        app: the kit's application.
+        settings: the kit's settings.
+        tables: the kit's tables.
+        clock: the time by which rows are dated.
+        host_authenticates: the host authenticates callers (``get_principal``).
+        host_checks_csrf: the host checks CSRF tokens itself (``csrf_check``).
     """
 
     def __init__(
