@@ -108,8 +108,6 @@ class ProjKit:
             get_principal=get_principal,
             csrf_check=csrf_check,
             celery_app=celery_app,
-            tracer_provider=tracer_provider,
-            meter_provider=meter_provider,
         )
         addresses = ClientAddresses(settings.trusted_proxies)
         self._telemetry = Telemetry(

@@ -22,8 +22,6 @@ from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.service import ProjectService
 from projkit.running import Running
 from projkit.settings import Settings
-from projkit.telemetry.otel.instruments import MeterProviderOrFactory
-from projkit.telemetry.otel.request_tracing import TracerProviderOrFactory
 from projkit.telemetry.wiring import Telemetry
 from projkit.validation.wiring import ValidationFactory
 
@@ -38,7 +36,7 @@ _CURSOR_KEY: Final = "cursor"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostResources:
-    """What a host passes to :class:`~projkit.ProjKit`, described there."""
+    """The arguments of :class:`~projkit.ProjKit` by which a host replaces parts of the kit; described there."""
 
     engine: "HostEngine | None"
     redis: "RedisClient | Callable[[], RedisClient] | None"
@@ -46,8 +44,6 @@ class HostResources:
     get_principal: GetPrincipal | None
     csrf_check: CsrfCheck | None
     celery_app: CeleryApp | None
-    tracer_provider: TracerProviderOrFactory | None
-    meter_provider: MeterProviderOrFactory | None
 
     @property
     def names(self) -> frozenset[str]:
