@@ -1,4 +1,4 @@
-"""``projkit serve`` while the collector that it exports to does not do its part."""
+"""``projkit serve`` with working and failing OpenTelemetry collectors."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.cli.running import free_port
 from tests.faults.conftest import Server, headers, serve
 from tests.telemetry.otlp import Collector
 
-# In every process, from its beginning: some library that is instrumented and busy, as far as the server knows.
+# Runs in every process from its start, like a busy library that is instrumented.
 BUSY = """
 import threading, time
 
@@ -27,7 +27,7 @@ def work():
 
 threading.Thread(target=work, daemon=True).start()
 """
-# What a stop waits for a collector, and what it takes otherwise on a busy machine.
+# How long a stop waits for a collector, and how long it takes otherwise on a busy machine.
 STOPS_WITHIN = 5.0 + 5.0
 VARIABLES = {
     "OTEL_BSP_MAX_QUEUE_SIZE": "200",
@@ -41,7 +41,7 @@ VARIABLES = {
 def busy_server(
     directory: Path, database_url: str, endpoint: str, workers: int, **more: str
 ) -> Iterator[Server]:
-    """A server whose workers make spans all the time."""
+    """Run a server whose workers create spans all the time."""
     (directory / "sitecustomize.py").write_text(BUSY)
     path = os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
     with serve(
@@ -56,7 +56,7 @@ def busy_server(
 
 
 def slowest(server: Server, seconds: float) -> float:
-    """How long the slowest of the requests took that were sent one after the other, all of which must be good."""
+    """Send requests one after the other, check that all succeed, and return the seconds of the slowest."""
     longest, end = 0.0, time.monotonic() + seconds
     with httpx2.Client(headers=headers()) as client:
         while time.monotonic() < end:
@@ -67,7 +67,7 @@ def slowest(server: Server, seconds: float) -> float:
 
 
 def stop(server: Server) -> float:
-    """Stops a server, which must end well; gives how long that took."""
+    """Stop a server, check its exit status, and return the seconds that took."""
     began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(60) == 0, server.log_text
@@ -76,7 +76,7 @@ def stop(server: Server) -> float:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_collector_that_works(tmp_path: Path, sqlite_url: str, workers: int) -> None:
-    """Each worker exports under an id of its own, and what is there at the stop arrives."""
+    """Each worker exports with its own instance id, and what is buffered at the stop is exported."""
     with (
         Collector() as collector,
         busy_server(
@@ -98,7 +98,7 @@ def test_a_collector_that_works(tmp_path: Path, sqlite_url: str, workers: int) -
 
 @pytest.mark.parametrize(("trouble", "workers"), [("hangs", 1), ("hangs", 2), ("is gone", 1), ("refuses", 1)])
 def test_a_collector_that_fails(tmp_path: Path, sqlite_url: str, trouble: str, workers: int) -> None:
-    """The server starts, answers as ever and stops in time, and its log is not flooded."""
+    """With a failing collector the server starts, responds as usual and stops in time, and its log is not flooded."""
     with Collector() as collector:
         collector.mute = trouble == "hangs"
         collector.status = 503 if trouble == "refuses" else 200
@@ -107,7 +107,7 @@ def test_a_collector_that_fails(tmp_path: Path, sqlite_url: str, trouble: str, w
             longest = slowest(server, 2.0)
             seconds = stop(server)
             said = server.log_text
-    print(f"\n{trouble}, {workers}: slowest answer {longest * 1e3:.0f} ms, stopped in {seconds:.1f} s")  # noqa: T201
+    print(f"\n{trouble}, {workers}: slowest response {longest * 1e3:.0f} ms, stopped in {seconds:.1f} s")  # noqa: T201
     assert longest < 1
     assert seconds < STOPS_WITHIN
     complaints = [line for line in said.splitlines() if "cannot be exported" in line]

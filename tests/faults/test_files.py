@@ -1,4 +1,4 @@
-"""An SQLite file that cannot be written: a full disk, a read-only file."""
+"""SQLite files that cannot be written: a full disk, a read-only file."""
 
 import os
 import sqlite3
@@ -8,12 +8,12 @@ import httpx2
 
 from tests.faults.conftest import headers, serve
 
-# Root may write everywhere, unless that capability is taken away.
+# Root may write to read-only files, unless that capability is dropped.
 UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
 
 
 def test_a_full_disk(sqlite_url: str) -> None:
-    """When the file can grow no more, writes get 503, reads go on, and what was acknowledged is there."""
+    """When the file cannot grow, writes get a 503, reads succeed, and acknowledged writes are there."""
     acknowledged = []
     with serve(sqlite_url, file_bytes=600_000) as server:
         with httpx2.Client(headers=headers(), timeout=10) as client:
@@ -35,7 +35,7 @@ def test_a_full_disk(sqlite_url: str) -> None:
 
 
 def test_a_read_only_file(sqlite_url: str, tmp_path: Path) -> None:
-    """From a file that may not be written projects can still be read; a write is refused with 503."""
+    """Projects in a read-only file can be read; writes get a 503."""
     file = tmp_path / "projkit.db"
     with serve(sqlite_url) as server, httpx2.Client(headers=headers()) as client:
         project = client.post(server.projects, json={"name": "A"}).json()

@@ -1,4 +1,4 @@
-"""Whatever a dependency does, probes over real HTTP are answered at once, and tell of it in time."""
+"""Whatever happens to a dependency, health probes respond immediately, and report it in time."""
 
 import asyncio
 import signal
@@ -25,13 +25,13 @@ ATTEMPTS = 3
 
 @pytest.fixture
 def redis_server() -> Iterator[Redises]:
-    """A Redis of one test's own."""
+    """A Redis server for one test."""
     with running(alone) as opened:
         yield opened
 
 
-async def turned(server: Server, status: int) -> float:
-    """Waits until readiness has a status; tells how long that took."""
+async def wait_for_readiness(server: Server, status: int) -> float:
+    """Wait until readiness has ``status``; return the seconds that took."""
     began = time.monotonic()
     async with httpx2.AsyncClient(timeout=30) as client:
         while (await client.get(f"{server.url}{HEALTH}/ready")).status_code != status:
@@ -41,28 +41,28 @@ async def turned(server: Server, status: int) -> float:
 
 
 async def require_quick(what: str, server: Server, control: Server) -> ProbeLatencies:
-    """The probes of a server take no longer than the bound; on a busy machine, than three times a well server's.
+    """Check that probes take no longer than the bound, or three times as long as those of a healthy server.
 
-    What waits for something does so each time, and a busy machine only now and then, so that the best of a few
-    measurements counts.
+    A probe that waits for a dependency does so in every measurement, but a busy machine delays only some of them, so
+    the best of a few measurements counts.
     """
     for _ in range(ATTEMPTS):
-        figures, well = await probe(server.url, control.url, seconds=SECONDS)
-        print(f"{what}: {figures}\n  beside it, well: {well}")  # noqa: T201
-        if figures.mean < max(BOUND, 3 * well.mean) and figures.p99 < max(BOUND, 3 * well.p99):
-            return figures
-    raise AssertionError(f"{what}: {figures}, and beside it {well}")
+        latencies, healthy = await probe(server.url, control.url, seconds=SECONDS)
+        print(f"{what}: {latencies}\n  beside it, healthy: {healthy}")  # noqa: T201
+        if latencies.mean < max(BOUND, 3 * healthy.mean) and latencies.p99 < max(BOUND, 3 * healthy.p99):
+            return latencies
+    raise AssertionError(f"{what}: {latencies}, and beside it {healthy}")
 
 
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[Server]:
-    """A server to compare with, with which all is well all the time."""
+    """A server to compare with, whose dependencies are healthy all the time."""
     with serve(f"sqlite:///{tmp_path / 'control.db'}") as server:
         yield server
 
 
 async def test_a_server_that_is_stopped(cluster: Cluster, redis_server: Redises, control: Server) -> None:
-    """While PostgreSQL or Redis is under SIGSTOP no probe waits for it; readiness turns in time, there and back."""
+    """While PostgreSQL or Redis is stopped, no probe waits for it; readiness follows in time, in both directions."""
     stops: dict[str, Callable[[int], None]] = {
         "PostgreSQL": cluster.signal,
         "Redis": redis_server.masters[0].signal,
@@ -70,17 +70,17 @@ async def test_a_server_that_is_stopped(cluster: Cluster, redis_server: Redises,
     with serve(cluster.url, PROJKIT_REDIS_URL=redis_server.url) as server:
         await probe(server.url, control.url, seconds=1.0)
         print(f"\n{CONNECTIONS} connections")  # noqa: T201
-        assert (await require_quick("all well", server, control)).ready == {200}
+        assert (await require_quick("all healthy", server, control)).ready == {200}
         for name, stop in stops.items():
             stop(signal.SIGSTOP)
             try:
-                noticing = asyncio.create_task(turned(server, 503))
+                noticing = asyncio.create_task(wait_for_readiness(server, 503))
                 await require_quick(f"{name} just stopped", server, control)
                 noticed = await noticing
                 stopped = await require_quick(f"{name} stopped", server, control)
             finally:
                 stop(signal.SIGCONT)
-            back = await turned(server, 200)
+            back = await wait_for_readiness(server, 200)
             print(f"{name}: 503 {noticed:.1f} s after SIGSTOP, 200 {back:.1f} s after SIGCONT")  # noqa: T201
             assert stopped.ready == {503}
             assert noticed < PERIOD + TIMEOUT + HEAD_ROOM
@@ -88,7 +88,7 @@ async def test_a_server_that_is_stopped(cluster: Cluster, redis_server: Redises,
 
 
 async def test_a_broker_that_hangs(sqlite_url: str, control: Server) -> None:
-    """A broker that accepts and never answers delays no probe and turns nothing away: Celery is not critical."""
+    """A broker that accepts connections and never responds delays no probe; readiness stays, Celery is not critical."""
     async with silent_server() as port:
         broker = f"amqp://guest:hidden@127.0.0.1:{port}//"
         with serve(sqlite_url, PROJKIT_CELERY_BROKER_URL=broker) as server:
@@ -101,7 +101,7 @@ async def test_a_broker_that_hangs(sqlite_url: str, control: Server) -> None:
 
 
 def test_an_idle_worker_costs_nothing(cluster: Cluster, redis_server: Redises) -> None:
-    """Of an idle worker that looks after everything the processor sees less than one per cent."""
+    """An idle worker with all health checks uses less than one percent of a processor."""
     with serve(cluster.url, PROJKIT_REDIS_URL=redis_server.url) as server:
         time.sleep(3)
         process = psutil.Process(server.process.pid)
@@ -109,5 +109,5 @@ def test_an_idle_worker_costs_nothing(cluster: Cluster, redis_server: Redises) -
         time.sleep(20)
         after, elapsed = process.cpu_times(), time.monotonic() - began
     share = (after.user + after.system - before.user - before.system) / elapsed
-    print(f"\nan idle worker takes {share:.2%} of a processor")  # noqa: T201
+    print(f"\nan idle worker uses {share:.2%} of a processor")  # noqa: T201
     assert share < 0.01

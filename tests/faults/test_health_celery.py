@@ -1,4 +1,4 @@
-"""Real Celery workers, running, paused and gone, as the health check sees them over RabbitMQ and over Redis."""
+"""The health check of running, paused and stopped Celery workers, over RabbitMQ and over Redis."""
 
 import signal
 import subprocess
@@ -30,7 +30,7 @@ app.worker_main(["worker", "--pool=solo", "-Q", queue, "-n", queue, *quiet])
 
 
 class Broker:
-    """A broker, names on it that nobody else uses, and workers."""
+    """A broker with queue names of its own, and its workers."""
 
     def __init__(self, url: str) -> None:
         self.namespace = f"projkit-{uuid4().hex}"
@@ -45,14 +45,14 @@ class Broker:
         self.workers: list[subprocess.Popen[bytes]] = []
 
     def start(self, queue: str) -> subprocess.Popen[bytes]:
-        """A worker of one queue."""
+        """Start a worker of one queue."""
         command = [sys.executable, "-W", "ignore", "-c", _WORKER, self.url, self.namespace, queue]
         worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.workers.append(worker)
         return worker
 
     def close(self) -> None:
-        """Ends the workers and removes what they have left."""
+        """Stop the workers and remove their queues."""
         for worker in self.workers:
             worker.kill()
             worker.wait()
@@ -87,7 +87,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 
 
 async def test_workers(broker: Broker) -> None:
-    """No worker, a queue without one, all well, one paused, all paused, gone: each is seen, and seen to end."""
+    """The check reports no worker, a queue without one, paused workers and lost ones, and each recovery."""
     first, second = broker.queues
     for _ in range(3):
         broker.app.send_task("nobody.knows.it", queue=second)
@@ -102,7 +102,7 @@ async def test_workers(broker: Broker) -> None:
         assert seen.data is not None
         assert seen.data["workers"] == 2
         assert seen.data["queues"][first] == {"depth": 0, "consumers": 1, "answering": 1}
-        print(f"{broker.url.partition(':')[0]}: a look takes {seen.latency_ms:.0f} ms")  # noqa: T201
+        print(f"{broker.url.partition(':')[0]}: a check takes {seen.latency_ms:.0f} ms")  # noqa: T201
         other.send_signal(signal.SIGSTOP)
         await checks.until("celery", "error", f"consumes {second}")
         one.send_signal(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""A worker killed in the middle of writes loses nothing that it has acknowledged."""
+"""A worker that is killed during writes loses none that it acknowledged."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ WRITERS = 4
 
 
 class Ledger:
-    """What was acknowledged: each project's last known version and name, and what may follow it."""
+    """The acknowledged writes: each project's last version and name, and the write that was in flight."""
 
     def __init__(self) -> None:
         self.acknowledged: dict[str, dict[str, Any]] = {}
@@ -25,7 +25,7 @@ class Ledger:
 
 
 async def write(server: Server, ledger: Ledger, seed: int) -> None:
-    """Creates and renames projects until the server is gone."""
+    """Create and rename projects until the server is gone."""
     async with httpx2.AsyncClient(headers=headers(), timeout=5) as client:
         number = 0
         while True:
@@ -46,7 +46,7 @@ async def write(server: Server, ledger: Ledger, seed: int) -> None:
 
 
 async def until_killed(server: Server, ledger: Ledger, seed: int) -> None:
-    """Writes from several clients, and a SIGKILL at a random moment."""
+    """Write from several clients, and kill the server at a random moment."""
     writers = [asyncio.create_task(write(server, ledger, seed * WRITERS + each)) for each in range(WRITERS)]
     before = ledger.writes
     while ledger.writes == before:
@@ -58,7 +58,7 @@ async def until_killed(server: Server, ledger: Ledger, seed: int) -> None:
 
 
 async def check(server: Server, ledger: Ledger) -> None:
-    """Every acknowledged write is there; what was under way is there wholly or not at all."""
+    """Check that all acknowledged writes are there, and that those in flight are complete or absent."""
     async with httpx2.AsyncClient(headers=headers(), timeout=5) as client:
         found: dict[str, dict[str, Any]] = {}
         query = "?limit=100"
@@ -77,7 +77,7 @@ async def check(server: Server, ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_killed_in_the_middle_of_writes(database: str, request: pytest.FixtureRequest) -> None:
-    """After each of 50 kills the next server has every acknowledged write."""
+    """After each of 50 kills the next server has all acknowledged writes."""
     url = request.getfixturevalue("sqlite_url" if database == "sqlite" else "postgres_url")
     ledger = Ledger()
     for number in range(KILLS):

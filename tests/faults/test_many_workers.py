@@ -1,4 +1,4 @@
-"""Several real workers: they count as one, and are replaced without anybody's noticing."""
+"""Several workers report common figures, and are replaced without a lost request."""
 
 import asyncio
 import os
@@ -20,24 +20,24 @@ PATIENCE_SECONDS = 60
 
 
 async def figures(client: httpx2.AsyncClient) -> dict[str, Any]:
-    """What some worker says of all."""
+    """Return the figures of all workers, as one of them reports them."""
     found: dict[str, Any] = (await client.get(PERFORMANCE)).json()
     return found
 
 
 def live(found: dict[str, Any]) -> int:
-    """How many probes were answered, by all workers."""
+    """Return the number of liveness probes that all workers have answered."""
     return sum(each["count"] for each in found["endpoints"] if each["route"] == LIVE)
 
 
 def connected(server: Server) -> httpx2.AsyncClient:
-    """A client that makes a connection of its own for each request, so that any worker may answer."""
+    """Return a client that opens a connection for each request, so that any worker may respond."""
     limits = httpx2.Limits(max_keepalive_connections=0)
     return httpx2.AsyncClient(base_url=server.url, limits=limits, timeout=30)
 
 
 async def test_four_workers_count_as_one(sqlite_url: str) -> None:
-    """Whichever worker is asked, the figures are those of all; a killed one's stay, and its successor joins."""
+    """Each worker reports the figures of all; those of a killed worker stay, and its successor's are added."""
     with serve(sqlite_url, arguments=("--workers", "4")) as server:
         async with connected(server) as client:
             start = live(await figures(client))
@@ -47,13 +47,13 @@ async def test_four_workers_count_as_one(sqlite_url: str) -> None:
             assert {found["scope"] for found in seen} == {"all_workers"}
             pids = {worker["pid"] for worker in seen[0]["workers"]}
             assert len(pids) == 4
-            assert len({found["pid"] for found in seen}) > 1, "more than one of them has answered"
+            assert len({found["pid"] for found in seen}) > 1, "more than one of them responded"
             os.kill(seen[0]["pid"], signal.SIGKILL)
             deadline = time.monotonic() + PATIENCE_SECONDS
             now: set[int] = set()
             while not (len(now) == 4 and now != pids):
                 assert time.monotonic() < deadline, server.log_text
-                with suppress(httpx2.TransportError):  # the killed one's connections
+                with suppress(httpx2.TransportError):  # connections to the killed worker
                     found = await figures(client)
                     now = {worker["pid"] for worker in found["workers"]}
                     assert live(found) == start + 200
@@ -62,7 +62,7 @@ async def test_four_workers_count_as_one(sqlite_url: str) -> None:
 
 
 class Load:
-    """Requests without a pause, over connections that are kept."""
+    """Continuous requests over persistent connections."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -70,7 +70,7 @@ class Load:
         self.stopped = False
 
     async def run(self, number: int) -> None:
-        """One client's: it writes, and reads back what it has written."""
+        """Write, and read back what was written, as one client."""
         client = httpx2.AsyncClient(
             base_url=self._server.url, headers=headers(f"client {number}"), timeout=30
         )
@@ -85,7 +85,7 @@ class Load:
 
 
 async def test_rolling_restart(postgres_url: str) -> None:
-    """Two workers are replaced one after the other under load, and not one request is lost."""
+    """Two workers are replaced one after the other under load, and no request is lost."""
     arguments = ("--workers", "2")
     with serve(postgres_url, arguments=arguments, PROJKIT_DRAIN_SECONDS="1.5") as server:
         load = Load(server)

@@ -1,4 +1,4 @@
-"""Deployments that start everything at once."""
+"""Deployments that migrate from several places concurrently."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ MIGRATE = [sys.executable, "-c", "from projkit.cli import main; main()", "migrat
 
 @pytest.mark.parametrize("database", ["empty_sqlite_url", "empty_postgres_url"])
 def test_several_migrate_at_once(database: str, request: pytest.FixtureRequest) -> None:
-    """Four ``projkit migrate`` at once all succeed, and the schema is there once."""
+    """Four concurrent ``projkit migrate`` succeed, and create the schema once."""
     environment = {
         **os.environ, "PROJKIT_SECRET": SECRET, "PROJKIT_DATABASE_URL": str(request.getfixturevalue(database))
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Far more clients than can be served cost bounded time and memory, never the probes, and nothing afterwards."""
+"""Far more clients than can be served cost limited time and memory, delay no probes, and leave no effect behind."""
 
 import asyncio
 import os
@@ -19,9 +19,9 @@ from tests.faults.probe_load import probe
 
 pytestmark = pytest.mark.anyio
 CLIENTS: Final = 400
-PLACES, QUEUE, QUEUE_SECONDS = 20, 100, 1.0
+SLOTS, QUEUE, QUEUE_SECONDS = 20, 100, 1.0
 LIMITS: Final[dict[str, Any]] = {
-    "PROJKIT_MAX_CONCURRENT_REQUESTS": str(PLACES),
+    "PROJKIT_MAX_CONCURRENT_REQUESTS": str(SLOTS),
     "PROJKIT_MAX_QUEUED_REQUESTS": str(QUEUE),
     "PROJKIT_QUEUE_SECONDS": str(QUEUE_SECONDS),
 }
@@ -29,17 +29,24 @@ IMPATIENT: Final[dict[str, Any]] = {
     "PROJKIT_DATABASE_POOL_WAIT_SECONDS": "1",
     "PROJKIT_DATABASE_STATEMENT_SECONDS": "1",
 }
-# A refusal may be held back for a second.
-HELD_BACK: Final = 1
-# In line, for a connection, for a statement and its cancellation; and the busy machine of a test.
-BOUND: Final = QUEUE_SECONDS + HELD_BACK + 1 + 1 + 3
-# Of a client in the same process as 400 others, on a machine that is busy with the server as well.
+# A rejection may be delayed for a second.
+REJECTION_DELAY: Final = 1
+# Queue, rejection, connection, statement and its cancellation; and a busy machine.
+BOUND_SECONDS: Final = QUEUE_SECONDS + REJECTION_DELAY + 1 + 1 + 3
+# For a client in the same process as 400 others, on a machine that also runs the server.
 PROBE_MEAN_MS, PROBE_P99_MS = 250, 1500
-MORE_MIB: Final = 40
+MAX_GROWTH_MIB: Final = 40
 
 
 class Crowd:
-    """Clients that ask again as soon as they have their answer, whatever Retry-After says."""
+    """Clients that send the next request as soon as they have a response, and ignore Retry-After.
+
+    Attributes:
+        responses: the number of responses by status and code.
+        retry_after: the values of Retry-After.
+        longest: the longest wait for a response, in seconds.
+        without_retry_after: the number of rejections without Retry-After.
+    """
 
     def __init__(self, server: Server) -> None:
         self._url = urlsplit(server.projects)
@@ -49,15 +56,15 @@ class Crowd:
             *(f"{key}: {each}" for key, each in headers().items()),
         ]
         self._request = "\r\n".join([*lines, "", ""]).encode()
-        self.answers: Counter[tuple[int, str]] = Counter()  # by status and code
+        self.responses: Counter[tuple[int, str]] = Counter()
         self.retry_after: set[int] = set()
         self.longest = 0.0
-        self.mute = 0  # refusals without Retry-After
+        self.without_retry_after = 0
 
     @asynccontextmanager
-    async def asking(self) -> AsyncIterator[None]:
-        """While they do."""
-        tasks = [asyncio.create_task(self._ask()) for _ in range(CLIENTS)]
+    async def sending(self) -> AsyncIterator[None]:
+        """Send requests while the context is open."""
+        tasks = [asyncio.create_task(self._send_requests()) for _ in range(CLIENTS)]
         try:
             yield
         finally:
@@ -66,31 +73,31 @@ class Crowd:
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             assert {type(each) for each in ended} == {asyncio.CancelledError}, "no connection broke"
 
-    async def _ask(self) -> None:
+    async def _send_requests(self) -> None:
         reader, writer = await asyncio.open_connection(self._url.hostname, self._url.port)
         try:
             while True:
-                asked = time.monotonic()
+                sent = time.monotonic()
                 writer.write(self._request)
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 body = await reader.readexactly(int(_value(head, b"content-length")))
-                self.longest = max(self.longest, time.monotonic() - asked)
-                self._note(int(head[9:12]), head, body)
+                self.longest = max(self.longest, time.monotonic() - sent)
+                self._record(int(head[9:12]), head, body)
         finally:
             writer.close()
 
-    def _note(self, status: int, head: bytes, body: bytes) -> None:
+    def _record(self, status: int, head: bytes, body: bytes) -> None:
         code = body.partition(b'"code":"')[2].partition(b'"')[0].decode() if status != 200 else ""
-        self.answers[status, code] += 1
+        self.responses[status, code] += 1
         if status == 503:
-            told = _value(head, b"retry-after")
-            self.mute += not told
-            self.retry_after.add(int(told or 0))
+            retry_after = _value(head, b"retry-after")
+            self.without_retry_after += not retry_after
+            self.retry_after.add(int(retry_after or 0))
 
     @property
     def statuses(self) -> set[int]:
-        """Those that there were."""
-        return {status for status, _ in self.answers}
+        """The statuses of all responses."""
+        return {status for status, _ in self.responses}
 
 
 def _value(head: bytes, name: bytes) -> str:
@@ -98,13 +105,13 @@ def _value(head: bytes, name: bytes) -> str:
 
 
 def resident(server: Server) -> float:
-    """The server's memory in MiB."""
+    """Return the server's resident memory in MiB."""
     pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 async def scraped(server: Server, name: str) -> float:
-    """A series without labels, or the sum over its labels."""
+    """Return the value of a series, summed over its labels."""
     async with httpx2.AsyncClient(timeout=10) as client:
         answer = await client.get(f"{server.url}/metrics")
     assert answer.status_code == 200
@@ -113,68 +120,68 @@ async def scraped(server: Server, name: str) -> float:
     return sum(float(line[-1]) for line in lines)
 
 
-async def recovers(server: Server) -> float:
-    """Waits until each of more requests than there are places is good again; tells how long that took."""
+async def wait_until_recovered(server: Server) -> float:
+    """Wait until more concurrent requests than there are slots succeed; return the seconds that took."""
     began = time.monotonic()
     async with httpx2.AsyncClient(headers=headers(), timeout=10) as client:
         while time.monotonic() - began < 20:
-            answers = await asyncio.gather(*(client.get(server.projects) for _ in range(2 * PLACES)))
+            answers = await asyncio.gather(*(client.get(server.projects) for _ in range(2 * SLOTS)))
             if all(answer.status_code == 200 for answer in answers):
                 return time.monotonic() - began
     raise AssertionError([answer.text for answer in answers])
 
 
 async def test_a_database_that_stands_still(cluster: Cluster) -> None:
-    """With PostgreSQL stopped and 400 clients every answer is a 503 with Retry-After, in time, and probes are quick."""
+    """With PostgreSQL stopped and 400 clients, every response is a 503 with Retry-After, in time; probes are fast."""
     with serve(cluster.url, **LIMITS, **IMPATIENT) as server:
         crowd = Crowd(server)
         before = resident(server)
-        async with crowd.asking():
+        async with crowd.sending():
             await asyncio.sleep(1)
-            assert crowd.answers[200, ""] > 0
+            assert crowd.responses[200, ""] > 0
             cluster.signal(signal.SIGSTOP)
-            await asyncio.sleep(1.5)  # until nothing is left that was answered before
-            crowd.answers.clear()
-            [figures] = await probe(server.url, seconds=4)
+            await asyncio.sleep(1.5)  # until all earlier requests have their responses
+            crowd.responses.clear()
+            [latencies] = await probe(server.url, seconds=4)
             assert 0 < await scraped(server, "projkit_http_server_waiting_requests") <= QUEUE
             during = resident(server)
-        grown = f"{before:.0f} to {during:.0f} MiB"
-        print(f"{dict(crowd.answers)}, longest {crowd.longest:.2f} s, {figures}, {grown}")  # noqa: T201
-        assert crowd.statuses == {503}, crowd.answers
-        assert crowd.answers[503, "overloaded"] > CLIENTS
-        assert crowd.mute == 0
+        growth = f"{before:.0f} to {during:.0f} MiB"
+        print(f"{dict(crowd.responses)}, longest {crowd.longest:.2f} s, {latencies}, {growth}")  # noqa: T201
+        assert crowd.statuses == {503}, crowd.responses
+        assert crowd.responses[503, "overloaded"] > CLIENTS
+        assert crowd.without_retry_after == 0
         assert min(crowd.retry_after) >= 1
-        assert crowd.longest < BOUND
-        assert figures.mean < PROBE_MEAN_MS
-        assert figures.p99 < PROBE_P99_MS
-        assert during - before < MORE_MIB
+        assert crowd.longest < BOUND_SECONDS
+        assert latencies.mean < PROBE_MEAN_MS
+        assert latencies.p99 < PROBE_P99_MS
+        assert during - before < MAX_GROWTH_MIB
         cluster.signal(signal.SIGCONT)
-        print(f"recovered {await recovers(server):.2f} s after SIGCONT")  # noqa: T201
+        print(f"recovered {await wait_until_recovered(server):.2f} s after SIGCONT")  # noqa: T201
         assert await scraped(server, "projkit_http_server_waiting_requests") == 0
         assert (
             await scraped(server, "projkit_http_server_refused_requests_total")
-            >= crowd.answers[503, "overloaded"]
+            >= crowd.responses[503, "overloaded"]
         )
         assert "Traceback" not in server.log_text, server.log_text
 
 
 async def test_more_clients_than_can_be_served(any_database_url: str) -> None:
-    """With a good database and 400 clients the server goes on serving as many as it can, and refuses the others."""
+    """With a healthy database and 400 clients, the server serves as many as it can, and rejects the others."""
     with serve(any_database_url, **LIMITS) as server:
         crowd = Crowd(server)
-        async with crowd.asking():
+        async with crowd.sending():
             await asyncio.sleep(1)
-            crowd.answers.clear()
-            [figures] = await probe(server.url, seconds=3)
-            overloaded = crowd.answers[503, "overloaded"]
-        print(f"{dict(crowd.answers)}, longest {crowd.longest:.2f} s, {figures}")  # noqa: T201
-        assert set(crowd.answers) == {(200, ""), (503, "overloaded")}, crowd.answers
+            crowd.responses.clear()
+            [latencies] = await probe(server.url, seconds=3)
+            overloaded = crowd.responses[503, "overloaded"]
+        print(f"{dict(crowd.responses)}, longest {crowd.longest:.2f} s, {latencies}")  # noqa: T201
+        assert set(crowd.responses) == {(200, ""), (503, "overloaded")}, crowd.responses
         assert overloaded > CLIENTS
-        assert crowd.answers[200, ""] > CLIENTS / 2
-        assert crowd.mute == 0
-        assert crowd.longest < BOUND
-        assert figures.mean < PROBE_MEAN_MS
-        assert figures.p99 < PROBE_P99_MS
-        assert figures.ready == {200}, "to be busy is not to be ill"
-        print(f"recovered in {await recovers(server):.2f} s")  # noqa: T201
+        assert crowd.responses[200, ""] > CLIENTS / 2
+        assert crowd.without_retry_after == 0
+        assert crowd.longest < BOUND_SECONDS
+        assert latencies.mean < PROBE_MEAN_MS
+        assert latencies.p99 < PROBE_P99_MS
+        assert latencies.ready == {200}, "an overloaded server is still ready"
+        print(f"recovered in {await wait_until_recovered(server):.2f} s")  # noqa: T201
         assert await scraped(server, "projkit_http_server_waiting_requests") == 0

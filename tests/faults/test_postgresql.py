@@ -1,4 +1,4 @@
-"""PostgreSQL stopped, killed or cutting every connection costs bounded 503s, and the kit recovers by itself."""
+"""While PostgreSQL is stopped, down or resets connections, requests get a 503 in time; the kit recovers by itself."""
 
 import asyncio
 import signal
@@ -14,14 +14,14 @@ from tests.faults.conftest import Cluster
 
 pytestmark = pytest.mark.anyio
 URL = "/api/v1/projects"
-LIMIT = 0.5  # seconds that each wait may take
-BOUND = 3 * LIMIT + 1.5  # pool, statement, its cancellation, a second try on a slow machine
+LIMIT = 0.5  # seconds: the limit of each wait
+BOUND = 3 * LIMIT + 1.5  # pool, statement, its cancellation, a retry on a slow machine
 
 
 @pytest.fixture(params=["fast", "transactional"])
 async def client(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncIterator[Client]:
-    """A client of a kit on the cluster, in both modes."""
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # asyncpg tells of each lost connection
+    """A client of a kit on the cluster, in each database mode."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # asyncpg reports each lost connection
     settings = settings_for(
         cluster.url, database_mode=request.param, database_pool_size=4, database_connect_seconds=LIMIT,
         database_pool_wait_seconds=LIMIT, database_statement_seconds=LIMIT,
@@ -31,8 +31,8 @@ async def client(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncItera
         yield opened
 
 
-async def recovers(client: Client) -> float:
-    """Waits until every connection is good again; tells how long that took."""
+async def wait_until_recovered(client: Client) -> float:
+    """Wait until all connections work again; return the seconds that took."""
     started = time.monotonic()
     while time.monotonic() - started < 10:
         answers = await asyncio.gather(*(client.get(URL) for _ in range(12)))
@@ -43,7 +43,7 @@ async def recovers(client: Client) -> float:
 
 
 async def test_stopped_and_continued(client: Client, cluster: Cluster) -> None:
-    """Stopped by SIGSTOP, requests get 503 in bounded time and liveness is 200; continued, all is well."""
+    """While PostgreSQL is stopped, requests get a 503 in bounded time, and liveness is 200; afterwards all succeed."""
     kept = await client.project()
     cluster.signal(signal.SIGSTOP)
 
@@ -63,14 +63,14 @@ async def test_stopped_and_continued(client: Client, cluster: Cluster) -> None:
     again = await refused("GET", URL)
     assert (await client.get("/api/v1/health/live")).status_code == 200
     cluster.signal(signal.SIGCONT)
-    took = await recovers(client)
+    took = await wait_until_recovered(client)
     print(f"longest 503 {max(*waits, again):.2f} s, recovered {took:.2f} s after SIGCONT")  # noqa: T201
     assert max(*waits, again) < BOUND
     assert (await client.get(f"{URL}/{kept['id']}")).json() == kept
 
 
 async def test_every_backend_terminated_under_load(client: Client, cluster: Cluster) -> None:
-    """With all backends terminated again and again every acknowledged write stays and every answer is clean."""
+    """While all backends are terminated repeatedly, no acknowledged write is lost, and the worst response is a 503."""
     acknowledged: set[str] = set()
     statuses: set[int] = set()
     done = asyncio.Event()
@@ -92,7 +92,7 @@ async def test_every_backend_terminated_under_load(client: Client, cluster: Clus
         )
     done.set()
     await asyncio.gather(*tasks)
-    await recovers(client)
+    await wait_until_recovered(client)
     assert statuses <= {200, 201, 503}
     assert acknowledged
     for identifier in acknowledged:
@@ -100,20 +100,20 @@ async def test_every_backend_terminated_under_load(client: Client, cluster: Clus
 
 
 async def test_crashed_and_started_again(client: Client, cluster: Cluster) -> None:
-    """While the server is down every request is a 503; when it is back the pool fills again."""
+    """While the server is down, every request gets a 503; when it is back, the pool fills again."""
     kept = await client.project()
     await asyncio.to_thread(cluster.crash)
     for _ in range(3):
         assert (await client.get(URL)).status_code == 503
         assert (await client.post(URL, json={"name": "B"})).status_code == 503
     await asyncio.to_thread(cluster.start)
-    await recovers(client)
+    await wait_until_recovered(client)
     assert (await client.get(f"{URL}/{kept['id']}")).json() == kept
     assert await client.project()
 
 
 async def test_a_locked_row_is_waited_for_a_bounded_time(client: Client, cluster: Cluster) -> None:
-    """A row that somebody else holds locked costs a 503 within the statement's limit, and no connection."""
+    """A request for a locked row gets a 503 within the statement timeout, and loses no connection."""
     kept = await client.project()
     other = await asyncpg.connect(cluster.url)
     try:

@@ -1,4 +1,4 @@
-"""Refresh tokens and the end of sessions on two real workers, over each kind of store."""
+"""Refresh tokens and revocations on two workers, with each kind of session store."""
 
 import asyncio
 import itertools
@@ -32,23 +32,23 @@ Answers = list[httpx2.Response]
 
 
 class Workers:
-    """Two served processes over the same sessions."""
+    """Two servers with the same sessions."""
 
     def __init__(self, settings: Settings, urls: list[str]) -> None:
         self.settings = settings
         self.urls = urls
-        # How long one may go on believing in a session that the other one has ended.
+        # For how long one may accept a session that the other one has ended.
         self.seconds = 0.0 if settings.redis_url is None else 1.0
         self._names = (f"user {number}" for number in itertools.count())
 
     async def new_user(self) -> str:
-        """The name and subject of somebody who can log in."""
+        """Add a user; return the name, which is also the subject."""
         name = next(self._names)
         await add_users(self.settings, PASSWORD, name)
         return name
 
     async def disable(self, username: str) -> None:
-        """What the command for it does."""
+        """Disable a user, as ``projkit user disable`` does."""
         tables = build_tables(self.settings.table_prefix)
         async with AsyncExitStack() as stack:
             database = await open_database(self.settings, tables)
@@ -66,7 +66,7 @@ class Workers:
 def workers(
     request: pytest.FixtureRequest, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Workers]:
-    """Two workers with each kind of store; what is kept in Redis has its users in SQLite."""
+    """Two workers with each kind of store; with Redis the users are in SQLite."""
     with ExitStack() as stack:
         url = f"sqlite:///{shutil.copy(sqlite_template, tmp_path_factory.mktemp('workers') / 'projkit.db')}"
         variables: dict[str, Any] = {"PROJKIT_LOGIN_LIMIT_ADDRESS": "10000/minute"}
@@ -95,12 +95,12 @@ async def both(workers: Workers) -> AsyncIterator[list[httpx2.AsyncClient]]:
 
 
 def client_of(url: str) -> httpx2.AsyncClient:
-    """A client that waits for the slowest machine, and keeps no connection that a worker may close meanwhile."""
+    """Return a client with a long timeout that keeps no connections, which a worker might close meanwhile."""
     return httpx2.AsyncClient(base_url=url, timeout=60, limits=httpx2.Limits(max_keepalive_connections=0))
 
 
 async def log_in(client: httpx2.AsyncClient, username: str) -> dict[str, Any]:
-    """What a login gives."""
+    """Log in and return the response's content."""
     answer = await client.post(f"{AUTH}/login", json={"username": username, "password": PASSWORD})
     assert answer.status_code == 200, answer.text
     content: dict[str, Any] = answer.json()
@@ -108,19 +108,19 @@ async def log_in(client: httpx2.AsyncClient, username: str) -> dict[str, Any]:
 
 
 async def refresh(client: httpx2.AsyncClient, token: str) -> httpx2.Response:
-    """A refresh token exchanged."""
+    """Exchange a refresh token."""
     return await client.post(f"{AUTH}/refresh", json={"refresh_token": token})
 
 
 async def status(client: httpx2.AsyncClient, access_token: str) -> int:
-    """What a request with an access token comes to."""
+    """Return the status of a request with an access token."""
     return (await client.get("/api/v1/projects?limit=1", headers=bearer(access_token))).status_code
 
 
-async def has_ended(
+async def check_ended(
     workers: Workers, both: list[httpx2.AsyncClient], ended: float, *access_tokens: str
 ) -> None:
-    """None of the tokens is taken by a request that began as much after the end as the store allows, nor later."""
+    """Check that the tokens are rejected, after ``ended`` plus the delay that the store allows at the latest."""
     for client, token in itertools.product(both, access_tokens):
         while True:
             began = time.monotonic()
@@ -132,7 +132,7 @@ async def has_ended(
 
 
 async def test_one_successor(workers: Workers, both: list[httpx2.AsyncClient]) -> None:
-    """Of 32 clients that show one token at once on two workers, all get the same successor, and that one is good."""
+    """32 clients that exchange one token concurrently on two workers get the same successor, and it is valid."""
     issued = await log_in(both[0], await workers.new_user())
     async with AsyncExitStack() as stack:
         clients = [
@@ -153,7 +153,7 @@ async def test_one_successor(workers: Workers, both: list[httpx2.AsyncClient]) -
 
 
 async def test_a_retry_gets_the_same(workers: Workers, both: list[httpx2.AsyncClient]) -> None:
-    """Who did not get the answer, and asks again on another worker, gets the same successor once more."""
+    """A client that lost the response and retries on another worker gets the same successor again."""
     issued = await log_in(both[0], await workers.new_user())
     first = await refresh(both[0], issued["refresh_token"])
     again = await refresh(both[1], issued["refresh_token"])
@@ -163,7 +163,7 @@ async def test_a_retry_gets_the_same(workers: Workers, both: list[httpx2.AsyncCl
 
 
 async def test_an_older_one_ends_everything(workers: Workers, both: list[httpx2.AsyncClient]) -> None:
-    """A token older than the one before the present ends family, session and access tokens, on both workers."""
+    """Reuse of a token older than the previous one ends family, session and access tokens, on both workers."""
     name = await workers.new_user()
     issued = await log_in(both[0], name)
     bystander = await log_in(both[1], name)
@@ -173,7 +173,7 @@ async def test_an_older_one_ends_everything(workers: Workers, both: list[httpx2.
     for client, token in itertools.product(both, access):
         assert await status(client, token) == 200
     assert (await refresh(both[1], issued["refresh_token"])).status_code == 401
-    await has_ended(workers, both, time.monotonic(), *access)
+    await check_ended(workers, both, time.monotonic(), *access)
     for each in (issued, second, third):
         assert (await refresh(both[0], each["refresh_token"])).status_code == 401
     assert await status(both[0], bystander["access_token"]) == 200
@@ -183,7 +183,7 @@ async def test_an_older_one_ends_everything(workers: Workers, both: list[httpx2.
 async def test_an_end_holds_on_every_worker(
     workers: Workers, both: list[httpx2.AsyncClient], way: str
 ) -> None:
-    """Each way in which sessions end holds on both workers, also for access tokens that have not expired."""
+    """Each way to end sessions takes effect on both workers, also for access tokens that have not expired."""
     name = await workers.new_user()
     here, there = [await log_in(client, name) for client in both]
     plain = token_for(workers.settings, name)
@@ -206,9 +206,9 @@ async def test_an_end_holds_on_every_worker(
         if way != "logout-all":
             ended, stays = ([here], [there]) if way == "logout" else ([there], [here])
     moment = time.monotonic()
-    await has_ended(workers, both, moment, *(each["access_token"] for each in ended))
+    await check_ended(workers, both, moment, *(each["access_token"] for each in ended))
     if way in {"logout-all", "password", "disabled"}:  # older tokens without a session end with them
-        await has_ended(workers, both, moment, plain)
+        await check_ended(workers, both, moment, plain)
     for each in ended:
         assert (await refresh(both[1], each["refresh_token"])).status_code == 401
     for each in stays:
