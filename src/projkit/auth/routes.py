@@ -42,7 +42,7 @@ from projkit.http.response import JSON_TYPE, PRIVATE, Header, Response, json_res
 from projkit.http.routing import Body, Endpoint, Param, ResponseSpec
 from projkit.settings import Settings
 
-_SESSION_ID: Final = Param("The session's id.", "[A-Za-z0-9_-]{43,64}")
+_SESSION_ID: Final = Param("The id of the session.", "[A-Za-z0-9_-]{43,64}")
 _TAG: Final = "auth"
 JWKS_PATH: Final = "/.well-known/jwks.json"
 
@@ -66,8 +66,8 @@ class AuthRoutes:
     def endpoints(self) -> list[Endpoint]:
         """The declarations, from which routes and the OpenAPI document are made."""
         path = self._path
-        login = ResponseSpec("You are logged in.", Login, headers=("Set-Cookie",))
-        gone = ResponseSpec("It is done.", headers=("Set-Cookie",))
+        login = ResponseSpec("The session and its tokens.", Login, headers=("Set-Cookie",))
+        logged_out = ResponseSpec("The session was ended.", headers=("Set-Cookie",))
         refused = ("unauthenticated", "csrf", "rate_limited", "unavailable")
         endpoints = [
             Endpoint(
@@ -75,7 +75,7 @@ class AuthRoutes:
                 path=f"{path}/login",
                 handler=self.login,
                 operation_id="logIn",
-                summary="Log in",
+                summary="Log in with a password",
                 tag=_TAG,
                 responses={200: login},
                 errors=refused,
@@ -88,7 +88,7 @@ class AuthRoutes:
                 path=f"{path}/refresh",
                 handler=self.refresh,
                 operation_id="refreshTokens",
-                summary="Exchange a refresh token",
+                summary="Refresh tokens",
                 tag=_TAG,
                 responses={200: login},
                 errors=("unauthenticated", "csrf", "unavailable"),
@@ -101,9 +101,9 @@ class AuthRoutes:
                 path=f"{path}/logout",
                 handler=self.logout,
                 operation_id="logOut",
-                summary="End this session",
+                summary="Log out",
                 tag=_TAG,
-                responses={204: gone},
+                responses={204: logged_out},
                 errors=("unauthenticated", "csrf", "unavailable"),
                 public=True,
             ),
@@ -112,18 +112,22 @@ class AuthRoutes:
                 path=f"{path}/logout-all",
                 handler=self.logout_all,
                 operation_id="logOutEverywhere",
-                summary="End all of your sessions",
+                summary="Log out of all sessions",
                 tag=_TAG,
-                responses={204: gone},
+                responses={
+                    204: ResponseSpec("All sessions of the user were ended.", headers=("Set-Cookie",))
+                },
             ),
             Endpoint(
                 method="POST",
                 path=f"{path}/password",
                 handler=self.password,
                 operation_id="changePassword",
-                summary="Change your password",
+                summary="Change the password",
                 tag=_TAG,
-                responses={204: ResponseSpec("It is changed; your other sessions have ended.")},
+                responses={
+                    204: ResponseSpec("The password was changed. All other sessions of the user ended.")
+                },
                 errors=("rate_limited",),
                 body=Body(PasswordInput),
             ),
@@ -132,18 +136,18 @@ class AuthRoutes:
                 path=f"{path}/session",
                 handler=self.session,
                 operation_id="getSession",
-                summary="Who am I?",
+                summary="Get the current session",
                 tag=_TAG,
-                responses={200: ResponseSpec("You.", SessionInfo)},
+                responses={200: ResponseSpec("The current user and session.", SessionInfo)},
             ),
             Endpoint(
                 method="GET",
                 path=f"{path}/sessions",
                 handler=self.sessions,
                 operation_id="listSessions",
-                summary="List your sessions",
+                summary="List sessions",
                 tag=_TAG,
-                responses={200: ResponseSpec("Those that are live.", SessionList)},
+                responses={200: ResponseSpec("The active sessions of the user.", SessionList)},
             ),
             Endpoint(
                 method="DELETE",
@@ -152,7 +156,7 @@ class AuthRoutes:
                 operation_id="endSession",
                 summary="End a session",
                 tag=_TAG,
-                responses={204: ResponseSpec("It has ended.")},
+                responses={204: ResponseSpec("The session was ended.")},
                 errors=("not_found",),
                 params={"session_id": _SESSION_ID},
             ),
@@ -164,7 +168,9 @@ class AuthRoutes:
                 summary="Get a CSRF token",
                 tag=_TAG,
                 responses={
-                    200: ResponseSpec("Send it in the CSRF header.", CsrfValue, headers=("Set-Cookie",))
+                    200: ResponseSpec(
+                        "The token, to be sent in the CSRF header.", CsrfValue, headers=("Set-Cookie",)
+                    )
                 },
             ),
             *(
@@ -173,9 +179,9 @@ class AuthRoutes:
                     path=each,
                     handler=self.jwks,
                     operation_id=f"getKeys{number}",
-                    summary="The public keys",
+                    summary="Get the public keys",
                     tag=_TAG,
-                    responses={200: ResponseSpec("A JWK Set.", JsonWebKeySet)},
+                    responses={200: ResponseSpec("The keys as a JWK Set (RFC 7517).", JsonWebKeySet)},
                     public=True,
                 )
                 for each, number in ((f"{path}/jwks", ""), (JWKS_PATH, "AtRoot"))
@@ -188,9 +194,9 @@ class AuthRoutes:
                     path=f"{path}/register",
                     handler=self.register,
                     operation_id="register",
-                    summary="Become a user",
+                    summary="Register a user",
                     tag=_TAG,
-                    responses={201: ResponseSpec("You are one.", Registered)},
+                    responses={201: ResponseSpec("The user was created.", Registered)},
                     errors=("conflict", "csrf", "rate_limited", "unavailable"),
                     public=True,
                     body=Body(RegistrationInput),

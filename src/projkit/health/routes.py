@@ -28,6 +28,8 @@ Traffic = Callable[[], dict[str, Any]]
 
 # If the credentials cannot be checked in this time, because a store is unavailable, the response has the status alone.
 _AUTHENTICATION_SECONDS: Final = 0.5
+_USABLE: Final = "The service can be used; `degraded` if a check fails that is not critical."
+_NOT_USABLE: Final = "A critical check fails, or the service is starting or draining."
 _SCOPE: Final = "monitoring:read"
 _RETRY: Final[Header] = (b"retry-after", b"1")
 _VARY: Final[Header] = (b"vary", b"Accept, Authorization, Cookie")
@@ -89,15 +91,11 @@ class HealthRoutes:
                 path=f"{prefix}/health",
                 handler=_as_handler(self.summary),
                 operation_id="getHealth",
-                summary="How does it stand?",
+                summary="Get the health summary",
                 tag="health",
                 responses={
-                    200: ResponseSpec("It can be used.", HealthSummary),
-                    503: ResponseSpec(
-                        "A critical check fails, or it starts or drains.",
-                        HealthSummary,
-                        headers=("Retry-After",),
-                    ),
+                    200: ResponseSpec(_USABLE, HealthSummary),
+                    503: ResponseSpec(_NOT_USABLE, HealthSummary, headers=("Retry-After",)),
                 },
                 public=True,
                 standalone=True,
@@ -109,15 +107,15 @@ class HealthRoutes:
                 path=f"{prefix}/health/detailed",
                 handler=self.detailed,
                 operation_id="getDetailedHealth",
-                summary="What is the matter?",
+                summary="Get the detailed health",
                 tag="health",
                 responses={
-                    200: _detailed_answer("It can be used."),
-                    503: _detailed_answer("A critical check fails, or it starts or drains.", "Retry-After"),
+                    200: _detailed_response(_USABLE),
+                    503: _detailed_response(_NOT_USABLE, "Retry-After"),
                 },
                 public=True,
                 standalone=True,
-                description="Who may not see the details (setting `HEALTH_DETAILS`) gets `status` alone.",
+                description="Callers without permission (setting `HEALTH_DETAILS`) get only `status`.",
             ),
         ]
         if root_paths:
@@ -195,9 +193,9 @@ class HealthRoutes:
                 path=live,
                 handler=_as_handler(self.live),
                 operation_id=f"get{live_name}",
-                summary="Is the process alive?",
+                summary="Check liveness",
                 tag="health",
-                responses={200: ResponseSpec("It is.", Probe)},
+                responses={200: ResponseSpec("The process is alive.", Probe)},
                 public=True,
                 standalone=True,
                 prepared=self.live,
@@ -207,13 +205,11 @@ class HealthRoutes:
                 path=ready,
                 handler=_as_handler(self.ready),
                 operation_id=f"get{ready_name}",
-                summary="Should it be sent requests?",
+                summary="Check readiness",
                 tag="health",
                 responses={
-                    200: ResponseSpec("It should.", Probe),
-                    503: ResponseSpec(
-                        "A critical check fails, or it starts or drains.", Probe, headers=("Retry-After",)
-                    ),
+                    200: ResponseSpec("The service accepts requests.", Probe),
+                    503: ResponseSpec(_NOT_USABLE, Probe, headers=("Retry-After",)),
                 },
                 public=True,
                 standalone=True,
@@ -240,7 +236,7 @@ def _connection(status: CheckStatus | None) -> str:
     return "ok" if status == "ok" else "error"
 
 
-def _detailed_answer(description: str, *headers: str) -> ResponseSpec:
+def _detailed_response(description: str, *headers: str) -> ResponseSpec:
     return ResponseSpec(
         description, DetailedHealth, headers=("Vary", *headers), alternatives={HEALTH_JSON: HealthJson}
     )

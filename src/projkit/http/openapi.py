@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made of the same declarations and schemas that serve the requests."""
+"""The OpenAPI 3.1 document, built from the declarations and schemas that serve the requests."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,11 +7,10 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from projkit.http.openapi_texts import REQUEST_HEADERS, RESPONSE_HEADERS, STATUS_DESCRIPTIONS, SUMMARY, TAGS
 from projkit.http.problem import PROBLEM_TYPE
 from projkit.http.routing import Endpoint, ResponseSpec
 
-_ENTITY_TAG: Final = r'(W/)?"[\x21\x23-\x7e]*"'
-_ENTITY_TAGS: Final = rf"^(\*|{_ENTITY_TAG}( ?, ?{_ENTITY_TAG})*)$"
 _PARAMETER: Final = re.compile(r"{(\w+)}")
 _REF: Final = "#/components/schemas/{model}"
 _ERRORS: Final[Mapping[str, tuple[int, ...]]] = {
@@ -26,69 +25,17 @@ _ERRORS: Final[Mapping[str, tuple[int, ...]]] = {
     "unavailable": (500, 503),
 }
 _SAFE: Final = frozenset({"GET", "HEAD"})
-_MEANINGS: Final[Mapping[int, str]] = {
-    400: "The body is not JSON as RFC 8259 says, or has duplicate names or too deep nesting.",
-    401: "There are no credentials, or they are not valid.",
-    403: "The credentials lack the scope, or a cookie authenticates and the CSRF check failed (`rule` says which).",
-    404: "There is nothing here, or it is somebody else's.",
-    408: "The body did not arrive in time.",
-    409: "It conflicts with the present state.",
-    412: "The ETag in If-Match is not the present one.",
-    413: "The body is too large.",
-    415: "The content type is not supported.",
-    422: "A value is wrong; `errors` says which.",
-    428: "If-Match is required here.",
-    429: "Too many attempts; try again after `Retry-After` seconds.",
-    500: "Something went wrong inside; the log has it under the request id.",
-    503: "Something that is needed does not answer, or there is too much to do; try again after `Retry-After` seconds.",
-}
-_HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
-    "ETag": ("The version of the project, for If-Match and If-None-Match.", {"type": "string"}),
-    "Location": ("Where the new project is, or where to go next.", {"type": "string", "format": "uri-reference"}),
-    "Link": ("The next page (RFC 8288), if there is one.", {"type": "string"}),
-    "Idempotent-Replayed": (
-        "`true` where this is the answer to an earlier request with the same key.",
-        {"type": "string", "const": "true"},
-    ),
-    "Set-Cookie": ("The cookies of the session.", {"type": "string"}),
-    "RateLimit": ("What is left of the limit (draft-ietf-httpapi-ratelimit-headers).", {"type": "string"}),
-    "RateLimit-Policy": ("The limit.", {"type": "string"}),
-    "Allow": ("The methods that are allowed here.", {"type": "string"}),
-    "Retry-After": ("Seconds to wait before trying again.", {"type": "integer", "minimum": 0}),
-    "WWW-Authenticate": ("How to authenticate (RFC 6750).", {"type": "string"}),
-    "X-Request-ID": ("The id under which the log knows this request.", {"type": "string"}),
-    "X-Process-Time": ("Seconds until the response's headers.", {"type": "string", "pattern": r"^\d+\.\d{6}$"}),
-    "Server-Timing": ("Milliseconds in all, and in the database.", {"type": "string"}),
-    "X-Content-Type-Options": ("Always `nosniff`.", {"type": "string", "const": "nosniff"}),
-    "Cache-Control": ("Who may keep the answer, and how long.", {"type": "string"}),
-    "Vary": ("The request's headers that the answer depends on.", {"type": "string"}),
-    "Connection": ("`close` where the rest of the body is not read.", {"type": "string"}),
-}  # fmt: skip
-_EVERYWHERE: Final = (
+_COMMON_HEADERS: Final = (
     "X-Request-ID",
     "X-Process-Time",
     "Server-Timing",
     "X-Content-Type-Options",
     "Cache-Control",
 )
-_REQUEST_HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
-    "Idempotency-Key": (
-        "Makes the request safe to send again: within 24 hours the same key and body get the first answer.",
-        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x20-\x7e]{1,255}$"},
-    ),
-    "If-Match": (
-        "Only if the project still has this ETag; `*` for any.",
-        {"type": "string", "pattern": _ENTITY_TAGS, "examples": ['"1"']},
-    ),
-    "If-None-Match": (
-        "Only if the project no longer has this ETag.",
-        {"type": "string", "pattern": _ENTITY_TAGS, "examples": ['"1"']},
-    ),
-}
 
 
-class Fault(BaseModel):
-    """One thing wrong: in the body by RFC 6901 ``pointer``, elsewhere by the ``parameter``'s name."""
+class FieldProblem(BaseModel):
+    """An invalid value: ``pointer`` (RFC 6901) locates it in the body, ``parameter`` names a parameter or header."""
 
     code: str
     detail: str
@@ -97,7 +44,7 @@ class Fault(BaseModel):
 
 
 class Problem(BaseModel):
-    """A failure (RFC 9457)."""
+    """The details of an error (RFC 9457)."""
 
     type: str
     title: str
@@ -107,22 +54,26 @@ class Problem(BaseModel):
     code: str
     request_id: str
     trace_id: str | None = None
-    errors: list[Fault] | None = None
+    errors: list[FieldProblem] | None = None
     rule: str | None = None
 
 
 class _Generator(GenerateJsonSchema):
-    # Defaults that are empty collections or None tell a reader nothing, but validators may trip over them.
+    # Defaults that are empty collections or None are left out: they say little, and some validators reject them.
     ignored_warning_kinds = GenerateJsonSchema.ignored_warning_kinds | {"non-serializable-default"}
 
 
 def document(
     endpoints: Iterable[Endpoint], *, version: str, cookie: str, prefix: str = "", server: str = ""
 ) -> dict[str, Any]:
-    """The document.
+    """Build the document.
 
-    ``prefix`` is put before every path, ``server`` names what stands before all of them, and ``cookie`` is the one
-    that holds the access token.
+    Args:
+        endpoints: the kit's endpoints; those without ``documented`` are left out.
+        version: the version of the API.
+        cookie: the name of the cookie that holds the access token.
+        prefix: the prefix of every path.
+        server: the URL that all paths are relative to.
     """
     shown = [endpoint for endpoint in endpoints if endpoint.documented]
     refs, definitions = _schemas(shown)
@@ -132,29 +83,25 @@ def document(
         if names := _PARAMETER.findall(endpoint.path):
             path["parameters"] = [_path_parameter(endpoint, name) for name in names]
         path[endpoint.method.lower()] = _operation(endpoint, refs)
-        if endpoint.body is not None and endpoint.body.read_only:
-            name = _edit_name(endpoint)
-            definitions[name] = _edit_schema(endpoint, definitions[endpoint.body.schema.__name__])
+        if endpoint.body is not None and (variant := endpoint.body.variant) is not None:
+            schema = variant.derive(definitions[endpoint.body.schema.__name__])
+            definitions[variant.name] = {**schema, "title": variant.name}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "projkit",
             "version": version,
-            "summary": "Projects, over HTTP.",
+            "summary": SUMMARY,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": server or "/"}],
-        "tags": [
-            {"name": "projects", "description": "Projects of the caller; nobody sees anybody else's."},
-            {"name": "auth", "description": "Logging in and out, sessions, keys."},
-            {"name": "health", "description": "Probes."},
-            {"name": "telemetry", "description": "What a monitoring system reads."},
-        ],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
             "schemas": definitions,
             "headers": {
-                name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()
+                name: {"description": text, "schema": schema}
+                for name, (text, schema) in RESPONSE_HEADERS.items()
             },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -162,7 +109,7 @@ def document(
                     "type": "apiKey",
                     "in": "cookie",
                     "name": cookie,
-                    "description": "Set by logging in; unsafe methods also need the CSRF header.",
+                    "description": "Set at login. Unsafe methods also require the CSRF header.",
                 },
             },
         },
@@ -174,8 +121,8 @@ def _schemas(endpoints: list[Endpoint]) -> tuple[dict[type[BaseModel], dict[str,
     for endpoint in endpoints:
         if endpoint.body is not None:
             wanted[(endpoint.body.schema, "validation")] = None
-        for answer in endpoint.responses.values():
-            for schema in (answer.schema, *answer.alternatives.values()):
+        for response in endpoint.responses.values():
+            for schema in (response.schema, *response.alternatives.values()):
                 if isinstance(schema, type):
                     wanted[(schema, "serialization")] = None
     refs, top = models_json_schema(list(wanted), ref_template=_REF, schema_generator=_Generator)
@@ -189,8 +136,8 @@ def _operation(endpoint: Endpoint, refs: Mapping[type[BaseModel], dict[str, Any]
         "tags": [endpoint.tag],
         "security": [] if endpoint.public else [{name: []} for name in endpoint.security],
         "responses": {
-            str(status): _answer(answer, refs, private=not endpoint.public)
-            for status, answer in sorted(endpoint.responses.items())
+            str(status): _response(spec, refs, private=not endpoint.public)
+            for status, spec in sorted(endpoint.responses.items())
         },
     }
     notes = [endpoint.description, f"Scope: `{endpoint.scope}`." if endpoint.scope else ""]
@@ -203,40 +150,17 @@ def _operation(endpoint: Endpoint, refs: Mapping[type[BaseModel], dict[str, Any]
         operation["parameters"] = parameters
     if endpoint.body is not None:
         schema: dict[str, Any] = dict(refs[endpoint.body.schema])
-        if endpoint.body.read_only:
-            schema = {"$ref": _REF.format(model=_edit_name(endpoint))}
+        if endpoint.body.variant is not None:
+            schema = {"$ref": _REF.format(model=endpoint.body.variant.name)}
         content = {content_type: {"schema": schema} for content_type in endpoint.body.content_types}
         operation["requestBody"] = {"required": endpoint.body.required, "content": content}
     for status in sorted(_statuses(endpoint)):
         problem = _problem(status)
-        answer = operation["responses"].setdefault(str(status), problem)
-        # A status that has an answer of its own may still be a failure of the request.
+        response = operation["responses"].setdefault(str(status), problem)
+        # An endpoint may declare a response of its own for a status that is also an error's.
         for part in ("headers", "content"):
-            answer[part] = {**answer.get(part, {}), **problem[part]}
+            response[part] = {**response.get(part, {}), **problem[part]}
     return operation
-
-
-def _edit_name(endpoint: Endpoint) -> str:
-    return "ProjectPatch" if endpoint.method == "PATCH" else "ProjectReplacement"
-
-
-def _edit_schema(endpoint: Endpoint, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of an edit: what may be set, and the read-only fields, which may be sent back as they are."""
-    assert endpoint.body is not None  # noqa: S101  # only endpoints with a body have an edit
-    properties = dict(schema["properties"])
-    found = {**schema, "properties": properties, "title": _edit_name(endpoint)}
-    found["description"] = "Replaces what a client may set; omitted optional fields take their defaults."
-    if endpoint.method == "PATCH":
-        # Of a merge patch (RFC 7396) no member is required, and null removes one.
-        del found["required"]
-        found["description"] = "A merge patch (RFC 7396): what is omitted stays, null takes the default."
-        for name, each in properties.items():
-            kept = {key: value for key, value in each.items() if key != "default"}
-            removable = name != "name" and "anyOf" not in kept
-            properties[name] = {"anyOf": [kept, {"type": "null"}]} if removable else kept
-    for name in sorted(endpoint.body.read_only):
-        properties[name] = {"readOnly": True, "description": "May be sent back as it was read."}
-    return found
 
 
 def _statuses(endpoint: Endpoint) -> set[int]:
@@ -249,33 +173,33 @@ def _statuses(endpoint: Endpoint) -> set[int]:
             statuses.add(403)
     if endpoint.body is not None:
         statuses.update((400, 408, 413, 415, 422))
-    asks_nobody = endpoint.public and endpoint.standalone and not endpoint.errors
-    return statuses - {500, 503} if asks_nobody else statuses
+    cannot_fail = endpoint.public and endpoint.standalone and not endpoint.errors
+    return statuses - {500, 503} if cannot_fail else statuses
 
 
-def _answer(
-    answer: ResponseSpec, refs: Mapping[type[BaseModel], dict[str, Any]], *, private: bool
+def _response(
+    spec: ResponseSpec, refs: Mapping[type[BaseModel], dict[str, Any]], *, private: bool
 ) -> dict[str, Any]:
-    names = (*answer.headers, *_EVERYWHERE)
-    found: dict[str, Any] = {
-        "description": answer.description,
+    names = (*spec.headers, *_COMMON_HEADERS)
+    response: dict[str, Any] = {
+        "description": spec.description,
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
     }
     if private:
-        found["headers"]["Vary"] = {"$ref": "#/components/headers/Vary"}
-    if answer.schema is not None:
-        forms = {answer.content_type: answer.schema, **answer.alternatives}
-        found["content"] = {
+        response["headers"]["Vary"] = {"$ref": "#/components/headers/Vary"}
+    if spec.schema is not None:
+        schemas = {spec.content_type: spec.schema, **spec.alternatives}
+        response["content"] = {
             name: {"schema": refs[schema] if isinstance(schema, type) else dict(schema)}
-            for name, schema in forms.items()
+            for name, schema in schemas.items()
         }
-    if answer.links:
-        found["links"] = dict(answer.links)
-    return found
+    if spec.links:
+        response["links"] = dict(spec.links)
+    return response
 
 
 def _problem(status: int) -> dict[str, Any]:
-    names = [*_EVERYWHERE, "Vary"]
+    names = [*_COMMON_HEADERS, "Vary"]
     if status in (408, 413, 503):
         names.append("Connection")
     if status in (401, 403):
@@ -285,7 +209,7 @@ def _problem(status: int) -> dict[str, Any]:
     if status == 429:
         names += ["RateLimit", "RateLimit-Policy"]
     return {
-        "description": _MEANINGS[status],
+        "description": STATUS_DESCRIPTIONS[status],
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
         "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
@@ -297,7 +221,9 @@ def _path_parameter(endpoint: Endpoint, name: str) -> dict[str, Any]:
         "name": name,
         "in": "path",
         "required": True,
-        "description": declared.description if declared else "The project's id; a malformed one is a 404.",
+        "description": declared.description
+        if declared
+        else f"The {name.replace('_', ' ')}, a UUID; a malformed one returns 404.",
         "schema": declared.schema if declared else {"type": "string", "format": "uuid"},
     }
 
@@ -333,5 +259,5 @@ def _inline(schema: Any, definitions: Mapping[str, Any]) -> Any:
 
 
 def _header_parameter(name: str) -> dict[str, Any]:
-    text, schema = _REQUEST_HEADERS[name]
+    text, schema = REQUEST_HEADERS[name]
     return {"name": name, "in": "header", "required": False, "description": text, "schema": dict(schema)}

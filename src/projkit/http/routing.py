@@ -41,13 +41,21 @@ class ResponseSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaVariant:
+    """A schema that the OpenAPI document shows for a body, derived from the one that validates its content."""
+
+    name: str
+    derive: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Body:
     """What an endpoint takes: the schema that validates it and the media types under which it may come."""
 
     schema: type[BaseModel]
     content_types: tuple[str, ...] = (JSON,)
-    read_only: frozenset[str] = frozenset()
     required: bool = True
+    variant: SchemaVariant | None = None
 
 
 @dataclass(frozen=True, slots=True)

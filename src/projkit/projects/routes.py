@@ -19,6 +19,7 @@ from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, PRIVATE, REVALIDATE, Header, Response
 from projkit.http.routing import JSON, MERGE_PATCH, Body, Endpoint, ResponseSpec
 from projkit.projects.idempotency import IdempotentCreation
+from projkit.projects.openapi import PATCH, REPLACEMENT
 from projkit.projects.query import REPEATABLE, ProjectQuery
 from projkit.projects.rendering import as_document, render_list, render_project
 from projkit.projects.schemas import READ_ONLY, Project, ProjectInput, ProjectList, ProjectStats
@@ -63,9 +64,9 @@ class ProjectRoutes:
     def endpoints(self) -> list[Endpoint]:
         """The declarations, from which routes and the OpenAPI document are made."""
         one = f"{self._path}/{{project_id}}"
-        replace = Body(ProjectInput, (JSON,), READ_ONLY)
-        patch = Body(ProjectInput, (MERGE_PATCH, JSON), READ_ONLY)
-        project = ResponseSpec("The project.", Project, headers=("ETag",))
+        replace = Body(ProjectInput, (JSON,), variant=REPLACEMENT)
+        patch = Body(ProjectInput, (MERGE_PATCH, JSON), variant=PATCH)
+        project = ResponseSpec("The project in its current state.", Project, headers=("ETag",))
         edit = ("not_found", "conflict", "precondition_failed", "precondition_required")
         return [
             Endpoint(
@@ -76,7 +77,9 @@ class ProjectRoutes:
                 summary="Create a project",
                 tag="projects",
                 responses={
-                    201: ResponseSpec("It was created.", Project, headers=_CREATED_HEADERS, links=_LINKS)
+                    201: ResponseSpec(
+                        "The project was created.", Project, headers=_CREATED_HEADERS, links=_LINKS
+                    )
                 },
                 errors=("conflict", "validation"),
                 scope=WRITE,
@@ -88,9 +91,9 @@ class ProjectRoutes:
                 path=self._path,
                 handler=self.list,
                 operation_id="listProjects",
-                summary="List your projects",
+                summary="List projects",
                 tag="projects",
-                responses={200: ResponseSpec("One page.", ProjectList, headers=("Link",))},
+                responses={200: ResponseSpec("A page of projects.", ProjectList, headers=("Link",))},
                 errors=("validation",),
                 scope=READ,
                 query=ProjectQuery,
@@ -100,9 +103,9 @@ class ProjectRoutes:
                 path=f"{self._path}/stats/summary",
                 handler=self.stats,
                 operation_id="summarizeProjects",
-                summary="Summarize your projects",
+                summary="Get project statistics",
                 tag="projects",
-                responses={200: ResponseSpec("The summary.", ProjectStats)},
+                responses={200: ResponseSpec("The statistics of the caller's projects.", ProjectStats)},
                 errors=(),
                 scope=READ,
             ),
@@ -111,9 +114,12 @@ class ProjectRoutes:
                 path=one,
                 handler=self.get,
                 operation_id="getProject",
-                summary="Read a project",
+                summary="Get a project",
                 tag="projects",
-                responses={200: project, 304: ResponseSpec("It has not changed.", headers=("ETag",))},
+                responses={
+                    200: project,
+                    304: ResponseSpec("The project has not changed.", headers=("ETag",)),
+                },
                 errors=("not_found", "validation"),
                 scope=READ,
                 request_headers=("If-None-Match",),
@@ -136,7 +142,8 @@ class ProjectRoutes:
                 path=one,
                 handler=self.patch,
                 operation_id="patchProject",
-                summary="Change a project (RFC 7396 merge patch)",
+                summary="Update a project",
+                description="Applies a JSON merge patch (RFC 7396).",
                 tag="projects",
                 responses={200: project},
                 errors=(*edit, "validation"),
@@ -151,7 +158,7 @@ class ProjectRoutes:
                 operation_id="deleteProject",
                 summary="Delete a project",
                 tag="projects",
-                responses={204: ResponseSpec("It was deleted; it can be restored.")},
+                responses={204: ResponseSpec("The project was deleted. It can be restored.")},
                 errors=("not_found", "precondition_failed", "validation"),
                 scope=WRITE,
                 request_headers=("If-Match",),
@@ -185,7 +192,7 @@ class ProjectRoutes:
                 path=f"{one}/unarchive",
                 handler=self.unarchive,
                 operation_id="unarchiveProject",
-                summary="Take a project out of the archive",
+                summary="Unarchive a project",
                 tag="projects",
                 responses={200: project},
                 errors=("not_found", "precondition_failed", "validation"),

@@ -49,7 +49,7 @@ def endpoints(path: str, registry: KitRegistry, allows_anonymous: AllowsAnonymou
             tag="telemetry",
             responses={
                 200: ResponseSpec(
-                    "The metrics.",
+                    "The metrics, in the format that `Accept` prefers.",
                     {"type": "string"},
                     "text/plain",
                     ("Vary",),

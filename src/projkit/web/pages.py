@@ -130,7 +130,7 @@ def _endpoint(
         operation_id=operation_id,
         summary=summary,
         tag="health",
-        responses={200: ResponseSpec("A page for people.")},
+        responses={200: ResponseSpec("The file.")},
         public=True,
         standalone=True,
         documented=False,

@@ -1,4 +1,4 @@
-"""Pages for people, and the OpenAPI document that they are drawn from."""
+"""The endpoint of the OpenAPI document."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -28,7 +28,7 @@ def endpoints(prefix: str, api: Sequence[Endpoint], version: str, cookie: str) -
             path=f"{prefix}/openapi.json",
             handler=openapi,
             operation_id="getOpenapi",
-            summary="This document",
+            summary="Get the OpenAPI document",
             tag="health",
             responses={200: ResponseSpec("The OpenAPI document.", {"type": "object"})},
             public=True,

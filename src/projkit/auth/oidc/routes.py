@@ -23,7 +23,7 @@ from projkit.http.routing import Endpoint, Param, ResponseSpec
 from projkit.settings import Settings
 
 _TAG: Final = "auth"
-_PROVIDER: Final = Param("The provider's name in PROJKIT_OIDC_PROVIDERS.", "[a-z0-9_-]{1,32}")
+_PROVIDER: Final = Param("The name of the provider in `PROJKIT_OIDC_PROVIDERS`.", "[a-z0-9_-]{1,32}")
 _MAX_NEXT_LENGTH: Final = 1024
 _MAX_PARAMETERS: Final = 50
 # A browser takes // and /\ for another host, and drops tabs and line ends before it looks.
@@ -86,9 +86,9 @@ class OidcRoutes:
                 path=f"{self._path}/login",
                 handler=self.login,
                 operation_id="startOidcLogin",
-                summary="Log in at an OpenID provider",
+                summary="Start an OpenID Connect login",
                 tag=_TAG,
-                responses={302: ResponseSpec("On to the provider.", headers=headers)},
+                responses={302: ResponseSpec("Redirect to the provider.", headers=headers)},
                 errors=("not_found", "validation", "unavailable"),
                 public=True,
                 query=LoginQuery,
@@ -99,10 +99,12 @@ class OidcRoutes:
                 path=f"{self._path}/callback",
                 handler=self.callback,
                 operation_id="finishOidcLogin",
-                summary="Come back from an OpenID provider",
+                summary="Complete an OpenID Connect login",
                 tag=_TAG,
                 responses={
-                    303: ResponseSpec("You are logged in; on to where you wanted to go.", headers=headers)
+                    303: ResponseSpec(
+                        "The session was created. Redirect to the requested page.", headers=headers
+                    )
                 },
                 errors=("not_found", "unauthenticated", "rate_limited", "unavailable"),
                 public=True,
