@@ -1,7 +1,7 @@
-"""Writes the Grafana dashboards into the package: ``python scripts/dashboards.py [DIRECTORY]``.
+"""Write the Grafana dashboards into the package: ``python scripts/dashboards.py [DIRECTORY]``.
 
-They are written in Python so that Grafana's own SDK checks each panel's options; a test holds the written files to be
-what this makes. Needs ``requirements/dashboards.txt``.
+They are generated in Python so that Grafana's own SDK checks each panel's options; a test compares the shipped files
+with the output. Requires ``requirements/dashboards.txt``.
 """
 
 import json
@@ -17,17 +17,17 @@ PACKAGE: Final = Path(__file__).parents[1] / "src" / "projkit" / "assets" / "gra
 
 
 def dashboards() -> dict[str, dict[str, Any]]:
-    """Each dashboard as Grafana reads it, by the name of its file."""
-    made = {"overview.json": overview(), "endpoints.json": endpoints()}
-    found = {name: json.loads(json.dumps(board.build(), cls=JSONEncoder)) for name, board in made.items()}
-    for content in found.values():
+    """Return each dashboard in Grafana's JSON model by file name."""
+    boards = {"overview.json": overview(), "endpoints.json": endpoints()}
+    models = {name: json.loads(json.dumps(board.build(), cls=JSONEncoder)) for name, board in boards.items()}
+    for content in models.values():
         for number, panel in enumerate(content["panels"], start=1):
-            panel["id"] = number  # what a link to a panel names
-    return found
+            panel["id"] = number  # referenced by links to a panel
+    return models
 
 
 def main() -> None:
-    """Writes them."""
+    """Write the files."""
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE
     for name, content in dashboards().items():
         (directory / name).write_text(

@@ -1,8 +1,8 @@
-"""Draws a dashboard as SVG: ``python scripts/draw_dashboard.py PROMETHEUS_URL BOARD.json OUT.svg [route=/x …]``.
+"""Draw a dashboard as SVG: ``python scripts/draw_dashboard.py PROMETHEUS_URL BOARD.json OUT.svg [route=/x …]``.
 
-Not Grafana, and not all that it would draw; but panels, places, queries, units, thresholds and texts are the board's,
-and the data is what that Prometheus knows of the last ten minutes, or of those until ``end=SECONDS``. Further
-arguments are values of its variables.
+This is not Grafana, and it draws only a part of what Grafana would. The panels, layout, queries, units, thresholds and
+texts are the dashboard's; the data comes from Prometheus, for the ten minutes before ``end=SECONDS`` or now. Further
+arguments are values of the dashboard's variables.
 """
 
 import json
@@ -42,7 +42,7 @@ Points = list[tuple[float, float]]
 
 
 class Board:
-    """A dashboard, and the Prometheus that it asks."""
+    """A dashboard and the Prometheus that it queries."""
 
     def __init__(self, url: str, content: dict[str, Any], values: dict[str, str]) -> None:
         self._url = url.rstrip("/")
@@ -60,25 +60,25 @@ class Board:
         self.title = content["title"]
 
     def with_values(self, text: str) -> str:
-        """A text with the variables' values."""
+        """Substitute the variables in a text."""
         for name, value in self._values.items():
             text = text.replace(f"${name}", value)
         return text
 
-    def ask(self, target: dict[str, Any]) -> list[Sample]:
-        """The answer to a panel's query."""
+    def query(self, target: dict[str, Any]) -> list[Sample]:
+        """Return the result of a panel's query."""
         params = {"query": self.with_values(target["expr"])}
         if target.get("instant"):
             params |= {"time": f"{self.end}"}
         else:
             params |= {"start": f"{self.start}", "end": f"{self.end}", "step": f"{STEP}"}
         path = "query" if target.get("instant") else "query_range"
-        with urlopen(f"{self._url}/api/v1/{path}?{urlencode(params)}") as answer:  # noqa: S310  # whoever runs it says where
-            found: list[Sample] = json.load(answer)["data"]["result"]
-        return found
+        with urlopen(f"{self._url}/api/v1/{path}?{urlencode(params)}") as response:  # noqa: S310 - the URL is an argument
+            samples: list[Sample] = json.load(response)["data"]["result"]
+        return samples
 
     def draw(self) -> Iterator[str]:
-        """All of it."""
+        """Yield the SVG."""
         height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in self.panels) * ROW + 40
         yield (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {24 * COLUMN} {height}" font-family="sans-serif" '
@@ -100,18 +100,18 @@ class Board:
 
 
 def text(x: float, y: float, content: str, size: int = 11, color: str = "#d8d9da") -> str:
-    """A line of text, whose left end is there."""
+    """Return a line of text that starts at a point."""
     return f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size}" fill="{color}">{escape(content)}</text>'
 
 
 def box(x: float, y: float, width: float, height: float, color: str, opacity: float = 1) -> str:
-    """A filled rectangle."""
+    """Return a filled rectangle."""
     place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
     return f'<rect {place} fill="{color}" opacity="{opacity:.2f}"/>'
 
 
-def shown(value: float, unit: str) -> str:
-    """A number with its unit."""
+def formatted(value: float, unit: str) -> str:
+    """Format a number with its unit."""
     if math.isnan(value):
         return "-"
     if unit == "percentunit":
@@ -126,8 +126,8 @@ def shown(value: float, unit: str) -> str:
     return f"{value:.3g}" + {"reqps": " req/s", "ops": "/s"}.get(unit, "")
 
 
-def name_of(target: dict[str, Any], labels: dict[str, str]) -> str:
-    """What a series is called in the legend."""
+def legend_of(target: dict[str, Any], labels: dict[str, str]) -> str:
+    """Return the name of a series in the legend."""
     legend: str = target.get("legendFormat") or ""
     for label, value in labels.items():
         legend = legend.replace(f"{{{{{label}}}}}", value)
@@ -135,30 +135,30 @@ def name_of(target: dict[str, Any], labels: dict[str, str]) -> str:
 
 
 def defaults(panel: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """Unit and steps of a panel."""
-    found = panel["fieldConfig"]["defaults"]
-    return found.get("unit", "short"), found.get("thresholds", {}).get("steps", [])
+    """Return the unit and the threshold steps of a panel."""
+    config = panel["fieldConfig"]["defaults"]
+    return config.get("unit", "short"), config.get("thresholds", {}).get("steps", [])
 
 
 def color_at(value: float, steps: Sequence[dict[str, Any]]) -> str:
-    """The color of the last step that a value has reached."""
+    """Return the color of the last step that a value has reached."""
     passed = [step["color"] for step in steps if step["value"] is None or value >= step["value"]]
     return NAMED[passed[-1]] if passed else NAMED["text"]
 
 
 def points_of(sample: Sample) -> Points:
-    """The finite values of a series."""
+    """Return the finite values of a series."""
     pairs = ((float(at), float(value)) for at, value in sample["values"])
     return [(at, value) for at, value in pairs if math.isfinite(value)]
 
 
 def timeseries(board: Board, panel: dict[str, Any], w: int, h: int) -> Iterator[str]:
-    """Lines, the highest last value first, limits across, and the legend as far as there is room."""
+    """Draw lines, ordered by their last value, with limits, and as much of the legend as fits."""
     unit, steps = defaults(panel)
     series = [
-        (name_of(target, each["metric"]), points)
+        (legend_of(target, each["metric"]), points)
         for target in panel["targets"]
-        for each in board.ask(target)
+        for each in board.query(target)
         if (points := points_of(each))
     ]
     series.sort(key=lambda each: -each[1][-1][1])
@@ -172,7 +172,7 @@ def timeseries(board: Board, panel: dict[str, Any], w: int, h: int) -> Iterator[
     for part in (0, 0.5, 1):
         y = bottom - (bottom - top) * part
         yield f'<path d="M{left} {y:.0f}H{right}" stroke="#2c3235"/>' + text(
-            6, y + 4, shown(highest * part, unit), 10, "#8e8e8e"
+            6, y + 4, formatted(highest * part, unit), 10, "#8e8e8e"
         )
     for step in steps:
         if step["value"] is not None and step["value"] <= highest and NAMED[step["color"]] != "none":
@@ -194,20 +194,22 @@ def timeseries(board: Board, panel: dict[str, Any], w: int, h: int) -> Iterator[
 
 
 def stat(board: Board, panel: dict[str, Any], w: int, h: int) -> Iterator[str]:
-    """The last value of each series."""
+    """Draw the last value of each series."""
     unit, steps = defaults(panel)
-    found = [
-        (name_of(target, each["metric"]), float(each["value"][1]))
+    series = [
+        (legend_of(target, each["metric"]), float(each["value"][1]))
         for target in panel["targets"]
-        for each in board.ask(target)
+        for each in board.query(target)
     ]
-    for number, (name, value) in enumerate(found):
-        y = 24 + (h - 24) * (number + 0.5) / len(found)
-        yield text(14, y + 10, shown(value, unit), 26, color_at(value, steps)) + text(w - 90, y + 8, name, 12)
+    for number, (name, value) in enumerate(series):
+        y = 24 + (h - 24) * (number + 0.5) / len(series)
+        yield text(14, y + 10, formatted(value, unit), 26, color_at(value, steps)) + text(
+            w - 90, y + 8, name, 12
+        )
 
 
 def table(board: Board, panel: dict[str, Any], w: int, h: int) -> Iterator[str]:
-    """One row for each set of labels, as far as there is room."""
+    """Draw a row for each label set, as many as fit."""
     organize = panel["transformations"][1]["options"]
     rows: dict[tuple[tuple[str, str], ...], list[str]] = {}
     units = {
@@ -215,13 +217,13 @@ def table(board: Board, panel: dict[str, Any], w: int, h: int) -> Iterator[str]:
         for each in panel["fieldConfig"]["overrides"]
     }
     for target, column in zip(panel["targets"], organize["renameByName"].values(), strict=True):
-        for each in board.ask(target):
+        for each in board.query(target):
             labels = tuple(
                 (key, value)
                 for key, value in sorted(each["metric"].items())
                 if key not in organize["excludeByName"]
             )
-            rows.setdefault(labels, []).append(shown(float(each["value"][1]), units[column]))
+            rows.setdefault(labels, []).append(formatted(float(each["value"][1]), units[column]))
     values = [name for name in organize["renameByName"].values() if name not in organize["excludeByName"]]
     heads = [*(key for key, _ in next(iter(rows), ())), *values]
     for line, cells in enumerate(
@@ -240,16 +242,16 @@ def table(board: Board, panel: dict[str, Any], w: int, h: int) -> Iterator[str]:
 
 
 def history(board: Board, panel: dict[str, Any], w: int, h: int) -> Iterator[str]:
-    """One row of colored fields for each series."""
+    """Draw a row of colored fields for each series."""
     _, steps = defaults(panel)
-    found = [
-        (name_of(target, each["metric"]), points_of(each))
+    series = [
+        (legend_of(target, each["metric"]), points_of(each))
         for target in panel["targets"]
-        for each in board.ask(target)
+        for each in board.query(target)
     ]
-    left, height = 190, (h - 40) / max(len(found), 1)
+    left, height = 190, (h - 40) / max(len(series), 1)
     size = (w - left - 10) * STEP / SECONDS
-    for number, (name, points) in enumerate(found):
+    for number, (name, points) in enumerate(series):
         y = 30 + number * height
         yield text(10, y + height / 2 + 4, name, 10)
         for moment, value in points:
@@ -258,20 +260,20 @@ def history(board: Board, panel: dict[str, Any], w: int, h: int) -> Iterator[str
 
 
 def heatmap(board: Board, panel: dict[str, Any], w: int, h: int) -> Iterator[str]:
-    """Darker the more requests there are between two bounds."""
-    found = sorted(
-        (float(each["metric"]["le"]), dict(points_of(each))) for each in board.ask(panel["targets"][0])
+    """Draw a field for each bucket and time, darker with more requests."""
+    series = sorted(
+        (float(each["metric"]["le"]), dict(points_of(each))) for each in board.query(panel["targets"][0])
     )
-    left, height = 64, (h - 44) / max(len(found), 1)
+    left, height = 64, (h - 44) / max(len(series), 1)
     size = (w - left - 10) * STEP / SECONDS
     cells, below = [], dict[float, float]()
-    for number, (_, rates) in enumerate(found):
+    for number, (_, rates) in enumerate(series):
         cells += [(number, moment, value - below.get(moment, 0.0)) for moment, value in rates.items()]
         below = rates
     highest = max((value for *_, value in cells), default=1.0) or 1.0
-    for number, (bound, _) in enumerate(found):
+    for number, (bound, _) in enumerate(series):
         yield text(
-            10, h - 16 - number * height, "more" if math.isinf(bound) else shown(bound, "s"), 9, "#8e8e8e"
+            10, h - 16 - number * height, "more" if math.isinf(bound) else formatted(bound, "s"), 9, "#8e8e8e"
         )
     for number, moment, value in cells:
         if value > 0:
@@ -291,7 +293,7 @@ DRAWN: Final = {
 
 
 def main() -> None:
-    """Draws one."""
+    """Draw one dashboard."""
     url, source, target, *values = sys.argv[1:]
     board = Board(
         url, json.loads(Path(source).read_text(encoding="utf-8")), dict(each.split("=", 1) for each in values)

@@ -1,47 +1,47 @@
-"""The dashboard of all of a service: objectives, requests, saturation, dependencies, logins, health, build."""
+"""The overview dashboard: objectives, requests, saturation, dependencies, authentication, health, build."""
 
 from grafana_foundation_sdk.builders import dashboard as dashboard_builders
 from grafana_panels import BAD, GOOD, WARNING, Panel, board, choice, heat_map, history, lines, number, rows
 from grafana_queries import EVERY, OF, PROBES, PROJECTS, REQUESTS, ROUTED, now, quantile, query, rate
 
-NONE_IS_BEST = ((None, GOOD), (1, BAD))
+ZERO_IS_GOOD = ((None, GOOD), (1, BAD))
 
 
 def at_a_glance() -> list[Panel]:
     failed = rate(REQUESTS + "_count", f'{OF},status=~"5..",{PROBES}')
-    kept = rate(REQUESTS + "_bucket", f'{OF},{PROJECTS},status!~"5..",le="0.04"')
-    asked = rate(REQUESTS + "_count", f'{OF},{PROJECTS},status!~"5.."')
+    in_time = rate(REQUESTS + "_bucket", f'{OF},{PROJECTS},status!~"5..",le="0.04"')
+    total = rate(REQUESTS + "_count", f'{OF},{PROJECTS},status!~"5.."')
     return [
-        number("Requests", "Each second, of all endpoints", "reqps",
+        number("Requests", "Requests per second to all endpoints", "reqps",
                now(rate(REQUESTS + "_count", OF)), steps=((None, "text"),)),
-        number("Errors", "Share of answers with 5xx; a probe's 503 is none", "percentunit",
+        number("Errors", "Share of responses with 5xx, except 503 of probes", "percentunit",
                now(f"({failed} or vector(0)) / {rate(REQUESTS + '_count', OF)}"),
                steps=((None, GOOD), (0.001, WARNING), (0.0144, BAD))),
-        number("Projects in 40 ms", "Share of the requests for projects that took 40 ms at most", "percentunit",
-               now(f"{kept} / {asked}"), steps=((None, BAD), (0.9, WARNING), (0.99, GOOD))),
-        number("Failing checks", "Health checks that fail or were not seen, of all instances", "short",
-               now(f"count(projkit_health_check_status{{{OF}}} == 0) or vector(0)"), steps=NONE_IS_BEST),
-        number("Instances up", "Targets that Prometheus can scrape", "short",
+        number("Projects in 40 ms", "Share of requests for projects that took at most 40 ms", "percentunit",
+               now(f"{in_time} / {total}"), steps=((None, BAD), (0.9, WARNING), (0.99, GOOD))),
+        number("Failing checks", "Health checks that fail or whose status is unknown, on all instances", "short",
+               now(f"count(projkit_health_check_status{{{OF}}} == 0) or vector(0)"), steps=ZERO_IS_GOOD),
+        number("Instances up", "Targets that Prometheus scrapes successfully", "short",
                now(f"sum(up{{{OF}}})"), steps=((None, BAD), (1, GOOD))),
-        number("Alerts", "Those of projkit that fire now", "short",
+        number("Alerts", "Firing alerts of projkit", "short",
                now('count(ALERTS{alertname=~"Projkit.+",alertstate="firing",job=~"$job|"}) or vector(0)'),
-               steps=NONE_IS_BEST),
+               steps=ZERO_IS_GOOD),
     ]  # fmt: skip
 
 
 def objectives() -> list[Panel]:
-    over = "over 30 days, or as long as Prometheus has seen; of all instances of the job"
+    over = "over 30 days, or the time since Prometheus started; for all instances of the job"
     left = (
         '1 - job:projkit_slo_bad:ratio_rate30d{job=~"$job"} / on (slo) group_left () projkit:slo_budget:ratio'
     )
     burn = 'job:projkit_slo_bad:ratio_rate1h{job=~"$job"} / on (slo) group_left () projkit:slo_budget:ratio'
     return [
-        number("Kept", f"Share of requests that were good, {over}", "percentunit",
+        number("Compliance", f"Share of good requests {over}", "percentunit",
                now('1 - job:projkit_slo_bad:ratio_rate30d{job=~"$job"}', "{{slo}}"),
                steps=((None, "text"),), span=8, height=8),
-        number("Budget left", f"Of what may go wrong, {over}; below nothing the objective is missed", "percentunit",
+        number("Budget left", f"Share of the error budget {over}; below zero the objective is missed", "percentunit",
                now(left, "{{slo}}"), steps=((None, BAD), (0, WARNING), (0.25, GOOD)), span=8, height=8),
-        lines("Burn rate", "How many times too fast the budget was spent within an hour: 1 is sustainable, 14.4 pages",
+        lines("Burn rate", "Consumption of the error budget over the last hour: 1 is sustainable, 14.4 pages",
               "short", query(burn, "{{slo}}"), limits=((1, WARNING), (14.4, BAD))),
     ]  # fmt: skip
 
@@ -52,30 +52,30 @@ def requests() -> list[Panel]:
     duration = f"{recorded}request_duration_seconds"
     failed = rate(REQUESTS + "_count", f'{ROUTED},status=~"5..",{PROBES}', "method", "route")
     return [
-        lines("Rate", "Requests a second by endpoint", "reqps",
+        lines("Rate", "Requests per second by endpoint", "reqps",
               query(rate(REQUESTS + "_count", ROUTED, "method", "route"), "{{method}} {{route}}"), span=12),
-        lines("Errors", "Answers with 5xx a second by endpoint; a probe's 503 is none", "reqps",
+        lines("Errors", "Responses with 5xx per second by endpoint, except 503 of probes", "reqps",
               query(f"{failed} or 0 * {rate(REQUESTS + '_count', ROUTED, 'method', 'route')}",
                     "{{method}} {{route}}"), span=12),
-        lines("Duration", "Percentiles over all chosen endpoints; points are exemplars, which lead to traces", "s",
+        lines("Duration", "Percentiles over the selected endpoints; points are exemplars, which link to traces", "s",
               *(query(quantile(share, REQUESTS, ROUTED), f"p{share * 100:g}", exemplars=share == 0.99)
                 for share in (0.5, 0.95, 0.99)), span=12, limits=((0.04, WARNING),)),
-        heat_map("Durations", "Requests a second by how long they took, of all chosen endpoints; points are exemplars",
+        heat_map("Durations", "Requests per second by duration, for the selected endpoints; points are exemplars",
                  rate(REQUESTS + "_bucket", ROUTED, "le")),
-        rows("Endpoints", "The last five minutes, of all instances of the job", {
+        rows("Endpoints", "The last five minutes, for all instances of the job", {
             "Rate": (now(f"{recorded}requests:rate5m{chosen}"), "reqps"),
             "Errors": (now(f"{recorded}errors:ratio_rate5m{chosen}"), "percentunit"),
             "p50": (now(f"{duration}:p50_rate5m{chosen}"), "s"),
             "p95": (now(f"{duration}:p95_rate5m{chosen}"), "s"),
             "p99": (now(f"{duration}:p99_rate5m{chosen}"), "s"),
         }, hidden=("__name__",)),
-        lines("Answers", "Requests a second by status", "reqps",
+        lines("Responses", "Responses per second by status", "reqps",
               query(rate(REQUESTS + "_count", ROUTED, "status"), "{{status}}"), stacked=True),
-        lines("In flight", "Requests that are being answered", "short",
+        lines("In progress", "Requests in progress, including those in the queue", "short",
               query(f"sum by (instance) (projkit_http_server_active_requests{{{OF}}})", "{{instance}}")),
-        lines("Slow, lost, unexpected", "Over SLOW_REQUEST_SECONDS; left by their client; failed unexpectedly", "ops",
+        lines("Slow and failed", "Per second: over SLOW_REQUEST_SECONDS, client disconnected, exception", "ops",
               query(rate("projkit_http_server_slow_requests_total", ROUTED), "slow"),
-              query(rate("projkit_http_server_client_disconnects_total", ROUTED), "client left"),
+              query(rate("projkit_http_server_client_disconnects_total", ROUTED), "client disconnected"),
               query(rate("projkit_http_server_exceptions_total", ROUTED), "exception"),
               query(rate("projkit_websocket_connections_total", ROUTED), "WebSocket")),
     ]  # fmt: skip
@@ -83,20 +83,20 @@ def requests() -> list[Panel]:
 
 def saturation() -> list[Panel]:
     return [
-        lines("Database pool", "Connections of all workers by state; waiting is a queue", "short",
+        lines("Database pool", "Connections of all workers by state; waiting is the number of queued callers", "short",
               query(f"sum by (state) (projkit_db_pool_connections{{{OF}}})", "{{state}}")),
-        lines("Wait for a connection", "Percentiles of how long statements waited", "s",
+        lines("Wait for a connection", "Percentiles of the time that statements waited", "s",
               query(quantile(0.5, "projkit_db_pool_wait_seconds", OF), "p50"),
               query(quantile(0.99, "projkit_db_pool_wait_seconds", OF), "p99")),
-        lines("Event-loop lag", "How late the loop of the worst worker was: every request there waits as long", "s",
+        lines("Event loop lag", "Maximum lag of any worker; it delays every request of that worker", "s",
               query(f"max by (instance) (projkit_event_loop_lag_seconds{{{OF}}})", "{{instance}}"),
               limits=((0.1, BAD),)),
-        lines("Processor", "Cores that each worker uses; a worker can use little more than one", "short",
+        lines("CPU", "Cores used by each worker; a worker can use little more than one", "short",
               query(f"sum by (instance, pid) (rate(projkit_process_cpu_seconds_total{{{OF}}}{EVERY}))",
                     "{{instance}} {{pid}}"), limits=((0.9, WARNING),)),
-        lines("Memory", "Resident, of each worker", "bytes",
+        lines("Memory", "Resident memory of each worker", "bytes",
               query(f"projkit_process_resident_memory_bytes{{{OF}}}", "{{instance}} {{pid}}")),
-        lines("Open files", "File descriptors of each worker, connections among them", "short",
+        lines("Open files", "File descriptors of each worker, including connections", "short",
               query(f"projkit_process_open_fds{{{OF}}}", "{{instance}} {{pid}}")),
     ]  # fmt: skip
 
@@ -107,16 +107,17 @@ def dependencies() -> list[Panel]:
     return [
         lines("Database: duration", "p95 by operation and table", "s",
               query(quantile(0.95, statements, OF, "operation", "collection"), "{{operation}} {{collection}}")),
-        lines("Database: rate", "Statements a second by operation and table", "ops",
+        lines("Database: rate", "Statements per second by operation and table", "ops",
               query(rate(statements + "_count", OF, "operation", "collection"), "{{operation}} {{collection}}")),
-        lines("Database: errors and transactions", "Statements that failed, by class; transactions by their end", "ops",
+        lines("Database: errors and transactions", "Failed statements per second by class, transactions by outcome",
+              "ops",
               query(rate("projkit_db_errors_total", OF, "error_type"), "{{error_type}}"),
               query(rate("projkit_db_transactions_total", OF, "outcome"), "{{outcome}}")),
         lines("Redis: duration", "p95 by command", "s",
               query(quantile(0.95, commands, OF, "operation"), "{{operation}}")),
-        lines("Redis: rate", "Commands a second", "ops",
+        lines("Redis: rate", "Commands per second", "ops",
               query(rate(commands + "_count", OF, "operation"), "{{operation}}")),
-        lines("Redis: errors", "Commands that failed or timed out, by class", "ops",
+        lines("Redis: errors", "Commands per second that failed or timed out, by exception class", "ops",
               query(rate("projkit_redis_errors_total", OF, "error_type"), "{{error_type}}")),
     ]  # fmt: skip
 
@@ -126,50 +127,50 @@ def authentication() -> list[Panel]:
     legacy = rate(credentials, f'{OF},outcome="accepted",format="legacy"')
     accepted = rate(credentials, f'{OF},outcome="accepted"')
     return [
-        lines("Credentials", "Accepted, a second, by how they come and their format", "ops",
+        lines("Credentials", "Accepted credentials per second by transport and format", "ops",
               query(rate(credentials, f'{OF},outcome="accepted"', "transport", "format"), "{{transport}} {{format}}")),
-        lines("Refused credentials", "A second: expired, revoked, forged, or legacy after the sunset", "ops",
+        lines("Refused credentials", "Per second: expired, revoked, forged, or legacy after the sunset", "ops",
               query(rate(credentials, f'{OF},outcome="refused"', "transport", "format"), "{{transport}} {{format}}")),
-        lines("Legacy tokens", "Share of the accepted credentials; it should fall to nothing before the sunset",
+        lines("Legacy tokens", "Share of the accepted credentials; it should fall to zero before the sunset",
               "percentunit", query(f"{legacy} / {accepted}", "legacy")),
-        number("Until the sunset", "From then on no legacy token is accepted; empty without LEGACY_SUNSET", "s",
+        number("Time until the sunset", "Legacy tokens are rejected after it; empty without LEGACY_SUNSET", "s",
                now(f"min(projkit_auth_legacy_sunset_timestamp_seconds{{{OF}}}) - time()"),
                steps=((None, BAD), (0, WARNING), (1_209_600, GOOD)), height=8),
-        lines("Logins", "A second, by what became of them", "ops",
+        lines("Logins", "Login attempts per second by method and outcome", "ops",
               query(rate("projkit_auth_logins_total", OF, "method", "outcome"), "{{method}} {{outcome}}")),
-        lines("Refreshes", "A second: rotated is normal, replayed a retry, reused perhaps a theft", "ops",
+        lines("Refreshes", "Per second: rotated is normal, replayed a retry, reused possibly a theft", "ops",
               query(rate("projkit_auth_refreshes_total", OF, "outcome"), "{{outcome}}"), span=6),
-        lines("CSRF checks", "Unsafe requests with cookies a second, by what became of them", "ops",
+        lines("CSRF checks", "Unsafe requests with cookies per second, by mode and outcome", "ops",
               query(rate("projkit_auth_csrf_checks_total", OF, "mode", "outcome"), "{{mode}} {{outcome}}"), span=6),
     ]  # fmt: skip
 
 
 def health() -> list[Panel]:
     return [
-        history("Checks", "Red: fails, or was not seen for three periods, on one worker at least",
+        history("Checks", "Red: failing, or unknown for three periods, on at least one worker",
                 query(f"min by (instance, check) (projkit_health_check_status{{{OF}}})", "{{instance}} {{check}}"),
-                texts={"0": ("failing", BAD), "1": ("well", GOOD)}),
-        lines("Latency", "How long the last look of each check took", "s",
+                texts={"0": ("failing", BAD), "1": ("healthy", GOOD)}),
+        lines("Latency", "Duration of the last run of each check", "s",
               query(f"max by (check) (projkit_health_check_latency_seconds{{{OF}}})", "{{check}}"), span=12),
     ]  # fmt: skip
 
 
 def service() -> list[Panel]:
     return [
-        rows("Build", "What runs where", {"Value": (now(f"projkit_build_info{{{OF}}}"), "short")},
+        rows("Build", "Versions by instance", {"Value": (now(f"projkit_build_info{{{OF}}}"), "short")},
              hidden=("__name__", "Value"), height=5),
-        lines("Workers", "Living processes of each server", "short",
+        lines("Workers", "Living workers of each server", "short",
               query(f"projkit_workers{{{OF}}}", "{{instance}}")),
-        lines("Uptime", "Since each worker started: a fall is a restart", "s",
+        lines("Uptime", "Time since each worker started; a drop is a restart", "s",
               query(f"time() - projkit_process_start_time_seconds{{{OF}}}", "{{instance}} {{pid}}")),
-        lines("Spans", "A second: exported, refused by the collector, or dropped since the queue was full", "ops",
+        lines("Spans", "Per second: exported, failed at the collector, or dropped because the queue was full", "ops",
               query(rate("projkit_otel_spans_total", OF, "outcome"), "{{outcome}}")),
     ]  # fmt: skip
 
 
 def overview() -> dashboard_builders.Dashboard:
-    """The dashboard."""
-    about = "A projkit service as a whole. The numbers are those of docs/observability.md."
+    """Build the dashboard."""
+    about = "Overview of a projkit service. docs/observability.md explains the metrics."
     made = board("projkit-overview", "projkit", about)
     made.with_variable(choice("route", "Route", f'label_values({REQUESTS}_count{{job=~"$job"}}, route)'))
     for title, panels in (

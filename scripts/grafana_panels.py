@@ -1,4 +1,4 @@
-"""What the dashboards are built of: panels and variables."""
+"""Panels and variables of the dashboards."""
 
 from typing import Final
 
@@ -39,7 +39,7 @@ def lines(
     limits: Steps = (),
     stacked: bool = False,
 ) -> Panel:
-    """Lines over time; ``limits`` are drawn across."""
+    """Create a panel of lines over time; ``limits`` are drawn as horizontal lines."""
     panel = (
         timeseries.Panel().title(title).description(about).unit(unit).span(span).height(_HEIGHT)
         .datasource(SOURCE).targets(_named(queries))
@@ -64,7 +64,7 @@ def lines(
 def number(
     title: str, about: str, unit: str, *queries: Query, steps: Steps, span: int = 4, height: int = 4
 ) -> Panel:
-    """The last value of each series, in the color of its step."""
+    """Create a panel of the last value of each series, in the color of its step."""
     return (
         stat.Panel().title(title).description(about).unit(unit).span(span).height(height)
         .datasource(SOURCE).targets(_named(queries)).thresholds(_thresholds(steps))
@@ -74,11 +74,13 @@ def number(
 
 
 def heat_map(title: str, about: str, expr: str, *, span: int = 12) -> Panel:
-    """How many requests fell into each bucket; the points are exemplars, which lead to traces."""
-    asked = Query().expr(expr).legend_format("{{le}}").range().format(PromQueryFormat.HEATMAP).exemplar(True)
+    """Create a heat map of requests per bucket; the points are exemplars, which link to traces."""
+    histogram = (
+        Query().expr(expr).legend_format("{{le}}").range().format(PromQueryFormat.HEATMAP).exemplar(True)
+    )
     return (
         heatmap.Panel().title(title).description(about).span(span).height(_HEIGHT)
-        .datasource(SOURCE).with_target(asked.datasource(SOURCE).ref_id("A"))
+        .datasource(SOURCE).with_target(histogram.datasource(SOURCE).ref_id("A"))
         .calculate(False).y_axis(heatmap.YAxisConfig().unit("s").decimals(3))
         .color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(64))
         .cell_gap(1).show_legend().exemplars_color("rgba(50, 100, 250, 0.8)")
@@ -88,7 +90,7 @@ def heat_map(title: str, about: str, expr: str, *, span: int = 12) -> Panel:
 def history(
     title: str, about: str, *queries: Query, texts: dict[str, tuple[str, str]], span: int = 12
 ) -> Panel:
-    """One row of colored fields for each series; ``texts`` has text and color of each value."""
+    """Create a status history with a row for each series; ``texts`` has text and color of each value."""
     options = {value: dashboard.ValueMappingResult(text, color) for value, (text, color) in texts.items()}
     return (
         statushistory.Panel().title(title).description(about).span(span).height(_HEIGHT)
@@ -102,8 +104,8 @@ def rows(
     title: str, about: str, columns: dict[str, tuple[Query, str]], hidden: tuple[str, ...], *,
     span: int = 24, height: int = _HEIGHT,
 ) -> Panel:  # fmt: skip
-    """A table with one row for each set of labels; ``columns`` has query and unit of each value."""
-    queries = _named(tuple(asked.format(PromQueryFormat.TABLE) for asked, _ in columns.values()))
+    """Create a table with a row for each label set; ``columns`` has query and unit of each value."""
+    queries = _named(tuple(each.format(PromQueryFormat.TABLE) for each, _ in columns.values()))
     values = [
         f"Value #{chr(ord('A') + index)}" if len(columns) > 1 else "Value" for index in range(len(columns))
     ]
@@ -126,11 +128,11 @@ def rows(
     return panel
 
 
-def choice(name: str, label: str, asked: str, *, several: bool = True) -> dashboard_builders.QueryVariable:
-    """A variable whose values Prometheus knows; where several may be chosen, at first all are."""
+def choice(name: str, label: str, expr: str, *, several: bool = True) -> dashboard_builders.QueryVariable:
+    """Create a variable whose values come from Prometheus; with ``several``, all are selected at first."""
     variable = (
         dashboard_builders.QueryVariable(name).label(label).datasource(SOURCE)
-        .query({"query": asked, "refId": f"variable-{name}"})
+        .query({"query": expr, "refId": f"variable-{name}"})
         .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(dashboard.VariableSort.ALPHABETICAL_ASC)
     )  # fmt: skip
     if several:
@@ -140,7 +142,7 @@ def choice(name: str, label: str, asked: str, *, several: bool = True) -> dashbo
 
 
 def board(uid: str, title: str, about: str) -> dashboard_builders.Dashboard:
-    """A dashboard without panels, with the variables that all have."""
+    """Create a dashboard without panels, with the common variables."""
     series = f"{REQUESTS}_count"
     return (
         dashboard_builders.Dashboard(title).uid(uid).description(about).tags(["projkit"])

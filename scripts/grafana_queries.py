@@ -18,22 +18,22 @@ PROJECTS: Final = 'route=~".*/projects(/.*)?"'
 
 
 def query(expr: str, legend: str = "", *, exemplars: bool = False) -> Query:
-    """A query over the time that is shown."""
-    asked = Query().expr(expr).legend_format(legend).range().datasource(SOURCE)
-    return asked.exemplar(True) if exemplars else asked
+    """Create a query over the displayed time range."""
+    over_time = Query().expr(expr).legend_format(legend).range().datasource(SOURCE)
+    return over_time.exemplar(True) if exemplars else over_time
 
 
 def now(expr: str, legend: str = "") -> Query:
-    """A query for what is so at the end of the time that is shown."""
+    """Create a query at the end of the displayed time range."""
     return Query().expr(expr).legend_format(legend).instant().datasource(SOURCE)
 
 
 def rate(series: str, selector: str, *by: str) -> str:
-    """How often a second, for each combination of labels."""
+    """Return the rate per second for each combination of labels."""
     grouped = f"sum by ({', '.join(by)})" if by else "sum"
     return f"{grouped} (rate({series}{{{selector}}}{EVERY}))"
 
 
 def quantile(share: float, series: str, selector: str, *by: str) -> str:
-    """A percentile of a histogram, for each combination of labels."""
+    """Return a percentile of a histogram for each combination of labels."""
     return f"histogram_quantile({share}, {rate(f'{series}_bucket', selector, *by, 'le')})"
