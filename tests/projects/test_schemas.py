@@ -9,6 +9,15 @@ from pydantic import ValidationError
 from projkit.projects.query import ProjectQuery
 from projkit.projects.schemas import ProjectInput
 
+
+def nested(levels: int) -> dict[str, Any]:
+    """Return objects, one inside the other."""
+    value: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
 NAIVE = datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 
 
@@ -16,7 +25,9 @@ NAIVE = datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)
     ("fields", "kind"),
     [
         ({"name": "a\0b"}, "string_contains_nul"), ({"description": "\0"}, "string_contains_nul"),
-        ({"metadata": {"a": {1, 2}}}, "metadata_not_json"), ({"metadata": {"a": 2**70}}, "metadata_not_json"),
+        ({"metadata": {"a": {1, 2}}}, "metadata_not_json"), ({"metadata": {"a": 2**70}}, "integer_out_of_range"),
+        ({"metadata": {"a": float("nan")}}, "metadata_not_json"), ({"metadata": {"a": {1: 2}}}, "metadata_not_json"),
+        ({"metadata": {"a": "\ud800"}}, "string_lone_surrogate"), ({"metadata": nested(64)}, "metadata_not_json"),
         ({"metadata": {"a": ["\0"]}}, "string_contains_nul"), ({"metadata": {"a": {"\0": 1}}}, "string_contains_nul"),
         ({"metadata": {"a": "x" * 20_000}}, "metadata_too_large"),
         ({"due_date": datetime(2026, 1, 1, tzinfo=UTC)}, "date_format"),
@@ -35,8 +46,16 @@ def test_python_values_are_taken() -> None:
     """Dates may be given as dates, times as aware datetimes, and an escaped backslash-u0000 is only text."""
     assert ProjectInput(name="A", due_date=date(2026, 1, 31)).due_date == date(2026, 1, 31)
     assert ProjectInput(name="A", metadata={"a": "\\u0000", "b": [1, None]}).metadata["a"] == "\\u0000"
+    assert ProjectInput(name="A", metadata=nested(63)).metadata == nested(63)
     after = datetime(2026, 1, 1, tzinfo=UTC)
     assert ProjectQuery(created_after=after).created_after == after
+
+
+@pytest.mark.parametrize("name", ["q", "external_id", "tag"])
+def test_unstorable_filters(name: str) -> None:
+    """A filter with a text that no project can have is rejected, as it is over HTTP."""
+    with pytest.raises(ValidationError, match=r"U\+0000"):
+        ProjectQuery.model_validate({name: ("a\0b",) if name == "tag" else "a\0b"})
 
 
 @pytest.mark.parametrize("value", [NAIVE, "2026-02-30T00:00:00Z", "0001-01-01T00:00:00+14:00", 5])

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from projkit.errors import FieldError, ValidationFailedError
 from projkit.http.body import without_prefix
+from projkit.http.strict_json import UnrepresentableValue, require_storable_text
 
 M = TypeVar("M", bound=BaseModel)
 MAX_PARAMETERS: Final = 200
@@ -36,8 +37,8 @@ def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[st
             continue
         if name not in schema.model_fields:
             errors.append(FieldError("unknown_parameter", f"There is no parameter {name!r}", parameter=name))
-        elif "\0" in value:
-            errors.append(FieldError("string_contains_nul", "U+0000 is not allowed", parameter=name))
+        elif (unstorable := _unstorable(value)) is not None:
+            errors.append(FieldError(unstorable.code, unstorable.detail, parameter=name))
         elif name in repeatable:
             collected = values.setdefault(name, [])
             assert isinstance(collected, list)  # noqa: S101  # the names are disjoint
@@ -69,6 +70,14 @@ def pairs_of(query_string: bytes) -> Iterator[tuple[bytes, bytes]]:
         if part:
             name, _, value = part.replace(b"+", b" ").partition(b"=")
             yield name, value
+
+
+def _unstorable(text: str) -> UnrepresentableValue | None:
+    try:
+        require_storable_text(text, name="The value")
+    except UnrepresentableValue as error:
+        return error
+    return None
 
 
 def _failed(errors: list[FieldError]) -> ValidationFailedError:

@@ -6,15 +6,25 @@ depth) is where two readers of the same bytes disagree, so each of these is deci
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from math import isinf
-from typing import Final, Literal, TypeAlias
+from math import isfinite, isinf
+from typing import Any, Final, Literal, TypeAlias
 
-__all__ = ["JSON", "MAX_DEPTH", "InvalidJson", "UnrepresentableCode", "UnrepresentableValue", "loads"]
+__all__ = [
+    "JSON",
+    "MAX_DEPTH",
+    "InvalidJson",
+    "UnrepresentableCode",
+    "UnrepresentableValue",
+    "loads",
+    "require_storable",
+    "require_storable_text",
+]
 
 JSON: TypeAlias = dict[str, "JSON"] | list["JSON"] | str | int | float | bool | None
 UnrepresentableCode: TypeAlias = Literal[
-    "string_contains_nul", "string_lone_surrogate", "integer_out_of_range", "number_out_of_range"
+    "string_contains_nul", "string_lone_surrogate", "integer_out_of_range", "number_out_of_range", "not_json"
 ]
 
 MAX_DEPTH: Final = 64
@@ -165,7 +175,7 @@ def loads(body: bytes) -> JSON:
         except _OutOfRange:
             pass
     document = _parse(_MARKING, text)
-    _refuse_unrepresentable(document, [])
+    _require_storable(document, [])
     return document
 
 
@@ -204,36 +214,81 @@ def _refuse_deep(body: bytes) -> None:
         raise InvalidJson(f"The document nests deeper than {MAX_DEPTH} levels")
 
 
-def _refuse_unrepresentable(value: object, path: list[str | int]) -> None:
-    """Raise UnrepresentableValue for the first offending place in document order."""
-    if isinstance(value, str):
-        _refuse_text(value, path, "The string")
-    elif isinstance(value, _Marker):
-        raise UnrepresentableValue(_pointer(path), value.code, value.detail)
-    elif isinstance(value, dict):
-        for name, member in value.items():
-            _refuse_text(name, path, "A name in the object")
-            path.append(name)
-            _refuse_unrepresentable(member, path)
-            path.pop()
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            path.append(index)
-            _refuse_unrepresentable(item, path)
-            path.pop()
+def require_storable(value: object, path: Sequence[str | int] = ()) -> None:
+    """Check that a value can be stored and returned exactly, wherever it comes from.
+
+    This is the one rule for values that Python code passes in and, with the limits on syntax that :func:`loads`
+    adds, for those in requests. ``path`` leads to the value from the root of its document.
+
+    Raises:
+        UnrepresentableValue: the first value, in document order, that is no JSON (such as a set or NaN) or is nested
+            deeper than `MAX_DEPTH`, a text with U+0000 or a lone surrogate, or an integer beyond 64 bits.
+    """
+    _require_storable(value, list(path))
 
 
-def _refuse_text(text: str, path: list[str | int], what: str) -> None:
-    found = _UNREPRESENTABLE.search(text)
-    if found is None:
+def require_storable_text(text: str, path: Sequence[str | int] = (), *, name: str = "The string") -> None:
+    """Check that a text can be stored: PostgreSQL's text has no U+0000, and UTF-8 no lone surrogates.
+
+    Raises:
+        UnrepresentableValue: the first such character in it; ``name`` says in the message what the text is.
+    """
+    if "\0" not in text and (text.isascii() or _is_utf8(text)):
         return
-    if found[0] == "\0":
-        raise UnrepresentableValue(_pointer(path), "string_contains_nul", f"{what} contains U+0000")
+    match = _UNREPRESENTABLE.search(text)
+    if match is None:
+        return
+    if match[0] == "\0":
+        raise UnrepresentableValue(_pointer(path), "string_contains_nul", f"{name} contains U+0000")
     raise UnrepresentableValue(
-        _pointer(path), "string_lone_surrogate", f"{what} contains the lone surrogate U+{ord(found[0]):04X}"
+        _pointer(path), "string_lone_surrogate", f"{name} contains the lone surrogate U+{ord(match[0]):04X}"
     )
 
 
-def _pointer(path: list[str | int]) -> str:
+def _require_storable(value: object, path: list[str | int]) -> None:
+    if isinstance(value, dict):
+        members: Iterable[tuple[Any, object]] = value.items()
+    elif isinstance(value, list):
+        members = enumerate(value)
+    else:
+        _require_storable_scalar(value, path)
+        return
+    if len(path) >= MAX_DEPTH:
+        raise UnrepresentableValue(_pointer(path), "not_json", f"Nested deeper than {MAX_DEPTH} levels")
+    for key, member in members:
+        if isinstance(value, dict):
+            if not isinstance(key, str):
+                raise UnrepresentableValue(_pointer(path), "not_json", "A name in the object is not a string")
+            require_storable_text(key, path, name="A name in the object")
+        path.append(key)
+        _require_storable(member, path)
+        path.pop()
+
+
+def _require_storable_scalar(value: object, path: list[str | int]) -> None:
+    if isinstance(value, str):
+        require_storable_text(value, path)
+    elif isinstance(value, _Marker):
+        raise UnrepresentableValue(_pointer(path), value.code, value.detail)
+    elif isinstance(value, int):
+        if not _INTEGER_MIN <= value <= _INTEGER_MAX:
+            raise UnrepresentableValue(_pointer(path), _WIDE_INTEGER.code, _WIDE_INTEGER.detail)
+    elif isinstance(value, float):
+        if not isfinite(value):
+            raise UnrepresentableValue(_pointer(path), "not_json", "NaN and infinite numbers are not JSON")
+    elif value is not None:
+        detail = f"A value of type {type(value).__name__} is not JSON"
+        raise UnrepresentableValue(_pointer(path), "not_json", detail)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _pointer(path: Sequence[str | int]) -> str:
     """Write a path by RFC 6901 section 3."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)

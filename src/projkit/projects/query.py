@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from projkit.projects.schemas import CalendarDate, Instant, Priority, Status, Tag
+from projkit.projects.schemas import CalendarDate, Instant, Priority, Status, StorableText, Tag
 
 SORT_KEYS: Final = ("created_at", "updated_at", "name", "due_date", "priority")
 REPEATABLE: Final = frozenset({"status", "priority", "tag"})
@@ -40,7 +40,9 @@ class ProjectQuery(BaseModel):
     status: tuple[Status, ...] = Field(default=(), max_length=50, description="Any of these; repeatable.")
     priority: tuple[Priority, ...] = Field(default=(), max_length=50, description="Any of these; repeatable.")
     tag: tuple[Tag, ...] = Field(default=(), max_length=50, description="Has any of these tags; repeatable.")
-    q: str = Field(default="", max_length=200, description="In name or description, whatever the case.")
+    q: StorableText = Field(
+        default="", max_length=200, description="In name or description, whatever the case."
+    )
     archived: Literal["false", "true", "any"] = "false"
     created_after: Instant | None = Field(default=None, description="Strictly after.")
     created_before: Instant | None = Field(default=None, description="Strictly before.")
@@ -48,7 +50,7 @@ class ProjectQuery(BaseModel):
     updated_before: Instant | None = Field(default=None, description="Strictly before.")
     due_after: CalendarDate | None = Field(default=None, description="Strictly after.")
     due_before: CalendarDate | None = Field(default=None, description="Strictly before.")
-    external_id: str | None = Field(default=None, max_length=200)
+    external_id: StorableText | None = Field(default=None, max_length=200)
     sort: Sort = Field(
         default="-created_at",
         description="`-` for descending; ties by id in the same direction. `name` by code point, `priority` by rank, "

@@ -1,6 +1,5 @@
 """What a project is, as clients see it: the schemas that validate and that the OpenAPI document shows."""
 
-import math
 import re
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -20,6 +19,8 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from projkit.http import strict_json
 
 MAX_METADATA_BYTES: Final = 16_384
 
@@ -53,9 +54,11 @@ _TIME: Final = re.compile(
 )
 
 
-def _no_nul(value: str) -> str:
-    if "\0" in value:
-        raise PydanticCustomError("string_contains_nul", "U+0000 is not allowed")
+def _storable_text(value: str) -> str:
+    try:
+        strict_json.require_storable_text(value)
+    except strict_json.UnrepresentableValue as error:
+        raise PydanticCustomError(error.code, error.detail) from None
     return value
 
 
@@ -81,37 +84,15 @@ def _instant(value: object) -> object:
     raise PydanticCustomError("date_time_format", "Must be an RFC 3339 time, as in 2026-01-31T12:00:00Z")
 
 
-def _small_json(value: dict[str, Any]) -> dict[str, Any]:
+def _metadata(value: dict[str, Any]) -> dict[str, Any]:
     try:
-        encoded = orjson.dumps(value)
-    except (TypeError, ValueError):
-        raise PydanticCustomError("metadata_not_json", "Must be a JSON object of plain values") from None
-    if len(encoded) > MAX_METADATA_BYTES:
+        strict_json.require_storable(value, ["metadata"])
+    except strict_json.UnrepresentableValue as error:
+        code = "metadata_not_json" if error.code == "not_json" else error.code
+        raise PydanticCustomError(code, error.detail) from None
+    if len(orjson.dumps(value)) > MAX_METADATA_BYTES:
         raise PydanticCustomError("metadata_too_large", "Must be at most 16 KiB of JSON")
-    _check_plain(value)
     return value
-
-
-def _check_plain(value: Any) -> None:
-    """What JSON over HTTP cannot hold is not taken from Python either, where orjson would turn it into something."""
-    if isinstance(value, str):
-        if "\0" in value:
-            raise PydanticCustomError("string_contains_nul", "U+0000 is not allowed")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            _check_plain(name)
-            _check_plain(item)
-    elif isinstance(value, list):
-        for item in value:
-            _check_plain(item)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise PydanticCustomError("metadata_not_json", "NaN and infinite numbers are not JSON")
-    elif isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise PydanticCustomError("integer_out_of_range", "Integers must fit into 64 bits")
-    elif value is not None:
-        raise PydanticCustomError("metadata_not_json", "Must be a JSON object of plain values")
 
 
 def _unique(tags: list[str]) -> list[str]:
@@ -126,14 +107,15 @@ CalendarDate = Annotated[
 Instant = Annotated[
     datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
+StorableText = Annotated[str, AfterValidator(_storable_text)]
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
-    AfterValidator(_no_nul),
+    AfterValidator(_storable_text),
     Field(description="Trimmed; 1 to 200 characters.", examples=["Website relaunch"]),
 ]
-Description = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_no_nul)]
-Tag = Annotated[str, StringConstraints(min_length=1, max_length=50), AfterValidator(_no_nul)]
+Description = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_storable_text)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=50), AfterValidator(_storable_text)]
 Tags = Annotated[
     list[Tag],
     Field(max_length=50, description="Unique; their order is kept.", json_schema_extra={"uniqueItems": True}),
@@ -142,12 +124,12 @@ Tags = Annotated[
 Metadata = Annotated[
     dict[str, Any],
     Field(description="Anything of yours, at most 16 KiB as JSON."),
-    AfterValidator(_small_json),
+    AfterValidator(_metadata),
 ]
 ExternalId = Annotated[
     str,
     StringConstraints(min_length=1, max_length=200),
-    AfterValidator(_no_nul),
+    AfterValidator(_storable_text),
     Field(description="Your own key; unique among your undeleted projects.", examples=["CRM-1042"]),
 ]
 
