@@ -1,4 +1,4 @@
-"""Redis servers of the tests' own: one alone, a master with a replica and its Sentinels, a Cluster of three masters.
+"""Redis or Valkey servers of the tests: one alone, a master with a replica and Sentinels, a Cluster of three masters.
 
 They listen on free ports of 127.0.0.1 and keep nothing: a test may stop, kill, fill or empty them.
 """
@@ -17,16 +17,17 @@ from typing import Any, Final
 import pytest
 import redis
 
-from tests.services import missing
+from tests.services import redis_program
 
 MASTER: Final = "mymaster"
 _START_SECONDS: Final = 30
 _SLOTS: Final = 16_384
-_DIES_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL")  # also where the tests are killed
+# Ends a server also where the tests are killed; macOS has no such program.
+_WITH_PARENT: Final = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 
 
 class RedisServer:
-    """One ``redis-server`` process."""
+    """One server process."""
 
     def __init__(self, directory: Path, options: Sequence[str]) -> None:
         self.port = free_port()
@@ -45,7 +46,7 @@ class RedisServer:
         place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*_DIES_WITH_US, "redis-server", *self._options, *place], stdout=log, stderr=log
+                [*_WITH_PARENT, redis_program(), *self._options, *place], stdout=log, stderr=log
             )
         wait_until(lambda: bool(self.ask("PING")), "redis-server does not start")
 
@@ -142,8 +143,7 @@ sentinel failover-timeout {name} 3000
 @contextmanager
 def running(kind: Callable[[Start], Redises]) -> Iterator[Redises]:
     """Starts servers and ends them, whatever has been done to them meanwhile."""
-    if shutil.which("redis-server") is None:
-        missing("redis-server is not installed; see scripts/debian-packages")
+    redis_program()  # or skip
     directory = Path(tempfile.mkdtemp(prefix="projkit-redis-"))
     servers: list[RedisServer] = []
 

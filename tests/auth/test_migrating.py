@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from tests.auth.asking import Header, ask, bearer, refuses
 from tests.auth.forge import LEGACY_SECRET
 from tests.auth.people import AUTH, PASSWORD, PROJECTS, Browser
 from tests.corpora import ROOT
-from tests.services import missing
+from tests.services import postgres_programs
 
 pytestmark = pytest.mark.anyio
 
@@ -134,8 +133,7 @@ async def test_the_whole_move(
     sqlite_url: str, empty_postgres_url: str, shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Old clients keep working, see their old projects, move at a login, and are counted until none is left."""
-    if shutil.which("psql") is None:
-        missing("psql is not installed; see scripts/debian-packages")
+    monkeypatch.setenv("PATH", str(postgres_programs()), prepend=os.pathsep)  # it runs psql
     connection = await asyncpg.connect(empty_postgres_url)
     await connection.execute(OLD_TABLE)
     await connection.close()

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 import httpx2
 
 from tests.conftest import SECRET
-from tests.services import missing
+from tests.services import redis_program
 
 PROJKIT = [sys.executable, "-c", "from projkit.cli import main; main()"]
 
@@ -92,12 +91,10 @@ def free_port() -> int:
 @contextmanager
 def redis_server(directory: Path, *options: str) -> Iterator[str]:
     """A Redis server of the test's own; gives its URL."""
-    if shutil.which("redis-server") is None:
-        missing("redis-server is not installed; see scripts/debian-packages")
     port = free_port()
     process = subprocess.Popen(
         [
-            "redis-server",
+            redis_program(),
             "--port",
             str(port),
             "--bind",

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import pwd
 import re
 import shutil
 import signal
@@ -20,8 +19,9 @@ import httpx2
 import pytest
 
 from projkit.db import migrate
+from projkit.testing import servers
 from tests.conftest import SECRET, settings_for, token_for
-from tests.services import missing
+from tests.services import postgres_programs
 
 SERVE = [
     sys.executable,
@@ -168,16 +168,14 @@ class Cluster:
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A migrated PostgreSQL server that the test may stop and kill."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not programs:
-        missing("no PostgreSQL server program is installed; see scripts/debian-packages")
+    programs = postgres_programs()
     directory = Path(tempfile.mkdtemp(prefix="projkit-cluster-"))
-    user = None
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        user = "postgres"
-        os.chown(directory, pwd.getpwnam(user).pw_uid, -1)
+    user = servers.unprivileged_user()
+    if user is not None:
+        os.chown(directory, user.pw_uid, user.pw_gid)
+        programs = servers.reachable_programs(programs, directory)
     try:
-        opened = Cluster(directory, programs[-1].parent, user)
+        opened = Cluster(directory, programs, None if user is None else user.pw_name)
         yield opened
         opened.close()
     finally:

@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 from projkit import Principal, ProjKit
 from projkit.errors import ConfigurationError, DatabaseUnavailableError, ProjkitError, SchemaOutOfDateError
 from tests.conftest import Client, settings_for, token_for
-from tests.services import POSTGRES_URL
+from tests.services import postgres_server_url
 
 pytestmark = pytest.mark.anyio
 URL = "/api/v1/projects"
@@ -262,7 +262,7 @@ def test_closed_loops_leave_no_connections(any_database_url: str, database_mode:
 
     async def count() -> int:
         name = urlsplit(any_database_url).path.lstrip("/")
-        connection = await asyncpg.connect(POSTGRES_URL)
+        connection = await asyncpg.connect(postgres_server_url())
         try:
             asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
             while (connections := int(await connection.fetchval(asked, name))) > 1:

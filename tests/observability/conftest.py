@@ -32,7 +32,7 @@ from tests.faults.proxy import Proxy
 from tests.observability.load import PROJECTS, Load, client_of, leave
 from tests.observability.parts import METRICS_TOKEN, Prometheus, Receiver, alertmanager, prometheus, receiver
 from tests.redis_servers import Redises
-from tests.services import POSTGRES_URL, Postgres, database_url
+from tests.services import Postgres, database_url, postgres_server_url
 from tests.telemetry.otlp import Collector
 
 
@@ -62,7 +62,7 @@ def scene(
     with ExitStack() as stack, without_settings():
         name = postgres.create(migrated=True)
         stack.callback(postgres.drop, name)
-        proxy = stack.enter_context(in_a_thread(Proxy(urlsplit(POSTGRES_URL).port or 5432)))
+        proxy = stack.enter_context(in_a_thread(Proxy(urlsplit(postgres_server_url()).port or 5432)))
         parts = urlsplit(database_url(name))
         url = parts._replace(netloc=f"{parts.netloc.partition('@')[0]}@127.0.0.1:{proxy.port}").geturl()
         asyncio.run(add_users(settings_for(url), PASSWORD, "alice"))
