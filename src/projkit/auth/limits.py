@@ -15,7 +15,7 @@ from limits import RateLimitItem, parse
 
 from projkit.auth.attempt_counter import AttemptCounter
 from projkit.errors import RateLimitedError
-from projkit.http.client import group_of
+from projkit.http.client import attempt_key
 from projkit.settings import Settings
 from projkit.signing import Signer, SigningKeys
 
@@ -39,7 +39,7 @@ class LoginLimits:
             RateLimitedError: the limit per address is exceeded.
             UnavailableError: the counter's store does not respond.
         """
-        await self._add(self._address, "address", f"address:{group_of(address)}")
+        await self._add(self._address, "address", f"address:{attempt_key(address)}")
 
     async def begin(self, account: str, device: str | None) -> str:
         """Count a failure of an account in advance; return the name of the counter, for :meth:`succeed`.

@@ -275,7 +275,7 @@ class AuthRoutes:
             content.username,
             content.password,
             self._tenant(content.tenant),
-            self._addresses.of(request.scope),
+            self._addresses.get(request.scope),
         )
         return json_response(201, {"subject": user.subject, "username": user.username}, PRIVATE)
 
@@ -376,7 +376,7 @@ class AuthRoutes:
         return Response(204, headers=(*PRIVATE, *self._cookies.logout(request)))
 
     def _client(self, request: Request) -> Client:
-        return Client(self._addresses.of(request.scope), request.header(b"user-agent") or "")
+        return Client(self._addresses.get(request.scope), request.header(b"user-agent") or "")
 
     def _tenant(self, tenant: str) -> str:
         if bool(tenant) == bool(self._settings.tenant_claim):

@@ -1,4 +1,4 @@
-"""Who a request comes from, as far as the connection and trusted proxies tell."""
+"""Client addresses, from the connection and from the headers of trusted proxies."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -6,17 +6,17 @@ from typing import Final
 
 from starlette.types import Scope
 
-_IPV6_PREFIX: Final = 64  # what one subscriber has; single addresses are theirs to choose
+_IPV6_PREFIX: Final = 64  # the prefix of one subscriber, who can choose addresses within it
 
 
 class ClientAddresses:
-    """Reads the client's address; ``X-Forwarded-For`` counts only as far as trusted proxies wrote it."""
+    """Reader of client addresses; trusts ``X-Forwarded-For`` only as far as trusted proxies wrote it."""
 
     def __init__(self, trusted_proxies: Iterable[str]) -> None:
         self._trusted = [ipaddress.ip_network(each, strict=False) for each in trusted_proxies]
 
-    def of(self, scope: Scope) -> str:
-        """The address, or ``""`` where the server tells none."""
+    def get(self, scope: Scope) -> str:
+        """Return the client's address, or ``""`` if the server does not provide one."""
         client = scope.get("client")
         address = str(client[0]) if client else ""
         if not self._trusted or not self._trusts(address):
@@ -36,22 +36,22 @@ class ClientAddresses:
         return address
 
     def is_loopback(self, scope: Scope) -> bool:
-        """Whether the connection comes from this machine, with no proxy between."""
+        """Return whether the connection comes from a loopback address."""
         client = scope.get("client")
         parsed = _parse(str(client[0])) if client else None
         return parsed is not None and parsed.is_loopback
 
     def is_local(self, scope: Scope) -> bool:
-        """Whether the request was made on this machine and nobody passed it on.
+        """Return whether the request was made on this machine and not forwarded.
 
-        A proxy beside us speaks from loopback for the whole world, and says so in headers (RFC 7239).
+        A proxy on the same machine connects from loopback for all its clients, and adds headers (RFC 7239).
         """
         return self.is_loopback(scope) and not any(
             name == b"forwarded" or name.startswith(b"x-forwarded-") for name, _ in scope["headers"]
         )
 
     def is_secure(self, scope: Scope) -> bool:
-        """Whether the client spoke https, to us or to a trusted proxy."""
+        """Return whether the client uses HTTPS, to this server or to a trusted proxy."""
         if scope.get("scheme") in {"https", "wss"}:
             return True
         client = scope.get("client")
@@ -67,8 +67,8 @@ class ClientAddresses:
         return parsed is not None and any(parsed in network for network in self._trusted)
 
 
-def group_of(address: str) -> str:
-    """What an address is counted under: itself, or the /64 that an IPv6 subscriber has."""
+def attempt_key(address: str) -> str:
+    """Return the key under which attempts of an address are counted: the address, or the /64 network of IPv6."""
     parsed = _parse(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped:

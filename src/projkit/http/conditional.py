@@ -1,4 +1,4 @@
-"""Conditional requests (RFC 9110 §13): entity tags and the preconditions that name them."""
+"""Conditional requests (RFC 9110 §13): entity tags and preconditions."""
 
 import re
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from projkit.errors import FieldError, ValidationFailedError
 from projkit.http.request import Request
 
-# RFC 9110 §8.8.3, one member of a list.
+# One member of a list of entity tags (RFC 9110 §8.8.3).
 _MEMBER: Final = re.compile(r'\s*(?P<weak>W/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
 
 
@@ -21,26 +21,34 @@ class Precondition:
         self._weak = weak
 
     def matches_strongly(self, etag: str) -> bool:
-        """By strong comparison, as If-Match asks: a weak tag matches nothing."""
+        """Compare strongly, as ``If-Match`` requires: weak tags never match (RFC 9110 §8.8.3.2)."""
         return self._any or etag in self._strong
 
     def matches_weakly(self, etag: str) -> bool:
-        """By weak comparison, as If-None-Match asks."""
+        """Compare weakly, as ``If-None-Match`` requires (RFC 9110 §8.8.3.2)."""
         return self._any or etag in self._strong or etag in self._weak
 
 
 def etag_of(version: int) -> str:
-    """The entity tag of one version of a resource; tags are compared only within one resource."""
+    """Return the entity tag of a version; tags are only compared within one resource."""
     return f'"{version}"'
 
 
 def if_match(request: Request) -> Precondition | None:
-    """The request's ``If-Match``, or None."""
+    """Return the parsed ``If-Match`` header, or None.
+
+    Raises:
+        ValidationFailedError: the header is malformed.
+    """
     return _parse(request, "If-Match") if b"if-match" in request.headers else None
 
 
 def if_none_match(request: Request) -> Precondition | None:
-    """The request's ``If-None-Match``, or None."""
+    """Return the parsed ``If-None-Match`` header, or None.
+
+    Raises:
+        ValidationFailedError: the header is malformed.
+    """
     return _parse(request, "If-None-Match") if b"if-none-match" in request.headers else None
 
 

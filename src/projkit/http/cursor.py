@@ -1,4 +1,4 @@
-"""Opaque cursors that cannot be forged and belong to one list."""
+"""Signed cursors for keyset pagination, each valid for one list only."""
 
 import secrets
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Choosing among media types by ``Accept`` (RFC 9110 §12.5.1)."""
+"""Content negotiation by ``Accept`` (RFC 9110 §12.5.1)."""
 
 from typing import Final
 
@@ -6,16 +6,16 @@ _NO_SPECIFICITY: Final = -1
 
 
 def quality(accept: str, media_type: str) -> float:
-    """How much a client wants a media type, from 0 to 1; the most specific of the ranges that it names decides."""
-    wanted = media_type.partition("/")[0]
-    ranges = {media_type: 2, f"{wanted}/*": 1, "*/*": 0}
-    best, found = _NO_SPECIFICITY, 0.0
+    """Return the quality of a media type, from 0 to 1; the most specific matching range decides."""
+    main_type = media_type.partition("/")[0]
+    ranges = {media_type: 2, f"{main_type}/*": 1, "*/*": 0}
+    best, weight = _NO_SPECIFICITY, 0.0
     for each in accept.lower().split(","):
         name, *parameters = (part.strip() for part in each.split(";"))
         specificity = ranges.get(name, _NO_SPECIFICITY)
         if specificity > best:
-            best, found = specificity, _weight(parameters)
-    return found
+            best, weight = specificity, _weight(parameters)
+    return weight
 
 
 def _weight(parameters: list[str]) -> float:

@@ -1,4 +1,4 @@
-"""Errors become responses here and nowhere else: ``application/problem+json`` (RFC 9457)."""
+"""Conversion of errors to ``application/problem+json`` responses (RFC 9457); nothing else does it."""
 
 import logging
 from typing import Any, Final
@@ -17,7 +17,7 @@ logger: Final = logging.getLogger("projkit")
 PROBLEM_TYPE: Final = "application/problem+json"
 _TYPE_PREFIX: Final = "urn:projkit:problem:"
 
-# The most specific class wins: looked up along the class's MRO.
+# The most specific class along the MRO decides.
 STATUS: Final[dict[type[errors.ProjkitError], int]] = {
     errors.BadRequestError: 400,
     errors.InvalidJsonError: 400,
@@ -38,22 +38,22 @@ STATUS: Final[dict[type[errors.ProjkitError], int]] = {
     errors.ProjkitError: 500,
     errors.UnavailableError: 503,
 }
-_found: Final[dict[type[errors.ProjkitError], int]] = {}  # with the classes below
+_status_cache: Final[dict[type[errors.ProjkitError], int]] = {}  # includes subclasses
 
 
 def status_of(error: type[errors.ProjkitError]) -> int:
-    """The HTTP status that stands for a class of errors."""
-    found = _found.get(error)
-    if found is None:
-        found = _found[error] = next(STATUS[base] for base in error.__mro__ if base in STATUS)
-    return found
+    """Return the HTTP status for a class of errors."""
+    status = _status_cache.get(error)
+    if status is None:
+        status = _status_cache[error] = next(STATUS[base] for base in error.__mro__ if base in STATUS)
+    return status
 
 
 def problem_response(error: errors.ProjkitError, request: Request) -> Response:
-    """The one shape of every failure."""
+    """Return the problem document for an error."""
     status = status_of(type(error))
     if status == 500:
-        error = errors.ProjkitError()  # a 500 tells nothing of the inside
+        error = errors.ProjkitError()  # a 500 reveals no internals
     content: dict[str, Any] = {
         "type": _TYPE_PREFIX + error.kind,
         "title": error.title,
@@ -74,7 +74,7 @@ def problem_response(error: errors.ProjkitError, request: Request) -> Response:
 
 
 def unhandled(error: Exception, request: Request) -> Response:
-    """The answer to what nobody expected; the traceback goes to the log, once."""
+    """Log an unexpected exception with its traceback, and return the response with status 500."""
     error_type = request.scope[scope_keys.ERROR_TYPE] = type(error).__name__
     if (trace := request.scope.get(scope_keys.TRACE)) is not None:
         trace.set_error(error_type)
@@ -98,7 +98,7 @@ def _field(error: errors.FieldError) -> dict[str, str]:
 
 
 def headers_of(error: errors.ProjkitError) -> tuple[Header, ...]:
-    """What the answer says besides its body, whatever form that has: the challenge, when to try again."""
+    """Return the headers for an error, such as ``WWW-Authenticate`` and ``Retry-After``."""
     headers: list[Header] = [*PRIVATE]
     if isinstance(error, errors.UnauthenticatedError):
         headers.append((b"www-authenticate", _challenge(error)))
@@ -124,7 +124,7 @@ def headers_of(error: errors.ProjkitError) -> tuple[Header, ...]:
 
 
 def _challenge(error: errors.UnauthenticatedError) -> bytes:
-    # RFC 6750 §3.1: a request without credentials is told no error code.
+    # RFC 6750 §3.1: no error code for a request without credentials.
     if isinstance(error, errors.InvalidTokenError):
         return b'Bearer realm="projkit", error="invalid_token"'
     if isinstance(error, errors.AmbiguousCredentialsError):

@@ -1,4 +1,4 @@
-"""Reading query strings: strict UTF-8, known names only, bounded in number."""
+"""Strict parsing of query strings: UTF-8, known names only, and a bounded number of parameters."""
 
 from collections.abc import Iterator
 from typing import Final, TypeVar
@@ -15,17 +15,21 @@ MAX_PARAMETERS: Final = 200
 
 
 def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[str]) -> M:
-    """The query string as ``schema``, whose fields named in ``repeatable`` are tuples.
+    """Return the query string as an instance of ``schema``; its fields in ``repeatable`` are tuples.
 
     Raises:
-        ValidationFailedError: naming each parameter that is unknown, repeated, malformed or wrong.
+        ValidationFailedError: has one error for each parameter that is unknown, repeated, malformed or invalid.
     """
     values: dict[str, str | list[str]] = {}
     errors: list[FieldError] = []
     pairs = list(pairs_of(query_string))
     if len(pairs) > MAX_PARAMETERS:
         raise _failed(
-            [FieldError("too_many_parameters", f"At most {MAX_PARAMETERS} parameters", parameter="")]
+            [
+                FieldError(
+                    "too_many_parameters", f"At most {MAX_PARAMETERS} parameters are allowed", parameter=""
+                )
+            ]
         )
     for raw_name, raw_value in pairs:
         try:
@@ -36,7 +40,7 @@ def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[st
             errors.append(FieldError("invalid_encoding", "The parameter is not UTF-8", parameter=shown))
             continue
         if name not in schema.model_fields:
-            errors.append(FieldError("unknown_parameter", f"There is no parameter {name!r}", parameter=name))
+            errors.append(FieldError("unknown_parameter", f"Unknown parameter {name!r}", parameter=name))
         elif (unstorable := _unstorable(value)) is not None:
             errors.append(FieldError(unstorable.code, unstorable.detail, parameter=name))
         elif name in repeatable:
@@ -44,7 +48,7 @@ def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[st
             assert isinstance(collected, list)  # noqa: S101  # the names are disjoint
             collected.append(value)
         elif name in values:
-            errors.append(FieldError("repeated_parameter", f"{name} may be given once", parameter=name))
+            errors.append(FieldError("repeated_parameter", f"{name} must not be repeated", parameter=name))
         else:
             values[name] = value
     if errors:
@@ -65,7 +69,7 @@ def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[st
 
 
 def pairs_of(query_string: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and values, still escaped; some servers let bytes through that a client ought to have escaped."""
+    """Yield names and values, still percent-encoded; they may contain any bytes that the server lets through."""
     for part in query_string.split(b"&"):
         if part:
             name, _, value = part.replace(b"+", b" ").partition(b"=")

@@ -1,4 +1,4 @@
-"""The response as handlers make it: complete, sent in two messages."""
+"""Responses of handlers: complete, and sent as two ASGI messages."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,7 +11,7 @@ Header = tuple[bytes, bytes]
 JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
 NO_SNIFF: Final[Header] = (b"x-content-type-options", b"nosniff")
 NO_STORE: Final[Header] = (b"cache-control", b"no-store")
-# A response that depends on who asks; with an ETag it may be kept by the client, if it asks again each time.
+# The response depends on the caller. With an ETag a client may store it, but must revalidate it (REVALIDATE).
 PRIVATE: Final[tuple[Header, ...]] = (
     (b"cache-control", b"private, no-store"),
     (b"vary", b"Authorization, Cookie"),
@@ -23,7 +23,7 @@ REVALIDATE: Final[tuple[Header, ...]] = (
 
 
 class Response:
-    """Status, headers and the whole body."""
+    """A response with its complete body."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -33,7 +33,7 @@ class Response:
         self.headers = headers
 
     async def send(self, send: Send, *, head: bool, more: Sequence[Header] | None = None) -> None:
-        """Sends it; for HEAD without the body, but with the length that GET would have (RFC 9110 §9.3.2)."""
+        """Send the response; for HEAD without the body, but with the length of GET's (RFC 9110 §9.3.2)."""
         headers = [*self.headers, NO_SNIFF]
         if more is not None:
             headers += more
@@ -44,7 +44,7 @@ class Response:
 
 
 class PreparedResponse(Response):
-    """A response that is sent again and again; ``complete_headers`` are all that it has by itself."""
+    """A response that is sent many times; ``complete_headers`` includes what ``send`` would add."""
 
     __slots__ = ("complete_headers",)
 
@@ -54,5 +54,5 @@ class PreparedResponse(Response):
 
 
 def json_response(status: int, content: Any, headers: tuple[Header, ...] = ()) -> Response:
-    """``content`` as JSON, for everything that is not on a hot path."""
+    """Return a response with ``content`` as JSON."""
     return Response(status, orjson.dumps(content), (JSON_TYPE, *headers))

@@ -1,8 +1,8 @@
-"""Declaring endpoints, and finding the one that a path and a method name.
+"""Declarations of endpoints, and the lookup of the endpoint for a path and method.
 
-A declaration says everything once: the route, who may call it, what it takes and what it answers. The lookup, the
-checks before a handler runs, Starlette's route objects for hosts and instrumentors, and the OpenAPI document are
-all made from it.
+A declaration is the single source of an endpoint's route, permissions, request body and responses. The lookup, the
+checks before the handler, Starlette's route objects for hosts and instrumentors, and the OpenAPI document are built
+from it.
 """
 
 import re
@@ -17,9 +17,9 @@ from projkit.http.response import PreparedResponse, Response
 
 Handler = Callable[[Request], Awaitable[Response]]
 BodyHandler = Callable[[Request, Any], Awaitable[Response]]
-# Looks at a request before anything of its body is read, and raises where it is to be refused.
+# Validates a request before its body is read; raises if it must be rejected.
 Check = Callable[[Request], None]
-# Lets a request in without credentials, beside those that have them.
+# Returns whether a request is allowed without credentials.
 AllowsAnonymous = Callable[[Request], bool]
 # Returns a response that exists already: it must not block, and does not see the request.
 PreparedHandler = Callable[[], PreparedResponse]
@@ -29,14 +29,14 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 
 @dataclass(frozen=True, slots=True)
 class ResponseSpec:
-    """A documented success: what it means, the schema of its body, its headers, and where to go from there."""
+    """A response that an endpoint declares: description, schema of the body, headers and links."""
 
     description: str
     schema: type[BaseModel] | Mapping[str, Any] | None = None
     content_type: str = JSON
     headers: tuple[str, ...] = ()
     links: Mapping[str, Any] = field(default_factory=dict)
-    # Of other media types, by Accept:
+    # Schemas of other media types, chosen by Accept.
     alternatives: Mapping[str, type[BaseModel] | Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -50,7 +50,7 @@ class SchemaVariant:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What an endpoint takes: the schema that validates it and the media types under which it may come."""
+    """The request body of an endpoint: the schema that validates it, and the accepted media types."""
 
     schema: type[BaseModel]
     content_types: tuple[str, ...] = (JSON,)
@@ -60,18 +60,18 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A path parameter: what it is, and the form that it has."""
+    """A path parameter: its description, and the pattern that it must match."""
 
     description: str
     pattern: str
 
     @property
     def schema(self) -> dict[str, Any]:
-        """As JSON Schema."""
+        """The JSON Schema of the parameter."""
         return {"type": "string", "pattern": f"^{self.pattern}$"}
 
     def matches(self, value: str) -> bool:
-        """Whether a segment of the path has the form."""
+        """Return whether a path segment matches the pattern."""
         return re.fullmatch(self.pattern, value) is not None
 
 
@@ -79,9 +79,13 @@ class Param:
 class Endpoint:
     """One method at one path (a template relative to the kit, such as ``/api/v1/projects/{project_id}``).
 
-    Without ``scope`` it is refused to everybody but callers who are signed in; only ``public`` opens it.
-    Path parameters are UUIDs, unless ``params`` names another :class:`Param`: a malformed one is a 404 before
-    anything of the body is read.
+    Every endpoint requires credentials, and ``scope`` if it is set, unless it is ``public``. Path parameters are UUIDs
+    unless ``params`` declares them otherwise; a malformed one is answered with 404 before the body is read.
+
+    Attributes:
+        standalone: responds before the kit has started, if it cannot start, and under any load.
+        starts_kit: standalone, but starts the kit if nothing else has, and waits for it.
+        prepared: the same response as ``handler``, for the fast path.
     """
 
     method: str
@@ -101,11 +105,11 @@ class Endpoint:
     documented: bool = True
     params: Mapping[str, Param] = field(default_factory=dict)
     security: tuple[str, ...] = ("bearer", "cookie")
-    standalone: bool = False  # answers before the kit has started, while it cannot, and under any load
-    starts_kit: bool = False  # standalone, and yet has the kit start where nothing has, and waits for that
+    standalone: bool = False
+    starts_kit: bool = False
     check: Check | None = None
     allows_anonymous: AllowsAnonymous | None = None
-    prepared: PreparedHandler | None = None  # the same response as ``handler``, for the fast path
+    prepared: PreparedHandler | None = None
 
 
 class _Node:
@@ -131,7 +135,7 @@ class Match:
 
     @property
     def allowed(self) -> str:
-        """The ``Allow`` header's value."""
+        """The value of the ``Allow`` header."""
         methods = set(self.endpoints) | {"OPTIONS"}
         if "GET" in methods:
             methods.add("HEAD")
@@ -139,19 +143,19 @@ class Match:
 
 
 class RouteTable:
-    """All endpoints of a kit, found in one walk over the path's segments."""
+    """Lookup of a kit's endpoints by path."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self.endpoints = tuple(endpoints)
         self._root = _Node()
         self._static: dict[str, Match] = {}
-        # What stands before a single parameter at the end, as in /projects/{project_id}: found without a walk.
+        # Paths that end in their only parameter, as /projects/{project_id}, are found without a walk.
         self._parents: dict[str, _Node] = {}
         for endpoint in self.endpoints:
             self._add(endpoint)
 
     def find(self, path: str) -> Match | None:
-        """The endpoints at ``path``, or None; matching is exact, a trailing slash is another path."""
+        """Return the endpoints at ``path``, or None. Matching is exact: a trailing slash makes another path."""
         static = self._static.get(path)
         if static is not None:
             return static
@@ -159,7 +163,7 @@ class RouteTable:
         above = self._parents.get(parent)
         if above is not None and last and last not in above.children:
             one = above.parameter
-            assert one is not None  # noqa: S101  # or it would not be among the parents
+            assert one is not None  # noqa: S101  # because it is in _parents
             return Match(one.endpoints, {above.parameter_name: last}, one.template)
         node = self._root
         params: dict[str, str] = {}

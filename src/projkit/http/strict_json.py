@@ -1,7 +1,7 @@
-"""JSON request bodies, read by the strict rules: one meaning per document, or a refusal that says why.
+"""A strict JSON parser for request bodies: every document has one meaning, or is rejected with the reason.
 
-What RFC 8259 leaves to the reader (duplicate names, lone surrogates, numbers of any size, nesting of any
-depth) is where two readers of the same bytes disagree, so each of these is decided here, once.
+RFC 8259 leaves duplicate names, lone surrogates, large numbers and deep nesting to the implementation, so parsers
+disagree on them. This module decides each of these cases.
 """
 
 import json
@@ -44,10 +44,10 @@ _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
 
 
-class InvalidJson(ValueError):  # noqa: N818 - named for what it says, not for being an exception
-    """The body is not a JSON document this API reads (400 `invalid_json`).
+class InvalidJson(ValueError):  # noqa: N818 - the API's error is errors.InvalidJsonError
+    """The body is not valid JSON by the strict rules (400 `invalid_json`).
 
-    `detail` says what is wrong; `position` is the character offset of it, None where there is no single one.
+    `detail` describes the error; `position` is its character offset, None if it has no single position.
     """
 
     def __init__(self, detail: str, position: int | None = None) -> None:
@@ -56,11 +56,11 @@ class InvalidJson(ValueError):  # noqa: N818 - named for what it says, not for b
         self.position = position
 
 
-class UnrepresentableValue(ValueError):  # noqa: N818 - named for what it says, not for being an exception
-    """The body is JSON, but holds a value that cannot be kept exactly (422).
+class UnrepresentableValue(ValueError):  # noqa: N818 - the API's error is errors.ValidationFailedError
+    """The body is JSON, but contains a value that cannot be stored exactly (422).
 
-    `pointer` is the RFC 6901 pointer of the value; for an object's name it is that of the object, since a
-    pointer holding the name itself could not be written in the answer either.
+    `pointer` is the RFC 6901 pointer of the value. For a name it is that of the object, since a pointer with the name
+    could not be written in the response either.
     """
 
     def __init__(self, pointer: str, code: UnrepresentableCode, detail: str) -> None:
@@ -71,11 +71,11 @@ class UnrepresentableValue(ValueError):  # noqa: N818 - named for what it says, 
 
 
 class _OutOfRange(Exception):  # noqa: N818 - a signal within this module
-    """A number out of range was met: read the document again, keeping track of where things are."""
+    """A number is out of range; the document has to be parsed again, with positions."""
 
 
 class _Marker:
-    """Stands in the document where a number could not be represented."""
+    """A placeholder in the parsed document for a number that is out of range."""
 
     def __init__(self, code: UnrepresentableCode, detail: str) -> None:
         self.code: UnrepresentableCode = code
@@ -87,8 +87,8 @@ _INFINITE: Final = _Marker("number_out_of_range", "The number is too large for a
 
 
 def _integer_or_marker(literal: str) -> int | _Marker:
-    # The length goes first: converting many digits takes quadratic time, and Python refuses thousands.
-    # The grammar allows no leading zeros, so 20 characters hold every signed 64-bit integer.
+    # Check the length first: the conversion takes quadratic time, and Python rejects thousands of digits.
+    # The grammar allows no leading zeros, so every signed 64-bit integer has at most 20 characters.
     if len(literal) <= 20 and _INTEGER_MIN <= (number := int(literal)) <= _INTEGER_MAX:
         return number
     return _WIDE_INTEGER
@@ -122,7 +122,7 @@ def _constant(literal: str) -> float:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        # dumps() keeps to ASCII: the name may hold what an answer in UTF-8 cannot.
+        # dumps() escapes to ASCII: the name may contain what UTF-8 cannot represent.
         name = json.dumps(_first_repeated(pairs)[:_QUOTED_NAME_LENGTH])
         raise InvalidJson(f"The name {name} occurs twice in one object")
     return members
@@ -140,7 +140,7 @@ def _first_repeated(pairs: list[tuple[str, object]]) -> str:
 _FAST: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_constant
 )
-# Where a number is out of range this one leaves a marker and reads on: the document may yet prove invalid.
+# Puts a marker in place of a number that is out of range and continues, as the document may still be invalid.
 _MARKING: Final = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_int=_integer_or_marker,
@@ -150,7 +150,7 @@ _MARKING: Final = json.JSONDecoder(
 
 
 def loads(body: bytes) -> JSON:
-    """Read one JSON document (RFC 8259) from UTF-8 bytes, in time linear in their number.
+    """Parse one JSON document (RFC 8259) from UTF-8 bytes, in linear time.
 
     Numbers with a fraction or an exponent become float (the nearest double), all others int.
 
@@ -158,7 +158,7 @@ def loads(body: bytes) -> JSON:
         InvalidJson: the bytes are empty, not UTF-8 (RFC 8259 section 8.1), begin with a byte order mark, do
             not follow the grammar (sections 2 to 7; so no NaN or Infinity), repeat a name within an object
             (section 4), or nest deeper than `MAX_DEPTH` (section 9).
-        UnrepresentableValue: they are valid, but a string or name holds U+0000 or a lone surrogate (section
+        UnrepresentableValue: the bytes are valid, but a string or name contains U+0000 or a lone surrogate (section
             8.2), an integer does not fit in signed 64 bits, or a number overflows a double (section 6). The
             first such place in the document is reported.
     """
@@ -168,7 +168,7 @@ def loads(body: bytes) -> JSON:
         position = len(body[: error.start].decode())
         raise InvalidJson(f"The body is not UTF-8: byte {error.start}", position) from None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        _refuse_deep(body)
+        _reject_deep(body)
     if b"\\u" not in body or _SUSPECT_ESCAPE.search(body) is None:
         try:
             return _parse(_FAST, text)
@@ -196,16 +196,16 @@ def _parse(decoder: json.JSONDecoder, text: str) -> JSON:
 
 
 def _malformed(error: json.JSONDecodeError) -> InvalidJson:
-    # Some of the decoder's messages end in a colon of their own.
+    # Some of the decoder's messages end in a colon.
     reason = error.msg.rstrip(": ")
     return InvalidJson(f"{reason}: line {error.lineno} column {error.colno}", error.pos)
 
 
-def _refuse_deep(body: bytes) -> None:
-    """Raise InvalidJson where brackets outside strings nest deeper than `MAX_DEPTH`.
+def _reject_deep(body: bytes) -> None:
+    """Raise InvalidJson if brackets outside strings nest deeper than `MAX_DEPTH`.
 
-    Up to the first error in the grammar this sees the strings that the decoder sees, so the decoder, which
-    recurses, never goes deeper than what was counted here; after that error it does not matter.
+    Up to the first syntax error this finds the same strings as the recursive decoder, which therefore never nests
+    deeper than what was counted here; after that error it stops anyway.
     """
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
     outside_strings = b"".join(unescaped.split(b'"')[::2])
@@ -290,5 +290,5 @@ def _is_utf8(text: str) -> bool:
 
 
 def _pointer(path: Sequence[str | int]) -> str:
-    """Write a path by RFC 6901 section 3."""
+    """Return the JSON pointer of a path (RFC 6901 section 3)."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)

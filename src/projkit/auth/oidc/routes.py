@@ -128,7 +128,7 @@ class OidcRoutes:
         login_state = login.recognise(request.params["provider"], text, answer.state)
         # From here on the login state is used up, whatever the outcome.
         request.add_response_header(*self._cookies.transient(request, "", 0))
-        client = Client(self._addresses.of(request.scope), request.header(b"user-agent") or "")
+        client = Client(self._addresses.get(request.scope), request.header(b"user-agent") or "")
         issued = await login.finish(login_state, answer, client, before_waiting=request.release_slot)
         return Response(
             303, headers=(_location(login_state.next), *PRIVATE, *self._cookies_of(request, issued))

@@ -67,7 +67,7 @@ def request_attributes(scope: Scope, addresses: ClientAddresses) -> Attributes:
             attributes[USER_AGENT_ORIGINAL] = value.decode("latin-1")[:_MAX_CHARS]
     attributes |= _server(host, scheme, scope.get("server"))
     if client := scope.get("client"):
-        attributes[CLIENT_ADDRESS] = addresses.of(scope)
+        attributes[CLIENT_ADDRESS] = addresses.get(scope)
         attributes[NETWORK_PEER_ADDRESS] = str(client[0])
         if client[1]:
             attributes[NETWORK_PEER_PORT] = int(client[1])
