@@ -173,7 +173,7 @@ def test_the_monitor_finds_the_service(prometheus: dict[str, str], manifests: di
 
 
 def test_each_alert_has_a_runbook(prometheus: dict[str, str]) -> None:
-    """Each alert links to a runbook that is there and says what to look at and how to mend it; none is left over."""
+    """Each alert links to an existing runbook with meaning, diagnosis and mitigation; no runbook is left over."""
     links = {
         rule["alert"]: rule["annotations"]["runbook_url"]
         for group in yaml.safe_load(prometheus["alerts.yml"])["groups"]
@@ -184,8 +184,10 @@ def test_each_alert_has_a_runbook(prometheus: dict[str, str]) -> None:
     for link in links.values():
         text = (ROOT / link).read_text(encoding="utf-8")
         assert [line for line in text.splitlines() if line.startswith("## ")] == [
-            "## What it means", "## First look", "## How to mend it",
-        ], link  # fmt: skip
+            "## Meaning",
+            "## Diagnosis",
+            "## Mitigation",
+        ], link
         assert "```" in text, link
 
 
