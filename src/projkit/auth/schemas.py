@@ -1,4 +1,4 @@
-"""What comes in and goes out under ``/auth``."""
+"""Request and response bodies of ``/auth``."""
 
 from typing import Annotated, Literal
 
@@ -35,7 +35,7 @@ class _Input(BaseModel):
 
 
 class LoginInput(_Input):
-    """A name and a password; ``transport`` says whether the tokens come in the body too, or as cookies alone."""
+    """A login with name and password; ``transport`` selects tokens in the body or in cookies only."""
 
     username: Username
     password: Password
@@ -44,13 +44,13 @@ class LoginInput(_Input):
 
 
 class RefreshInput(_Input):
-    """The refresh token, unless it is in its cookie."""
+    """The refresh token, if it is not sent as a cookie."""
 
     refresh_token: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
 
 
 class PasswordInput(_Input):
-    """The present password and the new one."""
+    """The current and the new password."""
 
     old_password: Annotated[Password, Field(validation_alias=AliasChoices("old_password", "old"))]
     new_password: Annotated[Password, Field(validation_alias=AliasChoices("new_password", "new"))]
@@ -65,7 +65,7 @@ class RegistrationInput(_Input):
 
 
 class Login(BaseModel):
-    """A session; the tokens are absent where they are in cookies alone."""
+    """A new or refreshed session; the tokens are absent if they are only in cookies."""
 
     access_token: str | None = None
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  # a scheme
@@ -77,7 +77,7 @@ class Login(BaseModel):
 
 
 class SessionInfo(BaseModel):
-    """Who is asking, and by what."""
+    """The current user and the credentials in use."""
 
     subject: str
     scopes: list[str]
@@ -87,7 +87,7 @@ class SessionInfo(BaseModel):
 
 
 class ListedSession(BaseModel):
-    """A session of the caller's."""
+    """A session of the user."""
 
     id: str
     current: bool
@@ -100,13 +100,13 @@ class ListedSession(BaseModel):
 
 
 class SessionList(BaseModel):
-    """The live sessions of the caller, newest first."""
+    """The active sessions of the user, newest first."""
 
     items: list[ListedSession]
 
 
 class CsrfValue(BaseModel):
-    """What to send in the CSRF header; the cookie holds the same."""
+    """The CSRF token; the cookie contains the same value."""
 
     csrf_token: str
 
@@ -119,6 +119,6 @@ class Registered(BaseModel):
 
 
 class JsonWebKeySet(BaseModel):
-    """The public keys (RFC 7517); secret ones are not in it."""
+    """A JSON Web Key Set (RFC 7517) of public keys."""
 
     keys: list[dict[str, object]]

@@ -33,35 +33,51 @@ def _flag(value: object) -> object:
 
 
 class ProjectQuery(BaseModel):
-    """Filters, order and place of a list of projects."""
+    """The query parameters of a list of projects: filters, sort order and page."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    status: tuple[Status, ...] = Field(default=(), max_length=50, description="Any of these; repeatable.")
-    priority: tuple[Priority, ...] = Field(default=(), max_length=50, description="Any of these; repeatable.")
-    tag: tuple[Tag, ...] = Field(default=(), max_length=50, description="Has any of these tags; repeatable.")
-    q: StorableText = Field(
-        default="", max_length=200, description="In name or description, whatever the case."
+    status: tuple[Status, ...] = Field(
+        default=(), max_length=50, description="Only projects with this status; repeat it for several."
     )
-    archived: Literal["false", "true", "any"] = "false"
-    created_after: Instant | None = Field(default=None, description="Strictly after.")
-    created_before: Instant | None = Field(default=None, description="Strictly before.")
-    updated_after: Instant | None = Field(default=None, description="Strictly after.")
-    updated_before: Instant | None = Field(default=None, description="Strictly before.")
-    due_after: CalendarDate | None = Field(default=None, description="Strictly after.")
-    due_before: CalendarDate | None = Field(default=None, description="Strictly before.")
-    external_id: StorableText | None = Field(default=None, max_length=200)
+    priority: tuple[Priority, ...] = Field(
+        default=(), max_length=50, description="Only projects with this priority; repeat it for several."
+    )
+    tag: tuple[Tag, ...] = Field(
+        default=(), max_length=50, description="Only projects with this tag; repeat it for any of several."
+    )
+    q: StorableText = Field(
+        default="",
+        max_length=200,
+        description="Text that the name or the description contains; case-insensitive.",
+    )
+    archived: Literal["false", "true", "any"] = Field(
+        default="false", description="Whether the list has archived projects: not, only, or both."
+    )
+    created_after: Instant | None = Field(default=None, description="Only projects created after this time.")
+    created_before: Instant | None = Field(
+        default=None, description="Only projects created before this time."
+    )
+    updated_after: Instant | None = Field(default=None, description="Only projects updated after this time.")
+    updated_before: Instant | None = Field(
+        default=None, description="Only projects updated before this time."
+    )
+    due_after: CalendarDate | None = Field(default=None, description="Only projects due after this date.")
+    due_before: CalendarDate | None = Field(default=None, description="Only projects due before this date.")
+    external_id: StorableText | None = Field(
+        default=None, max_length=200, description="Only the project with this external id."
+    )
     sort: Sort = Field(
         default="-created_at",
-        description="`-` for descending; ties by id in the same direction. `name` by code point, `priority` by rank, "
-        "projects without `due_date` last in both directions.",
+        description="The sort field; `-` sorts in descending order. The id breaks ties. `name` sorts by code point, "
+        "`priority` by rank. Projects without `due_date` come last in both directions.",
     )
     limit: Annotated[
         int, BeforeValidator(_limit), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT})
-    ] = Field(default=20, ge=1, le=MAX_LIMIT)
-    cursor: str | None = Field(default=None, description="`next_cursor` of the page before; opaque.")
+    ] = Field(default=20, ge=1, le=MAX_LIMIT, description="The maximum number of projects in the page.")
+    cursor: str | None = Field(default=None, description="The opaque `next_cursor` of the previous page.")
     total: Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})] = Field(
-        default=False, description="Whether to count all that match."
+        default=False, description="Whether to return the total number of matching projects."
     )
 
     @property

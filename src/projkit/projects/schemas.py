@@ -26,7 +26,7 @@ MAX_METADATA_BYTES: Final = 16_384
 
 
 class Status(StrEnum):
-    """Where a project stands."""
+    """The status of a project."""
 
     PLANNING = "planning"
     ACTIVE = "active"
@@ -36,7 +36,7 @@ class Status(StrEnum):
 
 
 class Priority(StrEnum):
-    """How much a project matters, lowest first: its rank is what lists sort by."""
+    """The priority of a project, lowest first; lists sort by this rank."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -112,30 +112,38 @@ Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
     AfterValidator(_storable_text),
-    Field(description="Trimmed; 1 to 200 characters.", examples=["Website relaunch"]),
+    Field(
+        description="1 to 200 characters. Leading and trailing whitespace is removed.",
+        examples=["Website relaunch"],
+    ),
 ]
 Description = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_storable_text)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=50), AfterValidator(_storable_text)]
 Tags = Annotated[
     list[Tag],
-    Field(max_length=50, description="Unique; their order is kept.", json_schema_extra={"uniqueItems": True}),
+    Field(
+        max_length=50, description="Unique tags, in the given order.", json_schema_extra={"uniqueItems": True}
+    ),
     AfterValidator(_unique),
 ]
 Metadata = Annotated[
     dict[str, Any],
-    Field(description="Anything of yours, at most 16 KiB as JSON."),
+    Field(description="Any JSON object of up to 16 KiB."),
     AfterValidator(_metadata),
 ]
 ExternalId = Annotated[
     str,
     StringConstraints(min_length=1, max_length=200),
     AfterValidator(_storable_text),
-    Field(description="Your own key; unique among your undeleted projects.", examples=["CRM-1042"]),
+    Field(
+        description="An id of your own, unique among your projects that are not deleted.",
+        examples=["CRM-1042"],
+    ),
 ]
 
 
 class ProjectInput(BaseModel):
-    """What a client may set; omitted optional fields take their defaults."""
+    """The writable fields of a project; omitted optional fields take their defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -159,7 +167,7 @@ class ProjectInput(BaseModel):
 
 
 class Project(BaseModel):
-    """A project as the API answers it."""
+    """A project."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -178,27 +186,27 @@ class Project(BaseModel):
     completed_at: datetime | None
     created_at: datetime
     updated_at: datetime
-    version: int = Field(description="Grows by one with every change; the ETag is made of it.")
+    version: int = Field(
+        description="The version, which increases by one with every change. The ETag is derived from it."
+    )
 
 
 READ_ONLY: Final = frozenset(Project.model_fields) - frozenset(ProjectInput.model_fields)
 
 
 class ProjectList(BaseModel):
-    """One page of a list."""
+    """A page of projects."""
 
     items: list[Project]
-    next_cursor: str | None = Field(
-        description="Give it as `cursor` for the next page; null on the last one."
-    )
-    total: int | None = Field(description="How many match in all; only with `total=true`.")
+    next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")
+    total: int | None = Field(description="The total number of matching projects; null without `total=true`.")
 
 
 class ProjectStats(BaseModel):
-    """A summary of the caller's undeleted projects."""
+    """Statistics of the caller's projects that are not deleted."""
 
     total: int
-    active_total: int = Field(description="Without archived ones.")
+    active_total: int = Field(description="Projects that are not archived.")
     archived: int
     by_status: dict[Status, int] = Field(json_schema_extra={"required": list(STATUSES)})
     by_priority: dict[Priority, int] = Field(json_schema_extra={"required": list(PRIORITIES)})
@@ -207,6 +215,6 @@ class ProjectStats(BaseModel):
     created_last_30_days: int
     completed_last_30_days: int
     completion_rate: float | None = Field(
-        description="completed / (total - cancelled); null where that is 0."
+        description="completed / (total - cancelled); null if there is nothing to divide by."
     )
     updated_at_latest: datetime | None

@@ -40,22 +40,22 @@ def _relative(value: str) -> str:
 
 
 class LoginQuery(BaseModel):
-    """Where to go afterwards."""
+    """The query parameters of the start of a login."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     next: Annotated[str, AfterValidator(_relative)] = Field(
-        default="/", description="A path on this site to go to afterwards."
+        default="/", description="The path on this site to redirect to after the login."
     )
 
 
 class CallbackQuery(BaseModel):
-    """What a provider sends back (RFC 6749 §4.1.2, RFC 9207 §2); whatever else it sends is ignored."""
+    """The authorization response (RFC 6749 §4.1.2, RFC 9207 §2); other parameters are ignored."""
 
-    state: str | None = Field(default=None, description="As it was sent to the provider.")
-    code: str | None = Field(default=None, description="What the provider gives tokens for.")
-    iss: str | None = Field(default=None, description="The provider's issuer.")
-    error: str | None = Field(default=None, description="Why there is no code.")
+    state: str | None = Field(default=None, description="The `state` of the authorization request.")
+    code: str | None = Field(default=None, description="The authorization code.")
+    iss: str | None = Field(default=None, description="The issuer identifier of the provider.")
+    error: str | None = Field(default=None, description="The error code of a failed authorization.")
 
 
 class OidcRoutes:
