@@ -18,18 +18,18 @@ async def test_logging_in_and_out(browser: Browser, root: str) -> None:
     async with opened(
         browser, f"{root}{STATUS_PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE
     ) as page:
-        form, figures = page.locator("#login"), page.locator("#figures")
+        form, figures = page.locator("#login"), page.locator("#metrics")
         await expect(form).to_be_visible()
         await expect(figures).to_be_hidden()
-        await page.get_by_label("User name").fill("alice")
+        await page.get_by_label("Username").fill("alice")
         await page.get_by_label("Password").fill("wrong")
         await page.keyboard.press("Enter")
-        await expect(page.get_by_role("alert")).to_have_text("The user name or the password is wrong.")
+        await expect(page.get_by_role("alert")).to_have_text("Wrong username or password.")
         await page.get_by_label("Password").fill(PASSWORD)
         await page.get_by_role("button", name="Log in").click()
         await see_figures(page)
         await expect(form).to_be_hidden()
-        await expect(page.locator("#who")).to_have_text("alice")
+        await expect(page.locator("#user")).to_have_text("alice")
         await page.reload()
         await see_figures(page)
         await page.context.clear_cookies(name="auth_token")  # as when it has expired
@@ -49,11 +49,11 @@ async def test_without_the_scope(browser: Browser, root: str) -> None:
     async with opened(
         browser, f"{root}{STATUS_PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE
     ) as page:
-        await page.get_by_label("User name").fill("bob")
+        await page.get_by_label("Username").fill("bob")
         await page.get_by_label("Password").fill(PASSWORD)
         await page.get_by_role("button", name="Log in").click()
         await expect(page.get_by_role("alert")).to_contain_text("do not include monitoring:read")
-        await expect(page.locator("#figures")).to_be_hidden()
+        await expect(page.locator("#metrics")).to_be_hidden()
         await expect(page.get_by_role("button", name="Log out")).to_be_visible()
 
 
@@ -63,8 +63,8 @@ async def test_too_many_attempts(browser: Browser, root: str) -> None:
         browser, f"{root}{STATUS_PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE
     ) as page:
         alert = page.get_by_role("alert")
-        for said in ("is wrong", "is wrong", "Try again in "):
-            await page.get_by_label("User name").fill("mallory")
+        for said in ("Wrong username", "Wrong username", "Try again in "):
+            await page.get_by_label("Username").fill("mallory")
             await page.get_by_label("Password").fill("guess")
             await page.get_by_role("button", name="Log in").click()
             await expect(page.locator("#login-button")).to_be_enabled()
@@ -78,14 +78,14 @@ async def test_a_token(browser: Browser, root: str, settings: Settings) -> None:
         browser, f"{root}{STATUS_PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE
     ) as page:
         await page.get_by_text("Use a token instead").click()
-        for wrong, said in (("zwölf", "That is not a token."), ("a.b.c", "not valid here, or no longer")):
+        for wrong, said in (("zwölf", "This is not a token."), ("a.b.c", "invalid or has expired")):
             await page.get_by_label("Bearer token").fill(wrong)
-            await page.get_by_role("button", name="Use the token").click()
+            await page.get_by_role("button", name="Use token").click()
             await expect(page.get_by_role("alert")).to_contain_text(said)
         await page.get_by_label("Bearer token").fill(token)
         await page.keyboard.press("Enter")
         await see_figures(page)
-        await expect(page.locator("#who")).to_have_text("carol")
+        await expect(page.locator("#user")).to_have_text("carol")
         kept = await page.evaluate(
             "[document.cookie, localStorage.length, sessionStorage.length, location.href]"
         )

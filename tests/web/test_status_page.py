@@ -35,15 +35,15 @@ async def test_figures(browser: Browser, place: str) -> None:
     """At any mount it shows what was really asked: verdict, components, requests, endpoints, database, version."""
     async with opened(browser, f"{place}{STATUS_PAGE}") as page:
         await see_figures(page)
-        await expect(page.locator("#sentence")).to_have_text("All is well")
-        await expect(page.locator(".light", has_text="database")).to_contain_text("critical")
+        await expect(page.locator("#summary")).to_have_text("All systems operational")
+        await expect(page.locator(".component", has_text="database")).to_contain_text("critical")
         listed = page.get_by_role("row", name="GET /api/v1/projects 7 0")
         await expect(listed).to_contain_text(re.compile("(meets|over) 40 ms"))
         await expect(page.locator("#endpoints")).to_contain_text("unknown paths")
-        await expect(page.locator("#pool")).to_contain_text("nobody waiting")
+        await expect(page.locator("#pool")).to_contain_text("none waiting")
         await expect(page.locator("#database-facts")).to_contain_text("sqlite")
         await expect(page.locator("#chart svg path.requests")).to_have_count(1)
-        await expect(page.locator("#moments tr")).not_to_have_count(0)
+        await expect(page.locator("#chart-rows tr")).not_to_have_count(0)
         await expect(page.locator("#about")).to_contain_text("1 worker")
         answer = await page.request.get(str(await page.locator("footer a").first.evaluate("a => a.href")))
         assert answer.url == f"{place}/api/v1/docs"
@@ -51,26 +51,26 @@ async def test_figures(browser: Browser, place: str) -> None:
 
 NOT_CONFIGURED: Final = check("not_configured", latency_ms=None, observed_at=None, age_seconds=None)
 STATES: Final[list[tuple[dict[str, Any], str, str]]] = [
-    ({"status": "ok", "checks": {"redis": check(), "celery": NOT_CONFIGURED}}, "ok", "All is well"),
+    ({"status": "ok", "checks": {"redis": check(), "celery": NOT_CONFIGURED}}, "ok", "All systems operational"),
     (
-        {"status": "degraded", "checks": {"redis": check("error", detail="does not answer (ConnectionError)")}},
+        {"status": "degraded", "checks": {"redis": check("error", detail="unavailable (ConnectionError)")}},
         "degraded",
-        "Degraded: redis does not answer since 12:00:00",
+        "Degraded: redis (unavailable since 12:00:00)",
     ),
     (
         {"status": "error", "checks": {
-            "redis": check("error", detail="is full"),
-            "database": check("error", critical=True, detail="does not answer in time (TimeoutError)"),
-            "disk": check("unknown", detail="not seen yet"),
+            "redis": check("error", detail="full"),
+            "database": check("error", critical=True, detail="timed out (TimeoutError)"),
+            "disk": check("unknown", detail="not checked yet"),
         }},
         "error",
-        "Down: database does not answer in time since 12:00:00; redis is full since 12:00:00; 1 more",
+        "Down: database (timed out since 12:00:00), redis (full since 12:00:00), 1 more",
     ),
-    ({"status": "ok", "state": "ready", "checks": {"redis": check()}}, "ok", "All is well"),
-    ({"status": "degraded", "checks": {"disk": check("unknown")}}, "degraded", "Degraded: disk was not seen yet"),
+    ({"status": "ok", "state": "ready", "checks": {"redis": check()}}, "ok", "All systems operational"),
+    ({"status": "degraded", "checks": {"disk": check("unknown")}}, "degraded", "Degraded: disk (not checked yet)"),
     ({"status": "error", "state": "starting", "checks": {}}, "unknown", "Starting"),
     ({"status": "error", "state": "draining", "checks": {}}, "degraded",
-     "Draining: requests are answered, new ones should go elsewhere"),
+     "Draining: still serving requests, about to stop"),
     ({"status": "error"}, "error", "Down"),
 ]  # fmt: skip
 
@@ -83,15 +83,15 @@ async def test_states(browser: Browser, root: str) -> None:
         for body, level, sentence in STATES:
             health.body = body
             await ask_again(page)
-            await expect(page.locator("#sentence")).to_have_text(sentence)
+            await expect(page.locator("#summary")).to_have_text(sentence)
             await expect(page).to_have_title(f"{sentence} · status")
             await expect(page.locator(f"#headline-icon svg.{level}")).to_have_count(1)
             for name, each in body.get("checks", {}).items():
                 word = {"error": "failing", "not_configured": "not configured"}.get(
                     each["status"], each["status"]
                 )
-                light = page.locator(".light", has_text=name)
-                await expect(light.locator(".word")).to_have_text(word)
+                light = page.locator(".component", has_text=name)
+                await expect(light.locator(".status")).to_have_text(word)
                 await expect(light).to_contain_text(
                     each.get("detail", name if word == "not configured" else "1.5 ms")
                 )
@@ -106,15 +106,15 @@ async def test_until_it_stops(browser: Browser, settings: Settings) -> None:
         await make_requests(url, settings)
         async with opened(browser, f"{url}{STATUS_PAGE}", expected=GONE) as page:
             await see_figures(page)
-            await expect(page.locator("#sentence")).to_have_text("All is well")
+            await expect(page.locator("#summary")).to_have_text("All systems operational")
             working = False
             await asyncio.sleep(0.5)  # until it has been looked at
             await ask_again(page)
-            await expect(page.locator("#sentence")).to_contain_text("Degraded: mail returned False since ")
+            await expect(page.locator("#summary")).to_contain_text("Degraded: mail (returned False since ")
             server.close()
             await ask_again(page)
-            await expect(page.locator("#sentence")).to_have_text("The server does not answer")
-            await expect(page.locator("#more")).to_contain_text("The last answer came at")
+            await expect(page.locator("#summary")).to_have_text("The server is not responding")
+            await expect(page.locator("#summary-details")).to_contain_text("Last response at")
             await expect(page.locator("body[data-stale]")).to_have_count(1)
             assert await violations(page, "color-contrast") == []
             await see_figures(page)
@@ -181,13 +181,13 @@ async def test_when_it_asks(browser: Browser, root: str) -> None:
         assert not await asks_within(60)
         gone = True
         await page.get_by_role("button", name="Paused").click()
-        await expect(page.locator("#sentence")).to_have_text("The server does not answer")
+        await expect(page.locator("#summary")).to_have_text("The server is not responding")
         assert not await asks_within(9)
         assert await asks_within(2)
         assert not await asks_within(19)
         gone = False
         assert await asks_within(2)
-        await expect(page.locator("#sentence")).to_have_text("All is well")
+        await expect(page.locator("#summary")).to_have_text("All systems operational")
         assert await page.locator("body[data-stale]").count() == 0
 
 
@@ -245,7 +245,7 @@ async def test_what_misses_its_target(browser: Browser, root: str) -> None:
         await expect(rows).to_have_count(11)
         await expect(rows.last).to_contain_text("GET /late")
         await expect(rows.last).to_contain_text("misses 40 ms")
-        await expect(page.locator("#more")).to_contain_text("1 endpoint over target")
+        await expect(page.locator("#summary-details")).to_contain_text("1 endpoint over target")
         await page.get_by_role("button", name="Show all 14").click()
         await expect(rows).to_have_count(14)
-        await expect(rows.last).to_contain_text("over 40 ms, few requests")
+        await expect(rows.last).to_contain_text("over 40 ms (few requests)")

@@ -45,7 +45,7 @@ async def test_on_a_phone(browser: Browser, root: str) -> None:
         await page.route("**/metrics/database", database)
         await page.route("**/metrics/performance", performance)
         await ask_again(page)
-        await expect(page.locator("#slow")).to_contain_text(long)
+        await expect(page.locator("#slow-statements")).to_contain_text(long)
         for each in await page.locator("summary").all():
             await each.click() if await each.is_visible() else None
         assert await width_of(page) == 360
@@ -70,7 +70,7 @@ async def test_everybody_can_read_it(browser: Browser, root: str, scheme: Any) -
         assert (sum(map(int, background[4:-1].split(","))) < 128) is (scheme == "dark")
         await Health(status="error", checks=failing).put(page)
         await ask_again(page)
-        await expect(page.locator(".light .word", has_text="failing")).to_have_count(2)
+        await expect(page.locator(".component .status", has_text="failing")).to_have_count(2)
         for each in await page.locator("main summary:visible").all():
             await each.click()
         # Between the schemes nothing differs but colours.
@@ -128,14 +128,14 @@ async def test_nothing_becomes_markup(browser: Browser, root: str) -> None:
         await page.route("**/metrics/database", database)
 
     async with opened(browser, f"{root}{STATUS_PAGE}", expected=GONE, before=prepare) as page:
-        await expect(page.locator("#slow")).to_contain_text(html)
-        for place in ("#sentence", "#lights", "#endpoints", "#database-problem", "#about"):
+        await expect(page.locator("#slow-statements")).to_contain_text(html)
+        for place in ("#summary", "#component-list", "#endpoints", "#database-error", "#about"):
             await expect(page.locator(place)).to_contain_text(html)
-        assert await page.locator("img, #slow b, #sentence *").count() == 0
+        assert await page.locator("img, #slow-statements b, #summary *").count() == 0
 
 
 async def test_without_javascript(browser: Browser, root: str) -> None:
     """Without JavaScript it says so, and where the figures are; it holds none itself."""
     async with opened(browser, f"{root}{STATUS_PAGE}", java_script_enabled=False) as page:
-        assert "This page needs JavaScript" in str(await page.locator("noscript").text_content())
+        assert "This page requires JavaScript" in str(await page.locator("noscript").text_content())
         assert await page.locator("main > :visible:not(noscript)").count() == 0

@@ -1,4 +1,4 @@
-"""The pages for people, API docs and status: served from the package, so that they need no other server."""
+"""The HTML pages, API docs and status; all of their resources are served from the package."""
 
 import gzip
 import hashlib
@@ -23,19 +23,19 @@ _TYPES: Final = {
     "png": b"image/png",
     "svg": b"image/svg+xml",
 }
-# gzip, not refused by ;q=0 (RFC 9110 §12.5.3).
+# Matches gzip, except with ;q=0 (RFC 9110 §12.5.3).
 _GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.IGNORECASE)
-_DOCS: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png", "docs.js")
-_STATUS: Final = (
+_DOCS_ASSETS: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png", "docs.js")
+_STATUS_ASSETS: Final = (
     "status.js", "access.js", "verdict.js", "panels.js", "endpoints.js", "chart.js", "dom.js",
     "status.css", "status.svg",
 )  # fmt: skip
-# Only what is beside the page may be loaded; Swagger UI sets styles of its own on elements.
+# Only resources of the same origin may be loaded; Swagger UI sets inline styles.
 _DOCS_POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# Here also text can never become markup, whatever a script does with it.
+# Trusted types also prevent scripts from turning text into markup.
 _STATUS_POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     b"form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -50,22 +50,22 @@ _PAGE_HEADERS: Final[tuple[Header, ...]] = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", _PERMISSIONS),
 )
-# On the page and on all that it loads: other sites can neither embed nor read them.
+# For pages and their resources: other sites can neither embed nor read them.
 _RESOURCE_POLICY: Final[Header] = (b"cross-origin-resource-policy", b"same-origin")
-_STRICT_TRANSPORT: Final[Header] = (b"strict-transport-security", b"max-age=31536000")  # RFC 6797; a year
+_STRICT_TRANSPORT: Final[Header] = (b"strict-transport-security", b"max-age=31536000")  # RFC 6797; one year
 
-# Whether the browser may be told to come by https alone from now on.
+# Returns whether to send Strict-Transport-Security.
 IsStrict = Callable[[Scope], bool]
 
 
 class _File:
-    """A file of the package: its bytes, plain and packed, and its entity tag."""
+    """A file of the package: its content, plain and compressed, and its entity tag."""
 
     def __init__(self, name: str, *values: tuple[str, str]) -> None:
         self.plain = files("projkit.web").joinpath("static", name).read_bytes()
         for placeholder, value in values:
             self.plain = self.plain.replace(placeholder.encode(), escape(value).encode())
-        self.packed = gzip.compress(self.plain, mtime=0)
+        self.compressed = gzip.compress(self.plain, mtime=0)
         self.type = _TYPES[name.rpartition(".")[2]]
         self.etag = f'"{hashlib.sha256(self.plain).hexdigest()[:16]}"'
 
@@ -76,10 +76,10 @@ _file: Final = cache(_File)
 def endpoints(
     prefix: str, is_strict: IsStrict, *, csrf_header: str, csrf_cookie: str, tenants: bool
 ) -> list[Endpoint]:
-    """``/docs`` and ``/monitoring``, and what they load.
+    """Return the endpoints of ``/docs``, ``/monitoring`` and their resources.
 
-    The status page is for everybody, since it holds no figures: it asks for them as the one who reads it. What it
-    must know beforehand to log that person in and out is written into it.
+    The status page is public because it contains no data: it requests the data with the credentials of its user. The
+    names and flags that logging in and out requires are written into the page.
     """
     docs, status = f"{prefix}/docs", f"{prefix}/monitoring"
     values = (
@@ -89,7 +89,10 @@ def endpoints(
     status_headers = (*_PAGE_HEADERS, (b"content-security-policy", _STATUS_POLICY))
     return [
         _endpoint(docs, "docs.html", "getDocs", "API docs", is_strict, docs_headers),
-        *(_endpoint(f"{docs}/{name}", name, f"getDocs:{name}", "API docs", is_strict) for name in _DOCS),
+        *(
+            _endpoint(f"{docs}/{name}", name, f"getDocs:{name}", "API docs", is_strict)
+            for name in _DOCS_ASSETS
+        ),
         _endpoint(
             status, "status/status.html", "getStatusPage", "Status page", is_strict, status_headers, values
         ),
@@ -97,30 +100,30 @@ def endpoints(
             _endpoint(
                 f"{status}/assets/{name}", f"status/{name}", f"getStatusPage:{name}", "Status page", is_strict
             )
-            for name in _STATUS
+            for name in _STATUS_ASSETS
         ),
     ]
 
 
 def _endpoint(
     path: str, name: str, operation_id: str, summary: str, is_strict: IsStrict,
-    more: tuple[Header, ...] = (), values: tuple[tuple[str, str], ...] = (),
+    page_headers: tuple[Header, ...] = (), values: tuple[tuple[str, str], ...] = (),
 ) -> Endpoint:  # fmt: skip
     async def get(request: Request) -> Response:
         file = _file(name, *values)
         headers: tuple[Header, ...] = (
-            (b"etag", b"W/" + file.etag.encode()),  # weak: it stands for both encodings
+            (b"etag", b"W/" + file.etag.encode()),  # weak: the same for both encodings
             (b"cache-control", b"no-cache"),
             (b"vary", b"Accept-Encoding"),
         )
         precondition = if_none_match(request)
         if precondition is not None and precondition.matches_weakly(file.etag):
             return Response(304, headers=headers)
-        headers = (*headers, (b"content-type", file.type), _RESOURCE_POLICY, *more)
+        headers = (*headers, (b"content-type", file.type), _RESOURCE_POLICY, *page_headers)
         if is_strict(request.scope):
             headers = (*headers, _STRICT_TRANSPORT)
         if _GZIP.search(request.header(b"accept-encoding") or ""):
-            return Response(200, file.packed, (*headers, (b"content-encoding", b"gzip")))
+            return Response(200, file.compressed, (*headers, (b"content-encoding", b"gzip")))
         return Response(200, file.plain, headers)
 
     return Endpoint(

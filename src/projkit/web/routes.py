@@ -13,7 +13,7 @@ from projkit.http.routing import Endpoint, ResponseSpec
 
 
 def endpoints(prefix: str, api: Sequence[Endpoint], version: str, cookie: str) -> list[Endpoint]:
-    """``/openapi.json`` for the endpoints of the API."""
+    """Return the endpoint ``/openapi.json``, which describes ``api``."""
 
     @lru_cache(maxsize=16)
     def encoded(server: str) -> bytes:

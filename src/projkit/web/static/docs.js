@@ -1,4 +1,4 @@
-// Everything comes from beside this page, so it works offline and under any mount.
+// All URLs are relative, so that the page works offline and under any mount.
 SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#docs",

@@ -1,10 +1,10 @@
-// Making elements, and writing figures for people. Text from the server only ever becomes text.
+// Creation of elements, and formatting of values. Text from the server is only ever inserted as text.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 export const byId = (id) => document.getElementById(id);
 
-function filled(node, attributes, children) {
+function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== null && value !== false) node.setAttribute(name, value === true ? "" : value);
   }
@@ -12,21 +12,21 @@ function filled(node, attributes, children) {
   return node;
 }
 
-export const el = (name, attributes = {}, ...children) => filled(document.createElement(name), attributes, children);
+export const el = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
 
 export const svg = (name, attributes = {}, ...children) =>
-  filled(document.createElementNS(SVG, name), attributes, children);
+  fill(document.createElementNS(SVG, name), attributes, children);
 
-// Puts children in place, unless what they are made of is as before: selected text stays selected.
-const shown = new WeakMap();
-export function render(node, made_of, make) {
-  const key = JSON.stringify(made_of);
-  if (shown.get(node) === key) return;
-  shown.set(node, key);
-  node.replaceChildren(...make());
+// Replaces the children of a node if the data they are created from has changed, so that selected text stays selected.
+const rendered = new WeakMap();
+export function render(node, data, create) {
+  const key = JSON.stringify(data);
+  if (rendered.get(node) === key) return;
+  rendered.set(node, key);
+  node.replaceChildren(...create());
 }
 
-export const facts = (pairs) => pairs.filter(([, value]) => value !== null).map(
+export const facts = (entries) => entries.filter(([, value]) => value !== null).map(
   ([name, value, note]) => el("div", {}, el("dt", {}, name), el("dd", {}, value, note ? el("small", {}, note) : null)),
 );
 
@@ -41,9 +41,9 @@ export function ms(value) {
   return `${round(value, value < 10 ? 1 : 0)} ms`;
 }
 
-export function share(value) {
-  if (!value) return "0 %";
-  return value < 0.0005 ? "< 0.1 %" : `${round(value * 100, 1)} %`;
+export function percent(ratio) {
+  if (!ratio) return "0 %";
+  return ratio < 0.0005 ? "< 0.1 %" : `${round(ratio * 100, 1)} %`;
 }
 
 export function bytes(value) {
@@ -54,26 +54,27 @@ export function bytes(value) {
 }
 
 export function duration(seconds) {
-  const all = Math.max(0, Math.round(seconds));
-  const [days, hours, minutes] = [Math.floor(all / 86400), Math.floor(all / 3600) % 24, Math.floor(all / 60) % 60];
+  const total = Math.max(0, Math.round(seconds));
+  const [days, hours, minutes] = [Math.floor(total / 86400), Math.floor(total / 3600) % 24, Math.floor(total / 60) % 60];
   if (days) return `${days} d ${hours} h`;
   if (hours) return `${hours} h ${minutes} min`;
-  return minutes ? `${minutes} min ${all % 60} s` : `${all} s`;
+  return minutes ? `${minutes} min ${total % 60} s` : `${total} s`;
 }
 
-export const clock = (moment) => new Date(moment).toLocaleTimeString("en-GB");
+export const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
 
-// An element that tells how long ago something was, and is kept right by tick().
-export const ago = (since) => el("time", { "data-since": since, datetime: new Date(since).toISOString() }, told(since));
+// An element with the time elapsed since a point in time, which updateRelativeTimes() keeps current.
+export const relativeTime = (since) =>
+  el("time", { "data-since": since, datetime: new Date(since).toISOString() }, describeAge(since));
 
-function told(since) {
+function describeAge(since) {
   const seconds = Math.max(0, Math.round((Date.now() - since) / 1000));
   return seconds < 1 ? "just now" : `${duration(seconds)} ago`;
 }
 
-export function tick() {
+export function updateRelativeTimes() {
   for (const each of document.querySelectorAll("[data-since]")) {
-    const text = told(Number(each.dataset.since));
+    const text = describeAge(Number(each.dataset.since));
     if (each.textContent !== text) each.textContent = text;
   }
 }

@@ -1,8 +1,8 @@
-// The table of endpoints: sortable, each against its target.
+// The sortable table of endpoints, with the latency of each against its target.
 
-import { byId, clock, el, ms, number, plural, render, share, svg } from "./dom.js";
+import { byId, clock, el, ms, number, percent, plural, render, svg } from "./dom.js";
 
-const TARGET_AT = 60; // per cent of the bar's width, the same in each row, so that the targets make one line
+const TARGET_PERCENT = 60; // of the bar's width, the same in each row, so that the targets form a line
 const COLUMNS = [
   ["Endpoint", (each) => `${each.route} ${each.method}`, false],
   ["Requests", (each) => each.count, true],
@@ -12,49 +12,49 @@ const COLUMNS = [
   ["p99", (each) => each.p99_ms, true],
   ["p95 against target", (each) => (each.p95_ms === null ? null : each.p95_ms / each.target_ms), true],
 ];
-const FIRST = 10;
-const ENOUGH = 20; // of fewer requests the p95 is but the slowest one
-const OWN = /\/monitoring\/assets\/[^/]+$/;
-let sorted = { column: 1, falling: true };
+const ROWS_SHOWN = 10;
+const MIN_REQUESTS = 20; // with fewer requests, the p95 is just the slowest one
+const ASSET_ROUTE = /\/monitoring\/assets\/[^/]+$/;
+let sorted = { column: 1, descending: true };
 let latest = null;
-let all = false;
+let showAll = false;
 
-export const misses = (each) => each.count >= ENOUGH && each.p95_ms > each.target_ms;
+export const missesTarget = (each) => each.count >= MIN_REQUESTS && each.p95_ms > each.target_ms;
 
-function told(each) {
+function describe(each) {
   const target = ms(each.target_ms);
-  if (each.p95_ms === null) return "no figures yet";
-  if (misses(each)) return `misses ${target}`;
-  return each.p95_ms > each.target_ms ? `over ${target}, few requests` : `meets ${target}`;
+  if (each.p95_ms === null) return "no data yet";
+  if (missesTarget(each)) return `misses ${target}`;
+  return each.p95_ms > each.target_ms ? `over ${target} (few requests)` : `meets ${target}`;
 }
 
 function bar(each) {
-  const width = (value) => `${Math.min(100, ((value ?? 0) / each.target_ms) * TARGET_AT)}%`;
+  const width = (value) => `${Math.min(100, ((value ?? 0) / each.target_ms) * TARGET_PERCENT)}%`;
   const part = (value, name) => svg("rect", { x: 0, y: 3, height: 8, width: width(value), class: name });
-  return svg("svg", { class: misses(each) ? "bar missed" : "bar", height: 14, "aria-hidden": "true" },
+  return svg("svg", { class: missesTarget(each) ? "bar missed" : "bar", height: 14, "aria-hidden": "true" },
     svg("rect", { x: 0, y: 3, height: 8, width: "100%", class: "free" }),
     part(each.p99_ms, "p99"), part(each.p95_ms, "p95"), part(each.p50_ms, "p50"),
-    svg("line", { x1: `${TARGET_AT}%`, x2: `${TARGET_AT}%`, y1: 0, y2: 14, class: "target" }));
+    svg("line", { x1: `${TARGET_PERCENT}%`, x2: `${TARGET_PERCENT}%`, y1: 0, y2: 14, class: "target" }));
 }
 
 function row(each) {
   const cell = (name, ...content) => el("td",
-    { role: "cell", class: name.startsWith("p") ? "figure" : "figure wide", "data-name": name }, ...content);
+    { role: "cell", class: name.startsWith("p") ? "number" : "number wide", "data-name": name }, ...content);
   const last = each.last_error_at ? el("small", {}, `last at ${clock(each.last_error_at)}`) : null;
-  const errors = each.errors ? `${number(each.errors)} (${share(each.error_rate)})` : "0";
+  const errors = each.errors ? `${number(each.errors)} (${percent(each.error_rate)})` : "0";
   return el("tr", { role: "row" },
     el("th", { role: "rowheader", scope: "row" }, el("b", {}, each.method), " ",
       each.route === "__unknown__" ? "unknown paths" : each.route),
     cell("Requests", number(each.count)),
     cell("Errors", el("span", { class: each.errors ? "bad" : null }, errors), each.errors ? last : null),
     cell("p50", ms(each.p50_ms)), cell("p95", ms(each.p95_ms)), cell("p99", ms(each.p99_ms)),
-    el("td", { role: "cell", class: "against" }, bar(each),
-      el("span", { class: misses(each) ? "bad" : "quiet" }, told(each))));
+    el("td", { role: "cell", class: "target-cell" }, bar(each),
+      el("span", { class: missesTarget(each) ? "bad" : "muted" }, describe(each))));
 }
 
-function inOrder(endpoints) {
+function sortEndpoints(endpoints) {
   const value = COLUMNS[sorted.column][1];
-  const sign = sorted.falling ? -1 : 1;
+  const sign = sorted.descending ? -1 : 1;
   return [...endpoints].sort((one, other) => {
     const [a, b] = [value(one), value(other)];
     if (a === null || b === null) return (a === null) - (b === null);
@@ -64,34 +64,34 @@ function inOrder(endpoints) {
 
 export function showEndpoints(endpoints) {
   latest = endpoints;
-  const missed = endpoints.filter(misses).length;
-  byId("endpoints-summary").textContent = endpoints.length === 0 ? "No requests in this time."
+  const missed = endpoints.filter(missesTarget).length;
+  byId("endpoints-summary").textContent = endpoints.length === 0 ? "No requests in this period."
     : `${plural(endpoints.length, "endpoint")}; ${missed ? plural(missed, "misses its target", "miss their targets")
-      : "none misses its target"} at p95. Bars: p50, p95 and p99, the strongest first; the line is the target.`;
-  // What is wrong is shown however long the list is; what this page is made of only on demand.
-  const rows = inOrder(endpoints).filter((each) => all || !OWN.test(each.route))
-    .filter((each, place) => all || place < FIRST || misses(each) || each.errors);
+      : "all meet their target"} at p95. Bars show p50, p95 and p99, from dark to light; the line is the target.`;
+  // Endpoints with errors or a missed target are always shown, and the assets of this page only on demand.
+  const rows = sortEndpoints(endpoints).filter((each) => showAll || !ASSET_ROUTE.test(each.route))
+    .filter((each, index) => showAll || index < ROWS_SHOWN || missesTarget(each) || each.errors);
   render(byId("endpoints"), rows, () => rows.map(row));
-  byId("all").hidden = !all && rows.length === endpoints.length;
-  byId("all").textContent = all ? "Show fewer" : `Show all ${endpoints.length}`;
+  byId("show-all").hidden = !showAll && rows.length === endpoints.length;
+  byId("show-all").textContent = showAll ? "Show fewer" : `Show all ${endpoints.length}`;
 }
 
 export function prepareEndpoints() {
-  const heads = COLUMNS.map(([name, , isFigure], column) => {
+  const headers = COLUMNS.map(([name, , isNumber], column) => {
     const button = el("button", { type: "button" }, name);
     button.addEventListener("click", () => {
-      sorted = { column, falling: sorted.column === column ? !sorted.falling : isFigure };
-      mark();
+      sorted = { column, descending: sorted.column === column ? !sorted.descending : isNumber };
+      updateSortOrder();
       if (latest) showEndpoints(latest);
     });
-    return el("th", { role: "columnheader", scope: "col", class: isFigure ? "figure" : null }, button);
+    return el("th", { role: "columnheader", scope: "col", class: isNumber ? "number" : null }, button);
   });
-  const mark = () => heads.forEach((head, column) => head.setAttribute("aria-sort",
-    column !== sorted.column ? "none" : sorted.falling ? "descending" : "ascending"));
-  mark();
-  byId("columns").append(...heads);
-  byId("all").addEventListener("click", () => {
-    all = !all;
+  const updateSortOrder = () => headers.forEach((header, column) => header.setAttribute("aria-sort",
+    column !== sorted.column ? "none" : sorted.descending ? "descending" : "ascending"));
+  updateSortOrder();
+  byId("endpoint-columns").append(...headers);
+  byId("show-all").addEventListener("click", () => {
+    showAll = !showAll;
     showEndpoints(latest);
   });
 }

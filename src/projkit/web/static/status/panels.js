@@ -1,107 +1,108 @@
-// Components, totals and database, each drawn from what its endpoint answers.
+// The panels for components, totals and the database.
 
-import { ago, byId, bytes, clock, duration, el, facts, ms, number, plural, render, share, svg } from "./dom.js";
+import { byId, bytes, clock, duration, el, facts, ms, number, percent, plural, relativeTime, render, svg } from "./dom.js";
 import { failing, icon } from "./verdict.js";
 
-const WORDS = { ok: "ok", error: "failing", unknown: "unknown", not_configured: "not configured" };
+const LABELS = { ok: "ok", error: "failing", unknown: "unknown", not_configured: "not configured" };
 
-function light(name, check, received) {
+function component(name, check, receivedAt) {
   const level = check.status === "error" && !check.critical ? "degraded" : check.status;
-  const bad = failing.get(name);
-  const seen = check.age_seconds === null ? null : ago(received - check.age_seconds * 1000);
-  return el("li", { class: `light ${level}` }, icon(level), el("div", {},
-    el("p", {}, el("b", {}, name), " ", el("span", { class: "word" }, WORDS[check.status] ?? check.status),
+  const failure = failing.get(name);
+  const age = check.age_seconds === null ? null : relativeTime(receivedAt - check.age_seconds * 1000);
+  return el("li", { class: `component ${level}` }, icon(level), el("div", {},
+    el("p", {}, el("b", {}, name), " ", el("span", { class: "status" }, LABELS[check.status] ?? check.status),
       check.critical ? el("span", { class: "tag" }, "critical") : null),
     check.detail ? el("p", { class: "detail" }, check.detail) : null,
-    bad ? el("p", { class: "quiet" }, `since ${bad.seen ? "" : "before "}${clock(bad.at)}`) : null,
-    seen ? el("p", { class: "quiet" }, `${ms(check.latency_ms)} · `, seen) : null));
+    failure ? el("p", { class: "muted" }, `since ${failure.isObserved ? "" : "before "}${clock(failure.since)}`) : null,
+    age ? el("p", { class: "muted" }, `${ms(check.latency_ms)} · `, age) : null));
 }
 
-export function showComponents(health, received) {
+export function showComponents(health, receivedAt) {
   const checks = Object.entries(health?.checks ?? {});
   byId("components").hidden = checks.length === 0;
-  render(byId("lights"), [checks, received], () => checks.map(([name, check]) => light(name, check, received)));
+  render(byId("component-list"), [checks, receivedAt],
+    () => checks.map(([name, check]) => component(name, check, receivedAt)));
   const { cpu_percent: cpu, load_average: load, memory, disk, process, event_loop_lag_ms: lag } = health?.system ?? {};
   const has = (value) => value !== null && value !== undefined;
-  render(byId("machine"), health?.system, () => facts([
-    ["Processor", has(cpu) ? `${number(cpu)} %` : null, load ? `load ${load.join(", ")}` : ""],
-    ["Memory in use", has(memory?.used_percent) ? `${number(memory.used_percent)} %` : null,
-      has(memory?.available_bytes) ? `${bytes(memory.available_bytes)} left` : ""],
-    ["Disk in use", has(disk?.used_percent) ? `${number(disk.used_percent)} %` : null,
-      has(disk?.free_bytes) ? `${bytes(disk.free_bytes)} left` : ""],
+  render(byId("system"), health?.system, () => facts([
+    ["CPU", has(cpu) ? `${number(cpu)} %` : null, load ? `load ${load.join(", ")}` : ""],
+    ["Memory used", has(memory?.used_percent) ? `${number(memory.used_percent)} %` : null,
+      has(memory?.available_bytes) ? `${bytes(memory.available_bytes)} free` : ""],
+    ["Disk used", has(disk?.used_percent) ? `${number(disk.used_percent)} %` : null,
+      has(disk?.free_bytes) ? `${bytes(disk.free_bytes)} free` : ""],
     ["This process", has(process?.rss_bytes) ? bytes(process.rss_bytes) : null,
-      has(process?.cpu_percent) ? `${number(process.cpu_percent)} % of a processor` : ""],
-    ["Event loop late by", has(lag) ? ms(lag) : null, "at worst in 10 s"],
+      has(process?.cpu_percent) ? `${number(process.cpu_percent)} % of one CPU` : ""],
+    ["Event-loop lag", has(lag) ? ms(lag) : null, "max of the last 10 s"],
   ]));
 }
 
-export function showTotals(figures, window) {
-  const tile = (name, value, note, bad = false) => el("div", { class: bad ? "bad" : null },
+export function showTotals(metrics, window) {
+  const tile = (name, value, note, isBad = false) => el("div", { class: isBad ? "bad" : null },
     el("dt", {}, name), el("dd", {}, value, el("small", {}, note)));
-  render(byId("totals"), [window, figures.active_requests], () => [
-    tile("Requests", number(window.requests), `${number(window.requests_per_second)} a second`),
-    tile("Errors", number(window.errors), `${share(window.error_rate)} answered 5xx`, window.errors > 0),
-    tile("Slow", number(window.slow_requests), `over ${number(figures.slow_request_seconds)} s`, window.slow_requests > 0),
-    tile("p50", ms(window.p50_ms), "half are quicker"),
+  render(byId("totals"), [window, metrics.active_requests], () => [
+    tile("Requests", number(window.requests), `${number(window.requests_per_second)} per second`),
+    tile("Errors", number(window.errors), `${percent(window.error_rate)} of requests (5xx)`, window.errors > 0),
+    tile("Slow", number(window.slow_requests), `over ${number(metrics.slow_request_seconds)} s`, window.slow_requests > 0),
+    tile("p50", ms(window.p50_ms), "median"),
     tile("p95", ms(window.p95_ms), `p99 ${ms(window.p99_ms)}`),
-    tile("Under way", number(figures.active_requests), "this one among them"),
+    tile("In progress", number(metrics.active_requests), "including this one"),
   ]);
 }
 
-// A bar of all connections that there may be: in use, open and idle, not opened.
+// A bar of the maximum number of connections: in use, idle, and not opened.
 function poolBar({ size, maximum, checked_out: used }) {
-  const most = Math.max(maximum, size, used, 1);
+  const total = Math.max(maximum, size, used, 1);
   const part = (from, to, name) => svg("rect", {
-    x: `${(100 * from) / most}%`, width: `${(100 * (to - from)) / most}%`, y: 0, height: 14, class: name });
+    x: `${(100 * from) / total}%`, width: `${(100 * (to - from)) / total}%`, y: 0, height: 14, class: name });
   return svg("svg", { class: "bar", height: 14, "aria-hidden": "true" },
-    part(0, most, "free"), part(used, Math.max(size, used), "open"), part(0, used, "used"));
+    part(0, total, "free"), part(used, Math.max(size, used), "open"), part(0, used, "used"));
 }
 
 export function showDatabase(database) {
   const { pool, postgresql: server } = database;
-  const problem = byId("database-problem");
-  problem.hidden = database.reachable;
-  problem.textContent = database.reachable ? "" : `Not reachable: ${database.detail}`;
+  const error = byId("database-error");
+  error.hidden = database.reachable;
+  error.textContent = database.reachable ? "" : `Unavailable: ${database.detail}`;
   render(byId("pool"), pool, () => [
     el("p", {}, el("b", {}, "Pool"), ` ${number(pool.checked_out)} of ${number(pool.maximum)} connections in use, `
-      + `${number(pool.size)} open, ${pool.waiting ? `${plural(pool.waiting, "caller")} waiting` : "nobody waiting"}`),
+      + `${number(pool.size)} open, ${pool.waiting ? `${plural(pool.waiting, "request")} waiting` : "none waiting"}`),
     poolBar(pool),
   ]);
   const states = Object.entries(server?.connections ?? {}).map(([state, count]) => `${count} ${state}`).join(", ");
   const errors = Object.entries(database.errors).map(([name, count]) => `${name} ${number(count)}`).join(", ");
   render(byId("database-facts"), [database, "facts"], () => facts([
     ["Server", database.dialect, database.server_version ?? ""],
-    ["Round trip", ms(database.round_trip_ms), "just now"],
-    ["Wait for a connection", ms(pool.wait_p95_ms), `p95; longest ${ms(pool.wait_max_ms)}`],
+    ["Round trip", ms(database.round_trip_ms), "latest"],
+    ["Wait for a connection", ms(pool.wait_p95_ms), `p95; max ${ms(pool.wait_max_ms)}`],
     ["Transactions", number(database.transactions.committed), `${number(database.transactions.rolled_back)} rolled back`],
     ["Failed statements", errors || "none", ""],
-    ["Connections", server ? `${server.connections_total} of ${server.max_connections}` : null, `here: ${states}`],
-    ["Cache hits", server && server.cache_hit_ratio !== null ? share(server.cache_hit_ratio) : null, "of the blocks read"],
+    ["Connections", server ? `${server.connections_total} of ${server.max_connections}` : null, `this database: ${states}`],
+    ["Cache hits", server && server.cache_hit_ratio !== null ? percent(server.cache_hit_ratio) : null, "of blocks read"],
     ["Size", database.database_bytes === null ? null : bytes(database.database_bytes),
       server ? `${number(server.dead_tuples)} dead rows, ${number(server.live_tuples)} live` : ""],
     ["Longest transaction", server && server.longest_transaction_seconds !== null
-      ? ms(server.longest_transaction_seconds * 1000) : null, "under way"],
+      ? ms(server.longest_transaction_seconds * 1000) : null, "in progress"],
   ]));
   const slow = database.slow_statements;
-  byId("slow-box").hidden = slow.length === 0;
-  byId("no-slow").hidden = slow.length > 0;
-  byId("no-slow").textContent = "None took longer than 0.2 s.";
-  const cells = (texts) => texts.map((text) => el("td", { class: "figure" }, text));
-  render(byId("slow"), slow, () => slow.map((each) => el("tr", {},
+  byId("slow-statements-table").hidden = slow.length === 0;
+  byId("no-slow-statements").hidden = slow.length > 0;
+  byId("no-slow-statements").textContent = "No statement took longer than 0.2 s.";
+  const cells = (texts) => texts.map((text) => el("td", { class: "number" }, text));
+  render(byId("slow-statements"), slow, () => slow.map((each) => el("tr", {},
     el("td", {}, el("code", {}, each.statement)), ...cells([number(each.count), ms(each.mean_ms), ms(each.max_ms)]))));
-  render(byId("kinds"), database.statements, () => database.statements.map((each) => el("tr", {},
+  render(byId("statements"), database.statements, () => database.statements.map((each) => el("tr", {},
     el("th", { scope: "row" }, `${each.operation} ${each.table}`),
     ...cells([number(each.count), ms(each.mean_ms), ms(each.p50_ms), ms(each.p95_ms), ms(each.max_ms)]))));
 }
 
-export function showAbout(health, figures) {
-  const workers = figures?.workers ?? [];
+export function showAbout(health, metrics) {
+  const workers = metrics?.workers ?? [];
   const parts = [health?.version ? `projkit ${health.version}` : "projkit"];
   if (health && health.uptime_seconds !== undefined) parts.push(`up ${duration(health.uptime_seconds)}`);
   if (workers.length) {
     parts.push(`${plural(workers.length, "worker")} (${workers.map((each) => each.pid).join(", ")})`);
-    parts.push(figures.scope === "all_workers" ? "figures of all workers" : "figures of this process");
-    parts.push(`started ${new Date(figures.started_at).toLocaleString("en-GB")}`);
+    parts.push(metrics.scope === "all_workers" ? "metrics of all workers" : "metrics of this process");
+    parts.push(`started ${new Date(metrics.started_at).toLocaleString("en-GB")}`);
   }
   byId("about").textContent = parts.join(" · ");
 }

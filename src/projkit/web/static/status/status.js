@@ -1,238 +1,239 @@
-// The page: asks every five seconds, shows what comes, says so when nothing does.
+// The status page: fetches health and metrics every five seconds and shows them, or says that they are unavailable.
 
-import { Problem, Unreachable, logIn, logOut, mayHaveSession, read, usesToken, useToken, wantsTenant } from "./access.js";
+import { Problem, Unreachable, hasCredentials, hasTenants, hasToken, logIn, logOut, read, useToken } from "./access.js";
 import { prepareChart, showChart } from "./chart.js";
-import { ago, byId, clock, duration, plural, render, tick } from "./dom.js";
-import { misses, prepareEndpoints, showEndpoints } from "./endpoints.js";
+import { byId, clock, duration, plural, relativeTime, render, updateRelativeTimes } from "./dom.js";
+import { missesTarget, prepareEndpoints, showEndpoints } from "./endpoints.js";
 import { showAbout, showComponents, showDatabase, showTotals } from "./panels.js";
-import { icon, note, verdict } from "./verdict.js";
+import { icon, recordFailures, verdict } from "./verdict.js";
 
 const PERIOD_MS = 5000;
-const LONGEST_MS = 60_000;
-const SECONDS = { last_1_minute: 60, last_5_minutes: 300, last_15_minutes: 900, total: 900 };
+const MAX_PERIOD_MS = 60_000;
+const WINDOW_SECONDS = { last_1_minute: 60, last_5_minutes: 300, last_15_minutes: 900, total: 900 };
 
-const seen = { health: null, figures: null, healthAt: null, figuresAt: null };
-let chosen = "last_5_minutes";
-let access = "unknown"; // then open, or needed: somebody has to log in
+const latest = { health: null, metrics: null, healthAt: null, metricsAt: null };
+let selectedWindow = "last_5_minutes";
+let access = "unknown"; // then "granted", "denied" (the login form is shown), or "retrying" after it was submitted
 let failures = 0;
 let paused = false;
 let timer = null;
-let asking = null;
+let pending = null;
 
 const attempt = (path) => read(path).then((content) => ({ content }), (error) => ({ error }));
 
-function ask() {
+function refresh() {
   clearTimeout(timer);
-  asking ??= round().finally(() => {
-    asking = null;
-    plan();
+  pending ??= update().finally(() => {
+    pending = null;
+    schedule();
   });
-  return asking;
+  return pending;
 }
 
-function plan() {
+function schedule() {
   clearTimeout(timer);
-  if (!paused && !document.hidden) timer = setTimeout(ask, Math.min(PERIOD_MS * 2 ** failures, LONGEST_MS));
+  if (!paused && !document.hidden) timer = setTimeout(refresh, Math.min(PERIOD_MS * 2 ** failures, MAX_PERIOD_MS));
 }
 
-async function round() {
-  const figures = access === "needed" ? null : attempt("monitoring/metrics/performance");
-  const early = access === "open" ? attempt("monitoring/metrics/database") : null;
+async function update() {
+  const performanceRequest = access === "denied" ? null : attempt("monitoring/metrics/performance");
+  const databaseRequest = access === "granted" ? attempt("monitoring/metrics/database") : null;
   const health = await attempt("health/detailed");
-  const gone = health.error instanceof Unreachable;
-  failures = gone ? failures + 1 : 0;
-  if (!gone) {
-    seen.health = health.content ?? null;
-    seen.healthAt = Date.now();
+  const unreachable = health.error instanceof Unreachable;
+  failures = unreachable ? failures + 1 : 0;
+  if (!unreachable) {
+    latest.health = health.content ?? null;
+    latest.healthAt = Date.now();
   }
-  const performance = await figures;
+  const performance = await performanceRequest;
   if (performance?.content) {
-    await opened(performance.content, await (early ?? attempt("monitoring/metrics/database")));
+    await handleMetrics(performance.content, await (databaseRequest ?? attempt("monitoring/metrics/database")));
   } else if (performance) {
-    refused(performance.error);
+    handleError(performance.error);
   }
-  show(gone, performance?.error);
+  show(unreachable, performance?.error);
 }
 
-async function opened(figures, database) {
-  const first = access !== "open";
-  access = "open";
-  [seen.figures, seen.figuresAt] = [figures, Date.now()];
+async function handleMetrics(metrics, database) {
+  const isFirst = access !== "granted";
+  access = "granted";
+  [latest.metrics, latest.metricsAt] = [metrics, Date.now()];
   byId("access").hidden = true;
-  byId("figures").hidden = false;
+  byId("metrics").hidden = false;
   if (database.content) showDatabase(database.content);
-  if (first) await tellWho();
+  if (isFirst) await showUser();
 }
 
-async function tellWho() {
-  const session = mayHaveSession() ? (await attempt("auth/session")).content : null;
-  byId("leave").hidden = !session;
-  byId("leave").textContent = usesToken() ? "Forget the token" : "Log out";
-  byId("who").hidden = !session;
-  byId("who").textContent = session ? session.subject : "";
+async function showUser() {
+  const session = hasCredentials() ? (await attempt("auth/session")).content : null;
+  byId("log-out").hidden = !session;
+  byId("log-out").textContent = hasToken() ? "Forget the token" : "Log out";
+  byId("user").hidden = !session;
+  byId("user").textContent = session ? session.subject : "";
 }
 
-function refused(error) {
+function handleError(error) {
   if (!(error instanceof Problem) || ![401, 403].includes(error.status)) {
-    // Where the session store is down a token helps, since it needs none; the session may be good again in a moment.
-    if (access === "open" || !(error instanceof Problem)) return;
-    needLogin(`The figures cannot be read: ${error.message}.`);
+    // While the session store is unavailable a token helps, because it needs no store; the session may work again soon.
+    if (access === "granted" || !(error instanceof Problem)) return;
+    requireLogin(`The metrics are unavailable: ${error.message}`);
     access = "unknown";
     return;
   }
-  const lacks = error.status === 403;
-  const hadToken = usesToken();
+  const lacksScope = error.status === 403;
+  const hadToken = hasToken();
   if (hadToken) logOut();
-  needLogin(!lacks ? (access === "trying" || hadToken ? unusable(hadToken) : "")
-    : "You are logged in, but your scopes do not include monitoring:read. Log in as somebody whose scopes do.");
+  requireLogin(!lacksScope ? (access === "retrying" || hadToken ? describeRejection(hadToken) : "")
+    : "You are logged in, but your scopes do not include monitoring:read. Log in as a user with that scope.");
 }
 
-const unusable = (token) => (token ? "The token is not valid here, or no longer."
-  : "You are logged in, but the browser did not keep the cookies: they need https here.");
+const describeRejection = (hadToken) => (hadToken ? "The token is invalid or has expired."
+  : "You are logged in, but the browser did not store the cookies: they require HTTPS here.");
 
-function needLogin(problem) {
-  access = "needed";
-  seen.figures = null;
-  byId("figures").hidden = true;
+function requireLogin(message) {
+  access = "denied";
+  latest.metrics = null;
+  byId("metrics").hidden = true;
   byId("access").hidden = false;
-  complain(problem);
-  tellWho();
+  showError(message);
+  showUser();
 }
 
-function complain(problem) {
-  byId("access-problem").hidden = !problem;
-  if (byId("access-problem").textContent !== problem) byId("access-problem").textContent = problem;
+function showError(message) {
+  byId("access-error").hidden = !message;
+  if (byId("access-error").textContent !== message) byId("access-error").textContent = message;
 }
 
-function show(gone, error) {
-  note(seen.health?.checks);
-  const [level, sentence] = verdict(seen.health, gone);
-  document.title = `${sentence} · status`;
-  document.body.toggleAttribute("data-stale", gone);
+function show(unreachable, error) {
+  recordFailures(latest.health?.checks);
+  const [level, summary] = verdict(latest.health, unreachable);
+  document.title = `${summary} · status`;
+  document.body.toggleAttribute("data-stale", unreachable);
   byId("headline").dataset.level = level;
   render(byId("headline-icon"), level, () => [icon(level)]);
-  if (byId("sentence").textContent !== sentence) byId("sentence").textContent = sentence;
-  byId("more").textContent = more(gone, error);
-  showComponents(seen.health, seen.healthAt);
-  showAbout(seen.health, seen.figures);
-  if (seen.healthAt) byId("updated").replaceChildren("Updated ", ago(seen.healthAt));
-  showFigures();
+  if (byId("summary").textContent !== summary) byId("summary").textContent = summary;
+  byId("summary-details").textContent = summaryDetails(unreachable, error);
+  showComponents(latest.health, latest.healthAt);
+  showAbout(latest.health, latest.metrics);
+  if (latest.healthAt) byId("updated").replaceChildren("Updated ", relativeTime(latest.healthAt));
+  showMetrics();
 }
 
-function more(gone, error) {
-  if (gone) {
-    const next = duration(Math.min(PERIOD_MS * 2 ** failures, LONGEST_MS) / 1000);
-    const last = seen.healthAt ? `The last answer came at ${clock(seen.healthAt)}; what is below is as of then. ` : "";
+function summaryDetails(unreachable, error) {
+  if (unreachable) {
+    const next = duration(Math.min(PERIOD_MS * 2 ** failures, MAX_PERIOD_MS) / 1000);
+    const last = latest.healthAt ? `Last response at ${clock(latest.healthAt)}; the data below is from then. ` : "";
     return `${last}Next attempt in ${next}.`;
   }
-  if (error && access === "open") {
-    return `The figures below are as of ${clock(seen.figuresAt)}: ${error instanceof Problem ? error.message : "no answer"}`;
+  if (error && access === "granted") {
+    const reason = error instanceof Problem ? error.message : "no response";
+    return `The metrics below are from ${clock(latest.metricsAt)}: ${reason}`;
   }
-  if (!seen.figures) return "";
-  const { errors, endpoints, requests } = seen.figures.last_5_minutes;
-  const missed = endpoints.filter(misses).length;
-  return `In the last 5 minutes ${plural(requests, "request")}, ${errors ? plural(errors, "error") : "no errors"}, `
-    + (missed ? `${plural(missed, "endpoint")} over target` : "every endpoint within its target");
+  if (!latest.metrics) return "";
+  const { errors, endpoints, requests } = latest.metrics.last_5_minutes;
+  const missed = endpoints.filter(missesTarget).length;
+  return `Last 5 minutes: ${plural(requests, "request")}, ${errors ? plural(errors, "error") : "no errors"}, `
+    + (missed ? `${plural(missed, "endpoint")} over target` : "all endpoints within target");
 }
 
-function showFigures() {
-  const figures = seen.figures;
-  if (!figures) return;
-  const window = chosen === "total" ? figures : figures[chosen];
-  showTotals(figures, window);
+function showMetrics() {
+  const metrics = latest.metrics;
+  if (!metrics) return;
+  const window = selectedWindow === "total" ? metrics : metrics[selectedWindow];
+  showTotals(metrics, window);
   showEndpoints(window.endpoints);
   const target = Math.max(40, ...window.endpoints.map((each) => each.target_ms));
-  showChart(figures.history, SECONDS[chosen], target);
+  showChart(metrics.history, WINDOW_SECONDS[selectedWindow], target);
 }
 
-function refusal(error) {
-  if (!(error instanceof Problem)) return "The server does not answer. Try again in a moment.";
+function describeLoginError(error) {
+  if (!(error instanceof Problem)) return "The server is not responding. Try again in a moment.";
   if (error.status === 429) return `Too many attempts. Try again in ${duration(error.retryAfter ?? 60)}.`;
-  if (error.code === "invalid_credentials") return "The user name or the password is wrong.";
+  if (error.code === "invalid_credentials") return "Wrong username or password.";
   return error.message;
 }
 
-async function enter(event) {
+async function submitLogin(event) {
   event.preventDefault();
   const form = event.currentTarget;
   byId("login-button").disabled = true;
-  complain("");
+  showError("");
   try {
     await logIn(new FormData(form));
     form.reset();
     await retry();
   } catch (error) {
-    complain(refusal(error));
+    showError(describeLoginError(error));
     byId("password").select();
   } finally {
     byId("login-button").disabled = false;
   }
 }
 
-async function enterToken(event) {
+async function submitToken(event) {
   event.preventDefault();
   const text = byId("token").value;
   event.currentTarget.reset();
-  if (!/^[\x21-\x7e]+( [\x21-\x7e]+)?$/.test(text.trim())) return complain("That is not a token.");
+  if (!/^[\x21-\x7e]+( [\x21-\x7e]+)?$/.test(text.trim())) return showError("This is not a token.");
   useToken(text);
   return retry();
 }
 
 async function retry() {
-  await asking;
-  access = "trying";
-  await ask();
-  if (access === "open") byId("requests-title").focus();
+  await pending;
+  access = "retrying";
+  await refresh();
+  if (access === "granted") byId("requests-title").focus();
 }
 
-async function leave() {
+async function endSession() {
   try {
     await logOut();
   } catch (error) {
-    byId("more").textContent = `You are still logged in: ${error.message}`;
+    byId("summary-details").textContent = `You are still logged in: ${error.message}`;
     return;
   }
-  await asking;
+  await pending;
   access = "unknown";
-  seen.figures = null;
-  byId("figures").hidden = true;
-  await ask();
+  latest.metrics = null;
+  byId("metrics").hidden = true;
+  await refresh();
 }
 
-function choose(event) {
+function selectWindow(event) {
   const button = event.target.closest("button");
   if (!button) return;
-  chosen = button.dataset.window;
+  selectedWindow = button.dataset.window;
   for (const each of byId("windows").children) each.setAttribute("aria-pressed", String(each === button));
-  showFigures();
+  showMetrics();
 }
 
-function pause() {
+function togglePause() {
   paused = !paused;
   byId("pause").setAttribute("aria-pressed", String(paused));
   byId("pause").textContent = paused ? "Paused" : "Pause";
   if (paused) clearTimeout(timer);
-  else ask();
+  else refresh();
 }
 
 byId("host").textContent = location.host;
-byId("tools").hidden = false;
+byId("toolbar").hidden = false;
 byId("headline").hidden = false;
-byId("tenant-field").hidden = !wantsTenant;
-byId("tenant").required = wantsTenant;
-byId("login").addEventListener("submit", enter);
-byId("token-form").addEventListener("submit", enterToken);
-byId("refresh").addEventListener("click", ask);
-byId("pause").addEventListener("click", pause);
-byId("leave").addEventListener("click", leave);
-byId("windows").addEventListener("click", choose);
+byId("tenant-field").hidden = !hasTenants;
+byId("tenant").required = hasTenants;
+byId("login").addEventListener("submit", submitLogin);
+byId("token-form").addEventListener("submit", submitToken);
+byId("refresh").addEventListener("click", refresh);
+byId("pause").addEventListener("click", togglePause);
+byId("log-out").addEventListener("click", endSession);
+byId("windows").addEventListener("click", selectWindow);
 document.addEventListener("visibilitychange", () => {
-  if (access === "needed" && mayHaveSession()) access = "unknown"; // somebody may have logged in in another tab
+  if (access === "denied" && hasCredentials()) access = "unknown"; // the user may have logged in in another tab
   if (document.hidden || paused) clearTimeout(timer);
-  else ask();
+  else refresh();
 });
-new ResizeObserver(showFigures).observe(byId("chart"));
+new ResizeObserver(showMetrics).observe(byId("chart"));
 prepareEndpoints();
 prepareChart();
-setInterval(tick, 1000);
-ask();
+setInterval(updateRelativeTimes, 1000);
+refresh();

@@ -1,4 +1,4 @@
-// What is said of it all in one sentence, and by which shape: never by colour alone.
+// The overall status in one sentence, and the icons of the levels, which differ in shape as well as in colour.
 
 import { clock, svg } from "./dom.js";
 
@@ -16,46 +16,46 @@ export function icon(level) {
     svg("path", { d: outline, class: "outline" }), svg("path", { d: mark, class: "mark" }));
 }
 
-const isWell = (check) => check.status === "ok" || check.status === "not_configured";
+const isHealthy = (check) => check.status === "ok" || check.status === "not_configured";
 
-// The checks that fail: since when, and whether this page has seen them begin to.
+// The failing checks: since when, and whether this page observed the start of the failure.
 export const failing = new Map();
-const well = new Set();
+const healthyBefore = new Set();
 
-export function note(checks) {
+export function recordFailures(checks) {
   for (const [name, check] of Object.entries(checks ?? {})) {
-    if (isWell(check)) {
-      well.add(name);
+    if (isHealthy(check)) {
+      healthyBefore.add(name);
       failing.delete(name);
     } else if (!failing.has(name)) {
-      failing.set(name, { at: check.observed_at ?? new Date().toISOString(), seen: well.has(name) });
+      failing.set(name, { since: check.observed_at ?? new Date().toISOString(), isObserved: healthyBefore.has(name) });
     }
   }
 }
 
-function said([name, check]) {
-  const since = failing.get(name)?.seen ? ` since ${clock(failing.get(name).at)}` : "";
-  // The class of an error is for the component's own light.
-  const detail = (check.detail ?? (check.status === "unknown" ? "not seen yet" : "fails")).replace(/ \(\w+\)$/, "");
-  if (detail.startsWith("not seen")) return `${name} was ${detail}`;
-  return (/^[a-z]/.test(detail) ? `${name} ${detail}` : `${name}: ${detail}`) + since;
+function describe([name, check]) {
+  const failure = failing.get(name);
+  const since = check.status === "error" && failure?.isObserved ? ` since ${clock(failure.since)}` : "";
+  // The class of an exception is shown only at the component itself.
+  const detail = (check.detail ?? (check.status === "unknown" ? "not checked yet" : "failing")).replace(/ \(\w+\)$/, "");
+  return `${name} (${detail}${since})`;
 }
 
-function matters(checks) {
-  const bad = Object.entries(checks ?? {}).filter(([, check]) => !isWell(check));
-  bad.sort(([, one], [, other]) => other.critical - one.critical);
-  const more = bad.length > 2 ? `; ${bad.length - 2} more` : "";
-  return bad.slice(0, 2).map(said).join("; ") + more;
+function describeFailures(checks) {
+  const unhealthy = Object.entries(checks ?? {}).filter(([, check]) => !isHealthy(check));
+  unhealthy.sort(([, one], [, other]) => other.critical - one.critical);
+  const more = unhealthy.length > 2 ? `, ${unhealthy.length - 2} more` : "";
+  return unhealthy.slice(0, 2).map(describe).join(", ") + more;
 }
 
-// The level and the sentence. health is null where there is none, gone says that nothing answers.
-export function verdict(health, gone) {
-  if (gone) return ["error", "The server does not answer"];
-  if (health === null) return ["unknown", "The server answers; of its health it says nothing"];
-  const what = matters(health.checks);
-  if (health.state === "starting") return ["unknown", what ? `Starting: ${what}` : "Starting"];
-  if (health.state === "draining") return ["degraded", "Draining: requests are answered, new ones should go elsewhere"];
-  if (health.status === "ok") return ["ok", "All is well"];
-  if (health.status === "degraded") return ["degraded", what ? `Degraded: ${what}` : "Degraded"];
-  return ["error", what ? `Down: ${what}` : "Down"];
+// Returns the level and the sentence; health is null if its response could not be read.
+export function verdict(health, unreachable) {
+  if (unreachable) return ["error", "The server is not responding"];
+  if (health === null) return ["unknown", "The server is responding, but its health is unknown"];
+  const failures = describeFailures(health.checks);
+  if (health.state === "starting") return ["unknown", failures ? `Starting: ${failures}` : "Starting"];
+  if (health.state === "draining") return ["degraded", "Draining: still serving requests, about to stop"];
+  if (health.status === "ok") return ["ok", "All systems operational"];
+  if (health.status === "degraded") return ["degraded", failures ? `Degraded: ${failures}` : "Degraded"];
+  return ["error", failures ? `Down: ${failures}` : "Down"];
 }
