@@ -488,7 +488,7 @@ async def test_a_client_that_has_gone(sqlite_url: str) -> None:
         scope = {"type": "http", "method": "POST", "path": URL, "query_string": b"", "headers": headers}
         await kit(scope, receive, send)
         assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
-        assert sent[0]["status"] == 400, "which nobody gets, but a middleware may ask for"
+        assert sent[0]["status"] == 400, "for middleware that requires a response"
         assert (await client.get(URL)).json()["items"] == []
 
 
