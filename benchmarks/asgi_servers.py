@@ -1,7 +1,7 @@
-"""The kit on uvicorn, as ``projkit serve`` runs it, and on granian: the same requests, in turn.
+"""The kit on uvicorn, as ``projkit serve`` runs it, and on granian: the same requests, interleaved.
 
-For who serves a host that mounts the kit. Needs the database of ``run.py``, which it fills where it is empty, and
-``pip install granian``. A ratio is taken within a round; the table has the medians and their range.
+For applications that mount the kit and choose their own server. Requires ``pip install granian`` and the database of
+``run.py``, which is filled if it is empty. Ratios are computed within each round; the table has their median and range.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ console = Console(width=110)
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
-    seconds: Annotated[float, typer.Option(min=1, help="How long each measurement takes.")] = 4.0,
+    rounds: Annotated[int, typer.Option(min=1, help="The number of measurements of each case.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="The duration of each measurement.")] = 4.0,
 ) -> None:
     """Measure and print the table."""
     environment = servers.environment()
@@ -46,8 +46,8 @@ def main(
         first, second = (results[case.name, name] for name in (UVICORN, GRANIAN))
         ratios = [b.per_second / a.per_second for a, b in zip(first, second, strict=True)]
         cells = [
-            f"{median(each.per_second for each in figures):,.0f}  {median(each.p99_us for each in figures) / 1000:.1f}"
-            for figures in (first, second)
+            f"{median(each.per_second for each in server):,.0f}  {median(each.p99_us for each in server) / 1000:.1f}"
+            for server in (first, second)
         ]
         table.add_row(case.name, *cells, f"{median(ratios):.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}")
     console.print(table)
@@ -55,31 +55,30 @@ def main(
 
 def _granian(port: int) -> list[str]:
     return [
+        *[sys.executable, "-m", "granian", "--interface", "asgi", "--factory", "--workers", "1"],
         *[
-            sys.executable,
-            "-m",
-            "granian",
-            "--interface",
-            "asgi",
-            "--factory",
-            "--workers",
-            "1",
             "--no-access-log",
+            "--loop",
+            "uvloop",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "projkit.cli.server:create_app",
         ],
-        *["--loop", "uvloop", "--host", "127.0.0.1", "--port", str(port), "projkit.cli.server:create_app"],
     ]
 
 
 def _cases() -> list[Case]:
     ids = asyncio.run(data.some_ids(data.READER, 512))
     gets = [wrk.Request("GET", f"{API}/projects/{each}") for each in ids]
-    on = (UVICORN, GRANIAN)
+    both = (UVICORN, GRANIAN)
     return [
-        Case("health/live 64", [wrk.Request("GET", f"{API}/health/live")], 64, servers=on),
-        Case("GET 1", gets, 1, servers=on),
-        Case("GET 16", gets, 16, servers=on),
-        Case("LIST 16", [wrk.Request("GET", f"{API}/projects?limit=20")], 16, servers=on),
-        Case("POST 16", [wrk.Request("POST", f"{API}/projects", BODY)], 16, data.WRITER, servers=on),
+        Case("health/live 64", [wrk.Request("GET", f"{API}/health/live")], 64, servers=both),
+        Case("GET 1", gets, 1, servers=both),
+        Case("GET 16", gets, 16, servers=both),
+        Case("LIST 16", [wrk.Request("GET", f"{API}/projects?limit=20")], 16, servers=both),
+        Case("POST 16", [wrk.Request("POST", f"{API}/projects", BODY)], 16, data.WRITER, servers=both),
     ]
 
 

@@ -1,8 +1,8 @@
-"""What authentication adds to a request, for each kind of credential and each algorithm, session check included.
+"""The cost of authentication per request, for each kind of credential and each algorithm, with the session check.
 
-In process, one request at a time, round robin, since no load generator can tell a few microseconds apart: the same GET
-of one project, by a kit that asks nobody for credentials (the host's ``get_principal``) and by kits that read them. A
-figure is the difference to the first one within its round; the table has the median over the rounds and their range.
+In process, one request at a time, round robin, because no load generator can resolve a few microseconds: the same GET
+of one project, with a kit that reads no credentials (the host's ``get_principal``) and with kits that read them. The
+difference to the first kit is computed within each round; the table has its median and range.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ MAINTENANCE = os.environ.get("BENCH_MAINTENANCE_URL", "postgresql://postgres@127
 REDIS = os.environ.get("BENCH_REDIS_URL", "redis://127.0.0.1:6379/9")
 DATABASE = "projkit_bench_authentication"
 SUBJECT = "reader"
-LEGACY_SECRET = "a legacy secret of the benchmark, of no worth"
+LEGACY_SECRET = "a legacy secret for the benchmark only"
 console = Console(width=110)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of credential: the kit that reads it, and the headers of one request after another."""
+    """A kind of credential, the kit that reads it, and the headers of each request."""
 
     name: str
     kit: ProjKit
@@ -53,8 +53,8 @@ class Kind:
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=3, help="How often everything is measured.")] = 15,
-    requests: Annotated[int, typer.Option(min=20, help="Requests in each measurement.")] = 200,
+    rounds: Annotated[int, typer.Option(min=3, help="The number of measurements of each kind.")] = 15,
+    requests: Annotated[int, typer.Option(min=20, help="The number of requests of each measurement.")] = 200,
     quick: Annotated[bool, typer.Option(help="5 rounds of 100 requests.")] = False,
 ) -> None:
     """Measure and print the table."""
@@ -75,14 +75,14 @@ async def _run(rounds: int, requests: int) -> None:
             "access_token_seconds": 3600,
         }
         kits = {
-            "nobody": ProjKit(Settings(**settings), get_principal=lambda _: Principal(SUBJECT)),
+            "none": ProjKit(Settings(**settings), get_principal=lambda _: Principal(SUBJECT)),
             "database": ProjKit(Settings(**settings)),
             "redis": ProjKit(Settings(**settings, redis_url=REDIS)),
             "redis, no cache": ProjKit(Settings(**settings, redis_url=REDIS, session_cache_seconds=0)),
         }
         for kit in kits.values():
             await stack.enter_async_context(kit.lifespan())
-        project = await kits["nobody"].projects.create(Principal(SUBJECT), name="Measured")
+        project = await kits["none"].projects.create(Principal(SUBJECT), name="Measured")
         keys = read_keys_file(directory / "keys.json")
         kinds = await _kinds(kits, keys, rounds * requests + 50)
         figures = await _measure(kinds, f"/api/v1/projects/{project.id}", rounds, requests)
@@ -95,7 +95,7 @@ async def _kinds(kits: dict[str, ProjKit], keys: KeyList, count: int) -> list[Ki
         issuer = TokenIssuer(KeyList([key]), kits["database"].settings)
         return issuer.issue(SUBJECT, ("projects:read",), **claims)
 
-    def again(*pairs: tuple[bytes, bytes]) -> Iterator[list[tuple[bytes, bytes]]]:
+    def repeat(*pairs: tuple[bytes, bytes]) -> Iterator[list[tuple[bytes, bytes]]]:
         return itertools.repeat(list(pairs))
 
     def bearer(token: str) -> tuple[bytes, bytes]:
@@ -112,25 +112,25 @@ async def _kinds(kits: dict[str, ProjKit], keys: KeyList, count: int) -> list[Ki
     legacy = jwt.encode({"alg": "HS256"}, {"sub": SUBJECT, "exp": exp}, OctKey.import_key(LEGACY_SECRET))
     plain = issue("HS256")
     database, redis, bare = kits["database"], kits["redis"], kits["redis, no cache"]
-    seen = [
-        Kind("nobody is asked", kits["nobody"], again()),
-        Kind("Bearer, no session, database", database, again(bearer(plain))),
-        Kind("Bearer, no session, Redis", redis, again(bearer(plain))),
-        Kind("Bearer, session in the database", database, again(bearer(await session(database)))),
-        Kind("Bearer, session in Redis", redis, again(bearer(await session(redis)))),
-        Kind("Bearer, session in Redis, no cache", bare, again(bearer(await session(bare)))),
-        Kind("auth_token, session in Redis", redis, again(cookie("auth_token", await session(redis)))),
-        Kind("access_token (legacy), Redis", redis, again(cookie("access_token", legacy))),
+    verified_before = [
+        Kind("none (get_principal)", kits["none"], repeat()),
+        Kind("Bearer, no session, database", database, repeat(bearer(plain))),
+        Kind("Bearer, no session, Redis", redis, repeat(bearer(plain))),
+        Kind("Bearer, session in the database", database, repeat(bearer(await session(database)))),
+        Kind("Bearer, session in Redis", redis, repeat(bearer(await session(redis)))),
+        Kind("Bearer, session in Redis, no cache", bare, repeat(bearer(await session(bare)))),
+        Kind("auth_token, session in Redis", redis, repeat(cookie("auth_token", await session(redis)))),
+        Kind("access_token (legacy), Redis", redis, repeat(cookie("access_token", legacy))),
     ]
-    new = [
+    verified_first = [
         Kind(
-            f"Bearer, {algorithm}, seen for the first time, Redis",
+            f"Bearer, {algorithm}, first use, Redis",
             redis,
             iter([[bearer(issue(algorithm))] for _ in range(count)]),
         )
         for algorithm in ALGORITHMS
     ]
-    return [*seen, *new]
+    return [*verified_before, *verified_first]
 
 
 async def _measure(kinds: list[Kind], path: str, rounds: int, requests: int) -> dict[str, list[float]]:
@@ -167,7 +167,9 @@ async def _get(kit: ProjKit, path: str, headers: list[tuple[bytes, bytes]]) -> N
 
 def _show(figures: dict[str, list[float]]) -> None:
     (first, *others) = figures
-    table = Table("credential", "µs added", "range", "µs in all", title="what authentication adds to a GET")
+    table = Table(
+        "credential", "µs added", "range", "µs in total", title="the cost of authentication in a GET"
+    )
     table.add_row(first, "0", "", f"{median(figures[first]):,.0f}")
     for name in others:
         added = [mine - base for mine, base in zip(figures[name], figures[first], strict=True)]

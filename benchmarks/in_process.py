@@ -1,9 +1,9 @@
-"""What the kit's own code costs: the processor time of GET, LIST, POST, the probes and the errors, in process.
+"""The CPU time of the kit's own code per request: GET, LIST, POST, probes and errors, in process.
 
-No server and no load generator, which cannot resolve a few microseconds: the kit is driven as a server drives it, on
-uvloop, with PostgreSQL and a session in Redis. ``--against`` names the ``src`` of another version: both are then
-measured in turn, round by round, and the ratio is taken within a round, so that the machine's other work falls on both.
-``--python`` has the other one run by another Python.
+There is no server and no load generator, which cannot resolve a few microseconds: the kit is called as a server calls
+it, on uvloop, with PostgreSQL and a session in Redis. ``--against`` names the ``src`` directory of another version;
+both are measured in turn, and ratios are computed within each round, so that other load on the machine affects both.
+With ``--python``, the other version is run by another Python.
 """
 
 from __future__ import annotations
@@ -33,37 +33,38 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 SERVER = os.environ.get("BENCH_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432")
 REDIS = os.environ.get("BENCH_REDIS_URL", "redis://127.0.0.1:6379/9")
-SECRET = "a secret of the benchmarks, long enough to be taken"
-TWINS = {
+SECRET = "a secret for the benchmarks only, long enough"
+# The successful counterpart of each error.
+COUNTERPARTS = {
     "401, no credentials": "GET", "401, a forged token": "GET", "404, no such project": "GET",
     "404, no such path": "live", "422, wrong fields": "POST",
 }  # fmt: skip
-LIMIT_US = 100.0  # what an error may add to its successful twin
+LIMIT_US = 100.0  # that an error may cost more than its counterpart
 console = Console(width=110)
 
 
 @dataclass
 class Version:
-    """A process with one version of the kit."""
+    """A process that runs one version of the kit."""
 
     process: subprocess.Popen[str]
     cases: list[str]
-    spent: dict[str, list[float]] = field(default_factory=dict)
+    cpu_us: dict[str, list[float]] = field(default_factory=dict)
 
     def measure(self, case: str, requests: int) -> None:
-        """Has it answered so many requests."""
-        self.spent.setdefault(case, []).append(float(_ask(self.process, [case, requests])))
+        """Measure the CPU time of a number of requests."""
+        self.cpu_us.setdefault(case, []).append(float(_request(self.process, [case, requests])))
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 15,
-    requests: Annotated[int, typer.Option(min=80, help="Requests of each measurement.")] = 800,
+    rounds: Annotated[int, typer.Option(min=1, help="The number of measurements of each case.")] = 15,
+    requests: Annotated[int, typer.Option(min=80, help="The number of requests of each measurement.")] = 800,
     against: Annotated[Path | None, typer.Option(help="The src directory of another version.")] = None,
-    python: Annotated[str, typer.Option(help="Another Python, which has the kit's dependencies.")] = "",
-    only: Annotated[str, typer.Option(help="Only cases whose name contains this.")] = "",
+    python: Annotated[str, typer.Option(help="Another Python that has the kit's dependencies.")] = "",
+    only: Annotated[str, typer.Option(help="Measure only cases whose name contains this text.")] = "",
     quick: Annotated[bool, typer.Option(help="5 rounds of 400 requests.")] = False,
 ) -> None:
-    """Measure and print the table; fail where an error adds too much."""
+    """Measure, print the table, and fail if an error costs too much."""
     if quick:
         rounds, requests = 5, 400
     others = [(against, python or sys.executable)] if against or python else []
@@ -82,7 +83,10 @@ def main(
 
 @contextmanager
 def _running(source: Path | None, python: str, number: int) -> Iterator[Version]:
-    """A version of the kit on a database of its own, which is gone afterwards."""
+    """Run a version of the kit on a database of its own, which is dropped afterwards.
+
+    A version that has this benchmark brings its own worker script, which fits its names.
+    """
     name = f"projkit_bench_in_process_{number}"
     url = f"{SERVER}/{name}"
     asyncio.run(_database(name, url))
@@ -99,17 +103,23 @@ def _running(source: Path | None, python: str, number: int) -> Iterator[Version]
     with (
         tempfile.TemporaryDirectory() as directory,
         subprocess.Popen(
-            [python, str(HERE / "harness" / "laps.py")],
+            [python, str(_worker(source))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=directory,
         ) as process,
     ):  # fmt: skip
         try:
-            yield Version(process, json.loads(_answer(process)))
+            yield Version(process, json.loads(_read_line(process)))
         finally:
             assert process.stdin is not None
             process.stdin.close()
             process.wait(10)
             asyncio.run(_database(name, None))
+
+
+def _worker(source: Path | None) -> Path:
+    own = HERE / "harness" / "laps.py"
+    other = own if source is None else source.resolve().parent / own.relative_to(HERE.parent)
+    return other if other.exists() else own
 
 
 async def _database(name: str, url: str | None) -> None:
@@ -123,50 +133,48 @@ async def _database(name: str, url: str | None) -> None:
         await administrator.close()
 
 
-def _ask(process: subprocess.Popen[str], question: list[str | int]) -> str:
+def _request(process: subprocess.Popen[str], command: list[str | int]) -> str:
     assert process.stdin is not None
-    process.stdin.write(json.dumps(question) + "\n")
+    process.stdin.write(json.dumps(command) + "\n")
     process.stdin.flush()
-    return _answer(process)
+    return _read_line(process)
 
 
-def _answer(process: subprocess.Popen[str]) -> str:
+def _read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise SystemExit("the measuring process has ended; its words are above")
+        raise SystemExit("the worker process has ended; its error is above")
     return line
 
 
 def _show(cases: list[str], versions: list[Version]) -> None:
     columns = ["request", "CPU µs", "range"]
     if len(versions) > 1:
-        columns += ["the other's", "ratio", "range"]
-    table = Table(
-        *columns, "added to its twin", title="processor time of one request: medians over the rounds"
-    )
+        columns += ["other version", "ratio", "range"]
+    table = Table(*columns, "added by the error", title="CPU time per request: medians over the rounds")
     missed = []
-    here = versions[-1].spent
+    here = versions[-1].cpu_us
     for case in cases:
         cells = [f"{median(here[case]):.1f}", _range(here[case], ".1f")]
         for other in versions[:-1]:
-            theirs = other.spent[case]
-            ratios = [mine / each for mine, each in zip(here[case], theirs, strict=True)]
-            cells += [f"{median(theirs):.1f}", f"{median(ratios):.3f}", _range(ratios, ".2f")]
+            other_times = other.cpu_us[case]
+            ratios = [own / each for own, each in zip(here[case], other_times, strict=True)]
+            cells += [f"{median(other_times):.1f}", f"{median(ratios):.3f}", _range(ratios, ".2f")]
         added = ""
-        if (twin := here.get(TWINS.get(case, ""))) is not None:
-            more = median(mine - each for mine, each in zip(here[case], twin, strict=True))
-            added = f"{more:+.1f}"
-            if more >= LIMIT_US:
+        if (counterpart := here.get(COUNTERPARTS.get(case, ""))) is not None:
+            difference = median(own - each for own, each in zip(here[case], counterpart, strict=True))
+            added = f"{difference:+.1f}"
+            if difference >= LIMIT_US:
                 missed.append(case)
         table.add_row(case, *cells, added)
     console.print(table)
     if missed:
-        raise SystemExit(f"more than {LIMIT_US:g} µs added: {'; '.join(missed)}")
+        raise SystemExit(f"these errors cost more than {LIMIT_US:g} µs: {'; '.join(missed)}")
 
 
-def _range(figures: list[float], form: str) -> str:
-    return f"{min(figures):{form}} to {max(figures):{form}}"
+def _range(values: list[float], form: str) -> str:
+    return f"{min(values):{form}} to {max(values):{form}}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""What row-level security costs: the same requests to two kits, one with it and one without, interleaved.
+"""The cost of row-level security: the same requests to two kits, one with it and one without, interleaved.
 
-Both are ``projkit serve`` on the same database as the same role, each with tables of its own that hold the same rows. A
-ratio is taken within a round; the table has the median over the rounds and their range. Nothing is failed here: whether
-the cost is worth it is for whoever turns the setting on.
+Both are ``projkit serve`` on the same database with the same role; each has its own tables with the same rows. Ratios
+are computed within each round; the table has their median and range. There is no limit: the setting is optional.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WITHOUT, WITH = "without", "with"
-PREFIXES = {WITHOUT: "open_", WITH: "walled_"}
+PREFIXES = {WITHOUT: "plain_", WITH: "rls_"}
 ROLE = "projkit_bench_role"
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
-    seconds: Annotated[float, typer.Option(min=1, help="How long each measurement takes.")] = 4.0,
+    rounds: Annotated[int, typer.Option(min=1, help="The number of measurements of each case.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="The duration of each measurement.")] = 4.0,
     quick: Annotated[bool, typer.Option(help="3 rounds of 2 seconds.")] = False,
-    only: Annotated[str, typer.Option(help="Only cases whose name contains this.")] = "",
+    only: Annotated[str, typer.Option(help="Measure only cases whose name contains this text.")] = "",
 ) -> None:
     """Measure and print the ratios."""
     if quick:
@@ -50,27 +49,27 @@ def main(
         results = measure(cases, running, rounds, seconds)
     table = Table("case", *PREFIXES, "ratio", "range", title="req/s, medians over the rounds")
     for case in cases:
-        figures = {name: [each.per_second for each in results[case.name, name]] for name in PREFIXES}
-        ratios = [a / b for a, b in zip(figures[WITH], figures[WITHOUT], strict=True)]
+        rates = {name: [each.per_second for each in results[case.name, name]] for name in PREFIXES}
+        ratios = [a / b for a, b in zip(rates[WITH], rates[WITHOUT], strict=True)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        rates = (f"{median(figures[name]):,.0f}" for name in PREFIXES)
-        table.add_row(case.name, *rates, f"{median(ratios):.2f}", spread)
+        medians = (f"{median(rates[name]):,.0f}" for name in PREFIXES)
+        table.add_row(case.name, *medians, f"{median(ratios):.2f}", spread)
     console.print(table)
 
 
 async def _prepare() -> dict[str, Mapping[str, str]]:
-    """Both kits' tables, filled, and a role that has to obey; gives what each server is started with."""
+    """Fill both kits' tables and create a role that is subject to the policies; return each server's environment."""
     password = secrets.token_urlsafe()
     parts = urlsplit(DATABASE_URL)
     netloc = f"{ROLE}:{quote(password)}@{parts.hostname}:{parts.port or 5432}"
     url = urlunsplit(parts._replace(netloc=netloc))
-    found: dict[str, Mapping[str, str]] = {}
+    environments: dict[str, Mapping[str, str]] = {}
     for name, prefix in PREFIXES.items():
         settings = {"PROJKIT_TABLE_PREFIX": prefix, "PROJKIT_ROW_LEVEL_SECURITY": str(name == WITH)}
         kit.migrate(servers.environment(settings))
         table = f"{prefix}projects"
         await data.load_kit(table, kit.COPY.replace(kit.TABLE, table))
-        found[name] = servers.environment({**settings, "PROJKIT_DATABASE_URL": url})
+        environments[name] = servers.environment({**settings, "PROJKIT_DATABASE_URL": url})
     async with data.connected() as connection:
         if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", ROLE):
             await connection.execute(f"CREATE ROLE {ROLE}")
@@ -78,7 +77,7 @@ async def _prepare() -> dict[str, Mapping[str, str]]:
         await connection.execute(
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE}"
         )
-    return found
+    return environments
 
 
 def _spec(name: str) -> servers.Spec:

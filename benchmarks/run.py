@@ -1,8 +1,8 @@
-"""The kit against its peers: the same requests, interleaved, and the ratios as a table.
+"""The kit compared with its peers: the same requests, interleaved, and the ratios as a table.
 
-Every round measures each case on every server, one after the other, so that what else the machine does falls on all
-of them. A ratio is taken within a round; the table has the median over the rounds and their range. Ends with exit
-code 1 where a median misses its bar.
+Every round measures each case on every server, one after the other, so that other load on the machine affects all of
+them. Ratios are computed within each round; the table has their median and range. The exit code is 1 if a median
+misses its goal.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ BODY = json.dumps(
     }
 )  # fmt: skip
 console = Console(width=110)
-QUICK_SLACK = 0.7  # what a busy machine does to a short run
+QUICK_SLACK = 0.7  # the tolerance for short runs on a busy machine
 
 
 @dataclass(frozen=True)
 class Case:
-    """A request, how many connections repeat it, and as whom."""
+    """Requests that are repeated on a number of connections, as one user."""
 
     name: str
     requests: list[wrk.Request]
@@ -50,20 +50,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio of the kit's figure to a peer's, and the bar it must reach."""
+    """A ratio of the kit's result to a peer's, and the value that it must reach."""
 
     case: str
     peer: str
     must: float
-    latency: bool = False  # p50, where less is better
-    against: str = ""  # another case instead of the same one
+    latency: bool = False  # compare the p50, where less is better, instead of the throughput
+    peer_case: str = ""  # the peer's case, if it is not the same
 
     @property
     def title(self) -> str:
-        """What is compared with what."""
+        """The comparison in words."""
         figure = "p50" if self.latency else "req/s"
-        of = self.against and f"{self.against} of "
-        return f"{self.case} {figure} against {of}{self.peer}"
+        peer_case = self.peer_case and f"{self.peer_case} of "
+        return f"{self.case} {figure} against {peer_case}{self.peer}"
 
 
 GOALS = (
@@ -72,22 +72,22 @@ GOALS = (
     Goal("GET 16", FLOOR, 0.45),
     Goal("GET 1", FLOOR, 1.4, latency=True),
     Goal("health/live 64", BARE, 2.2),
-    Goal("health/ready 64", BARE, 2.2, against="health/live 64"),
-    Goal("page 1,000", KIT, 1.5, latency=True, against="page 1"),
+    Goal("health/ready 64", BARE, 2.2, peer_case="health/live 64"),
+    Goal("page 1,000", KIT, 1.5, latency=True, peer_case="page 1"),
 )
 
-Results = dict[tuple[str, str], list[wrk.Figures]]
+Results = dict[tuple[str, str], list[wrk.Measurement]]
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
-    seconds: Annotated[float, typer.Option(min=1, help="How long each measurement takes.")] = 8.0,
-    quick: Annotated[bool, typer.Option(help="3 rounds of 2 seconds, and bars 30 % lower.")] = False,
-    only: Annotated[str, typer.Option(help="Only cases whose name contains this.")] = "",
-    fresh: Annotated[bool, typer.Option(help="Make the benchmark's database anew.")] = False,
-    report: Annotated[str, typer.Option(help="A file for every round's figures, as JSON.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="The number of measurements of each case.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="The duration of each measurement.")] = 8.0,
+    quick: Annotated[bool, typer.Option(help="3 rounds of 2 seconds, and 30 % lower goals.")] = False,
+    only: Annotated[str, typer.Option(help="Measure only cases whose name contains this text.")] = "",
+    fresh: Annotated[bool, typer.Option(help="Create the benchmark's database again.")] = False,
+    report: Annotated[str, typer.Option(help="Write all measurements to this file, as JSON.")] = "",
 ) -> None:
-    """Measure, print the tables, fail where a bar is missed."""
+    """Measure, print the tables, and fail if a goal is missed."""
     if quick:
         rounds, seconds = 3, 2.0
     environment = servers.environment()
@@ -104,9 +104,9 @@ def main(
     with ExitStack() as stack:
         running = {spec.name: stack.enter_context(servers.running(spec, environment)) for spec in specs}
         cases = [case for case in _cases(running[KIT]) if only in case.name]
-        _same_answers(running)
+        _check_responses(running)
         results = measure(cases, running, rounds, seconds)
-    _show_figures(cases, results)
+    _show_measurements(cases, results)
     if report:
         write(Path(report), results, rounds, seconds)
     missed = _show_goals(results, QUICK_SLACK if quick else 1.0)
@@ -116,10 +116,10 @@ def main(
 
 
 def write(path: Path, results: Results, rounds: int, seconds: float) -> None:
-    """Every round of every case and server, in the order in which they were measured."""
+    """Write the measurements of all cases and servers, in the order in which they were made."""
     cases = [
-        {"case": case, "server": name, "rounds": [asdict(each) for each in figures]}
-        for (case, name), figures in results.items()
+        {"case": case, "server": name, "rounds": [asdict(each) for each in measurements]}
+        for (case, name), measurements in results.items()
     ]
     document = {"rounds": rounds, "seconds": seconds, "cases": cases}
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -148,42 +148,43 @@ def _cases(server: servers.Server) -> list[Case]:
 
 
 def thousandth_page(server: servers.Server) -> str:
-    """Walks there, as a client would."""
+    """Follow the cursors to the thousandth page and return its path."""
     path = f"{API}/projects?limit=20"
     for _ in range(999):
-        cursor = _ask(server, path, data.DEEP)["next_cursor"]
+        cursor = _get(server, path, data.DEEP)["next_cursor"]
         path = f"{API}/projects?limit=20&cursor={cursor}"
     return path
 
 
-def _ask(server: servers.Server, path: str, subject: str) -> dict[str, Any]:
+def _get(server: servers.Server, path: str, subject: str) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {server.token(subject)}"}
-    with urlopen(HttpRequest(f"http://127.0.0.1:{server.port}{path}", headers=headers)) as answer:
-        content: dict[str, Any] = json.load(answer)
+    with urlopen(HttpRequest(f"http://127.0.0.1:{server.port}{path}", headers=headers)) as response:
+        content: dict[str, Any] = json.load(response)
         return content
 
 
-def _same_answers(running: dict[str, servers.Server]) -> None:
-    """What is compared must be the same work: every server answers the same page."""
-    (wanted, *others) = (
+def _check_responses(running: dict[str, servers.Server]) -> None:
+    """Check that all servers do the same work: they return the same page."""
+    (expected, *others) = (
         [
             (each["id"], each["name"], each["tags"], each["version"])
-            for each in _ask(server, f"{API}/projects?limit=20", data.READER)["items"]
+            for each in _get(server, f"{API}/projects?limit=20", data.READER)["items"]
         ]
         for server in running.values()
     )
-    if any(other != wanted for other in others) or len(wanted) != 20:
-        raise servers.ServerError("the servers do not answer the same list")
+    if any(other != expected for other in others) or len(expected) != 20:
+        raise servers.ServerError("the servers do not return the same list")
 
 
 def measure(cases: list[Case], running: dict[str, servers.Server], rounds: int, seconds: float) -> Results:
+    """Measure every case on every server, round by round."""
     results: Results = {}
-    for server in running.values():  # caches, connections, lazily imported code
+    for server in running.values():  # warm-up: caches, connections, lazy imports
         for case in cases:
             if server.spec.name in case.servers:
                 _run(case, server, 1.0)
     for number in range(1, rounds + 1):
-        asyncio.run(data.forget_writes(*{server.spec.table for server in running.values()}))
+        asyncio.run(data.delete_writes(*{server.spec.table for server in running.values()}))
         for case in cases:
             for name in case.servers:
                 results.setdefault((case.name, name), []).append(_run(case, running[name], seconds))
@@ -191,47 +192,47 @@ def measure(cases: list[Case], running: dict[str, servers.Server], rounds: int, 
     return results
 
 
-def _run(case: Case, server: servers.Server, seconds: float) -> wrk.Figures:
+def _run(case: Case, server: servers.Server, seconds: float) -> wrk.Measurement:
     server.expect_alive()
     token = server.token(case.subject)
     return wrk.run(server.port, case.requests, token, connections=case.connections, seconds=seconds)
 
 
-def _show_figures(cases: list[Case], results: Results) -> None:
+def _show_measurements(cases: list[Case], results: Results) -> None:
     table = Table(
         "case", *(FLOOR, BARE, STOCK, KIT), title="req/s, p50 and p99 in ms: medians over the rounds"
     )
     for case in cases:
         cells = []
         for name in (FLOOR, BARE, STOCK, KIT):
-            figures = results.get((case.name, name))
-            cells.append("" if figures is None else _figures(figures))
+            measurements = results.get((case.name, name))
+            cells.append("" if measurements is None else _cell(measurements))
         table.add_row(case.name, *cells)
     console.print(table)
 
 
-def _figures(figures: list[wrk.Figures]) -> str:
-    per_second = median(each.per_second for each in figures)
-    p50, p99 = (median(getattr(each, name) for each in figures) / 1000 for name in ("p50_us", "p99_us"))
+def _cell(measurements: list[wrk.Measurement]) -> str:
+    per_second = median(each.per_second for each in measurements)
+    p50, p99 = (median(getattr(each, name) for each in measurements) / 1000 for name in ("p50_us", "p99_us"))
     return f"{per_second:,.0f}  {p50:.2f}  {p99:.1f}"
 
 
 def _show_goals(results: Results, slack: float) -> list[str]:
-    table = Table("ratio", "median", "range", "must", "", title="the goals")
+    table = Table("ratio", "median", "range", "goal", "", title="the goals")
     missed = []
     for goal in GOALS:
-        mine, theirs = results.get((goal.case, KIT)), results.get((goal.against or goal.case, goal.peer))
-        if mine is None or theirs is None:
+        own, peers = results.get((goal.case, KIT)), results.get((goal.peer_case or goal.case, goal.peer))
+        if own is None or peers is None:
             continue
-        figure = "p50_us" if goal.latency else "per_second"
-        ratios = [getattr(a, figure) / getattr(b, figure) for a, b in zip(mine, theirs, strict=True)]
+        quantity = "p50_us" if goal.latency else "per_second"
+        ratios = [getattr(a, quantity) / getattr(b, quantity) for a, b in zip(own, peers, strict=True)]
         middle = median(ratios)
-        good = middle * slack <= goal.must if goal.latency else middle >= goal.must * slack
-        if not good:
+        reached = middle * slack <= goal.must if goal.latency else middle >= goal.must * slack
+        if not reached:
             missed.append(goal.title)
-        bar = f"{'≤' if goal.latency else '≥'} {goal.must:g}"
+        limit = f"{'≤' if goal.latency else '≥'} {goal.must:g}"
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        table.add_row(goal.title, f"{middle:.2f}", spread, bar, "good" if good else "MISSED")
+        table.add_row(goal.title, f"{middle:.2f}", spread, limit, "reached" if reached else "MISSED")
     console.print(table)
     return missed
 

@@ -1,8 +1,8 @@
-"""What it costs to ask, on every request, whether a token still holds: in process, all ways in turn.
+"""The cost of checking on every request whether a token was revoked: in process, all methods interleaved.
 
-Each way is a kit of its own, driven as a server would drive it, in one process and on one event loop; PostgreSQL and
-Redis are others. Every round measures every way, one after the other, so that what else the machine does falls on all
-of them; a ratio is taken within a round, and the tables have medians over the rounds.
+Each method has a kit of its own, called as a server would call it, in one process and on one event loop; PostgreSQL and
+Redis are other processes. Every round measures every method, one after the other, so that other load on the machine
+affects all of them. Ratios are computed within each round; the tables have medians over the rounds.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 SERVER = os.environ.get("BENCH_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432")
 REDIS = os.environ.get("BENCH_REDIS_URL", "redis://127.0.0.1:6379/0")
 DATABASE = "projkit_bench_sessions"
-SECRET = "a secret of the benchmarks, long enough to be taken"
-AT_ONCE = 16
+SECRET = "a secret for the benchmarks only, long enough"
+CONCURRENCY = 16
 console = Console(width=110)
 
 
 @dataclass
-class Way:
-    """One way to tell who is asking; ``path`` and ``token`` are of its own kit."""
+class Method:
+    """A method of authentication, with a kit of its own, to which ``path`` and ``token`` belong."""
 
     name: str
     settings: Settings
-    kind: str  # "nobody", "plain" or "session"
+    kind: str  # "none", "plain" or "session"
     kit: ProjKit = field(init=False)
     path: str = ""
     token: str = ""
@@ -56,9 +56,9 @@ class Way:
     per_second: list[float] = field(default_factory=list)
 
     async def prepare(self, stack: AsyncExitStack) -> None:
-        """Opens the kit, with a project to get and a token to get it with."""
+        """Open the kit, and create a project and a token."""
         alice = Principal("alice")
-        self.kit = ProjKit(self.settings, get_principal=(lambda _: alice) if self.kind == "nobody" else None)
+        self.kit = ProjKit(self.settings, get_principal=(lambda _: alice) if self.kind == "none" else None)
         await stack.enter_async_context(self.kit.lifespan())
         project = await self.kit.projects.create(alice, name="Move the data centre", tags=["infrastructure"])
         self.path = f"/api/v1/projects/{project.id}"
@@ -70,7 +70,7 @@ class Way:
             self.token = TokenIssuer(load_keys(self.settings), self.settings).issue("alice", DEFAULT_SCOPES)
 
     async def get(self) -> None:
-        """One request."""
+        """Send a request."""
         scope: dict[str, Any] = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
             "path": self.path, "raw_path": self.path.encode(), "query_string": b"", "root_path": "",
@@ -82,10 +82,10 @@ class Way:
     @staticmethod
     async def _send(message: Any) -> None:
         if message["type"] == "http.response.start" and message["status"] != 200:
-            raise RuntimeError(f"a request came to {message['status']}")
+            raise RuntimeError(f"a request got {message['status']}")
 
     async def measure(self, requests: int) -> None:
-        """So many one after the other, then as many, sixteen at once."""
+        """Send the requests one after the other, then again with a concurrency of 16."""
         waits = []
         cpu = time.process_time()
         for _ in range(requests):
@@ -95,18 +95,20 @@ class Way:
         self.cpu_us.append((time.process_time() - cpu) / requests * 1e6)
         self.p50_us.append(median(waits) * 1e6)
 
-        async def some() -> None:
-            for _ in range(requests // AT_ONCE):
+        async def send_requests() -> None:
+            for _ in range(requests // CONCURRENCY):
                 await self.get()
 
         began = time.perf_counter()
-        await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-        self.per_second.append(requests // AT_ONCE * AT_ONCE / (time.perf_counter() - began))
+        await asyncio.gather(*(send_requests() for _ in range(CONCURRENCY)))
+        self.per_second.append(requests // CONCURRENCY * CONCURRENCY / (time.perf_counter() - began))
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 15,
-    requests: Annotated[int, typer.Option(min=AT_ONCE, help="Requests of each measurement.")] = 800,
+    rounds: Annotated[int, typer.Option(min=1, help="The number of measurements of each method.")] = 15,
+    requests: Annotated[
+        int, typer.Option(min=CONCURRENCY, help="The number of requests of each measurement.")
+    ] = 800,
 ) -> None:
     """Measure and print the tables."""
     uvloop.run(_run(rounds, requests))
@@ -118,37 +120,39 @@ async def _run(rounds: int, requests: int) -> None:
         await migrate.upgrade(sqlite.replace("sqlite://", "sqlite+aiosqlite://"))
         async for postgresql in _database():
             async with AsyncExitStack() as stack:
-                groups = [_ways(postgresql), _ways(sqlite, with_redis=False)]
-                ways = [way for group in groups for way in group]
-                for way in ways:
-                    await way.prepare(stack)
-                    for _ in range(200):  # connections, prepared statements, caches
-                        await way.get()
+                groups = [_methods(postgresql), _methods(sqlite, with_redis=False)]
+                methods = [method for group in groups for method in group]
+                for method in methods:
+                    await method.prepare(stack)
+                    for _ in range(200):  # warm-up: connections, prepared statements, caches
+                        await method.get()
                 for number in range(rounds):
-                    for way in ways if number % 2 else reversed(ways):
-                        await way.measure(requests)
+                    for method in methods if number % 2 else reversed(methods):
+                        await method.measure(requests)
     for title, group in zip(("Projects in PostgreSQL", "Projects in SQLite"), groups, strict=True):
         _show(title, group)
 
 
-def _ways(url: str, *, with_redis: bool = True) -> list[Way]:
+def _methods(url: str, *, with_redis: bool = True) -> list[Method]:
     def settings(**changes: Any) -> Settings:
         return Settings(
             database_url=url, database_pool_size=4, secret=SECRET, redis_prefix="projkit-bench:", **changes
         )
 
-    ways = [
-        Way("nobody asks (get_principal)", settings(), "nobody"),
-        Way("token without a session", settings(), "plain"),
-        Way("session in the database", settings(), "session"),
+    methods = [
+        Method("none (get_principal)", settings(), "none"),
+        Method("token without a session", settings(), "plain"),
+        Method("session in the database", settings(), "session"),
     ]
     if with_redis:
-        ways += [
-            Way("token without a session, Redis", settings(redis_url=REDIS), "plain"),
-            Way("session in Redis, remembered", settings(redis_url=REDIS), "session"),
-            Way("session in Redis, each time", settings(redis_url=REDIS, session_cache_seconds=0), "session"),
+        methods += [
+            Method("token without a session, Redis", settings(redis_url=REDIS), "plain"),
+            Method("session in Redis, cached", settings(redis_url=REDIS), "session"),
+            Method(
+                "session in Redis, no cache", settings(redis_url=REDIS, session_cache_seconds=0), "session"
+            ),
         ]
-    return ways
+    return methods
 
 
 async def _database() -> AsyncIterator[str]:
@@ -168,20 +172,27 @@ async def _receive() -> dict[str, Any]:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-def _show(title: str, ways: list[Way]) -> None:
+def _show(title: str, methods: list[Method]) -> None:
     table = Table(
-        "way", "p50 µs", "ratio", "CPU µs", "ratio", f"req/s, {AT_ONCE} at once", "ratio", title=title
+        "method",
+        "p50 µs",
+        "ratio",
+        "CPU µs",
+        "ratio",
+        f"req/s, {CONCURRENCY} concurrent",
+        "ratio",
+        title=title,
     )
-    first = ways[0]
-    for way in ways:
+    first = methods[0]
+    for method in methods:
         cells = []
         for name in ("p50_us", "cpu_us", "per_second"):
-            mine, others = getattr(way, name), getattr(first, name)
+            own, baseline = getattr(method, name), getattr(first, name)
             cells += [
-                f"{median(mine):,.0f}",
-                f"{median(a / b for a, b in zip(mine, others, strict=True)):.2f}",
+                f"{median(own):,.0f}",
+                f"{median(a / b for a, b in zip(own, baseline, strict=True)):.2f}",
             ]
-        table.add_row(way.name, *cells)
+        table.add_row(method.name, *cells)
     console.print(table)
 
 

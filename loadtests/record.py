@@ -115,14 +115,14 @@ def schedule(rounds: int) -> dict[str, Figure]:
     specs = [servers.peer(name, name, name) for name in ("floor", "fastapi_orm", "fastapi_stock")]
     specs.append(kit.spec())
     tables = {spec.table for spec in specs}
-    asyncio.run(data.forget_writes(*tables))
+    asyncio.run(data.delete_writes(*tables))
     try:
         with ExitStack() as stack:
             return take_turns(
                 [stack.enter_context(servers.running(spec, environment)) for spec in specs], rounds
             )
     finally:
-        asyncio.run(data.forget_writes(*tables))
+        asyncio.run(data.delete_writes(*tables))
 
 
 def take_turns(running: Sequence[servers.Server], rounds: int) -> dict[str, Figure]:

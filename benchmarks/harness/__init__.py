@@ -1,1 +1,1 @@
-"""What the benchmarks' commands are made of."""
+"""The parts that the benchmarks share: data, servers and load generators."""

@@ -1,8 +1,8 @@
-"""The rows that everything is measured on: the same ones for the peers' table and for projkit's.
+"""The rows of the benchmarks, the same ones in the peers' table and in projkit's.
 
-2,000 owners share 200,000 projects (the largest has some 3,500, the median 60), and one more owner has 100,000.
-PostgreSQL makes the rows itself, in the order of their creation, so that an owner's rows lie scattered over the
-table as they do in a table that grew.
+2,000 owners share 200,000 projects (the largest owner has some 3,500, the median 60), and one more owner has 100,000.
+PostgreSQL generates the rows in the order of their creation, so that an owner's rows are scattered over the table, as
+they are in a table that grew over time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEEP_PROJECTS = 100_000
 READER = "owner-0000"  # the largest of the 2,000
 STRANGER = "owner-0001"
 DEEP = "owner-deep"
-WRITER = "owner-writer"  # whose rows are removed before every run
+WRITER = "owner-writer"  # this owner's rows are deleted before every run
 
 _GENERATE = f"""
 INSERT INTO {TABLE} ({", ".join(FIELDS)})
@@ -68,7 +68,7 @@ ORDER BY created_at
 
 
 def owner_sizes() -> dict[str, int]:
-    """How many projects each owner has: a few have many, many have a few."""
+    """Return the number of projects of each owner: few owners have many, many have few."""
     weights = [(rank + 10) ** -0.9 for rank in range(OWNERS)]
     sizes = [int(PROJECTS * weight / sum(weights)) for weight in weights]
     sizes[0] += PROJECTS - sum(sizes)
@@ -77,7 +77,7 @@ def owner_sizes() -> dict[str, int]:
 
 @asynccontextmanager
 async def connected(url: str = DATABASE_URL) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the benchmark's database."""
+    """Open a connection to the benchmark's database."""
     connection = await asyncpg.connect(url)
     try:
         yield connection
@@ -86,7 +86,7 @@ async def connected(url: str = DATABASE_URL) -> AsyncIterator[asyncpg.Connection
 
 
 async def make_database(*, fresh: bool = False) -> None:
-    """Create the benchmark's database where it is missing; with ``fresh``, throw away the one there is."""
+    """Create the benchmark's database if it is missing; with ``fresh``, drop an existing one first."""
     parts = urlsplit(DATABASE_URL)
     name = parts.path.lstrip("/")
     async with connected(urlunsplit(parts._replace(path="/postgres"))) as connection:
@@ -97,7 +97,7 @@ async def make_database(*, fresh: bool = False) -> None:
 
 
 async def load_peers() -> bool:
-    """Fill the peers' table unless it holds the rows already; say whether it had to."""
+    """Fill the peers' table unless it has the rows; return whether it was filled."""
     async with connected() as connection:
         if await _is_loaded(connection, TABLE):
             return False
@@ -111,7 +111,7 @@ async def load_peers() -> bool:
 
 
 async def load_kit(table: str, copy: str) -> bool:
-    """Copy the peers' rows into projkit's table unless they are there; say whether it had to."""
+    """Copy the peers' rows into projkit's table unless it has them; return whether they were copied."""
     async with connected() as connection:
         if await _is_loaded(connection, table):
             return False
@@ -121,8 +121,8 @@ async def load_kit(table: str, copy: str) -> bool:
     return True
 
 
-async def forget_writes(*tables: str) -> None:
-    """Remove what earlier runs wrote, and leave the tables as after a load."""
+async def delete_writes(*tables: str) -> None:
+    """Delete the rows that earlier runs wrote, and vacuum the tables."""
     async with connected() as connection:
         for table in tables:
             await connection.execute(f"DELETE FROM {table} WHERE owner_id = $1", WRITER)
@@ -130,7 +130,7 @@ async def forget_writes(*tables: str) -> None:
 
 
 async def newest(owner: str, limit: int) -> list[dict[str, object]]:
-    """What the list should answer: the owner's newest live projects."""
+    """Return the owner's newest projects that are not archived, as the list endpoint should."""
     query = (
         f"SELECT {', '.join(FIELDS)} FROM {TABLE} WHERE owner_id = $1 AND archived_at IS NULL "
         "ORDER BY created_at DESC, id LIMIT $2"
@@ -140,7 +140,7 @@ async def newest(owner: str, limit: int) -> list[dict[str, object]]:
 
 
 async def some_ids(owner: str, limit: int) -> list[str]:
-    """Ids of this owner's projects, spread over all of them, always the same ones."""
+    """Return ids of the owner's projects, a sample of all of them, always the same one."""
     query = f"SELECT id::text FROM {TABLE} WHERE owner_id = $1 ORDER BY md5(id::text) LIMIT $2"
     async with connected() as connection:
         return [row["id"] for row in await connection.fetch(query, owner, limit)]
@@ -154,7 +154,7 @@ async def _is_loaded(connection: asyncpg.Connection, table: str) -> bool:
 
 
 async def settle(connection: asyncpg.Connection, table: str) -> None:
-    """Do now what PostgreSQL would otherwise do in the middle of a measurement."""
+    """Vacuum and checkpoint, so that PostgreSQL does not do it during a measurement."""
     await connection.execute(f"VACUUM ANALYZE {table}")
     await connection.execute("CHECKPOINT")
 

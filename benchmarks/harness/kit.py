@@ -1,4 +1,4 @@
-"""projkit as one of the servers: its table, filled with the peers' rows, and its command."""
+"""projkit as one of the servers: its command, and its table with the peers' rows."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ TABLE = "projkit_projects"
 REDIS_URL = os.environ.get("BENCH_REDIS_URL", "redis://127.0.0.1:6379/9")
 REDIS_PREFIX = "projkit-bench:"
 SCOPES = ("projects:read", "projects:write")
-_SAME = (
+_SHARED_COLUMNS = (
     "id, owner_id, name, description, status, tags, start_date, due_date, metadata, external_id, archived_at, "
     "completed_at, created_at, updated_at, version"
 )
 COPY = f"""
-INSERT INTO {TABLE} (created_by, search_text, priority, {_SAME})
+INSERT INTO {TABLE} (created_by, search_text, priority, {_SHARED_COLUMNS})
 SELECT owner_id, lower(name || E'\\n' || description),
-    array_position(ARRAY['low', 'medium', 'high', 'critical'], priority) - 1, {_SAME}
+    array_position(ARRAY['low', 'medium', 'high', 'critical'], priority) - 1, {_SHARED_COLUMNS}
 FROM {PEERS} ORDER BY created_at
 """
 
 
 def make_token(subject: str) -> str:
-    """An access token of a session in Redis, as a login gives it; outlives the run."""
+    """Return an access token of a session in Redis, as from a login, that is valid for longer than the run."""
     return make_tokens([subject])[0]
 
 
 def make_tokens(subjects: Iterable[str]) -> list[str]:
-    """As :func:`make_token`, for each of several."""
+    """Return a token for each subject, as :func:`make_token`."""
     return asyncio.run(_log_in(subjects))
 
 
@@ -64,12 +64,12 @@ async def _log_in(subjects: Iterable[str]) -> list[str]:
 
 
 def migrate(environment: Mapping[str, str]) -> None:
-    """Bring the benchmark's database to the kit's schema."""
+    """Migrate the benchmark's database to the kit's schema."""
     subprocess.run([_command(), "migrate"], check=True, env=dict(environment), capture_output=True)
 
 
 def spec() -> Spec:
-    """One worker of ``projkit serve`` with its sessions in Redis; without the access log, which no peer writes."""
+    """Return ``projkit serve`` with one worker, sessions in Redis, and without an access log, like the peers."""
 
     def command(port: int) -> list[str]:
         return [_command(), "serve", "--port", str(port), "--no-access-log"]
@@ -79,7 +79,7 @@ def spec() -> Spec:
 
 
 def _command() -> str:
-    found = find_kit()
-    if found is None:
+    command = find_kit()
+    if command is None:
         raise ServerError("the command projkit is missing: pip install .")
-    return found
+    return command

@@ -1,8 +1,8 @@
-"""One process that runs the kit's requests when it is told to, and says what each of them has cost.
+"""The worker process of ``in_process.py``: it sends requests to a kit and prints the CPU time of each.
 
-``python harness/laps.py`` with the kit's settings in the environment. A line of standard input is a case and how many
-requests; the answer is the processor time of one, in µs. The kit is the one that this Python finds first, so that two
-of these processes with different ``PYTHONPATH`` are two versions, measured in turn.
+``python harness/laps.py`` with the kit's settings in the environment. Each line of standard input is a case and a
+number of requests; the response is the CPU time per request in µs. The kit is the first one on ``PYTHONPATH``, so that
+two workers can run two versions, measured in turn.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from projkit.identity import DEFAULT_SCOPES
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    Ask = Callable[[], Awaitable[None]]
+    Send = Callable[[], Awaitable[None]]
 
 API = "/api/v1"
 ABSENT = f"{API}/projects/0197a0a0-0000-7000-8000-000000000000"
-AT_ONCE = 8
+CONCURRENCY = 8
 PAGE = 20
 BODY = json.dumps(
     {
@@ -38,32 +38,32 @@ BODY = json.dumps(
         "start_date": "2026-02-01", "due_date": "2026-09-30", "metadata": {"cost_centre": 4711, "approved": True},
     }
 ).encode()  # fmt: skip
-WRONG = b'{"name": "", "status": "x", "tags": [1]}'
+INVALID = b'{"name": "", "status": "x", "tags": [1]}'
 
 
 class Laps:
-    """The kit as ``projkit serve`` runs it, and the requests of each case."""
+    """The kit as ``projkit serve`` runs it, and the request of each case."""
 
     def __init__(self, app: ServedApp, project: str, bearer: str) -> None:
         self._app = app
-        here, known = f"{API}/projects", [(b"authorization", f"Bearer {bearer}".encode())]
+        collection, bearer_header = f"{API}/projects", [(b"authorization", f"Bearer {bearer}".encode())]
         cookie = [(b"cookie", f"theme=dark; auth_token={bearer}; csrf_token=none".encode())]
         forged = [(b"authorization", f"Bearer {bearer[:-4]}AAAA".encode())]
-        self.cases: dict[str, Ask] = {
-            "live": self._asking("GET", f"{API}/health/live", 200),
-            "ready": self._asking("GET", f"{API}/health/ready", 200),
-            "GET": self._asking("GET", project, 200, known),
-            "GET with a cookie": self._asking("GET", project, 200, cookie),
-            "LIST": self._asking("GET", here, 200, known, query=f"limit={PAGE}"),
-            "POST": self._asking("POST", here, 201, known, body=BODY),
-            "401, no credentials": self._asking("GET", project, 401),
-            "401, a forged token": self._asking("GET", project, 401, forged),
-            "404, no such project": self._asking("GET", ABSENT, 404, known),
-            "404, no such path": self._asking("GET", "/none", 404),
-            "422, wrong fields": self._asking("POST", here, 422, known, body=WRONG),
+        self.cases: dict[str, Send] = {
+            "live": self._request("GET", f"{API}/health/live", 200),
+            "ready": self._request("GET", f"{API}/health/ready", 200),
+            "GET": self._request("GET", project, 200, bearer_header),
+            "GET with a cookie": self._request("GET", project, 200, cookie),
+            "LIST": self._request("GET", collection, 200, bearer_header, query=f"limit={PAGE}"),
+            "POST": self._request("POST", collection, 201, bearer_header, body=BODY),
+            "401, no credentials": self._request("GET", project, 401),
+            "401, a forged token": self._request("GET", project, 401, forged),
+            "404, no such project": self._request("GET", ABSENT, 404, bearer_header),
+            "404, no such path": self._request("GET", "/none", 404),
+            "422, wrong fields": self._request("POST", collection, 422, bearer_header, body=INVALID),
         }
 
-    def _asking(
+    def _request(
         self,
         method: str,
         path: str,
@@ -72,15 +72,15 @@ class Laps:
         *,
         query: str = "",
         body: bytes = b"",
-    ) -> Ask:
-        sent = [
+    ) -> Send:
+        all_headers = [
             (b"host", b"localhost:8000"),
             (b"user-agent", b"benchmark"),
             (b"accept", b"*/*"),
             *(headers or []),
         ]
         if body:
-            sent += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            all_headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body, "more_body": False}
@@ -89,32 +89,32 @@ class Laps:
             if message["type"] == "http.response.start" and message["status"] != expected:
                 raise SystemExit(f"{method} {path}: {message['status']} instead of {expected}")
 
-        async def ask() -> None:
-            scope = {  # as uvicorn makes it for each request
+        async def send_request() -> None:
+            scope = {  # as uvicorn creates it for each request
                 "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1",
                 "server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 40_000), "scheme": "http",
-                "root_path": "", "headers": list(sent), "state": {}, "method": method, "path": path,
+                "root_path": "", "headers": list(all_headers), "state": {}, "method": method, "path": path,
                 "raw_path": path.encode(), "query_string": query.encode(),
             }  # fmt: skip
             await self._app(scope, receive, send)
 
-        return ask
+        return send_request
 
     async def run(self, name: str, requests: int) -> float:
-        """So many requests, eight at once; the processor time of one of them in µs."""
-        ask, each = self.cases[name], requests // AT_ONCE
+        """Send requests with a concurrency of eight; return the CPU time per request in µs."""
+        send_request, count = self.cases[name], requests // CONCURRENCY
 
-        async def some() -> None:
-            for _ in range(each):
-                await ask()
+        async def send_requests() -> None:
+            for _ in range(count):
+                await send_request()
 
-        spent = time.process_time()
-        await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-        return (time.process_time() - spent) / (each * AT_ONCE) * 1e6
+        started = time.process_time()
+        await asyncio.gather(*(send_requests() for _ in range(CONCURRENCY)))
+        return (time.process_time() - started) / (count * CONCURRENCY) * 1e6
 
 
 async def main() -> None:
-    """Open the kit, and do what standard input says until it ends."""
+    """Open the kit, and execute the commands of standard input until it ends."""
     kit = ProjKit()
     loop = asyncio.get_running_loop()
     async with kit.lifespan():
@@ -126,7 +126,7 @@ async def main() -> None:
         )
         laps = Laps(ServedApp(kit, kit, kit.settings), f"{API}/projects/{project.id}", opened.access_token)
         for name in laps.cases:
-            await laps.run(name, 50 * AT_ONCE)
+            await laps.run(name, 50 * CONCURRENCY)
         gc.collect()
         gc.freeze()
         print(json.dumps(list(laps.cases)), flush=True)

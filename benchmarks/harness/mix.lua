@@ -1,23 +1,23 @@
--- Sends what a service on the Internet gets: reads, writes, probes, and more that is wrong than right, hardly anything
--- of it twice. Arguments: a file of lines "token<TAB>id,id,…", and a number that no other run has had.
--- At the end one line of JSON says how many answers there were of each class.
+-- Sends the requests that a service on the Internet gets: reads, writes, probes, and many invalid ones, hardly any of
+-- them twice. Arguments: a file of lines "token<TAB>id,id,…", and a number that no other run has used.
+-- At the end it prints one line of JSON with the number of responses of each class.
 
-local people = {}
+local users = {}
 local run = "0"
 local sent = 0
-local began = {}
-answers_2, answers_3, answers_4, answers_5 = 0, 0, 0, 0
+local threads = {}
+responses_2, responses_3, responses_4, responses_5 = 0, 0, 0, 0
 
 function setup(thread)
-  table.insert(began, thread)
+  table.insert(threads, thread)
 end
 
 function init(arguments)
   for line in io.lines(arguments[1]) do
     local token, ids = line:match("^(%S+)\t(%S+)$")
-    local person = { token = token, ids = {} }
-    for id in ids:gmatch("[^,]+") do table.insert(person.ids, id) end
-    table.insert(people, person)
+    local user = { token = token, ids = {} }
+    for id in ids:gmatch("[^,]+") do table.insert(user.ids, id) end
+    table.insert(users, user)
   end
   run = arguments[2]
   math.randomseed(tonumber(run))
@@ -35,9 +35,9 @@ end
 
 local PROJECTS = "/api/v1/projects"
 
-local function get(person, headers)
+local function get(user, headers)
   if math.random(4) == 1 then headers["If-None-Match"] = '"' .. hex(8) .. '"' end
-  return "GET", PROJECTS .. "/" .. any(person.ids)
+  return "GET", PROJECTS .. "/" .. any(user.ids)
 end
 local function list(_, _)
   local queries = {
@@ -58,21 +58,21 @@ local function probe(_, headers)
   headers["Authorization"] = nil
   return "GET", any({ "/api/v1/health/live", "/api/v1/health/live", "/api/v1/health/ready", "/api/v1/health" })
 end
-local function nobody(_, headers)
+local function anonymous(_, headers)
   headers["Authorization"] = nil
   return "GET", PROJECTS .. "/" .. uuid() .. "?" .. hex(8)
 end
-local function forged(person, headers)
+local function forged(user, headers)
   headers["Authorization"] = any({
-    "Bearer " .. hex(math.random(1, 300)), "Bearer " .. person.token:sub(1, -9) .. hex(8), "Basic " .. hex(20),
+    "Bearer " .. hex(math.random(1, 300)), "Bearer " .. user.token:sub(1, -9) .. hex(8), "Basic " .. hex(20),
   })
   return "GET", PROJECTS
 end
 local function missing(_, _)
   return "GET", PROJECTS .. "/" .. uuid()
 end
--- No HEAD: wrk would wait for the body that its answer has the length of.
-local function elsewhere(_, _)
+-- No HEAD: wrk would wait for a body of the length that the response has.
+local function unknown_path(_, _)
   return any({ "GET", "POST" }), any({ "/", "/wp-login.php/", PROJECTS .. "/x/", "/api/v1/" }) .. hex(10)
 end
 local function invalid(_, _)
@@ -80,42 +80,42 @@ local function invalid(_, _)
     '{"name":""}', '{"name":"' .. hex(300) .. '"}', "{" .. hex(20), '{"' .. hex(8) .. '":1,"name":"x"}', "[]",
   })
 end
-local function strange(_, _)
+local function unsupported_method(_, _)
   return any({ "PROPFIND", "LOCK", "MKCOL", "TRACE", "OPTIONS" }), PROJECTS .. "/" .. hex(8)
 end
 
 local KINDS = {}
 for _, kind in ipairs({
-  { get, 30 }, { list, 14 }, { create, 6 }, { probe, 14 }, { nobody, 6 }, { forged, 8 }, { missing, 7 },
-  { elsewhere, 8 }, { invalid, 5 }, { strange, 2 },
+  { get, 30 }, { list, 14 }, { create, 6 }, { probe, 14 }, { anonymous, 6 }, { forged, 8 }, { missing, 7 },
+  { unknown_path, 8 }, { invalid, 5 }, { unsupported_method, 2 },
 }) do
   for _ = 1, kind[2] do table.insert(KINDS, kind[1]) end
 end
 
 function request()
   sent = sent + 1
-  local person = any(people)
+  local user = any(users)
   local headers = {
-    ["Host"] = "127.0.0.1", ["Authorization"] = "Bearer " .. person.token, ["User-Agent"] = "mix/" .. hex(4),
+    ["Host"] = "127.0.0.1", ["Authorization"] = "Bearer " .. user.token, ["User-Agent"] = "mix/" .. hex(4),
   }
   if math.random(5) == 1 then headers["X-Request-ID"] = run .. "-" .. sent end
   if math.random(5) == 1 then headers["traceparent"] = "00-" .. hex(32) .. "-" .. hex(16) .. "-00" end
-  local method, path, body = any(KINDS)(person, headers)
+  local method, path, body = any(KINDS)(user, headers)
   if body ~= nil then headers["Content-Type"] = "application/json" end
   return wrk.format(method, path, headers, body)
 end
 
 function response(status, _, _)
-  if status < 300 then answers_2 = answers_2 + 1
-  elseif status < 400 then answers_3 = answers_3 + 1
-  elseif status < 500 then answers_4 = answers_4 + 1
-  else answers_5 = answers_5 + 1 end
+  if status < 300 then responses_2 = responses_2 + 1
+  elseif status < 400 then responses_3 = responses_3 + 1
+  elseif status < 500 then responses_4 = responses_4 + 1
+  else responses_5 = responses_5 + 1 end
 end
 
 function done(summary, _, _)
   local sums = { 0, 0, 0, 0 }
-  for _, thread in ipairs(began) do
-    for i, name in ipairs({ "answers_2", "answers_3", "answers_4", "answers_5" }) do
+  for _, thread in ipairs(threads) do
+    for i, name in ipairs({ "responses_2", "responses_3", "responses_4", "responses_5" }) do
       sums[i] = sums[i] + thread:get(name)
     end
   end

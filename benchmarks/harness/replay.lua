@@ -1,8 +1,8 @@
--- Sends the requests of a file over and over, in its order. A line is: method, path, body (tabs between).
--- Headers come from the command line. At the end one line of JSON says what happened.
+-- Repeats the requests of a file in order. A line is: method, path, body, separated by tabs. Headers come from the
+-- command line. At the end it prints the results as one line of JSON.
 
 local requests = {}
-local following = 0
+local position = 0
 
 function init(arguments)
   local count = 0
@@ -17,8 +17,8 @@ function init(arguments)
 end
 
 function request()
-  following = following % #requests + 1
-  return requests[following]
+  position = position % #requests + 1
+  return requests[position]
 end
 
 function done(summary, latency, _)

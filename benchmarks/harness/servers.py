@@ -1,4 +1,4 @@
-"""The servers under test: how each is started, kept on its core, asked for a token, and ended."""
+"""The servers under test: how each is started, pinned to its core, and stopped."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ STOP_SECONDS = 15.0
 
 
 class ServerError(Exception):
-    """A server that did not start, or did not do what it was asked."""
+    """A server did not start, or gave a wrong response."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One kind of server."""
+    """A kind of server."""
 
     name: str
     title: str
@@ -46,7 +46,7 @@ class Spec:
 
 @dataclass
 class Server:
-    """One of them, running."""
+    """A running server."""
 
     spec: Spec
     port: int
@@ -55,32 +55,32 @@ class Server:
     tokens: dict[str, str] = field(default_factory=dict)
 
     def token(self, subject: str) -> str:
-        """A token this server accepts for the subject, the same one each time."""
+        """Return a token of the subject that this server accepts, the same one each time."""
         if subject not in self.tokens:
             self.tokens[subject] = self.spec.token(subject)
         return self.tokens[subject]
 
-    def said(self) -> str:
-        """The end of what it logged."""
+    def log_end(self) -> str:
+        """Return the end of the log."""
         self.log.seek(0)
         return self.log.read()[-4_000:].decode(errors="replace")
 
     def cpu_seconds(self) -> float | None:
-        """The processor time it and its children have used; None where ``/proc`` cannot tell."""
+        """Return the CPU time of the server and its children, None if ``/proc`` does not have it."""
         try:
             return sum(_cpu_seconds(pid) for pid in family(self.process.pid))
         except OSError:
             return None
 
     def expect_alive(self) -> None:
-        """Complain, with the log's end, if it has died."""
+        """Raise :class:`ServerError` with the end of the log if the server has ended."""
         if self.process.poll() is not None:
-            raise ServerError(f"{self.spec.name} ended with {self.process.returncode}:\n{self.said()}")
+            raise ServerError(f"{self.spec.name} ended with {self.process.returncode}:\n{self.log_end()}")
 
 
 @contextmanager
 def running(spec: Spec, environment: Mapping[str, str], *, pinned: bool = True) -> Iterator[Server]:
-    """Start a server on a free port, on the server core unless told otherwise; end it, and only it, afterwards."""
+    """Run a server on a free port, by default pinned to the server core."""
     port = _free_port()
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as directory:
         process = subprocess.Popen(
@@ -106,7 +106,7 @@ def running(spec: Spec, environment: Mapping[str, str], *, pinned: bool = True) 
 
 
 def peer(name: str, title: str, module: str) -> Spec:
-    """A peer on one uvicorn worker, on uvloop and httptools, logging no access."""
+    """Return a peer with one uvicorn worker, uvloop and httptools, without an access log."""
 
     def command(port: int) -> list[str]:
         return [
@@ -119,9 +119,9 @@ def peer(name: str, title: str, module: str) -> Spec:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What every server is started with: this shell's environment, without settings left over for the kit."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROJKIT_")}
-    return kept | {
+    """Return the environment of a server: this process's, without the kit's settings in it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROJKIT_")}
+    return inherited | {
         "BENCH_DATABASE_URL": DATABASE_URL,
         "BENCH_SECRET": SECRET,
         "PROJKIT_ENV": "development",
@@ -132,7 +132,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def find_kit() -> str | None:
-    """The ``projkit`` command of this Python, or of the path."""
+    """Return the ``projkit`` command of this Python, or on the path."""
     beside = Path(sys.executable).with_name("projkit")
     return str(beside) if beside.exists() else shutil.which("projkit")
 
@@ -158,11 +158,11 @@ def _await_start(server: Server) -> None:
         finally:
             connection.close()
         time.sleep(0.1)
-    raise ServerError(f"{server.spec.name} did not answer in {START_SECONDS:g} s:\n{server.said()}")
+    raise ServerError(f"{server.spec.name} did not respond within {START_SECONDS:g} s:\n{server.log_end()}")
 
 
 def family(pid: int) -> Iterator[int]:
-    """A process and all that it has started."""
+    """Return a process and its descendants."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text().split():

@@ -1,4 +1,4 @@
-"""Driving wrk: one run, its figures, and what counts as a run gone wrong."""
+"""Measurements with wrk."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SERVER_CORE, LOAD_CORE = 0, 1
 
 
 class RunError(Exception):
-    """A measurement that must not be used."""
+    """A measurement that is not valid."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request to repeat."""
+    """A request that is repeated."""
 
     method: str
     path: str
@@ -37,8 +37,8 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What one run showed."""
+class Measurement:
+    """The result of one run."""
 
     per_second: float
     p50_us: float
@@ -47,13 +47,19 @@ class Figures:
 
 
 def pin(pid: int, core: int) -> None:
-    """Keep a process on one core, where the system can."""
+    """Keep a process on one core, if the system supports it."""
     if PINNED:
         os.sched_setaffinity(pid, {core})
 
 
-def run(port: int, requests: Sequence[Request], token: str, *, connections: int, seconds: float) -> Figures:
-    """Repeat these requests for so long; any answer but a good one is a `RunError`."""
+def run(
+    port: int, requests: Sequence[Request], token: str, *, connections: int, seconds: float
+) -> Measurement:
+    """Repeat the requests for ``seconds``.
+
+    Raises:
+        RunError: wrk is missing, or a response is not 2xx or 3xx.
+    """
     wrk = shutil.which("wrk")
     if wrk is None:
         raise RunError(MISSING)
@@ -71,19 +77,19 @@ def run(port: int, requests: Sequence[Request], token: str, *, connections: int,
         ) as process:
             pin(process.pid, LOAD_CORE)
             output, _ = process.communicate()
-    return _figures(output)
+    return _parse(output)
 
 
-def _figures(output: str) -> Figures:
+def _parse(output: str) -> Measurement:
     line = next((line for line in output.splitlines() if line.startswith("RESULT ")), None)
     if line is None:
-        raise RunError(f"wrk said no result:\n{output}")
+        raise RunError(f"wrk printed no result:\n{output}")
     result: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
     if result["refused"] or result["broken"] or not result["requests"]:
         raise RunError(
-            f"of {result['requests']} requests {result['refused']} were refused and {result['broken']} broke"
+            f"of {result['requests']} requests {result['refused']} got an error and {result['broken']} failed"
         )
-    return Figures(
+    return Measurement(
         per_second=result["requests"] / result["microseconds"] * 1e6,
         p50_us=result["p50"],
         p99_us=result["p99"],

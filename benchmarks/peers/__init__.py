@@ -1,1 +1,1 @@
-"""The applications projkit is measured against, each as its own team would write it."""
+"""The applications that projkit is compared with, each as its own team would write it."""

@@ -1,4 +1,4 @@
-"""What every peer shares: where the database is, who signs tokens, and what a project looks like."""
+"""The parts that all peers share: the database, tokens, and the fields of a project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DATABASE_URL = os.environ.get("BENCH_DATABASE_URL", "postgresql://postgres@127.0.0.1/projkit_bench")
-SECRET = os.environ.get("BENCH_SECRET", "a benchmark's signing key, of no worth anywhere else")
+SECRET = os.environ.get("BENCH_SECRET", "a signing key for the benchmarks only")
 API = "/api/v1"
 TABLE = "bench_projects"
 FIELDS = (
@@ -44,21 +44,21 @@ _CLAIMS = jwt.JWTClaimsRegistry(sub={"essential": True}, exp={"essential": True}
 
 
 def make_token(subject: str, seconds: int = 86_400) -> str:
-    """An HS256 token that every peer accepts for this subject."""
+    """Return an HS256 token of the subject that every peer accepts."""
     now = int(time.time())
     claims = {"sub": subject, "iat": now, "exp": now + seconds, "scope": "projects:read projects:write"}
     return jwt.encode({"alg": "HS256", "typ": "at+jwt"}, claims, _KEY)
 
 
 def verify_token(token: str) -> dict[str, Any]:
-    """The claims of a good token; any bad one raises ``JoseError`` or ``ValueError``."""
+    """Return the claims of a valid token; an invalid one raises ``JoseError`` or ``ValueError``."""
     verified = jwt.decode(token, _KEY, algorithms=["HS256"])
     _CLAIMS.validate(verified.claims)
     return verified.claims
 
 
 def new_record(owner_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A complete project from validated input, as each peer stores and answers it."""
+    """Return a complete project from validated input, as each peer stores and returns it."""
     now = datetime.now(UTC)
     return {
         "id": uuid7(),
@@ -81,11 +81,11 @@ def new_record(owner_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encode_cursor(created_at: datetime, project_id: UUID | str) -> str:
-    """Where the next page of the newest-first list begins."""
+    """Return the cursor of the page after this project, newest first."""
     return base64.urlsafe_b64encode(f"{created_at.isoformat()}|{project_id}".encode()).decode()
 
 
 def decode_cursor(cursor: str) -> tuple[datetime, UUID]:
-    """The reverse of `encode_cursor`; a cursor that is none raises ``ValueError``."""
+    """Decode a cursor; an invalid one raises ``ValueError``."""
     created_at, _, project_id = base64.urlsafe_b64decode(cursor).decode().partition("|")
     return datetime.fromisoformat(created_at), UUID(project_id)

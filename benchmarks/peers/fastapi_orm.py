@@ -1,7 +1,7 @@
-"""What a team writes: FastAPI, SQLAlchemy's async ORM, pydantic models in and out. No observability.
+"""A typical application: FastAPI, SQLAlchemy's async ORM, pydantic models for input and output, no observability.
 
-Kind to the peer where teams differ: dependencies are ``async`` (a plain ``def`` would go to a thread), the
-session does not expire what it commits, nothing is refreshed after an insert, and the server logs no access.
+Where teams differ it uses the faster way: dependencies are ``async`` (a plain ``def`` would run in a thread), the
+session does not expire committed objects, nothing is refreshed after an insert, and there is no access log.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=50)]
 
 
 class ProjectIn(BaseModel):
-    """What a client may say about a project."""
+    """The fields of a project that clients set."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
@@ -44,7 +44,7 @@ class ProjectIn(BaseModel):
 
 
 class ProjectOut(BaseModel):
-    """A project as it is answered."""
+    """A project in responses."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -81,7 +81,7 @@ router = APIRouter(prefix=API)
 async def current_owner(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> str:
-    """The subject of the request's token, verified at every request."""
+    """Return the subject of the request's token, which is verified for every request."""
     if credentials is None:
         raise HTTPException(401, "Not authenticated", {"WWW-Authenticate": "Bearer"})
     try:
@@ -91,7 +91,7 @@ async def current_owner(
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """A session for this request."""
+    """Open a session for this request."""
     async with request.app.state.sessions() as session:
         yield session
 
@@ -102,13 +102,13 @@ Session = Annotated[AsyncSession, Depends(get_session)]
 
 @router.get("/health/live")
 async def live() -> dict[str, str]:
-    """Alive."""
+    """Return that the process is alive."""
     return {"status": "ok"}
 
 
 @router.get("/projects/{project_id}", response_model=ProjectOut)
 async def get_project(project_id: UUID, owner: Owner, session: Session) -> Project:
-    """One project of the caller's."""
+    """Return one of the caller's projects."""
     found = select(Project).where(Project.id == project_id, Project.owner_id == owner)
     project = await session.scalar(found)
     if project is None:
@@ -123,7 +123,7 @@ async def list_projects(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: str | None = None,
 ) -> dict[str, Any]:
-    """The caller's newest projects, page by page."""
+    """Return a page of the caller's projects, newest first."""
     newest = (
         select(Project)
         .where(Project.owner_id == owner, Project.archived_at.is_(None))
@@ -144,7 +144,7 @@ async def list_projects(
 
 @router.post("/projects", response_model=ProjectOut, status_code=201)
 async def create_project(body: ProjectIn, owner: Owner, session: Session) -> Project:
-    """Store a project for the caller."""
+    """Create a project for the caller."""
     record = new_record(owner, body.model_dump())
     project = Project(extra=record.pop("metadata"), **record)
     session.add(project)
@@ -160,12 +160,12 @@ def _position(cursor: str) -> tuple[datetime, UUID]:
 
 
 def make_engine() -> AsyncEngine:
-    """An engine with the default pool."""
+    """Create an engine with the default pool."""
     return create_async_engine(DATABASE_URL.replace("postgresql://", "postgresql+asyncpg://", 1))
 
 
 def make_app(engine: AsyncEngine) -> FastAPI:
-    """The application on this engine."""
+    """Create the application on this engine."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -179,5 +179,5 @@ def make_app(engine: AsyncEngine) -> FastAPI:
 
 
 def create_app() -> FastAPI:
-    """What uvicorn's ``--factory`` calls."""
+    """Create the application, for uvicorn's ``--factory``."""
     return make_app(make_engine())

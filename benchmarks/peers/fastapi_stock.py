@@ -1,9 +1,9 @@
-"""The same FastAPI application with the observability that the packages' own guides tell a team to add.
+"""The same FastAPI application with the observability that the packages' own guides recommend.
 
 - opentelemetry-instrumentation-asgi with its default settings (a span also for each receive and send), and
-  opentelemetry-instrumentation-sqlalchemy on the engine; 1 % of traces sampled, parents respected, spans
-  handed in batches to an exporter that drops them, so no collector's speed is measured;
-- a Prometheus counter and histogram, their children looked up by ``labels()`` at each request;
+  opentelemetry-instrumentation-sqlalchemy on the engine; 1 % of traces are sampled, parent-based, and spans go in
+  batches to an exporter that discards them, so that no collector is measured;
+- a Prometheus counter and histogram, whose children are looked up by ``labels()`` for each request;
 - one ``BaseHTTPMiddleware`` that adds ``X-Request-ID`` and ``X-Process-Time``.
 """
 
@@ -39,18 +39,18 @@ SECONDS = Histogram("http_request_duration_seconds", "Seconds to answer a reques
 
 
 class Dropped(SpanExporter):
-    """An exporter with nowhere to send spans."""
+    """An exporter that discards spans."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Drop them."""
+        """Discard the spans."""
         return SpanExportResult.SUCCESS
 
 
 class Observed(BaseHTTPMiddleware):
-    """Time a request, count it, and tell the client its id."""
+    """Middleware that times and counts requests, and adds a request id."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Do so around the rest of the application."""
+        """Handle a request."""
         started = time.perf_counter()
         response = await call_next(request)
         seconds = time.perf_counter() - started
@@ -64,10 +64,10 @@ class Observed(BaseHTTPMiddleware):
 
 
 def observe(app: FastAPI, engine: AsyncEngine) -> None:
-    """Put tracing and metrics around the application and its engine."""
+    """Add tracing and metrics to the application and its engine."""
     provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(0.01)))
     provider.add_span_processor(BatchSpanProcessor(Dropped()))
-    # Without `skip_dep_check` this release makes no spans on SQLAlchemy 2.1, and only logs that it does not.
+    # Without `skip_dep_check` this release creates no spans on SQLAlchemy 2.1, and only logs that.
     SQLAlchemyInstrumentor().instrument(
         engine=engine.sync_engine, tracer_provider=provider, skip_dep_check=True
     )
@@ -77,7 +77,7 @@ def observe(app: FastAPI, engine: AsyncEngine) -> None:
 
 
 def create_app() -> FastAPI:
-    """What uvicorn's ``--factory`` calls."""
+    """Create the application, for uvicorn's ``--factory``."""
     engine = make_engine()
     app = make_app(engine)
     observe(app, engine)

@@ -1,9 +1,8 @@
-"""The floor: the least work that still answers rightly. Raw ASGI, an asyncpg pool, orjson.
+"""The floor: the least work for correct responses, with raw ASGI, an asyncpg pool and orjson.
 
-No framework, no schema library, no observability. The pool's reset query is off, so a read is one round trip.
-A verified token is remembered until it expires, so that after the first request a credential costs a look-up
-in a dict: allowed here because this peer marks what the machine can do, not what a team should deploy.
-A body is only looked at as far as the statement needs it.
+No framework, no schema library, no observability. The pool's reset query is off, so that a read is one round trip. A
+verified token is cached until it expires, so that later requests only look it up in a dict: acceptable here, because
+this peer shows what the machine can do, not what a team should deploy. Of a body only what the statement needs is read.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ INSERT = (
 
 
 class RefusedError(Exception):
-    """An answer that is not the wished one: its status."""
+    """An error response with this status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -59,16 +58,16 @@ class RefusedError(Exception):
 
 
 async def keep_as_is(_connection: object) -> None:
-    """Stand in for the pool's reset query: nothing here changes a connection's state."""
+    """Replace the pool's reset query, because nothing here changes a connection's state."""
 
 
 def as_json(row: asyncpg.Record) -> dict[str, Any]:
-    """A row ready for orjson; what PostgreSQL wrote as JSON goes out untouched."""
+    """Return a row for orjson; JSON from PostgreSQL is passed through as it is."""
     return dict(row) | {"tags": orjson.Fragment(row["tags"]), "metadata": orjson.Fragment(row["metadata"])}
 
 
 def as_date(text: str | None) -> date | None:
-    """A date column's value."""
+    """Return the value of a date column."""
     return None if text is None else date.fromisoformat(text)
 
 
@@ -93,7 +92,7 @@ class Floor:
         await send({"type": "http.response.body", "body": body})
 
     async def live(self, receive: Receive, send: Send) -> None:
-        """Open the pool when the server starts, close it when it stops."""
+        """Handle the lifespan: open the pool at startup and close it at shutdown."""
         await receive()
         self.pool = await asyncpg.create_pool(DATABASE_URL, min_size=16, max_size=16, reset=keep_as_is)
         await send({"type": "lifespan.startup.complete"})
@@ -102,7 +101,7 @@ class Floor:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def answer(self, scope: MutableMapping[str, Any], receive: Receive) -> tuple[int, bytes]:
-        """Route by hand."""
+        """Call the handler of the request's path."""
         path, method = scope["path"], scope["method"]
         if path == HEALTH:
             return 200, b'{"status":"ok"}'
@@ -116,7 +115,7 @@ class Floor:
         return 200, await self.list(scope["query_string"], owner)
 
     def owner(self, scope: MutableMapping[str, Any]) -> str:
-        """The subject of the Bearer token."""
+        """Return the subject of the bearer token."""
         header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         known = self.tokens.get(header)
         if known is None:
@@ -133,7 +132,7 @@ class Floor:
         return known[0]
 
     async def get(self, project_id: str, owner: str) -> bytes:
-        """One project of this owner."""
+        """Return a project of this owner."""
         try:
             row = await self.pool.fetchrow(GET, UUID(project_id), owner)
         except ValueError as error:
@@ -143,7 +142,7 @@ class Floor:
         return orjson.dumps(as_json(row), option=orjson.OPT_UTC_Z)
 
     async def list(self, query_string: bytes, owner: str) -> bytes:
-        """The newest projects of this owner, page by page."""
+        """Return a page of the owner's projects, newest first."""
         query = parse_qs(query_string.decode("latin-1"))
         try:
             limit = int(query.get("limit", ["20"])[0])
@@ -162,7 +161,7 @@ class Floor:
         return orjson.dumps(answer, option=orjson.OPT_UTC_Z)
 
     async def create(self, body: bytes, owner: str) -> bytes:
-        """Store one project and answer it."""
+        """Create a project and return it."""
         try:
             record = new_record(owner, orjson.loads(body))
             stored = record | {
@@ -178,7 +177,7 @@ class Floor:
 
 
 async def read(receive: Receive) -> bytes:
-    """A request's whole body."""
+    """Return the complete body of a request."""
     message = await receive()
     body: bytes = message["body"]
     while message.get("more_body"):
@@ -188,5 +187,5 @@ async def read(receive: Receive) -> bytes:
 
 
 def create_app() -> Floor:
-    """What uvicorn's ``--factory`` calls."""
+    """Create the application, for uvicorn's ``--factory``."""
     return Floor()

@@ -1,4 +1,4 @@
-"""The peers' table, as a team would map it: the same columns and the same index as a project of projkit's."""
+"""The peers' table as a team would map it, with the columns and the index of projkit's table."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from peers.common import TABLE
 
 
 class Base(DeclarativeBase):
-    """What the mapped classes share."""
+    """The base of the mapped classes."""
 
     type_annotation_map = {datetime: DateTime(timezone=True), dict[str, Any]: JSONB, list[str]: JSONB}  # noqa: RUF012
 
 
 class Project(Base):
-    """One project of one owner."""
+    """A project."""
 
     __tablename__ = TABLE
 
@@ -33,7 +33,7 @@ class Project(Base):
     tags: Mapped[list[str]]
     start_date: Mapped[date | None]
     due_date: Mapped[date | None]
-    extra: Mapped[dict[str, Any]] = mapped_column("metadata")  # `metadata` is SQLAlchemy's own name
+    extra: Mapped[dict[str, Any]] = mapped_column("metadata")  # `metadata` is reserved by SQLAlchemy
     external_id: Mapped[str | None] = mapped_column(String(200))
     archived_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
