@@ -23,6 +23,23 @@ PARALLEL = ("-n", "2", "--dist", "worksteal")
 PYTHONS = ("3.12", "3.13")  # beside the one that runs nox
 TESTS_FAILED = 1  # pytest's exit code; others mean that it could not run them
 EVERY_DAY = ("--ignore=tests/hosts", "--ignore=tests/faults", "--ignore=tests/observability")
+STORES = (
+    "tests/db",
+    *(f"tests/api/test_{name}.py" for name in ("idempotency", "life", "lists", "preconditions")),
+    *(
+        f"tests/auth/test_{name}.py"
+        for name in (
+            "attempt_counters",
+            "cached_sessions",
+            "login_races",
+            "revocation",
+            "session_stores",
+            "sessions",
+        )
+    ),
+    "tests/faults/test_redis.py",
+    "tests/faults/test_redis_failover.py",
+)
 LOCKS = ("nox", "tests", "hosts", "lint", "types", "bench", "load", "dashboards")
 
 
@@ -74,6 +91,14 @@ def add_tests_on(version: str) -> None:
 
 for python in PYTHONS:
     add_tests_on(python)
+
+
+@nox.session
+def stores(session: nox.Session) -> None:
+    """The tests of databases and sessions on PostgreSQL 18 and Valkey 9, whatever servers are installed."""
+    install(session, "tests")
+    session.env["PROJKIT_TEST_EMBEDDED"] = "1"
+    run_tests(session, *STORES)
 
 
 @nox.session
