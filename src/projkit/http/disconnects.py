@@ -1,7 +1,7 @@
 """Detection of clients that disconnect before they have received a response.
 
-ASGI servers report a disconnect only to a caller of ``receive``, as an ``http.disconnect`` message. So whoever wants to
-know has to ask for the next message, which may also be a part of the body, and must not lose it.
+ASGI servers report a disconnect only to a caller of ``receive``, as an ``http.disconnect`` message. Detection therefore
+has to receive the next message, which may also be a part of the body and must not be lost.
 """
 
 import asyncio
