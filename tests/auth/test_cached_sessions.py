@@ -151,11 +151,14 @@ async def test_use_and_refresh_are_seen(store: CachedSessions, slow: SlowStore) 
     assert slow.looked_up == looked_up + 1
 
 
-async def test_it_is_bounded(store: CachedSessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many sessions there are, no more than so many are remembered."""
-    monkeypatch.setattr("projkit.auth.sessions.cached._ENTRIES", 3)
-    for _ in range(5):
-        kept = session()
-        await store.create(kept)
-        await store.get(kept.key, NOW)
-    assert len(store._known) == 3
+async def test_the_cache_is_bounded(slow: SlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache holds a limited number of sessions; evicted ones are looked up again."""
+    monkeypatch.setattr("projkit.auth.sessions.cached._MAX_CACHED", 3)
+    store = CachedSessions(slow, seconds=60)
+    sessions = [session() for _ in range(5)]
+    for each in sessions:
+        await store.create(each)
+        await store.get(each.key, NOW)
+    for each in (*sessions[2:], *sessions[:2]):
+        await store.get(each.key, NOW)
+    assert slow.looked_up == 5 + 2

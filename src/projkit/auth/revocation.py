@@ -8,13 +8,14 @@ from typing import Final
 
 from projkit.auth.sessions.port import SessionStore, key_of, sha256_hex
 from projkit.auth.users import RevocationStatus, Users
+from projkit.bounded_cache import BoundedCache
 from projkit.clock import Clock
 from projkit.errors import InvalidTokenError, UnavailableError
 from projkit.identity import Principal
 
 _MARGIN_SECONDS: Final = 60.0  # more than the leeway that a clock is given
 _LONGEST_SECONDS: Final = 36_500 * 86_400.0
-_ENTRIES: Final = 10_000
+_MAX_CACHED: Final = 10_000
 
 
 class RevocationChecker:
@@ -41,8 +42,7 @@ class RevocationChecker:
         self._cache_seconds = cache_seconds
         self._clock = clock
         self._monotonic = monotonic
-        self._known: dict[str, tuple[float, RevocationStatus]] = {}
-        self._changes = 0
+        self._cache: BoundedCache[str, RevocationStatus] = BoundedCache(_MAX_CACHED, monotonic)
 
     async def check(self, principal: Principal, token: str) -> None:
         """Returns where the token still holds.
@@ -72,8 +72,7 @@ class RevocationChecker:
 
     def clear_cache(self) -> None:
         """Forgets what is remembered, and what is being asked: this worker has just changed it."""
-        self._changes += 1
-        self._known.clear()
+        self._cache.clear()
 
     async def _check_session(self, principal: Principal, session_id: str) -> None:
         key = key_of(principal.tenant_id, principal.subject, session_id)
@@ -89,16 +88,12 @@ class RevocationChecker:
     async def _cached_status(self, principal: Principal, token_hash: str) -> RevocationStatus:
         if not self._cache_seconds:
             return await self._users.revocation_status(principal.subject, principal.tenant_id, token_hash)
-        asked_at = self._monotonic()
-        known = self._known.get(token_hash)
-        if known is not None and asked_at - known[0] < self._cache_seconds:
-            return known[1]
-        changes = self._changes
-        status = await self._users.revocation_status(principal.subject, principal.tenant_id, token_hash)
-        if changes == self._changes:
-            if len(self._known) >= _ENTRIES:
-                del self._known[next(iter(self._known))]
-            self._known[token_hash] = (asked_at, status)
+        status = self._cache.get(token_hash)
+        if status is None:
+            # The age counts from before the look-up, so another worker's revocation takes effect in time.
+            generation, expires = self._cache.generation, self._monotonic() + self._cache_seconds
+            status = await self._users.revocation_status(principal.subject, principal.tenant_id, token_hash)
+            self._cache.put(token_hash, status, expires, generation)
         return status
 
 

@@ -17,6 +17,7 @@ from projkit.auth import jws
 from projkit.auth.jws import MAX_TOKEN_BYTES, Unverified, time_claim
 from projkit.auth.keys import KeyList, KeyRing
 from projkit.auth.legacy import LEGACY, LegacyProfile
+from projkit.bounded_cache import BoundedCache
 from projkit.errors import InvalidTokenError
 from projkit.identity import KNOWN_SCOPES, MAX_SUBJECT_LENGTH, Principal
 from projkit.settings import Settings
@@ -86,7 +87,6 @@ class TokenVerifier:
         self._keys = keys
         self._legacy = legacy
         self._tenant_claim = settings.tenant_claim
-        self._now = now
         self._registry = jwt.JWTClaimsRegistry(
             now=lambda: int(now()),
             leeway=LEEWAY_SECONDS,
@@ -98,7 +98,7 @@ class TokenVerifier:
             jti={"essential": True},
             client_id={"essential": True},
         )
-        self._verified: dict[str, tuple[float, Principal]] = {}
+        self._verified: BoundedCache[str, Principal] = BoundedCache(_CACHED_TOKENS, now)
         self._verified_with: KeyList | None = None
 
     def verify(self, token: str) -> Principal:
@@ -109,14 +109,13 @@ class TokenVerifier:
         """
         keys = self._keys.current if isinstance(self._keys, KeyRing) else self._keys
         if keys is not self._verified_with:
-            self._verified = {}
+            self._verified.clear()
             self._verified_with = keys
-        known = self._verified.get(token)
-        if known is not None:
-            if self._now() < known[0]:
-                return known[1]
-            del self._verified[token]
-        return self._remember(token, *self._verify(jws.read(token), keys))
+        principal = self._verified.get(token)
+        if principal is None:
+            expires, principal = self._verify(jws.read(token), keys)
+            self._verified.put(token, principal, expires)
+        return principal
 
     def has_verified(self, token: str) -> bool:
         """Whether the token was good a moment ago; :meth:`verify` says whether it still is."""
@@ -129,12 +128,6 @@ class TokenVerifier:
             return ENHANCED if jws.read(token).header.get("typ") == TOKEN_TYPE else LEGACY
         except InvalidTokenError:
             return "unknown"
-
-    def _remember(self, token: str, expires: float, principal: Principal) -> Principal:
-        if len(self._verified) >= _CACHED_TOKENS:
-            del self._verified[next(iter(self._verified))]
-        self._verified[token] = (expires, principal)
-        return principal
 
     def _verify(self, unverified: Unverified, keys: KeyList) -> tuple[float, Principal]:
         if unverified.header.get("typ") != TOKEN_TYPE:

@@ -16,6 +16,7 @@ from projkit.auth.jws import Unverified, time_claim
 from projkit.auth.oidc.jwks import ProviderKey, ProviderKeys
 from projkit.auth.oidc.provider import Provider
 from projkit.auth.tokens import LEEWAY_SECONDS, is_name, tenant_of
+from projkit.bounded_cache import BoundedCache
 from projkit.errors import InvalidTokenError
 from projkit.identity import ADMIN, KNOWN_SCOPES, Principal
 from projkit.settings import Settings
@@ -39,7 +40,6 @@ class ExternalTokens:
     ) -> None:
         self._provider = provider
         self._tenant_claim = settings.tenant_claim
-        self._now = now
         self._registry = jwt.JWTClaimsRegistry(
             now=lambda: int(now()),
             leeway=LEEWAY_SECONDS,
@@ -48,7 +48,7 @@ class ExternalTokens:
             sub={"essential": True},
             exp={"essential": True},
         )
-        self._verified: dict[str, tuple[float, Principal]] = {}
+        self._verified: BoundedCache[str, Principal] = BoundedCache(_CACHED_TOKENS, now)
         self._verified_with: ProviderKeys | None = None
 
     def owns(self, token: str) -> bool:
@@ -69,14 +69,9 @@ class ExternalTokens:
         """
         keys = await self._provider.keys()  # asked for each time, so that a key that is withdrawn is noticed
         if keys is not self._verified_with:
-            self._verified = {}
+            self._verified.clear()
             self._verified_with = keys
-        known = self._verified.get(token)
-        if known is not None:
-            if self._now() < known[0]:
-                return known[1]
-            del self._verified[token]
-        return await self._verify(jws.read(token))
+        return self._verified.get(token) or await self._verify(jws.read(token))
 
     async def _verify(self, unverified: Unverified) -> Principal:
         if not _is_access_token(unverified):
@@ -106,9 +101,7 @@ class ExternalTokens:
         # The keys may have changed while we asked for this one: what is remembered belongs to the keys of before.
         if self._verified_with is None or not self._verified_with.has(key):
             return
-        if len(self._verified) >= _CACHED_TOKENS:
-            del self._verified[next(iter(self._verified))]
-        self._verified[token] = (expires, principal)
+        self._verified.put(token, principal, expires)
 
 
 def _is_access_token(unverified: Unverified) -> bool:
