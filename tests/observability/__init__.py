@@ -1,1 +1,1 @@
-"""The shipped rules and dashboards against a real Prometheus, a real Alertmanager, and real servers under load."""
+"""Tests of the shipped rules and dashboards with a real Prometheus, Alertmanager and servers under load."""

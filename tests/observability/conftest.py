@@ -1,6 +1,6 @@
-"""The scene: two workers on PostgreSQL and Redis, an application with a kit around it, and who watches them.
+"""The deployment under test: a server with two workers, a host application, and their monitoring.
 
-That is Prometheus, Alertmanager, and a collector of traces.
+The server uses PostgreSQL and Redis; the monitoring is Prometheus, Alertmanager and a trace collector.
 """
 
 import asyncio
@@ -29,16 +29,23 @@ from tests.conftest import serving, settings_for, without_settings
 from tests.faults.conftest import Server, serve
 from tests.faults.fault_scenario import PASSWORD, add_users, bearer
 from tests.faults.proxy import Proxy
-from tests.observability.load import PROJECTS, Load, client_of, leave
-from tests.observability.parts import METRICS_TOKEN, Prometheus, Receiver, alertmanager, prometheus, receiver
+from tests.observability.load import PROJECTS, Load, client_of, disconnect_early
+from tests.observability.monitoring_stack import (
+    METRICS_TOKEN,
+    Prometheus,
+    Receiver,
+    alertmanager,
+    prometheus,
+    receiver,
+)
 from tests.redis_servers import Redises
 from tests.services import Postgres, database_url, postgres_server_url
 from tests.telemetry.otlp import Collector
 
 
 @dataclass
-class Scene:
-    """What runs, and what was asked of it."""
+class Deployment:
+    """The running services and the load they have received."""
 
     prometheus: Prometheus
     receiver: Receiver
@@ -49,15 +56,15 @@ class Scene:
 
     @property
     def instance(self) -> str:
-        """How Prometheus calls the two workers."""
+        """Prometheus' label of the server with two workers."""
         return urlsplit(self.server.url).netloc
 
 
 @pytest.fixture(scope="session")
-def scene(
+def deployment(
     postgres: Postgres, redis_alone: Redises, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
-    """All of it, after some load that Prometheus has seen."""
+) -> Iterator[Deployment]:
+    """The deployment, after some load that Prometheus has scraped."""
     directory = tmp_path_factory.mktemp("observability")
     with ExitStack() as stack, without_settings():
         name = postgres.create(migrated=True)
@@ -78,28 +85,28 @@ def scene(
             )
         )  # fmt: skip
         host = stack.enter_context(serving(host_app(directory)))
-        told, webhook = stack.enter_context(receiver())
+        alerts, webhook = stack.enter_context(receiver())
         address = stack.enter_context(alertmanager(directory, webhook))
         targets = [urlsplit(each).netloc for each in (server.url, host)]
-        watching = stack.enter_context(prometheus(directory, targets, address))
+        monitoring = stack.enter_context(prometheus(directory, targets, address))
         load = Load(stack.enter_context(client_of(server.url)))
-        scene = Scene(watching, told, server, proxy, load, collector)
-        # In rounds, with a look of Prometheus between them: what was counted before the first has no rate.
+        deployment = Deployment(monitoring, alerts, server, proxy, load, collector)
+        # In rounds with scrapes between them, since counts from before the first scrape have no rate.
         for _ in range(2):
-            watching.catch_up()
-            scene.load.round()
-            ask_host(host)
-        stop_redis(scene, redis_alone)
-        watching.catch_up()
-        yield scene
+            monitoring.catch_up()
+            deployment.load.round()
+            send_host_requests(host)
+        stop_redis(deployment, redis_alone)
+        monitoring.catch_up()
+        yield deployment
 
 
-def stop_redis(scene: Scene, servers: Redises) -> None:
-    """While it is stopped nobody can tell whether a session has ended."""
-    session = bearer(scene.load.log_in()["access_token"])
+def stop_redis(deployment: Deployment, servers: Redises) -> None:
+    """Stop Redis, so that the kit cannot tell whether a session has ended."""
+    session = bearer(deployment.load.log_in()["access_token"])
     servers.masters[0].signal(signal.SIGSTOP)
     try:
-        scene.load.ask("GET", PROJECTS, 503, headers=session)
+        deployment.load.request("GET", PROJECTS, 503, headers=session)
     finally:
         servers.masters[0].signal(signal.SIGCONT)
 
@@ -122,7 +129,7 @@ async def socket(websocket: WebSocket) -> None:
 
 
 def host_app(directory: Path) -> Any:
-    """An application around which a kit is wrapped: some of it fails, some of it is slow."""
+    """Return a host with a kit around it, which has a failing route and a slow one."""
     url = f"sqlite:///{directory / 'host.db'}"
     after_sunset = {"legacy_secret": LEGACY_SECRET, "legacy_sunset": datetime.now(UTC) - timedelta(days=1)}
     kit = ProjKit(settings_for(url, metrics_token=METRICS_TOKEN, slow_request_seconds=0.2, **after_sunset))
@@ -130,11 +137,11 @@ def host_app(directory: Path) -> Any:
     return kit.wrap(Starlette(routes=routes))
 
 
-def ask_host(url: str) -> None:
-    """Each of the application's routes, and the kit with a legacy token, whose time is over there."""
+def send_host_requests(url: str) -> None:
+    """Request each route of the host, and the kit with a legacy token, which has expired there."""
     assert httpx2.get(f"{url}/broken").status_code == 500
     assert httpx2.get(f"{url}/slow").status_code == 200
-    leave(url, "/slow")
+    disconnect_early(url, "/slow")
     assert httpx2.get(f"{url}{PROJECTS}", headers=bearer(legacy())).status_code == 401
     with connect(f"{url.replace('http', 'ws')}/socket"):
         pass
@@ -142,7 +149,7 @@ def ask_host(url: str) -> None:
 
 @contextmanager
 def in_a_thread(proxy: Proxy) -> Iterator[Proxy]:
-    """Runs it on an event loop of its own."""
+    """Run the proxy on an event loop of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""The dashboards are what Grafana's SDK makes of their source, and what Grafana can lay out."""
+"""The dashboards match their source and have a valid layout."""
 
 import json
 import subprocess
@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.corpora import ROOT
-from tests.observability.parts import ASSETS
+from tests.observability.monitoring_stack import ASSETS
 
 BOARDS = ("endpoints.json", "overview.json")
 
 
-def test_they_are_made_by_their_source(tmp_path: Path) -> None:
-    """What is shipped is, to the byte, what scripts/dashboards.py writes; write it anew after a change."""
+def test_match_source(tmp_path: Path) -> None:
+    """The shipped files are byte for byte the output of scripts/dashboards.py."""
     subprocess.run([sys.executable, ROOT / "scripts" / "dashboards.py", tmp_path], check=True)
     assert tuple(sorted(path.name for path in tmp_path.iterdir())) == BOARDS
     for name in BOARDS:
@@ -24,8 +24,8 @@ def test_they_are_made_by_their_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_they_can_be_laid_out(name: str) -> None:
-    """No two panels overlap or share an id, none is wider than the grid, and each but a row says what it shows."""
+def test_layout(name: str) -> None:
+    """No two panels overlap or share an id, none exceeds the grid, and each but a row has a description."""
     panels: list[dict[str, Any]] = json.loads((ASSETS / "grafana" / name).read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
@@ -37,7 +37,7 @@ def test_they_can_be_laid_out(name: str) -> None:
 
 
 def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
-    """Whether two places on the grid have a field in common."""
+    """Return whether two positions on the grid overlap."""
     return all(
         one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
         for start, size in (("x", "w"), ("y", "h"))
@@ -45,8 +45,8 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_they_ask_the_chosen_prometheus(name: str) -> None:
-    """Each query goes to the data source that is chosen above, and each board can be narrowed to job and instance."""
+def test_data_source_variable(name: str) -> None:
+    """Each query uses the selected data source, and each dashboard can be filtered by job and instance."""
     board = json.loads((ASSETS / "grafana" / name).read_text())
     targets = [target for panel in board["panels"] for target in panel.get("targets", ())]
     assert targets

@@ -1,26 +1,28 @@
-"""From a slow database to somebody's pager."""
+"""A slow database pages the person on call."""
 
 from tests.faults.conftest import headers
-from tests.observability.conftest import Scene
+from tests.observability.conftest import Deployment
 from tests.observability.load import PROJECTS
-from tests.observability.parts import until
+from tests.observability.monitoring_stack import wait_until
 
 FAST = "ProjkitLatencyBudgetBurnsFast"
 BURNT = 'job:projkit_slo_bad:ratio_rate5m{slo="latency"}'
 
 
-def test_it_pages(scene: Scene) -> None:
-    """A database that answers 60 ms late pages on call through Alertmanager, with a runbook."""
-    before = scene.prometheus.value(BURNT)
-    scene.database.delay = 0.06
+def test_page(deployment: Deployment) -> None:
+    """A database with 60 ms of delay triggers a page through Alertmanager, with a runbook."""
+    before = deployment.prometheus.value(BURNT)
+    deployment.database.delay = 0.06
     try:
         for _ in range(60):
-            scene.load.ask("GET", PROJECTS, 200, by=("bearer", "enhanced"), headers=headers())
-        until(lambda: FAST in scene.receiver.names("/page"), lambda: scene.prometheus.get("/alerts"))
+            deployment.load.request("GET", PROJECTS, 200, by=("bearer", "enhanced"), headers=headers())
+        wait_until(
+            lambda: FAST in deployment.receiver.names("/page"), lambda: deployment.prometheus.get("/alerts")
+        )
     finally:
-        scene.database.delay = 0.0
-    scene.prometheus.catch_up()
-    alert = next(each for path, each in scene.receiver.told if each["labels"]["alertname"] == FAST)
+        deployment.database.delay = 0.0
+    deployment.prometheus.catch_up()
+    alert = next(each for path, each in deployment.receiver.alerts if each["labels"]["alertname"] == FAST)
     assert (alert["labels"]["severity"], alert["labels"]["job"]) == ("page", "projkit")
     assert alert["annotations"]["runbook_url"] == f"docs/runbooks/{FAST}.md"
-    assert scene.prometheus.value(BURNT) > max(before, 0.144)
+    assert deployment.prometheus.value(BURNT) > max(before, 0.144)
