@@ -205,9 +205,11 @@ def django(kits: dict[str, CountingKit]) -> Any:
     from django.core.asgi import get_asgi_application
 
     settings.configure(
-        ALLOWED_HOSTS=["*"], ROOT_URLCONF="tests.hosts.django_urls", SECRET_KEY="of the tests",
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF="tests.hosts.django_urls",
+        SECRET_KEY="of the tests",
         MIDDLEWARE=["tests.hosts.django_urls.Handled"],
-    )  # fmt: skip
+    )
     django.setup()
     return wrapped(get_asgi_application(), kits)
 

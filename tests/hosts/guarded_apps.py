@@ -127,11 +127,15 @@ def starlette() -> Any:
 
     return Starlette(
         routes=[
-            Route("/me", Me), Route("/read", read), Route("/both", both), Route("/open", opened),
-            WebSocketRoute("/ws", ws), WebSocketRoute("/ws-admin", Admin),
+            Route("/me", Me),
+            Route("/read", read),
+            Route("/both", both),
+            Route("/open", opened),
+            WebSocketRoute("/ws", ws),
+            WebSocketRoute("/ws-admin", Admin),
         ],
         exception_handlers={HTTPException: handled},
-    )  # fmt: skip
+    )
 
 
 def litestar() -> Any:

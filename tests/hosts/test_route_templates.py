@@ -65,7 +65,11 @@ def test_templates(script: str, template: str) -> None:
     """Each route is counted under its template in every framework; unknown paths share one name."""
     done = subprocess.run(
         [sys.executable, "-c", script + ASK],
-        capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "SECRET": SECRET},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "SECRET": SECRET},
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {template: 2, "__unknown__": 2}

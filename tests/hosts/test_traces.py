@@ -52,11 +52,13 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     directory = tmp_path_factory.mktemp("traced")
     with Collector() as collector:
         variables = {
-            "HOST": host, "TRACED": traced, "LAYOUT": "siblings",
+            "HOST": host,
+            "TRACED": traced,
+            "LAYOUT": "siblings",
             "PROJKIT_DATABASE_URL": f"sqlite:///{directory / 'projkit.db'}",
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
             **({"OTEL_SEMCONV_STABILITY_OPT_IN": "http"} if traced == "instrumented" else {}),
-        }  # fmt: skip
+        }
         served_by = started(
             "uvicorn", "tests.hosts.traced_app:create_app", directory, "/kit/api/v1/health/live", variables
         )
@@ -71,9 +73,11 @@ def ask(
     trace_id = uuid4().hex
     with scene.served.client() as client:
         answer = client.request(
-            method, path, content=content,
+            method,
+            path,
+            content=content,
             headers={"traceparent": f"00-{trace_id}-{PARENT}-01", "Content-Type": "application/json"},
-        )  # fmt: skip
+        )
 
     def arrived(collector: Collector) -> bool:
         return any(span.trace_id == trace_id and span.kind == "SERVER" for span in collector.spans)

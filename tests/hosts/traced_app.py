@@ -49,8 +49,12 @@ def instrumented_django(kit: CountingKit) -> Any:
     from django.core.asgi import get_asgi_application
     from opentelemetry.instrumentation.django import DjangoInstrumentor
 
-    settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF="tests.hosts.django_urls", SECRET_KEY="of the tests",
-                       MIDDLEWARE=["tests.hosts.django_urls.Handled"])  # fmt: skip
+    settings.configure(
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF="tests.hosts.django_urls",
+        SECRET_KEY="of the tests",
+        MIDDLEWARE=["tests.hosts.django_urls.Handled"],
+    )
     DjangoInstrumentor().instrument()
     django.setup()
     return kit.wrap(get_asgi_application(), prefix=PREFIX)

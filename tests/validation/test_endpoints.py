@@ -450,8 +450,12 @@ async def test_nothing_is_counted(kit: ProjKit, monkeypatch: pytest.MonkeyPatch)
     before = recorded_metrics(kit.registry)
     answer = await validate(kit, "endpoints")
     now = recorded_metrics(kit.registry)
-    bearer_itself = ("projkit_auth_credentials_total", ("format", "enhanced"), ("outcome", "accepted"),
-                     ("transport", "bearer"))  # fmt: skip
+    bearer_itself = (
+        "projkit_auth_credentials_total",
+        ("format", "enhanced"),
+        ("outcome", "accepted"),
+        ("transport", "bearer"),
+    )
     assert now[bearer_itself] == before[bearer_itself] + 1
     changed = {name for name in now if now[name] != before.get(name, 0.0)}
     assert not [name for name in changed if "projects" in str(name)]
