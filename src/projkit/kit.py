@@ -218,7 +218,7 @@ class ProjKit:
 
     @property
     def ready(self) -> bool:
-        """Whether the kit is running on this event loop and not draining."""
+        """True while the kit is running on this event loop and not draining."""
         return self._lifecycle.ready
 
     @property

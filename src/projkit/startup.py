@@ -52,7 +52,7 @@ class HostResources:
 
     @property
     def has_callbacks(self) -> bool:
-        """Whether requests call functions of the host."""
+        """True if requests call functions of the host."""
         return any((self.authenticate, self.get_principal, self.csrf_check))
 
 

@@ -41,7 +41,7 @@ class Scene(NamedTuple):
 
     @property
     def by_framework(self) -> bool:
-        """Whether the framework creates the server span; FastAPI does by itself, Django inside the kit's wrapper."""
+        """True if the framework creates the server span: FastAPI by itself, Django inside the kit's wrapper."""
         return (self.host == "fastapi" and self.traced == "plain") or self.traced == "instrumented"
 
 
