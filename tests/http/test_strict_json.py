@@ -26,8 +26,8 @@ REFUSED_THOUGH_VALID: dict[str, type[InvalidJson | UnrepresentableValue]] = {
 }
 
 
-def refused(body: bytes) -> InvalidJson | UnrepresentableValue:
-    """Read a body that must be refused, and give the refusal."""
+def rejected(body: bytes) -> InvalidJson | UnrepresentableValue:
+    """Return the error of a body that has to be rejected."""
     with pytest.raises((InvalidJson, UnrepresentableValue)) as caught:
         loads(body)
     assert isinstance(caught.value, InvalidJson | UnrepresentableValue)
@@ -36,30 +36,30 @@ def refused(body: bytes) -> InvalidJson | UnrepresentableValue:
 
 
 def invalid(body: bytes) -> InvalidJson:
-    """Read a body that must be refused as invalid, and give the refusal."""
-    refusal = refused(body)
-    assert isinstance(refusal, InvalidJson), refusal
-    assert refusal.detail
-    assert str(refusal) == refusal.detail
-    return refusal
+    """Return the error of a body that has to be rejected as invalid."""
+    error = rejected(body)
+    assert isinstance(error, InvalidJson), error
+    assert error.detail
+    assert str(error) == error.detail
+    return error
 
 
 def unrepresentable(body: bytes) -> UnrepresentableValue:
-    """Read a body that must be refused as unrepresentable, and give the refusal."""
-    refusal = refused(body)
-    assert isinstance(refusal, UnrepresentableValue), refusal
-    assert refusal.detail
-    assert str(refusal) == refusal.detail
-    refusal.pointer.encode()
-    return refusal
+    """Return the error of a body that has to be rejected as unrepresentable."""
+    error = rejected(body)
+    assert isinstance(error, UnrepresentableValue), error
+    assert error.detail
+    assert str(error) == error.detail
+    error.pointer.encode()
+    return error
 
 
 def outcome(body: bytes) -> JSON | InvalidJson | UnrepresentableValue:
-    """Give the value or the refusal; whatever else is raised fails the test."""
+    """Return the value or the error; any other exception fails the test."""
     try:
         return loads(body)
-    except (InvalidJson, UnrepresentableValue) as refusal:
-        return refusal
+    except (InvalidJson, UnrepresentableValue) as error:
+        return error
 
 
 def exactly(value: object) -> str:
@@ -76,8 +76,8 @@ def steps_of(pointer: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", json_test_suite("n_"))
-def test_what_the_corpus_calls_invalid_is_refused(file: Path) -> None:
-    """Every document that RFC 8259 refuses is refused as invalid."""
+def test_what_the_corpus_calls_invalid_is_rejected(file: Path) -> None:
+    """Every document that RFC 8259 rejects is rejected as invalid."""
     invalid(file.read_bytes())
 
 
@@ -86,19 +86,19 @@ def test_what_the_corpus_calls_valid_is_read(file: Path) -> None:
     """Every valid document is read with its exact value, save those with repeated names or U+0000."""
     body = file.read_bytes()
     if error := REFUSED_THOUGH_VALID.get(file.name):
-        assert type(refused(body)) is error
+        assert type(rejected(body)) is error
     else:
         assert exactly(loads(body)) == exactly(json.loads(body.decode()))
 
 
 @pytest.mark.parametrize("file", json_test_suite("i_"))
-def test_what_the_corpus_leaves_open_is_read_or_refused(file: Path) -> None:
-    """A document on which readers may differ gives a value or one of the two refusals."""
+def test_what_the_corpus_leaves_open_is_read_or_rejected(file: Path) -> None:
+    """A document on which parsers may differ gives a value or one of the two errors."""
     outcome(file.read_bytes())
 
 
 def test_the_corpus_is_whole() -> None:
-    """The corpus contains every document that this API refuses though it is valid."""
+    """The corpus contains every document that this API rejects although it is valid."""
     for name in REFUSED_THOUGH_VALID:
         corpus_file(f"jsontestsuite/test_parsing/{name}")
 
@@ -144,7 +144,7 @@ OTHER_ENCODINGS = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "u
 
 
 def test_what_the_grammar_does_not_allow_is_invalid(subtests: pytest.Subtests) -> None:
-    """A document that does not follow RFC 8259 is refused as invalid."""
+    """A document that does not follow RFC 8259 is rejected as invalid."""
     for body in NOT_THE_GRAMMAR:
         with subtests.test(body=body):
             invalid(body)
@@ -152,25 +152,25 @@ def test_what_the_grammar_does_not_allow_is_invalid(subtests: pytest.Subtests) -
 
 @pytest.mark.parametrize("body", NOT_UTF8)
 def test_what_is_not_utf8_is_invalid(body: bytes) -> None:
-    """Bytes that are not well-formed UTF-8 are refused as invalid wherever they stand."""
+    """Bytes that are not well-formed UTF-8 are rejected as invalid wherever they stand."""
     invalid(body)
 
 
 @pytest.mark.parametrize("encoding", OTHER_ENCODINGS)
 @pytest.mark.parametrize("text", ["1", "{}", "[]", '"a"', "null", '{"a":[1,"é"]}', '"\U0001f600"'])
 def test_other_encodings_are_invalid(text: str, encoding: str) -> None:
-    """A document in any encoding but plain UTF-8 is refused."""
+    """A document in any encoding but plain UTF-8 is rejected."""
     invalid(text.encode(encoding))
 
 
 @pytest.mark.parametrize("body", [b"", b" ", b"{}", b"1", b"x", b"\xef\xbb\xbf", b'"\\u0000"', b"[" * 100])
 def test_a_byte_order_mark_is_invalid(body: bytes) -> None:
-    """A document that begins with a byte order mark is refused, whatever follows."""
+    """A document that begins with a byte order mark is rejected, whatever follows."""
     invalid(b"\xef\xbb\xbf" + body)
 
 
 def test_a_byte_order_mark_and_an_empty_body_are_named() -> None:
-    """The two mistakes that cannot be seen in an editor are called by their names."""
+    """The two errors that are invisible in an editor are named in the message."""
     assert "byte order mark" in invalid(b"\xef\xbb\xbf{}").detail
     assert "empty" in invalid(b"").detail
 
@@ -197,11 +197,11 @@ def test_a_byte_order_mark_and_an_empty_body_are_named() -> None:
     ],
 )
 def test_the_position_counts_characters(body: bytes, position: int | None) -> None:
-    """The position of a mistake counts characters, not bytes, and is within the document."""
-    refusal = invalid(body)
+    """The position of an error counts characters, not bytes, and is within the document."""
+    error = invalid(body)
     if position is not None:
-        assert refusal.position == position
-    assert refusal.position is None or 0 <= refusal.position <= len(body)
+        assert error.position == position
+    assert error.position is None or 0 <= error.position <= len(body)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_the_position_counts_characters(body: bytes, position: int | None) -> No
     ],
 )
 def test_a_repeated_name_is_invalid(body: bytes) -> None:
-    """A name that occurs twice in one object is refused at any level, however it is escaped, briefly."""
+    """A name that occurs twice in one object is rejected at any level, however it is escaped, with a short message."""
     assert len(invalid(body).detail) < 1000
 
 
@@ -325,12 +325,12 @@ def test_names_that_differ_are_kept(body: bytes, value: JSON) -> None:
     ],
 )
 def test_a_valid_document_has_its_exact_value(body: bytes, value: JSON) -> None:
-    """A valid document gives exactly the value it says: types, signs, order and code points."""
+    """A valid document gives exactly its value: types, signs, order and code points."""
     assert exactly(loads(body)) == exactly(value)
 
 
 def test_each_reading_gives_a_new_value() -> None:
-    """Two readings of one body share nothing that a caller could change."""
+    """Two results of parsing one body share no mutable objects."""
     body = b'{"a":[{}]}'
     first, second = loads(body), loads(body)
     assert first == second
@@ -435,12 +435,12 @@ PLACES: list[tuple[bytes, bytes, str]] = [
 def test_an_unrepresentable_value_is_pointed_at(
     subtests: pytest.Subtests, before: bytes, after: bytes, pointer: str
 ) -> None:
-    """A value that cannot be kept is refused with its code and its RFC 6901 pointer, at any depth."""
+    """A value that cannot be stored is rejected with its code and its RFC 6901 pointer, at any depth."""
     for fragment, code in STRINGS + NUMBERS:
         with subtests.test(fragment=fragment[:100]):
-            refusal = unrepresentable(before + fragment + after)
-            assert (refusal.pointer, refusal.code) == (pointer, code)
-            assert len(refusal.detail) < 200
+            error = unrepresentable(before + fragment + after)
+            assert (error.pointer, error.code) == (pointer, code)
+            assert len(error.detail) < 200
 
 
 @pytest.mark.parametrize(
@@ -449,11 +449,11 @@ def test_an_unrepresentable_value_is_pointed_at(
 def test_an_unrepresentable_name_points_at_its_object(
     subtests: pytest.Subtests, before: bytes, after: bytes, pointer: str
 ) -> None:
-    """A name that cannot be kept is refused with the pointer of the object it stands in."""
+    """A name that cannot be stored is rejected with the pointer of the object that contains it."""
     for fragment, code in STRINGS:
         with subtests.test(fragment=fragment):
-            refusal = unrepresentable(before + b'{"ok":1,' + fragment + b":1e400}" + after)
-            assert (refusal.pointer, refusal.code) == (pointer, code)
+            error = unrepresentable(before + b'{"ok":1,' + fragment + b":1e400}" + after)
+            assert (error.pointer, error.code) == (pointer, code)
 
 
 @pytest.mark.parametrize(
@@ -471,9 +471,9 @@ def test_an_unrepresentable_name_points_at_its_object(
     ],
 )
 def test_the_first_unrepresentable_value_is_reported(body: bytes, pointer: str, code: str) -> None:
-    """Of several values that cannot be kept, the first in the document is reported."""
-    refusal = unrepresentable(body)
-    assert (refusal.pointer, refusal.code) == (pointer, code)
+    """Of several values that cannot be stored, the first in the document is reported."""
+    error = unrepresentable(body)
+    assert (error.pointer, error.code) == (pointer, code)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ def test_the_first_unrepresentable_value_is_reported(body: bytes, pointer: str, 
     ],
 )
 def test_invalid_wins_over_unrepresentable(subtests: pytest.Subtests, before: bytes, after: bytes) -> None:
-    """A document that is invalid anywhere is refused as such, though a value before that cannot be kept."""
+    """A document that is invalid anywhere is rejected as invalid even if an earlier value cannot be stored."""
     for fragment, code in STRINGS + NUMBERS:
         with subtests.test(fragment=fragment[:100]):
             assert unrepresentable(fragment).code == code
@@ -521,7 +521,7 @@ def nested(depth: int, kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["arrays", "objects", "spaced", "beside tricky strings"])
 def test_the_deepest_allowed_nesting(kind: str) -> None:
-    """Nesting of 64 levels is read and of 65 refused, whatever the levels are made of."""
+    """Nesting of 64 levels is accepted and of 65 rejected, whatever the levels consist of."""
     assert MAX_DEPTH == 64
     assert exactly(loads(nested(64, kind))) == exactly(json.loads(nested(64, kind)))
     assert "64" in invalid(nested(65, kind)).detail
@@ -531,8 +531,8 @@ def test_the_deepest_allowed_nesting(kind: str) -> None:
 @pytest.mark.parametrize(
     "opening", [b"[", b'{"":', b'[{"a":', b'[1,{"a":[],"b":', b' [ "]" , ', b'["\\\\",', b'["\\"",']
 )
-def test_brackets_without_end_are_refused_soon(opening: bytes) -> None:
-    """Half a million brackets that never close are refused as invalid, in bounded time."""
+def test_brackets_without_end_are_rejected_soon(opening: bytes) -> None:
+    """Half a million brackets that never close are rejected as invalid, in bounded time."""
     brackets = opening.count(b"[") + opening.count(b"{")
     body = (opening * (500_000 // brackets))[:MEBIBYTE]
     started = time.thread_time()
@@ -640,7 +640,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("shape", LARGE)
 def test_the_largest_bodies_take_bounded_time(shape: str) -> None:
-    """A body of 1 MiB, whatever its shape, is read or refused in bounded time and in no other way."""
+    """A body of 1 MiB, whatever its shape, is read or rejected in bounded time and in no other way."""
     body = LARGE[shape]()
     assert len(body) <= MEBIBYTE + 1
     started = time.thread_time()
@@ -649,12 +649,10 @@ def test_the_largest_bodies_take_bounded_time(shape: str) -> None:
 
 
 def test_python_own_limit_on_digits_does_not_show() -> None:
-    """An integer of any length is refused by the same rule, on either side of Python's own limit."""
-    refusals = [
-        unrepresentable(b'{"n":' + b"1" * digits + b"}") for digits in (20, 640, 4300, 4301, 1_000_000)
-    ]
-    assert {(refusal.pointer, refusal.code, refusal.detail) for refusal in refusals} == {
-        ("/n", "integer_out_of_range", refusals[0].detail)
+    """An integer of any length is rejected by the same rule, on either side of Python's own limit."""
+    errors = [unrepresentable(b'{"n":' + b"1" * digits + b"}") for digits in (20, 640, 4300, 4301, 1_000_000)]
+    assert {(error.pointer, error.code, error.detail) for error in errors} == {
+        ("/n", "integer_out_of_range", errors[0].detail)
     }
 
 
@@ -706,13 +704,13 @@ def nearly_json(draw: st.DrawFn) -> bytes:
 
 
 class Refused(Exception):  # noqa: N818
-    """What the reference reading does not accept."""
+    """A document that the reference parser rejects."""
 
 
 def reference(body: bytes) -> object:
-    """Read a document slowly and plainly by the rules for validity alone."""
+    """Parse a document slowly, by the rules for validity alone."""
 
-    def refuse(_: object) -> NoReturn:
+    def reject(_: object) -> NoReturn:
         raise Refused
 
     def no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -730,7 +728,7 @@ def reference(body: bytes) -> object:
     try:
         # The numbers stay text: how large they may be is not a matter of validity.
         value: object = json.loads(
-            body.decode(), parse_constant=refuse, parse_int=str, parse_float=str, object_pairs_hook=no_repeats
+            body.decode(), parse_constant=reject, parse_int=str, parse_float=str, object_pairs_hook=no_repeats
         )
     except (ValueError, RecursionError):
         raise Refused from None
@@ -761,14 +759,14 @@ def test_what_the_standard_library_writes_is_read_back(
 @given(st.binary(max_size=64) | soups | nearly_json())
 @example(b"")
 @example(b"\xef\xbb\xbf")
-def test_any_bytes_are_read_or_refused(body: bytes) -> None:
-    """Any bytes give a value or one of the two refusals, whose every part can be sent in an answer."""
+def test_any_bytes_are_read_or_rejected(body: bytes) -> None:
+    """Any bytes give a value or one of the two errors, all parts of which can be sent in a response."""
     match outcome(body):
-        case InvalidJson() as refusal:
-            refusal.detail.encode()
-            assert refusal.position is None or 0 <= refusal.position <= len(body.decode(errors="replace"))
-        case UnrepresentableValue() as refusal:
-            (refusal.detail + refusal.pointer).encode()
+        case InvalidJson() as error:
+            error.detail.encode()
+            assert error.position is None or 0 <= error.position <= len(body.decode(errors="replace"))
+        case UnrepresentableValue() as error:
+            (error.detail + error.pointer).encode()
         case value:
             assert exactly(loads(orjson.dumps(value))) == exactly(value)
 
@@ -777,7 +775,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
 @settings(deadline=None)
 @given(st.binary(max_size=32) | soups | nearly_json())
 def test_validity_agrees_with_the_standard_library(body: bytes) -> None:
-    """What is refused as invalid is what the standard library, told to be strict, refuses, and no more."""
+    """Exactly the documents that the standard library rejects in strict mode are rejected as invalid."""
     try:
         reference(body)
     except Refused:
@@ -790,7 +788,7 @@ def test_validity_agrees_with_the_standard_library(body: bytes) -> None:
 @settings(deadline=None)
 @given(soups | nearly_json())
 def test_what_is_read_means_the_same_to_another_reader(body: bytes) -> None:
-    """Whatever is read, orjson reads too, and to the same value."""
+    """Every accepted document is read by orjson too, with the same value."""
     value = outcome(body)
     if not isinstance(value, InvalidJson | UnrepresentableValue):
         assert exactly(orjson.loads(body)) == exactly(value)
@@ -806,7 +804,7 @@ def test_what_is_read_means_the_same_to_another_reader(body: bytes) -> None:
 def test_the_pointer_leads_to_the_value(
     path: list[str | int], culprit: tuple[bytes, str], siblings: list[JSON], ascii_only: bool
 ) -> None:
-    """Wherever the one value that cannot be kept stands, the pointer leads there."""
+    """The pointer leads to the value that cannot be stored, wherever it is."""
     fragment, code = culprit
     for step in reversed(path):
         if isinstance(step, int):
@@ -816,16 +814,16 @@ def test_the_pointer_leads_to_the_value(
             members = {f"{step}{index}": sibling for index, sibling in enumerate(siblings)}
             written = json.dumps({**members, step: 0}, ensure_ascii=ascii_only).encode()
             fragment = written.removesuffix(b"0}") + fragment + b"}"
-    refusal = unrepresentable(fragment)
-    assert refusal.code == code
-    assert not refusal.pointer or refusal.pointer.startswith("/")
-    assert steps_of(refusal.pointer) == [str(step) for step in path]
+    error = unrepresentable(fragment)
+    assert error.code == code
+    assert not error.pointer or error.pointer.startswith("/")
+    assert steps_of(error.pointer) == [str(step) for step in path]
 
 
 @settings(deadline=None)
 @given(st.text(alphabet='[]{}"\\,:a0 ', max_size=200))
 def test_depth_is_counted_as_the_grammar_nests(text: str) -> None:
-    """Brackets, quotes and backslashes in any order, close to the limit, are judged as the reference does."""
+    """Brackets, quotes and backslashes in any order, close to the limit, are judged as by the reference parser."""
     for levels in (0, MAX_DEPTH - 2, MAX_DEPTH - 1, MAX_DEPTH):
         for inner in (text, json.dumps(text)):
             body = ("[" * levels + inner + "]" * levels).encode()
