@@ -1,6 +1,6 @@
-"""Redis or Valkey servers of the tests: one alone, a master with a replica and Sentinels, a Cluster of three masters.
+"""Redis or Valkey servers for tests: a single one, a master with a replica and Sentinels, a Cluster of three masters.
 
-They listen on free ports of 127.0.0.1 and keep nothing: a test may stop, kill, fill or empty them.
+They listen on free ports of 127.0.0.1 and persist nothing: a test can stop, kill, fill or empty them.
 """
 
 import shutil
@@ -27,7 +27,7 @@ _WITH_PARENT: Final = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpri
 
 
 class RedisServer:
-    """One server process."""
+    """A server process."""
 
     def __init__(self, directory: Path, options: Sequence[str]) -> None:
         self.port = free_port()
@@ -38,11 +38,11 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the server."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Starts it, empty, and waits until it answers."""
+        """Start the server, empty, and wait until it responds."""
         place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -51,30 +51,30 @@ class RedisServer:
         wait_until(lambda: bool(self.ask("PING")), "redis-server does not start")
 
     def ask(self, *command: str | int) -> Any:
-        """Runs a command on a connection of its own."""
+        """Run a command on a separate connection."""
         with redis.Redis(port=self.port, socket_timeout=5, decode_responses=True) as client:
             return client.execute_command(*command)
 
     def signal(self, number: int) -> None:
-        """Signals the process."""
+        """Send a signal to the process."""
         assert self._process is not None
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """Ends it at once, as kill -9 does, whatever state it is in."""
+        """Kill the process with SIGKILL, whatever state it is in."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
     def everything(self, prefix: str = "") -> str:
-        """All that it holds below a prefix, keys and values, as text."""
+        """Return all keys and values with a prefix, as text."""
         with redis.Redis(port=self.port, socket_timeout=5) as client:
             return "\n".join(_content(client, key) for key in client.scan_iter(f"{prefix}*", count=1000))
 
 
 @dataclass(frozen=True)
 class Redises:
-    """Servers that belong together, and the URL by which a kit finds them."""
+    """A group of servers, and the URL by which a kit connects to them."""
 
     url: str
     masters: Sequence[RedisServer]
@@ -82,7 +82,7 @@ class Redises:
     sentinels: Sequence[RedisServer] = ()
 
     def everything(self, prefix: str = "") -> str:
-        """All that is stored below a prefix."""
+        """Return all stored keys and values with a prefix."""
         return "\n".join(master.everything(prefix) for master in self.masters)
 
 
@@ -90,13 +90,13 @@ Start = Callable[..., RedisServer]
 
 
 def alone(start: Start) -> Redises:
-    """One server."""
+    """Describe a single server."""
     server = start(*_KEEPS_NOTHING)
     return Redises(server.url, [server])
 
 
 def with_sentinels(start: Start) -> Redises:
-    """A master, a replica, three Sentinels."""
+    """Describe a master, a replica and three Sentinels."""
     master = start(*_KEEPS_NOTHING, "--repl-diskless-sync-delay", "0")
     replica = start(*_KEEPS_NOTHING, "--replicaof", f"127.0.0.1 {master.port}")
     wait_until(lambda: replica.ask("ROLE")[3] == "connected", "the replica does not follow its master")
@@ -108,7 +108,7 @@ def with_sentinels(start: Start) -> Redises:
 
 
 def in_cluster(start: Start) -> Redises:
-    """A Cluster of three masters."""
+    """Describe a Cluster of three masters."""
     buses = [free_port() for _ in range(3)]
     nodes = [
         start(
@@ -142,7 +142,7 @@ sentinel failover-timeout {name} 3000
 
 @contextmanager
 def running(kind: Callable[[Start], Redises]) -> Iterator[Redises]:
-    """Starts servers and ends them, whatever has been done to them meanwhile."""
+    """Start servers, and stop them whatever the test has done to them."""
     redis_program()  # or skip
     directory = Path(tempfile.mkdtemp(prefix="projkit-redis-"))
     servers: list[RedisServer] = []
@@ -167,14 +167,14 @@ def running(kind: Callable[[Start], Redises]) -> Iterator[Redises]:
 
 @pytest.fixture(scope="session")
 def redis_alone() -> Iterator[Redises]:
-    """One Redis server."""
+    """A single Redis server."""
     with running(alone) as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
 def redis_with_sentinels() -> Iterator[Redises]:
-    """A Redis master that Sentinels watch."""
+    """A Redis master that is monitored by Sentinels."""
     with running(with_sentinels) as servers:
         yield servers
 
@@ -187,7 +187,7 @@ def redis_in_cluster() -> Iterator[Redises]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -195,7 +195,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], bool], complaint: str) -> None:
-    """Waits until it is true; a server that does not answer yet is waited for."""
+    """Wait until a condition is true; errors of a server that is not available yet are ignored."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         try:

@@ -1,4 +1,4 @@
-"""Running commands within the process of the tests."""
+"""Running commands in the process of the tests."""
 
 import io
 import logging
@@ -15,7 +15,7 @@ from projkit.cli import main
 
 @dataclass(frozen=True)
 class Done:
-    """What a command has said."""
+    """The output of a command."""
 
     stdout: str
     stderr: str
@@ -26,7 +26,7 @@ Run = Callable[..., Done]
 
 @contextmanager
 def loggers_kept() -> Iterator[None]:
-    """What is done to the loggers is undone; levels by ``setLevel``, since loggers remember what they let through."""
+    """Restore the loggers afterwards; levels by ``setLevel``, because loggers cache which levels are enabled."""
     root = logging.getLogger()
     touched = [logging.getLogger(name) for name in (None, "projkit.access", "alembic", "uvicorn.error")]
     handlers, levels = root.handlers, [each.level for each in touched]
@@ -40,7 +40,7 @@ def loggers_kept() -> Iterator[None]:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process, which saves the start of another one; its exit code must be the expected one."""
+    """Run a command in this process, which is faster than starting another one, and check its exit code."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def command(*arguments: str, expect: int = 0, stdin: str = "", **variables: str) -> Done:

@@ -1,4 +1,4 @@
-"""Running the command line, as a user does."""
+"""Running the command line in separate processes."""
 
 import os
 import re
@@ -21,7 +21,7 @@ PROJKIT = [sys.executable, "-c", "from projkit.cli import main; main()"]
 
 
 def projkit(*arguments: str, expect: int = 0, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Runs a command in the test's directory; its exit code must be the expected one."""
+    """Run a command in the test's directory and check its exit code."""
     done = subprocess.run(
         [*PROJKIT, *arguments],
         capture_output=True,
@@ -41,7 +41,7 @@ def projkit(*arguments: str, expect: int = 0, **variables: Any) -> subprocess.Co
 
 @contextmanager
 def serving(*arguments: str, **variables: str) -> Iterator[tuple[str, str]]:
-    """A server; gives its base URL and the token that it greets with in development."""
+    """Run a server; yield its base URL and the token that it prints in development."""
     process = subprocess.Popen(
         [*PROJKIT, "serve", "--port", "0", *arguments],
         stderr=subprocess.PIPE,
@@ -82,7 +82,7 @@ def serving(*arguments: str, **variables: str) -> Iterator[tuple[str, str]]:
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """Return a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -90,7 +90,7 @@ def free_port() -> int:
 
 @contextmanager
 def redis_server(directory: Path, *options: str) -> Iterator[str]:
-    """A Redis server of the test's own; gives its URL."""
+    """Run a Redis server for the test; yield its URL."""
     port = free_port()
     process = subprocess.Popen(
         [

@@ -1,4 +1,4 @@
-"""projkit assets: what it writes, and that it fits what the kit does."""
+"""`projkit assets`: the files that it writes, and that they fit the kit."""
 
 import json
 import re
@@ -21,7 +21,7 @@ NAMES: Final = ("deployment.yaml", "migrate-job.yaml", "pod-disruption-budget.ya
 
 @pytest.fixture
 def manifests(run: Run, tmp_path: Path) -> dict[str, Any]:
-    """What is written, by kind."""
+    """The Kubernetes manifests, by kind."""
     run("assets", "kubernetes", "k8s/base")
     directory = tmp_path / "k8s" / "base"
     assert tuple(sorted(path.name for path in directory.iterdir())) == NAMES
@@ -29,8 +29,8 @@ def manifests(run: Run, tmp_path: Path) -> dict[str, Any]:
     return {each["kind"]: each for each in read}
 
 
-def test_it_never_overwrites_unasked(run: Run, tmp_path: Path) -> None:
-    """Where one of the files is there nothing at all is written, unless --force says so."""
+def test_existing_files_are_not_overwritten(run: Run, tmp_path: Path) -> None:
+    """If one of the files exists, nothing is written without --force."""
     theirs = tmp_path / "service.yaml"
     theirs.write_text("theirs")
     said = run("assets", "kubernetes", ".", expect=1).stderr
@@ -42,20 +42,20 @@ def test_it_never_overwrites_unasked(run: Run, tmp_path: Path) -> None:
     assert "kind: Service" in theirs.read_text()
 
 
-def test_a_directory_that_cannot_be_made(run: Run, tmp_path: Path) -> None:
-    """What cannot be written is told of in a line."""
+def test_unwritable_directory(run: Run, tmp_path: Path) -> None:
+    """A directory that cannot be written to is reported in one line."""
     (tmp_path / "file").write_text("")
     assert "choose another directory" in run("assets", "kubernetes", "file/below", expect=1).stderr
 
 
 def containers(manifests: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each container that is run."""
+    """Return all containers of the manifests."""
     pods = [manifests[kind]["spec"]["template"]["spec"] for kind in ("Deployment", "Job")]
     return [container for pod in pods for container in pod["containers"]]
 
 
-def test_the_probes_ask_what_there_is(manifests: dict[str, Any]) -> None:
-    """Each probe asks a route of the kit's: readiness alone the one that looks at dependencies."""
+def test_probes_request_existing_routes(manifests: dict[str, Any]) -> None:
+    """Each probe requests a route of the kit, and only readiness one that depends on other services."""
     (container,) = manifests["Deployment"]["spec"]["template"]["spec"]["containers"]
     paths = {route.path for route in ProjKit(Settings(secret=SECRET)).routes}
     asked = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
@@ -69,8 +69,8 @@ def test_the_probes_ask_what_there_is(manifests: dict[str, Any]) -> None:
     assert manifests["Service"]["spec"]["ports"][0]["targetPort"] == "http"
 
 
-def test_there_is_time_to_drain(manifests: dict[str, Any]) -> None:
-    """A pod is killed only after it has drained and the longest request has ended, and is unready soon enough."""
+def test_termination_leaves_time_to_drain(manifests: dict[str, Any]) -> None:
+    """A pod is killed only after draining and the longest request, and becomes unready in time."""
     pod = manifests["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     variables = {each["name"]: each["value"] for each in container["env"]}
@@ -81,15 +81,15 @@ def test_there_is_time_to_drain(manifests: dict[str, Any]) -> None:
     assert drain > readiness["periodSeconds"] * readiness["failureThreshold"] + readiness["timeoutSeconds"]
 
 
-def test_they_are_settings(manifests: dict[str, Any]) -> None:
-    """Each variable is a setting of the kit's, and production takes them."""
+def test_variables_are_valid_settings(manifests: dict[str, Any]) -> None:
+    """Each variable in the manifests is a valid setting in production."""
     for container in containers(manifests):
         given = {each["name"].removeprefix("PROJKIT_").lower(): each["value"] for each in container["env"]}
         assert Settings(secret=SECRET, **given).env == "production"
 
 
-def test_they_may_do_nothing_else(manifests: dict[str, Any]) -> None:
-    """No container runs as root, writes to its image or keeps a capability; each has its share of the memory."""
+def test_containers_are_restricted(manifests: dict[str, Any]) -> None:
+    """No container runs as root, writes to its image or has capabilities, and all have memory limits."""
     for kind in ("Deployment", "Job"):
         pod = manifests[kind]["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -102,8 +102,8 @@ def test_they_may_do_nothing_else(manifests: dict[str, Any]) -> None:
         assert {"requests", "limits"} == set(container["resources"])
 
 
-def test_the_labels_find_the_pods(manifests: dict[str, Any]) -> None:
-    """The Service, the budget and the Deployment mean the same pods, and not the Job's."""
+def test_selectors_match_the_pods(manifests: dict[str, Any]) -> None:
+    """The Service, the disruption budget and the Deployment select the same pods, but not the Job's."""
     pods = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert manifests["Deployment"]["spec"]["selector"]["matchLabels"] == pods
     assert manifests["Service"]["spec"]["selector"] == pods
@@ -113,20 +113,20 @@ def test_the_labels_find_the_pods(manifests: dict[str, Any]) -> None:
 
 @pytest.fixture
 def prometheus(run: Run, tmp_path: Path) -> dict[str, str]:
-    """What is written for Prometheus, by file."""
+    """The files for Prometheus, by name."""
     run("assets", "prometheus", "prometheus")
     return {path.name: path.read_text() for path in (tmp_path / "prometheus").iterdir()}
 
 
 @pytest.fixture
 def grafana(run: Run, tmp_path: Path) -> dict[str, str]:
-    """What is written for Grafana, by file."""
+    """The files for Grafana, by name."""
     run("assets", "grafana", "grafana")
     return {path.name: path.read_text() for path in (tmp_path / "grafana").iterdir()}
 
 
-def test_what_is_written(prometheus: dict[str, str], grafana: dict[str, str]) -> None:
-    """Rules, configurations and what the Prometheus Operator takes; dashboards and what Grafana finds them by."""
+def test_written_files(prometheus: dict[str, str], grafana: dict[str, str]) -> None:
+    """All rules, configurations, operator resources, dashboards and provisioning files are written."""
     assert prometheus.keys() == {
         "alertmanager.yml", "alerts.yml", "prometheus-rule.yaml", "prometheus.yml", "recording-rules.yml",
         "service-monitor.yaml",
@@ -136,8 +136,8 @@ def test_what_is_written(prometheus: dict[str, str], grafana: dict[str, str]) ->
         assert json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
 
 
-def test_series_that_there_are(prometheus: dict[str, str], grafana: dict[str, str]) -> None:
-    """Each of the kit's series that a rule or a panel asks for is one that the kit has, and each bucket as well."""
+def test_queried_series_exist(prometheus: dict[str, str], grafana: dict[str, str]) -> None:
+    """Every series and bucket that a rule or panel queries exists in the kit."""
     known = {f"{each.name}_total" if each.kind == "counter" else each.name for each in SCALARS}
     known |= {f"{each.name}_{part}" for each in HISTOGRAMS for part in ("bucket", "count", "sum")}
     for name in ("alerts.yml", "recording-rules.yml", "overview.json", "endpoints.json"):
@@ -149,8 +149,8 @@ def test_series_that_there_are(prometheus: dict[str, str], grafana: dict[str, st
         assert bounds <= set(EXPORTED_BOUNDS), name
 
 
-def test_the_operator_gets_the_same_rules(prometheus: dict[str, str]) -> None:
-    """The PrometheusRule has all groups of the two files, and the ServiceMonitor finds the Service and its Secret."""
+def test_prometheus_rule_has_all_groups(prometheus: dict[str, str]) -> None:
+    """The PrometheusRule contains all groups of both rule files."""
     groups = [
         group
         for name in ("recording-rules.yml", "alerts.yml")
@@ -159,8 +159,8 @@ def test_the_operator_gets_the_same_rules(prometheus: dict[str, str]) -> None:
     assert yaml.safe_load(prometheus["prometheus-rule.yaml"])["spec"] == {"groups": groups}
 
 
-def test_the_monitor_finds_the_service(prometheus: dict[str, str], manifests: dict[str, Any]) -> None:
-    """The ServiceMonitor means the Service, its port, and the token that the Deployment's Secret gives the kit."""
+def test_service_monitor_selects_the_service(prometheus: dict[str, str], manifests: dict[str, Any]) -> None:
+    """The ServiceMonitor selects the Service, its port, and the token in the Deployment's Secret."""
     spec = yaml.safe_load(prometheus["service-monitor.yaml"])["spec"]
     assert spec["selector"]["matchLabels"] == manifests["Service"]["metadata"]["labels"]
     (endpoint,) = spec["endpoints"]
@@ -191,8 +191,8 @@ def test_each_alert_has_a_runbook(prometheus: dict[str, str]) -> None:
         assert "```" in text, link
 
 
-def test_runbooks_of_ones_own(run: Run, tmp_path: Path) -> None:
-    """Alerts link to where --runbooks says that they are, in both forms of the rules."""
+def test_custom_runbook_url(run: Run, tmp_path: Path) -> None:
+    """Alerts link to the URL of --runbooks, in both forms of the rules."""
     run("assets", "prometheus", "here", "--runbooks", "https://wiki.example/projkit/")
     for name in ("alerts.yml", "prometheus-rule.yaml"):
         text = (tmp_path / "here" / name).read_text()
@@ -200,8 +200,8 @@ def test_runbooks_of_ones_own(run: Run, tmp_path: Path) -> None:
         assert "docs/runbooks" not in text.replace("`docs/runbooks`", "")
 
 
-def test_pictures_lead_to_traces(grafana: dict[str, str]) -> None:
-    """Grafana is told that exemplars name a trace, and which data source has it; provisioned boards are found."""
+def test_exemplars_link_to_traces(grafana: dict[str, str]) -> None:
+    """Exemplars link to the trace data source, and the dashboards are provisioned."""
     sources = yaml.safe_load(grafana["datasources.yaml"])["datasources"]
     by_type = {each["type"]: each for each in sources}
     (destination,) = by_type["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]

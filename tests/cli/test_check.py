@@ -1,4 +1,4 @@
-"""projkit check: a line for each thing, with the mend."""
+"""`projkit check`: one line per finding, with the fix."""
 
 import json
 import time
@@ -17,37 +17,37 @@ from tests.conftest import SECRET
 
 @pytest.fixture(autouse=True)
 def database(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that is migrated."""
+    """A migrated database."""
     monkeypatch.setenv("PROJKIT_DATABASE_URL", sqlite_url)
 
 
-def found(run: Run, *, expect: int, **variables: str) -> dict[str, dict[str, Any]]:
-    """What check has found, by name; ``expect`` is the exit code."""
+def findings_of(run: Run, *, expect: int, **variables: str) -> dict[str, dict[str, Any]]:
+    """Run check and return its findings by name; ``expect`` is the exit code."""
     variables = {"PROJKIT_SECRET": SECRET, **variables}
     given = {name: value for name, value in variables.items() if value}
     return {each["name"]: each for each in json.loads(run("check", "--json", expect=expect, **given).stdout)}
 
 
-def wrong(run: Run, **variables: str) -> dict[str, str]:
-    """The details of what check has found wrong."""
-    findings = found(run, expect=1, **variables)
+def failures_of(run: Run, **variables: str) -> dict[str, str]:
+    """Run check and return the details of the failures, by name."""
+    findings = findings_of(run, expect=1, **variables)
     return {name: each["detail"] for name, each in findings.items() if not each["ok"]}
 
 
 @pytest.mark.parametrize("usable", [True, False])
 def test_metrics_directory(run: Run, tmp_path: Path, usable: bool) -> None:
-    """A METRICS_DIRECTORY that no worker can write to is found before the workers find it."""
+    """A METRICS_DIRECTORY that is not writable is a failure."""
     path = tmp_path / "metrics"
     if not usable:
         path.write_text("")
-    finding = found(run, expect=0 if usable else 1, PROJKIT_METRICS_DIRECTORY=str(path))["metrics"]
+    finding = findings_of(run, expect=0 if usable else 1, PROJKIT_METRICS_DIRECTORY=str(path))["metrics"]
     assert finding["ok"] is usable
     assert usable or "PROJKIT_METRICS_DIRECTORY" in finding["detail"]
 
 
-def test_all_is_well(run: Run) -> None:
-    """Where nothing is wrong each line is good and the exit code 0."""
-    findings = found(run, expect=0)
+def test_no_problems(run: Run) -> None:
+    """Without problems every line is ok and the exit code is 0."""
+    findings = findings_of(run, expect=0)
     assert {name: (each["ok"], each["warning"]) for name, each in findings.items()} == dict.fromkeys(
         ("settings", "secrets", "telemetry", "database", "migrations", "clock", "users"), (True, False)
     )
@@ -55,37 +55,40 @@ def test_all_is_well(run: Run) -> None:
 
 
 def test_settings_and_database(run: Run) -> None:
-    """check names a misspelt variable, a bad setting and a dead database, and never a password."""
-    assert "did you mean PROJKIT_DATABASE_URL" in wrong(run, PROJKIT_DATABSE_URL="x")["settings"]
-    assert "PROJKIT_ENV" in wrong(run, PROJKIT_ENV="prod")["settings"]
-    dead = wrong(run, PROJKIT_DATABASE_URL="postgresql://u:hidden@127.0.0.1:1/n")["database"]
+    """check reports a misspelt variable, an invalid setting and an unavailable database, but no password."""
+    assert "did you mean PROJKIT_DATABASE_URL" in failures_of(run, PROJKIT_DATABSE_URL="x")["settings"]
+    assert "PROJKIT_ENV" in failures_of(run, PROJKIT_ENV="prod")["settings"]
+    dead = failures_of(run, PROJKIT_DATABASE_URL="postgresql://u:hidden@127.0.0.1:1/n")["database"]
     assert "PROJKIT_DATABASE_URL" in dead
     assert "hidden" not in dead
 
 
 def test_secrets(run: Run, tmp_path: Path) -> None:
-    """check tells of a known secret, of a keys file that is none or that others can read, and of development's key."""
-    assert "attackers try first" in wrong(run, PROJKIT_SECRET="REPLACE THIS WITH YOUR JWT SECRET")["settings"]
+    """check reports a known secret, an invalid or readable key file, and a development key in production."""
+    assert (
+        "attackers try first"
+        in failures_of(run, PROJKIT_SECRET="REPLACE THIS WITH YOUR JWT SECRET")["settings"]
+    )
     keys = tmp_path / "keys.json"
     keys.write_text("{}")
     variables = {"PROJKIT_SECRET": "", "PROJKIT_KEYS_FILE": str(keys)}
-    assert "projkit keys new --file" in wrong(run, **variables)["secrets"]
+    assert "projkit keys new --file" in failures_of(run, **variables)["secrets"]
     keys.unlink()
     write_keys_file(keys, [new_key("EdDSA")], replace=False)
-    assert found(run, expect=0, **variables)["secrets"]["detail"].endswith("signing with EdDSA")
+    assert findings_of(run, expect=0, **variables)["secrets"]["detail"].endswith("signing with EdDSA")
     keys.chmod(0o640)
-    assert f"chmod 600 {keys}" in wrong(run, **variables)["secrets"]
-    found(run, expect=0, PROJKIT_SECRET="")
+    assert f"chmod 600 {keys}" in failures_of(run, **variables)["secrets"]
+    findings_of(run, expect=0, PROJKIT_SECRET="")
     development = tmp_path / "projkit-keys.json"
     development.chmod(0o644)
-    assert f"chmod 600 {development}" in wrong(run, PROJKIT_SECRET="")["secrets"]
+    assert f"chmod 600 {development}" in failures_of(run, PROJKIT_SECRET="")["secrets"]
     development.chmod(0o600)
     variables = {
         "PROJKIT_SECRET": "",
         "PROJKIT_ENV": "production",
         "PROJKIT_KEYS_FILE": str(development),
     }
-    assert "generated for development" in wrong(run, **variables)["secrets"]
+    assert "generated for development" in failures_of(run, **variables)["secrets"]
 
 
 @pytest.mark.parametrize(
@@ -99,9 +102,9 @@ def test_secrets(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_redis(run: Run, tmp_path: Path, options: tuple[str, ...], store: str, warns: bool) -> None:
-    """check warns where Redis would drop sessions when its memory is full, and that is no failure."""
+    """check warns, without failing, if Redis evicts sessions when its memory is full."""
     with redis_server(tmp_path, *options) as url:
-        line = found(run, expect=0, PROJKIT_REDIS_URL=url, PROJKIT_SESSION_STORE=store)["redis"]
+        line = findings_of(run, expect=0, PROJKIT_REDIS_URL=url, PROJKIT_SESSION_STORE=store)["redis"]
         assert (line["ok"], line["warning"]) == (True, warns)
         assert ("CONFIG SET maxmemory-policy noeviction" in line["detail"]) == warns
         assert ("stores the sessions" in line["detail"]) == (store == "")
@@ -109,8 +112,8 @@ def test_redis(run: Run, tmp_path: Path, options: tuple[str, ...], store: str, w
         assert ("warning redis" in shown) == (len(options) > 0 and options[-1] != "noeviction")
 
 
-def test_a_cluster(run: Run, tmp_path: Path) -> None:
-    """The masters of a Cluster are looked at as well."""
+def test_redis_cluster(run: Run, tmp_path: Path) -> None:
+    """The masters of a Cluster are checked as well."""
     cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     with redis_server(tmp_path, *cluster, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lfu") as url:
         with redis.Redis.from_url(url, decode_responses=True) as client:
@@ -120,47 +123,47 @@ def test_a_cluster(run: Run, tmp_path: Path) -> None:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
         address = url.replace("redis://", "redis+cluster://").removesuffix("/0")
-        assert "allkeys-lfu" in found(run, expect=0, PROJKIT_REDIS_URL=address)["redis"]["detail"]
-    assert "PROJKIT_REDIS_URL" in wrong(run, PROJKIT_REDIS_URL=address)["redis"]
+        assert "allkeys-lfu" in findings_of(run, expect=0, PROJKIT_REDIS_URL=address)["redis"]["detail"]
+    assert "PROJKIT_REDIS_URL" in failures_of(run, PROJKIT_REDIS_URL=address)["redis"]
 
 
-def test_redis_that_may_not_be_asked(run: Run, tmp_path: Path) -> None:
-    """A Redis that tells nothing of itself is no failure; a wrong password is one."""
+def test_redis_without_permission(run: Run, tmp_path: Path) -> None:
+    """A Redis user without INFO permission is not a failure; a wrong password is."""
     with redis_server(tmp_path, "--rename-command", "INFO", "", "--requirepass", "secret") as url:
         good = url.replace("//", "//:secret@")
-        assert found(run, expect=0, PROJKIT_REDIS_URL=good)["redis"]["ok"]
-        said = wrong(run, PROJKIT_REDIS_URL=url.replace("//", "//:hidden@"))["redis"]
+        assert findings_of(run, expect=0, PROJKIT_REDIS_URL=good)["redis"]["ok"]
+        said = failures_of(run, PROJKIT_REDIS_URL=url.replace("//", "//:hidden@"))["redis"]
         assert "PROJKIT_REDIS_URL" in said
         assert "hidden" not in said
 
 
-def test_redis_that_does_not_answer(run: Run) -> None:
-    """A dead Redis is told of, with the setting, and everything else is looked at all the same."""
+def test_unavailable_redis(run: Run) -> None:
+    """An unavailable Redis is reported with its setting, and the other checks still run."""
     variables = {"PROJKIT_REDIS_URL": "redis://u:hidden@127.0.0.1:1/0"}
-    assert list(wrong(run, **variables)) == ["redis"]
-    detail = wrong(run, **variables)["redis"]
+    assert list(failures_of(run, **variables)) == ["redis"]
+    detail = failures_of(run, **variables)["redis"]
     assert "PROJKIT_REDIS_URL" in detail
     assert "hidden" not in detail
 
 
 def test_celery(run: Run, tmp_path: Path) -> None:
-    """A broker without workers is a warning, one that does not answer a failure that tells no password."""
+    """A broker without workers is a warning, an unavailable one a failure that contains no password."""
     with redis_server(tmp_path) as url:
-        line = found(run, expect=0, PROJKIT_CELERY_BROKER_URL=url)["celery"]
+        line = findings_of(run, expect=0, PROJKIT_CELERY_BROKER_URL=url)["celery"]
         assert (line["ok"], line["warning"], "start a worker" in line["detail"]) == (True, True, True)
-    said = wrong(run, PROJKIT_CELERY_BROKER_URL="amqp://u:hidden@127.0.0.1:1//")["celery"]
+    said = failures_of(run, PROJKIT_CELERY_BROKER_URL="amqp://u:hidden@127.0.0.1:1//")["celery"]
     assert "PROJKIT_CELERY_BROKER_URL" in said
     assert "hidden" not in said
 
 
-def test_the_demo_user_in_production(run: Run) -> None:
-    """A database in which the demo's user still has the password that everybody knows is not for production."""
+def test_demo_user_in_production(run: Run) -> None:
+    """In production, a demo user with the public password is a failure."""
     variables = {"PROJKIT_SECRET": SECRET, "PROJKIT_ENV": "production"}
     run("user", "add", "demo", stdin=DEMO_PASSWORD, **variables)
-    assert found(run, expect=0)["users"]["ok"]
-    assert "projkit user disable demo" in wrong(run, **variables)["users"]
+    assert findings_of(run, expect=0)["users"]["ok"]
+    assert "projkit user disable demo" in failures_of(run, **variables)["users"]
     run("user", "disable", "demo", **variables)
-    assert found(run, expect=0, **variables)["users"]["detail"] == "1 with a username, 1 disabled"
+    assert findings_of(run, expect=0, **variables)["users"]["detail"] == "1 with a username, 1 disabled"
     run("user", "enable", "demo", **variables)
     run("user", "password", "demo", stdin="another password", **variables)
-    assert found(run, expect=0, **variables)["users"]["ok"]
+    assert findings_of(run, expect=0, **variables)["users"]["ok"]

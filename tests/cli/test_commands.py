@@ -1,4 +1,4 @@
-"""The command line, as a user types it."""
+"""The commands of the command line."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from tests.conftest import serving as serving_kit
 
 @contextmanager
 def api(database_url: str) -> Iterator[httpx2.Client]:
-    """The demo's client of a kit on a database, for which no process is started."""
+    """Yield a client of a kit on a database, as the demo user."""
     settings = settings_for(database_url)
     headers = {"Authorization": f"Bearer {token_for(settings, 'demo')}"}
     with (
@@ -39,12 +39,12 @@ def api(database_url: str) -> Iterator[httpx2.Client]:
 
 @pytest.fixture(autouse=True)
 def secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key of the commands and of the servers."""
+    """The signing key of the commands and the servers."""
     monkeypatch.setenv("PROJKIT_SECRET", SECRET)
 
 
 def test_serve_demo() -> None:
-    """serve --demo greets with a token with which the demo's projects can be read, has a user, and stops cleanly."""
+    """serve --demo prints a token that reads the demo projects, adds a user, and stops cleanly."""
     for workers in ("2", "1"):
         with serving("--demo", "--workers", workers) as (url, token):
             headers = {"Authorization": f"Bearer {token}"}
@@ -61,21 +61,21 @@ def test_serve_demo() -> None:
 
 
 def test_no_demo_in_production(run: Run) -> None:
-    """Production refuses --demo, whose password everybody knows, and so does a kit with tenants, which has no demo."""
+    """--demo is rejected in production and with tenants."""
     said = run("serve", "--demo", expect=1, PROJKIT_ENV="production", PROJKIT_SECRET=SECRET).stderr
     assert "not allowed in production; remove --demo, or set PROJKIT_ENV=development" in said
     assert "unset PROJKIT_TENANT_CLAIM" in run("serve", "--demo", expect=1, PROJKIT_TENANT_CLAIM="org").stderr
 
 
-def test_the_greeting_in_production(run: Run) -> None:
-    """In production the greeting holds neither a token nor a password."""
+def test_greeting_in_production(run: Run) -> None:
+    """In production the greeting contains neither a token nor a password."""
     with serving(PROJKIT_ENV="production", PROJKIT_SECRET=SECRET) as (url, token):
         assert httpx2.get(f"{url}/api/v1/health/live").status_code == 200
         assert token == ""
 
 
 def test_serve_drains_before_it_stops() -> None:
-    """On a signal readiness turns to 503 while requests are still answered, and then the server stops."""
+    """After a signal, readiness returns 503 while requests are served; then the server stops."""
     process = subprocess.Popen(
         [*PROJKIT, "serve", "--port", "0"],
         stderr=subprocess.PIPE,
@@ -105,8 +105,8 @@ def test_serve_drains_before_it_stops() -> None:
         process.communicate()
 
 
-def test_serve_allows_the_origins_it_was_told() -> None:
-    """CORS is for the origins in ALLOWED_ORIGINS and no other; it allows the CSRF header, whatever its name."""
+def test_serve_enables_cors_for_allowed_origins() -> None:
+    """CORS is enabled only for ALLOWED_ORIGINS, and allows the configured CSRF header."""
     names = {"PROJKIT_ALLOWED_ORIGINS": "https://front.example", "PROJKIT_CSRF_HEADER_NAME": "X-XSRF-Token"}
     with serving(**names) as (url, _):
         for origin, allowed in (
@@ -145,8 +145,8 @@ def test_serve_allows_the_origins_it_was_told() -> None:
         } <= exposed
 
 
-def test_any_origin_gets_no_cookies() -> None:
-    """Where every origin is allowed, none of them may use cookies."""
+def test_any_origin_excludes_cookies() -> None:
+    """If every origin is allowed, none may send cookies."""
     with serving(PROJKIT_ALLOWED_ORIGINS="*") as (url, _):
         answer = httpx2.get(f"{url}/api/v1/health/live", headers={"Origin": "https://any.example"})
         assert answer.headers["access-control-allow-origin"] == "*"
@@ -154,8 +154,8 @@ def test_any_origin_gets_no_cookies() -> None:
 
 
 @pytest.mark.parametrize(("proxies", "last"), [("", 429), ("127.0.0.1", 401)])
-def test_serve_believes_no_forwarded_address(proxies: str, last: int) -> None:
-    """X-Forwarded-For resets no limit, unless TRUSTED_PROXIES says who has written it."""
+def test_serve_trusts_only_trusted_proxies(proxies: str, last: int) -> None:
+    """X-Forwarded-For does not evade a limit unless TRUSTED_PROXIES contains the sender."""
     limits = {"PROJKIT_LOGIN_LIMIT_ADDRESS": "2/minute", "PROJKIT_TRUSTED_PROXIES": proxies}
     with serving(**limits) as (url, _):
         statuses = [
@@ -169,8 +169,8 @@ def test_serve_believes_no_forwarded_address(proxies: str, last: int) -> None:
     assert statuses == [401, 401, last]
 
 
-def test_serve_says_what_is_wrong(run: Run, empty_postgres_url: str) -> None:
-    """A taken port, a schema that is missing and a bad setting end the start with one sentence and exit code 1."""
+def test_serve_reports_start_errors(run: Run, empty_postgres_url: str) -> None:
+    """A port in use, a missing schema and an invalid setting end the start with one line and exit code 1."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -186,7 +186,7 @@ def test_serve_says_what_is_wrong(run: Run, empty_postgres_url: str) -> None:
 
 
 def test_token() -> None:
-    """token prints the token alone, which a kit with the same key takes."""
+    """token prints only the token, which a kit with the same key accepts."""
     settings = Settings(secret=SECRET)
     verifier = TokenVerifier(load_keys(settings), settings)
     token = projkit("token", "--subject", "alice", "--scopes", "projects:read", "--ttl", "1h").stdout
@@ -204,12 +204,12 @@ def test_token() -> None:
     ],
 )  # fmt: skip
 def test_wrong_token_options(run: Run, arguments: tuple[str, ...]) -> None:
-    """A wrong option is a usage error."""
+    """An invalid option is a usage error."""
     run("token", *arguments, expect=2)
 
 
 def test_token_with_a_tenant(run: Run) -> None:
-    """With TENANT_CLAIM a tenant must be named."""
+    """With TENANT_CLAIM, a tenant is required."""
     run("token", "--subject", "a", expect=2, PROJKIT_TENANT_CLAIM="org")
     assert run("token", "--subject", "a", "--tenant", "acme", PROJKIT_TENANT_CLAIM="org").stdout
 
@@ -220,7 +220,7 @@ def test_openapi(run: Run) -> None:
 
 
 def test_migrate_and_check(run: Run, empty_postgres_url: str) -> None:
-    """migrate --check fails until migrate has run; check then finds nothing wrong."""
+    """migrate --check fails until migrate has run; check then reports no failure."""
     variables: dict[str, Any] = {"PROJKIT_DATABASE_URL": empty_postgres_url}
     assert "projkit migrate" in run("migrate", "--check", expect=1, **variables).stderr
     found = json.loads(run("check", "--json", expect=1, **variables).stdout)
@@ -236,13 +236,13 @@ def test_migrate_and_check(run: Run, empty_postgres_url: str) -> None:
 
 
 def write(path: Path, rows: list[Any]) -> Path:
-    """An NDJSON file."""
+    """Write an NDJSON file."""
     path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
     return path
 
 
 def test_import_and_export_round_trip(run: Run, tmp_path: Path, any_database_url: str) -> None:
-    """What was imported, twice, is exported once, in both formats, and what came out can go in again."""
+    """Importing twice creates no duplicates, and an export in either format can be imported again."""
     variables: dict[str, Any] = {"PROJKIT_DATABASE_URL": any_database_url}
     rows: list[dict[str, Any]] = [
         {"name": "A", "external_id": "E-1", "tags": ["x", "y"], "metadata": {"a": [1, None]}, "status": "completed"},
@@ -270,8 +270,8 @@ def test_import_and_export_round_trip(run: Run, tmp_path: Path, any_database_url
         assert (report["created"], report["bad"]) == (4, [])
 
 
-def test_bad_rows_are_named_by_line(run: Run, tmp_path: Path) -> None:
-    """Bad rows are skipped and named by line, with exit code 1; or the first one stops the import."""
+def test_invalid_rows_are_reported_by_line(run: Run, tmp_path: Path) -> None:
+    """Invalid rows are reported by line with exit code 1, and are skipped or stop the import."""
     source = write(
         tmp_path / "in.ndjson",
         [
@@ -296,8 +296,8 @@ def test_bad_rows_are_named_by_line(run: Run, tmp_path: Path) -> None:
     assert (report["created"], [bad["line"] for bad in report["bad"]]) == (1, [3, 4])
 
 
-def test_an_import_brings_back_what_was_deleted(run: Run, any_database_url: str, tmp_path: Path) -> None:
-    """A row whose project has been deleted is imported anew, with an external_id or without."""
+def test_deleted_projects_are_imported_again(run: Run, any_database_url: str, tmp_path: Path) -> None:
+    """A row whose project was deleted is imported again, with or without an external_id."""
     source = write(tmp_path / "in.ndjson", [{"name": "A"}, {"name": "B", "external_id": "E"}])
     for _ in range(2):
         arguments = ("import", str(source), "--owner", "demo", "--json")
@@ -310,34 +310,34 @@ def test_an_import_brings_back_what_was_deleted(run: Run, any_database_url: str,
 
 
 def test_unreadable_files(run: Run, tmp_path: Path) -> None:
-    """A file that is not there, or of another kind, is told of."""
+    """A missing file and an unsupported format are reported."""
     run("import", str(tmp_path / "none.ndjson"), "--owner", "a", expect=2)
     (tmp_path / "in.xml").write_text("<a/>")
     assert "ndjson" in run("import", str(tmp_path / "in.xml"), "--owner", "a", expect=2).stderr.lower()
 
 
 def test_export_to_standard_output(run: Run, tmp_path: Path) -> None:
-    """A dash stands for standard output, and a file of an unknown kind is a usage error."""
+    """A dash writes to standard output, and an unsupported format is a usage error."""
     run("import", str(write(tmp_path / "in.ndjson", [{"name": "A"}])), "--owner", "a")
     assert json.loads(run("export", "-", "--owner", "a").stdout)["name"] == "A"
     run("export", str(tmp_path / "out.xml"), "--owner", "a", expect=2)
 
 
-def test_a_misspelt_variable_is_warned_of(run: Run) -> None:
-    """A PROJKIT_ variable that no setting reads is named, with the setting that it may mean."""
+def test_unknown_variable_warns(run: Run) -> None:
+    """An unknown PROJKIT_ variable causes a warning with the closest setting."""
     said = run("migrate", PROJKIT_SECRT="x").stderr
     assert "warning: unknown setting PROJKIT_SECRT; did you mean PROJKIT_SECRET?" in said
 
 
-def test_migrating_a_database_that_does_not_answer(run: Run) -> None:
-    """The setting is named, and the password is not."""
+def test_migrating_an_unavailable_database(run: Run) -> None:
+    """An unavailable database is reported with its setting, but without the password."""
     said = run("migrate", expect=1, PROJKIT_DATABASE_URL="postgresql://u:hidden@127.0.0.1:1/n").stderr
     assert "failed: PROJKIT_DATABASE_URL" in said
     assert "hidden" not in said
 
 
-def test_a_second_signal_stops_at_once() -> None:
-    """Who does not want to wait for the draining sends the signal again."""
+def test_second_signal_stops_at_once() -> None:
+    """A second signal ends draining at once."""
     with serving("--no-access-log", PROJKIT_DRAIN_SECONDS="30") as _:
         pass  # the first signal is sent on the way out
 
@@ -353,8 +353,8 @@ def test_a_second_signal_stops_at_once() -> None:
     ],
     ids=["line-break", "long-field", "open-quote", "trailing-comma", "bom"],
 )
-def test_odd_csv_files(run: Run, tmp_path: Path, content: str, created: int, bad: list[int]) -> None:
-    """A row that is no good is named by its first line, and none after it is lost."""
+def test_unusual_csv_files(run: Run, tmp_path: Path, content: str, created: int, bad: list[int]) -> None:
+    """An invalid CSV row is reported by its first line, and no later row is lost."""
     source = tmp_path / "IN.CSV"
     source.write_text(content.replace("{long}", "x" * 200_000), newline="")
     report = json.loads(run("import", str(source), "--owner", "a", "--json", expect=1 if bad else 0).stdout)
@@ -365,7 +365,7 @@ def test_odd_csv_files(run: Run, tmp_path: Path, content: str, created: int, bad
     ("header", "said"), [("name,colour", "unknown column 'colour'"), ("status", "column 'name' is missing")]
 )
 def test_csv_headers(run: Run, tmp_path: Path, header: str, said: str) -> None:
-    """A column that there is not is told of once, before anything is taken."""
+    """An unknown or missing column is reported once, before anything is imported."""
     source = tmp_path / "in.csv"
     source.write_text(f"{header}\nA,b\n")
     stderr = run("import", str(source), "--owner", "a", expect=1).stderr
@@ -373,8 +373,8 @@ def test_csv_headers(run: Run, tmp_path: Path, header: str, said: str) -> None:
     assert stderr.count("line 1") == 1
 
 
-def test_archived_projects_move_and_stay(run: Run, tmp_path: Path) -> None:
-    """What was archived or completed is so after a move; an archived project is not edited by an import."""
+def test_archived_projects(run: Run, tmp_path: Path) -> None:
+    """Archived and completed states survive a move, and an import does not change an archived project."""
     with api("sqlite:///projkit.db") as client:
         made = client.post("/projects", json={"name": "A", "status": "completed", "external_id": "E"}).json()
         made = client.post(f"/projects/{made['id']}/archive").json()
@@ -399,8 +399,8 @@ def test_archived_projects_move_and_stay(run: Run, tmp_path: Path) -> None:
         (("serve", "--host", "no.such.host.invalid"), 1, "use an address of this machine"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:
-    """A wrong argument ends with a message that names it, never with a traceback."""
+def test_invalid_arguments(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:
+    """An invalid argument ends with a message that names it, never with a traceback."""
     done = run(*arguments, expect=code)
     assert said in done.stderr
 
@@ -414,14 +414,14 @@ def test_mistakes_are_told_in_a_sentence(run: Run, arguments: tuple[str, ...], c
         "sqlite:////nonexistent/x.db",
     ],
 )
-def test_databases_that_cannot_be_reached(run: Run, command: tuple[str, ...], url: str) -> None:
-    """Whatever is wrong with the database's URL, each command says so in a sentence."""
+def test_unusable_database_urls(run: Run, command: tuple[str, ...], url: str) -> None:
+    """Every command reports an unusable database URL in one line."""
     done = run(*command, expect=1, PROJKIT_DATABASE_URL=url)
     assert "failed" in done.stdout + done.stderr
 
 
-def test_urls_are_read_as_libpq_does(run: Run, any_database_url: str) -> None:
-    """sslmode and the like may stand in the URL, in both modes; a file's name may have escaped characters."""
+def test_database_url_parameters(run: Run, any_database_url: str) -> None:
+    """Database URLs may contain libpq's parameters in both modes, and file names escaped characters."""
     more = "?sslmode=prefer&application_name=ours" if any_database_url.startswith("postgresql") else ""
     variables: dict[str, Any] = {"PROJKIT_DATABASE_URL": any_database_url + more, "PROJKIT_SECRET": SECRET}
     run("migrate", "--check", **variables)
@@ -436,7 +436,7 @@ def test_version(run: Run) -> None:
     assert re.fullmatch(r"projkit \d+\.\d+\.\d+\n", run("--version").stdout)
 
 
-def test_check_makes_no_database(run: Run, tmp_path: Path) -> None:
-    """check on a fresh directory finds nothing wrong, and leaves no database behind."""
+def test_check_creates_no_database(run: Run, tmp_path: Path) -> None:
+    """check in an empty directory reports no failure and creates no database."""
     run("check")
     assert not (tmp_path / "projkit.db").exists()

@@ -1,4 +1,4 @@
-"""The user that serve --demo adds."""
+"""The user that `serve --demo` adds."""
 
 import pytest
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_the_demo_user_is_added_once(any_database_url: str) -> None:
-    """The user is added once; the greeting gives the password only while it is theirs."""
+    """The demo user is added once, and its password is printed only while it is valid."""
     settings = settings_for(any_database_url)
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)
@@ -34,8 +34,8 @@ async def test_the_demo_user_is_added_once(any_database_url: str) -> None:
         await database.close()
 
 
-async def test_somebody_else_has_the_subject(sqlite_url: str) -> None:
-    """Where the subject belongs to another user there is no demo user, and nothing changes for the other one."""
+async def test_subject_of_another_user(sqlite_url: str) -> None:
+    """If another user has the subject, no demo user is added and the other user is unchanged."""
     settings = settings_for(sqlite_url)
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)

@@ -1,4 +1,4 @@
-"""What a server holds while nobody asks: no more than it needs."""
+"""The memory and the modules of an idle server."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ MANY_LOGINS = {"PROJKIT_LOGIN_LIMIT_ACCOUNT": "1000/minute", "PROJKIT_LOGIN_LIMI
 
 
 def imported_by(monkeypatch: pytest.MonkeyPatch, directory: Path, **variables: str) -> set[str]:
-    """What a server has imported that has answered a probe and a list."""
+    """Return the modules imported by a server that has served a probe and a list."""
     told = directory / "imported"
     with monkeypatch.context() as patch:
         patch.setattr(running, "PROJKIT", [sys.executable, "-c", TELLING])
@@ -41,18 +41,18 @@ def imported_by(monkeypatch: pytest.MonkeyPatch, directory: Path, **variables: s
     return set(told.read_text().split())
 
 
-def test_the_embedded_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A server on the embedded database, once migrated, holds no migrations, no ORM, no Redis, no HTTP client."""
+def test_imports_with_the_embedded_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A server with a migrated embedded database imports no migrations, ORM, Redis or HTTP client."""
     monkeypatch.chdir(tmp_path)
     first = imported_by(monkeypatch, tmp_path)
     assert "alembic" in first  # so that what is asked for here can be told from what is never there
     assert not imported_by(monkeypatch, tmp_path) & (NEVER | {"redis"})
 
 
-def test_postgresql_and_redis(
+def test_imports_with_postgresql_and_redis(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_postgres_url: str
 ) -> None:
-    """A server on PostgreSQL with sessions in Redis holds both drivers, and nothing that it could do without."""
+    """A server on PostgreSQL with sessions in Redis imports both drivers, and nothing it can do without."""
     monkeypatch.chdir(tmp_path)
     projkit("migrate", PROJKIT_DATABASE_URL=empty_postgres_url)
     with redis_server(tmp_path) as redis_url:
@@ -64,7 +64,7 @@ def test_postgresql_and_redis(
 
 
 def private_mib(pid: int) -> float:
-    """The memory of a process behind which no file stands."""
+    """Return the private memory of a process in MiB."""
     found = re.search(r"Anonymous: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())
     assert found
     return int(found[1]) / 1024
@@ -73,7 +73,7 @@ def private_mib(pid: int) -> float:
 @pytest.mark.anyio
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="Linux tells what memory is whose")
 async def test_logins_leave_no_memory_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Seconds after logins a server holds less than what one password's hash takes, more than before them."""
+    """Seconds after logins, memory has grown by less than one password hash requires."""
     monkeypatch.chdir(tmp_path)
     with serving("--demo", **MANY_LOGINS) as (url, _):
         (server,) = (each for each in psutil.Process().children() if "serve" in each.cmdline())

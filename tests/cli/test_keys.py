@@ -1,4 +1,4 @@
-"""projkit keys: keys are made, listed, rotated and retired, and servers follow."""
+"""`projkit keys`: create, list, rotate and retire keys while servers run."""
 
 import json
 import os
@@ -25,7 +25,7 @@ DAY = timedelta(days=1).total_seconds()
 
 @pytest.fixture
 def keys_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """KEYS_FILE, with one key."""
+    """KEYS_FILE with one key."""
     path = tmp_path / "keys.json"
     write_keys_file(path, [new_key("EdDSA")], replace=False)
     monkeypatch.setenv("PROJKIT_KEYS_FILE", str(path))
@@ -33,28 +33,28 @@ def keys_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def kids(path: Path) -> list[str]:
-    """The names of the keys in a file."""
+    """Return the key ids in a file."""
     return [key["kid"] for key in read_jwks(path)]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_new_prints_a_usable_key(run: Run, algorithm: str) -> None:
-    """keys new prints a private JWK Set of one key, and nothing else, on standard output."""
+    """keys new prints a private JWK Set with one key, and nothing else."""
     printed = json.loads(run("keys", "new", "--alg", algorithm).stdout)
     assert key_list(printed["keys"], production=True).newest.algorithm == algorithm
     assert len(printed["keys"]) == 1
 
 
 def test_new_signs_with_eddsa_by_default(run: Run) -> None:
-    """Two keys are never the same, and are for EdDSA unless told otherwise."""
+    """Every key is new, and its algorithm is EdDSA by default."""
     first, second = (json.loads(run("keys", "new").stdout)["keys"][0] for _ in range(2))
     assert first["alg"] == second["alg"] == "EdDSA"
     assert first["d"] != second["d"]
     assert first["kid"] != second["kid"]
 
 
-def test_new_makes_a_file_that_others_cannot_read(run: Run, tmp_path: Path) -> None:
-    """keys new --file makes the file with mode 0600, and never overwrites one."""
+def test_new_creates_a_private_file(run: Run, tmp_path: Path) -> None:
+    """keys new --file creates the file with mode 0600 and never overwrites one."""
     path = tmp_path / "made.json"
     umask = os.umask(0)
     try:
@@ -70,15 +70,15 @@ def test_new_makes_a_file_that_others_cannot_read(run: Run, tmp_path: Path) -> N
     run("keys", "new", "--alg", "none", expect=2)
 
 
-def test_a_made_file_is_taken_in_production(run: Run, tmp_path: Path) -> None:
-    """What keys new makes is what the start-up of production asks for."""
+def test_created_file_is_accepted_in_production(run: Run, tmp_path: Path) -> None:
+    """A file from keys new is accepted in production."""
     path = tmp_path / "made.json"
     run("keys", "new", "--file", str(path))
     assert load_keys(Settings(env="production", keys_file=path)).newest.algorithm == "EdDSA"
 
 
 def test_list(run: Run, keys_file: Path) -> None:
-    """keys list shows each key, when it was made and expires, and which one signs; never what is secret of it."""
+    """keys list shows each key, its creation and expiry times and its state, but nothing secret."""
     (old,) = read_jwks(keys_file)
     expired = {**new_key("ES256"), "exp": 1_700_000_000}
     undated = {name: value for name, value in new_key("HS256").items() if name != "iat"}
@@ -100,7 +100,7 @@ def test_list(run: Run, keys_file: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", [None, *ALGORITHMS])
 def test_rotate(run: Run, keys_file: Path, algorithm: str | None) -> None:
-    """keys rotate adds a key, which signs from now on; tokens that the old one has signed are still good."""
+    """keys rotate adds a key that signs from now on; tokens of the old key remain valid."""
     settings = Settings(keys_file=keys_file)
     old = TokenIssuer(load_keys(settings), settings).issue("alice", [])
     said = run("keys", "rotate", *(() if algorithm is None else ("--alg", algorithm)))
@@ -115,7 +115,7 @@ def test_rotate(run: Run, keys_file: Path, algorithm: str | None) -> None:
 
 
 def test_rotate_the_development_keys(run: Run, tmp_path: Path) -> None:
-    """Without KEYS_FILE it is the development keys that are rotated, and production refuses the new one as well."""
+    """Without KEYS_FILE the development key is rotated, and production rejects the new one as well."""
     run("keys", "rotate")
     path = tmp_path / "projkit-keys.json"
     assert len(kids(path)) == 2
@@ -125,7 +125,7 @@ def test_rotate_the_development_keys(run: Run, tmp_path: Path) -> None:
 
 
 def test_retire(run: Run, keys_file: Path) -> None:
-    """keys retire removes a key, and with it what it has signed; the one that signs is never removed."""
+    """keys retire removes a key and invalidates its tokens, but never removes the signing key."""
     settings = Settings(keys_file=keys_file)
     old = TokenIssuer(load_keys(settings), settings).issue("alice", [])
     (first,) = kids(keys_file)
@@ -139,8 +139,8 @@ def test_retire(run: Run, keys_file: Path) -> None:
     assert "projkit keys list" in run("keys", "retire", first, expect=1).stderr
 
 
-def test_retire_what_was_replaced(run: Run, keys_file: Path) -> None:
-    """--older-than counts from when a key was replaced, since until then it has signed."""
+def test_retire_replaced_keys(run: Run, keys_file: Path) -> None:
+    """--older-than counts from the time at which a key was replaced, because it signed until then."""
     now = int(time.time())
     made = [{**new_key("EdDSA"), "iat": int(now - days * DAY)} for days in (400, 30, 3)]
     undated = {name: value for name, value in new_key("HS256").items() if name != "iat"}
@@ -154,8 +154,8 @@ def test_retire_what_was_replaced(run: Run, keys_file: Path) -> None:
     assert kids(keys_file) == names[3:]
 
 
-def test_retire_what_has_expired(run: Run, keys_file: Path) -> None:
-    """Keys whose time is over go with the next retirement."""
+def test_retire_expired_keys(run: Run, keys_file: Path) -> None:
+    """Expired keys are removed by the next retirement."""
     expired = {**new_key("EdDSA"), "exp": 1_700_000_000}
     write_keys_file(keys_file, [expired, *read_jwks(keys_file)], replace=True)
     assert run("keys", "retire", "--older-than", "1d").stdout.split() == [expired["kid"]]
@@ -165,13 +165,13 @@ def test_retire_what_has_expired(run: Run, keys_file: Path) -> None:
     "arguments", [(), ("a", "--older-than", "1d"), ("--older-than", "soon"), ("--older-than", "0d")]
 )
 def test_wrong_use_of_retire(run: Run, keys_file: Path, arguments: tuple[str, ...]) -> None:
-    """Either one key or an age must be named."""
+    """Either a key or an age is required."""
     run("keys", "retire", *arguments, expect=2)
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("rotate",), ("retire", "secret")])
-def test_a_secret_is_no_list(run: Run, arguments: tuple[str, ...]) -> None:
-    """With SECRET the commands say how to come to a file of keys."""
+def test_secret_cannot_be_rotated(run: Run, arguments: tuple[str, ...]) -> None:
+    """With SECRET the commands explain how to switch to a key file."""
     said = run("keys", *arguments, expect=1, PROJKIT_SECRET=SECRET).stderr
     assert "PROJKIT_SECRET is a single key" in said
     assert "projkit keys new --file keys.json" in said
@@ -179,10 +179,10 @@ def test_a_secret_is_no_list(run: Run, arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("arguments", [("list",), ("rotate",), ("rotate", "--alg", "HS256"), ("retire", "a")])
 @pytest.mark.parametrize("content", [None, "", '{"keys":[]}', '{"keys":[{"kty":"oct","k":"c2hvcnQ"}]}'])
-def test_an_unusable_file_stays_as_it_is(
+def test_invalid_file_is_unchanged(
     run: Run, keys_file: Path, content: str | None, arguments: tuple[str, ...]
 ) -> None:
-    """A file that cannot be used is named and left alone."""
+    """An invalid file is reported and left unchanged."""
     if content is None:
         keys_file.unlink()
     else:
@@ -195,7 +195,7 @@ def test_an_unusable_file_stays_as_it_is(
 
 
 def test_workers_follow_without_a_restart(keys_file: Path, run: Run) -> None:
-    """A new key signs and verifies on every worker at once; a retired one is refused on all of them."""
+    """A new key signs and verifies on every worker at once, and a retired one is rejected by all."""
     settings = Settings(keys_file=keys_file)
 
     def statuses(url: str, token: str) -> set[int]:

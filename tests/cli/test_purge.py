@@ -1,4 +1,4 @@
-"""projkit purge: what is over goes, and nothing else."""
+"""`projkit purge`: removes what has expired, and nothing else."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,7 +27,7 @@ HOUR = timedelta(hours=1)
 
 
 def session(number: int, *, idle: timedelta, ends: timedelta) -> Session:
-    """A session that ends so long after now."""
+    """Create a session that expires after the given time."""
     return Session(
         tenant_id="", id_hash=f"{number}", seed="", subject="alice", scopes=(), transport="body", user_agent="",
         address="", refresh_hash="", parent_hash=None, generation=0, rotated_at=NOW, created_at=NOW, used_at=NOW,
@@ -36,7 +36,7 @@ def session(number: int, *, idle: timedelta, ends: timedelta) -> Session:
 
 
 async def fill(database: Database, tables: Tables) -> None:
-    """Sessions, one-time values and counts, of each one that is over and one that is not."""
+    """Add an expired and a current session, one-time value and counter."""
     store = DatabaseSessions(database, tables)
     lasting = session(1, idle=HOUR, ends=2 * HOUR)
     for each in (
@@ -56,7 +56,7 @@ async def fill(database: Database, tables: Tables) -> None:
 
 
 def rows(url: str, work: Callable[[Database, Tables], Any]) -> Any:
-    """What ``work`` gives on a database."""
+    """Run ``work`` on a database and return its result."""
 
     async def run() -> Any:
         settings = settings_for(url)
@@ -71,7 +71,7 @@ def rows(url: str, work: Callable[[Database, Tables], Any]) -> Any:
 
 
 async def numbers(database: Database, tables: Tables) -> tuple[int, ...]:
-    """How many sessions, one-time values and counts there are."""
+    """Count the sessions, one-time values and counters."""
     found = []
     for table in (tables.sessions, tables.one_time_values, tables.counts):
         row = await database.fetch_one(Statement(sa.select(sa.func.count()).select_from(table)), {})
@@ -80,7 +80,7 @@ async def numbers(database: Database, tables: Tables) -> tuple[int, ...]:
 
 
 def test_purge(run: Run, any_database_url: str) -> None:
-    """Projects go that were deleted long enough ago; sessions, one-time values and counts go that have expired."""
+    """Projects that were deleted long enough ago and expired sessions, one-time values and counters are removed."""
 
     async def projects() -> None:
         kit = ProjKit(settings_for(any_database_url))
@@ -106,7 +106,7 @@ def test_purge(run: Run, any_database_url: str) -> None:
 
 
 def test_purge_goes_by_batches(run: Run, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much there is, no statement removes more than a batch."""
+    """No statement removes more rows than a batch."""
     monkeypatch.setattr(purge, "_BATCH_ROWS", 2)
 
     async def many(database: Database, tables: Tables) -> None:
@@ -122,6 +122,6 @@ def test_purge_goes_by_batches(run: Run, sqlite_url: str, monkeypatch: pytest.Mo
 
 
 def test_wrong_use(run: Run) -> None:
-    """An age that is none is a usage error."""
+    """An invalid age is a usage error."""
     run("purge", "--deleted-before", "soon", expect=2)
     run("purge", expect=2)

@@ -1,4 +1,4 @@
-"""What the command line makes of OpenTelemetry's variables."""
+"""OpenTelemetry's variables on the command line."""
 
 import json
 import logging
@@ -26,12 +26,12 @@ ENDPOINT = "http://127.0.0.1:4318"
 
 
 def read(**variables: str) -> ExportSettings | None:
-    """What is to be exported."""
+    """Read the export settings."""
     return read_export_settings(variables, 1.0)
 
 
 def read_some(**variables: str) -> ExportSettings:
-    """What is to be exported, which must be something."""
+    """Read the export settings, which must not be empty."""
     export = read(**variables)
     assert export is not None
     return export
@@ -52,8 +52,8 @@ def read_some(**variables: str) -> ExportSettings:
         ({"OTEL_METRICS_EXPORTER": "Console"}, "metrics to the console"),
     ],
 )
-def test_where_to(variables: dict[str, str], shown: str) -> None:
-    """A signal is exported where its exporter or an endpoint is set; what is shown of an endpoint is no secret."""
+def test_destinations(variables: dict[str, str], shown: str) -> None:
+    """A signal is exported if its exporter or an endpoint is set, and the description contains no secret."""
     assert str(read_some(**variables)) == shown
 
 
@@ -71,13 +71,13 @@ def test_where_to(variables: dict[str, str], shown: str) -> None:
         },
     ],
 )
-def test_off(variables: dict[str, str]) -> None:
-    """Nothing is exported where nobody says where to, or that is switched off; other variables do no harm then."""
+def test_not_exported(variables: dict[str, str]) -> None:
+    """Nothing is exported without a destination or when disabled, and other variables then have no effect."""
     assert read(**variables) is None
 
 
 def test_endpoints() -> None:
-    """The common endpoint gets the path of each signal, a signal's own is taken as it is."""
+    """The common endpoint is extended by the path of each signal; that of a signal is used unchanged."""
     common = read_some(OTEL_EXPORTER_OTLP_ENDPOINT="http://c:1/hidden/")
     assert common.endpoints == {
         "traces": "http://c:1/hidden/v1/traces",
@@ -121,8 +121,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_used(name: str) -> None:
-    """A variable with a value that cannot be used is named, with what is wrong, the mend, and nothing secret."""
+def test_invalid_values(name: str) -> None:
+    """An invalid variable is reported with the problem and the fix, but without secrets."""
     value, words = WRONG[name]
     with pytest.raises(ConfigurationError) as error:
         read(**{"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, name: value})
@@ -132,8 +132,8 @@ def test_what_cannot_be_used(name: str) -> None:
 
 
 @pytest.mark.parametrize("argument", ["2", "-0.1", "half", "nan"])
-def test_a_ratio_that_is_none(argument: str) -> None:
-    """A ratio is a number from 0 to 1, wherever it is set."""
+def test_invalid_ratio(argument: str) -> None:
+    """A ratio must be a number from 0 to 1, wherever it is set."""
     with pytest.raises(
         ConfigurationError, match=r"OTEL_TRACES_SAMPLER_ARG is .*; set it to a number from 0 to 1"
     ):
@@ -147,7 +147,7 @@ def test_a_ratio_that_is_none(argument: str) -> None:
 
 
 def test_valid_values() -> None:
-    """Valid values are accepted in any case of letters."""
+    """Valid values are accepted regardless of case."""
     assert read(
         OTEL_SDK_DISABLED="False",
         OTEL_EXPORTER_OTLP_ENDPOINT=ENDPOINT,
@@ -171,12 +171,12 @@ def test_valid_values() -> None:
     ],
 )
 def test_left_to_the_sdk(variables: dict[str, str]) -> None:
-    """Values that the SDK replaces by a default with a warning, as the specification has it, do not stop the server."""
+    """Values that the SDK replaces by defaults with a warning do not prevent the start."""
     assert read(OTEL_EXPORTER_OTLP_ENDPOINT=ENDPOINT, **variables)
 
 
-def test_serve_refuses(run: Run) -> None:
-    """serve does not start with a variable that cannot be used, and says so before any worker does."""
+def test_serve_rejects_invalid_variables(run: Run) -> None:
+    """serve rejects an invalid variable before any worker starts."""
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     done = run("serve", "--port", "0", "--workers", "2", expect=1, PROJKIT_SECRET=SECRET, **variables)
     assert (
@@ -186,14 +186,14 @@ def test_serve_refuses(run: Run) -> None:
     assert "is running at" not in done.stderr
 
 
-def test_a_propagator_that_is_not_installed() -> None:
-    """OTEL_PROPAGATORS, which OpenTelemetry reads when imported, is refused as any other, without a traceback."""
+def test_unavailable_propagator() -> None:
+    """An unavailable propagator in OTEL_PROPAGATORS is rejected without a traceback."""
     done = projkit("serve", "--port", "0", expect=1, OTEL_TRACES_EXPORTER="console", OTEL_PROPAGATORS="b4")
     assert "OTEL_PROPAGATORS: Propagator b4 not found" in done.stderr
 
 
 def telemetry_line(run: Run, *, expect: int = 0, **variables: str) -> dict[str, object]:
-    """What check says of telemetry."""
+    """Run check and return its line about telemetry."""
     found = json.loads(run("check", "--json", expect=expect, PROJKIT_SECRET=SECRET, **variables).stdout)
     (line,) = [each for each in found if each["name"] == "telemetry"]
     assert isinstance(line, dict)
@@ -201,7 +201,7 @@ def telemetry_line(run: Run, *, expect: int = 0, **variables: str) -> dict[str, 
 
 
 def test_check(run: Run) -> None:
-    """check tells where telemetry goes and how much of it, warns where nobody listens, and fails where serve would."""
+    """check shows destination and sampling, warns if no server is listening, and fails where serve would."""
     assert str(telemetry_line(run)["detail"]).startswith("not exported; ")
     with Collector() as collector:
         line = telemetry_line(run, OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, PROJKIT_TRACE_RATIO="0.25")
@@ -223,8 +223,8 @@ def test_check(run: Run) -> None:
 @pytest.mark.parametrize(
     ("variables", "imported"), [({}, False), ({"OTEL_TRACES_EXPORTER": "console"}, True)]
 )
-def test_nothing_is_imported_for_nothing(variables: dict[str, str], imported: bool) -> None:
-    """A worker imports the SDK, the exporter and what they need only where something is exported."""
+def test_imports_without_export(variables: dict[str, str], imported: bool) -> None:
+    """A worker imports the SDK and the exporter only if something is exported."""
     script = (
         "import sys; from projkit.cli.server import create_app; create_app()\n"
         "names = ('opentelemetry.sdk.trace', 'opentelemetry.exporter', 'google.protobuf')\n"
@@ -242,8 +242,8 @@ def test_nothing_is_imported_for_nothing(variables: dict[str, str], imported: bo
     assert done.stdout.split() == [str(imported)] * 3
 
 
-def test_a_provider_that_is_there_already() -> None:
-    """Where somebody has set a provider for the process it stays the one, and no second way out is made."""
+def test_existing_provider_is_kept() -> None:
+    """An existing global provider is kept, and no second exporter is created."""
     script = (
         "from opentelemetry import trace; from opentelemetry.sdk.trace import TracerProvider\n"
         "trace.set_tracer_provider(mine := TracerProvider())\n"
@@ -265,7 +265,7 @@ def test_a_provider_that_is_there_already() -> None:
 
 @pytest.fixture
 def loggers() -> Iterator[None]:
-    """What a test does to the loggers is undone after it."""
+    """Restore the loggers after the test."""
     with loggers_kept():
         logging.getLogger().handlers = []
         yield
@@ -295,7 +295,7 @@ def test_log_lines_name_their_span(
     extra: dict[str, str],
     ids: tuple[str | None, str | None],
 ) -> None:
-    """Every line that is logged within a span has its ids, whoever logs it, unless it names another trace itself."""
+    """Every line that is logged within a span has its ids, unless it names another trace."""
     configure_logging(Settings(log_format=log_format, secret=SECRET))
     with trace.use_span(trace.get_current_span(IN_A_SPAN if in_span else None)):
         logging.getLogger("somebody.else").info("hello %s", "there", extra=extra)
@@ -311,7 +311,7 @@ def test_log_lines_name_their_span(
 
 
 def test_the_sdk_does_not_flood_the_log() -> None:
-    """A logger of OpenTelemetry warns once a minute, the exporters never, and everybody else says what they want."""
+    """OpenTelemetry's loggers warn once a minute, exporters never, and other loggers are not limited."""
     now = 0.0
     quiet = RateLimitOtelLogs(lambda: now)
 

@@ -1,4 +1,4 @@
-"""projkit user: users are added, listed, shut out and let in, and what ends for them ends on every worker."""
+"""`projkit user`: users are added, listed, disabled and enabled, and their sessions end on every worker."""
 
 import json
 import os
@@ -24,18 +24,18 @@ OTHER = "another password"
 
 @pytest.fixture(autouse=True)
 def secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key of the commands and of the servers."""
+    """The signing key of the commands and the servers."""
     monkeypatch.setenv("PROJKIT_SECRET", SECRET)
 
 
 def listed(run: Run, *arguments: str, **variables: str) -> dict[str, Any]:
-    """The users by name, as user list shows them."""
+    """Run user list and return the users by name."""
     found = json.loads(run("user", "list", "--json", *arguments, **variables).stdout)
     return {each["username"]: each for each in found}
 
 
 def test_add_and_list(run: Run, any_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user has the name as subject and the default scopes, or others; the list shows all but passwords."""
+    """A user has the name as subject and the default scopes, unless given; the list shows no password."""
     monkeypatch.setenv("PROJKIT_DATABASE_URL", any_database_url)
     said = run("user", "add", "bob", stdin=f"{PASSWORD}\n")
     assert said.stderr == "added bob with the subject bob\n"
@@ -54,8 +54,8 @@ def test_add_and_list(run: Run, any_database_url: str, monkeypatch: pytest.Monke
     assert "argon2" not in table + json.dumps(found)
 
 
-def test_names_are_one_whatever_their_case(run: Run) -> None:
-    """A name or a subject that is taken is refused, and told of."""
+def test_names_are_case_insensitive(run: Run) -> None:
+    """Names are case-insensitive, and a name or subject in use is rejected."""
     run("user", "add", "bob", stdin=PASSWORD)
     for arguments in (("BOB",), (" bob ", "--subject", "b"), ("eve", "--subject", "bob")):
         said = run("user", "add", *arguments, expect=1, stdin=PASSWORD).stderr
@@ -67,8 +67,8 @@ def test_names_are_one_whatever_their_case(run: Run) -> None:
 
 
 @pytest.mark.parametrize("password", ["", "\n", "short\n", "x" * 257, "bobbobbob\n", f"\n{PASSWORD}\n"])
-def test_passwords_that_are_refused(run: Run, password: str) -> None:
-    """A password that is too short, too long, the name itself or not there is refused, and nobody added or changed."""
+def test_invalid_passwords(run: Run, password: str) -> None:
+    """A password that is too short, too long, missing or the name is rejected, and nothing changes."""
     assert (
         "failed: invalid password: Must" in run("user", "add", "bobbobbob", expect=1, stdin=password).stderr
     )
@@ -80,8 +80,8 @@ def test_passwords_that_are_refused(run: Run, password: str) -> None:
     )
 
 
-def test_a_password_that_is_no_text(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes that are not UTF-8 are refused with a sentence."""
+def test_password_that_is_not_utf8(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password that is not UTF-8 is rejected."""
     done = subprocess.run(
         [*PROJKIT, "user", "add", "bob"], input=b"\xff\xfe\xfd password\n", capture_output=True, check=False
     )
@@ -99,19 +99,19 @@ def test_a_password_that_is_no_text(run: Run, monkeypatch: pytest.MonkeyPatch) -
     ],
 )  # fmt: skip
 def test_wrong_use(run: Run, arguments: tuple[str, ...]) -> None:
-    """A wrong argument is a usage error."""
+    """An invalid argument is a usage error."""
     run("user", *arguments, expect=2, stdin=PASSWORD)
 
 
 @pytest.mark.parametrize("command", ["disable", "enable", "password"])
-def test_nobody(run: Run, command: str) -> None:
-    """A user who is not there is told of."""
+def test_unknown_user(run: Run, command: str) -> None:
+    """An unknown user is reported."""
     said = run("user", command, "nobody", expect=1, stdin=PASSWORD).stderr
     assert "There is no user nobody; list users with: projkit user list" in said
 
 
 def test_tenants(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With TENANT_CLAIM each tenant has users of its own, and one must be named."""
+    """With TENANT_CLAIM each tenant has its own users, and a tenant is required."""
     monkeypatch.setenv("PROJKIT_TENANT_CLAIM", "org")
     for tenant in ("acme", "umbrella"):
         run("user", "add", "bob", "--tenant", tenant, stdin=PASSWORD)
@@ -123,7 +123,7 @@ def test_tenants(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Terminal:
-    """A command on a terminal of its own."""
+    """A command with its own terminal."""
 
     CODE = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from projkit.cli import main; main()"
 
@@ -138,12 +138,12 @@ class Terminal:
         self._seen = 0
 
     def answer(self, asked: str, typed: str) -> None:
-        """Types a line when it is asked for."""
+        """Type a line when it is requested."""
         self.until(asked)
         os.write(self._ours, f"{typed}\n".encode())
 
     def until(self, text: str) -> None:
-        """Reads until something is shown that comes after what was waited for before."""
+        """Read until a text appears after the previous one."""
         deadline = time.monotonic() + 60
         while text not in self.shown[self._seen :]:
             assert time.monotonic() < deadline, self.shown
@@ -152,13 +152,13 @@ class Terminal:
         self._seen = self.shown.index(text, self._seen) + len(text)
 
     def close(self) -> None:
-        """Takes the terminal away."""
+        """Close the terminal."""
         os.close(self._ours)
         self.process.wait(20)
 
 
-def test_the_password_on_a_terminal(run: Run) -> None:
-    """On a terminal the password is asked for twice and never shown, and asked for again where the two differ."""
+def test_password_on_a_terminal(run: Run) -> None:
+    """On a terminal the password is requested twice, is not shown, and is requested again after a mismatch."""
     terminal = Terminal("user", "add", "bob")
     try:
         terminal.answer("Password: ", OTHER)
@@ -175,29 +175,29 @@ def test_the_password_on_a_terminal(run: Run) -> None:
     assert OTHER not in terminal.shown
 
 
-class Browserless:
-    """A client of the API that asks on a new connection each time, so that all workers are asked."""
+class ApiClient:
+    """A client of the API that uses a new connection for each request, so that all workers are reached."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url}/api/v1/auth"
 
     def log_in(self, password: str) -> httpx2.Response:
-        """Logs bob in."""
+        """Log bob in."""
         return httpx2.post(f"{self._url}/login", json={"username": "bob", "password": password})
 
     def statuses(self, token: str) -> set[int]:
-        """What many requests with a token are answered."""
+        """Return the statuses of many requests with a token."""
         headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
         return {httpx2.get(f"{self._url}/session", headers=headers).status_code for _ in range(10)}
 
     def refresh(self, token: str) -> int:
-        """What a refresh token is answered."""
+        """Return the status of a refresh."""
         return httpx2.post(f"{self._url}/refresh", json={"refresh_token": token}).status_code
 
 
 @pytest.fixture(params=["database", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The variables that name each session store."""
+    """The variables that configure each session store."""
     if request.param == "database":
         yield {}
         return
@@ -205,11 +205,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, 
         yield {"PROJKIT_REDIS_URL": url}
 
 
-def test_what_ends_ends_on_every_worker(run: Run, store: dict[str, str]) -> None:
-    """After disable or a new password neither access nor refresh tokens are good, on any worker, nor after enable."""
+def test_sessions_end_on_every_worker(run: Run, store: dict[str, str]) -> None:
+    """After disable or a new password, no worker accepts older tokens, not even after enable."""
     run("user", "add", "bob", stdin=PASSWORD)
     with serving("--workers", "2", "--no-access-log", **store) as (url, _):
-        client = Browserless(url)
+        client = ApiClient(url)
         sessions = [client.log_in(PASSWORD).json() for _ in range(2)]
         assert client.statuses(sessions[0]["access_token"]) == {200}
         assert "2 sessions ended" in run("user", "disable", "bob", **store).stderr
@@ -230,8 +230,8 @@ def test_what_ends_ends_on_every_worker(run: Run, store: dict[str, str]) -> None
         assert client.log_in(OTHER).status_code == 200
 
 
-def test_the_store_does_not_answer(run: Run) -> None:
-    """Where the sessions cannot be ended the command fails and says what is done and what is not."""
+def test_unavailable_session_store(run: Run) -> None:
+    """If the sessions cannot be ended, the command fails and says what was and was not changed."""
     run("user", "add", "bob", stdin=PASSWORD)
     for arguments in (("disable", "bob"), ("password", "bob")):
         said = run(

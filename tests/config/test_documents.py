@@ -1,4 +1,4 @@
-"""The documents say what the code does."""
+"""The documents agree with the code."""
 
 import ast
 import re
@@ -16,19 +16,19 @@ DOCS: Final = ROOT / "docs"
 
 
 def rows(name: str) -> list[list[str]]:
-    """The cells of every row of the tables in a document."""
+    """Return the cells of every table row in a document."""
     lines = (DOCS / name).read_text(encoding="utf-8").splitlines()
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     return [cells for cells in found if not set("".join(cells)) <= set("-: ")]
 
 
 def names(cell: str) -> list[str]:
-    """What stands in code style in a cell."""
+    """Return the code spans in a cell."""
     return re.findall(r"`([^`]+)`", cell)
 
 
-def shown(default: Any) -> str:
-    """A default as the table shows it; nothing where there is none."""
+def format_default(default: Any) -> str:
+    """Format a default as in the table; empty if there is none."""
     if default in (None, "", (), {}):
         return ""
     if isinstance(default, bool):
@@ -41,14 +41,14 @@ def shown(default: Any) -> str:
 
 
 def test_every_setting_is_documented() -> None:
-    """The table has each setting with its default, and none that there is not."""
+    """The table lists exactly the existing settings, with their defaults."""
     table = {name: cells[1] for cells in rows("settings.md")[1:] for name in names(cells[0])}
-    fields = {name.upper(): shown(field.default) for name, field in Settings.model_fields.items()}
+    fields = {name.upper(): format_default(field.default) for name, field in Settings.model_fields.items()}
     assert table == fields
 
 
 def all_errors() -> list[type[errors.ProjkitError]]:
-    """Every class of errors."""
+    """Return every error class."""
     found, waiting = [], [errors.ProjkitError]
     while waiting:
         each = waiting.pop()
@@ -58,7 +58,7 @@ def all_errors() -> list[type[errors.ProjkitError]]:
 
 
 def test_every_error_is_documented() -> None:
-    """The table has each code with its statuses, and none that there is not."""
+    """The table lists exactly the existing codes, with their statuses."""
     statuses: dict[str, set[int]] = defaultdict(set)
     for each in all_errors():
         if not issubclass(each, errors.ConfigurationError):  # start-up alone raises it
@@ -72,7 +72,7 @@ def test_every_error_is_documented() -> None:
 
 @pytest.mark.parametrize("document", ["security.md", "migrating-from-legacy-cookies.md"])
 def test_named_tests_exist(document: str) -> None:
-    """Each test that a document names to hold a promise is there."""
+    """Each test that a document names exists."""
     text = (DOCS / document).read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
     assert named
@@ -90,7 +90,7 @@ def test_named_tests_exist(document: str) -> None:
 
 @pytest.mark.parametrize("document", [f"{path.relative_to(DOCS)}" for path in sorted(DOCS.rglob("*.md"))])
 def test_named_settings_exist(document: str) -> None:
-    """Each variable that a document names is one that a setting reads."""
+    """Each variable that a document names is a setting."""
     text = (DOCS / document).read_text(encoding="utf-8")
     named = set(re.findall(r"PROJKIT_([A-Z_]*[A-Z])(?![A-Z_])", text)) - {"KIT"}  # a setting of Django's
     named -= {name for name in named if name.startswith("LOAD_")}  # of who tests under load

@@ -1,4 +1,4 @@
-"""What start-up refuses: weak and known secrets, and in production whatever is for development alone."""
+"""Settings that are rejected: weak and known secrets, and in production whatever is only for development."""
 
 import importlib.util
 import json
@@ -24,8 +24,8 @@ NEW_SECRET: Final = "python3 -c 'import secrets"
 OTHER_SECRET: Final = "another secret of the tests, also long enough"
 
 
-def refused(**settings: Any) -> str:
-    """The message with which settings are refused; it never holds a secret."""
+def rejection_of(**settings: Any) -> str:
+    """Return the message with which settings are rejected, and check that it contains no secret."""
     with pytest.raises(ConfigurationError) as caught:
         Settings(**settings)
     for name in ("secret", "legacy_secret"):
@@ -42,29 +42,29 @@ WEAK: Final = ("x" * 31, " " * 40, f" {'x' * 31}\n", "REPLACE THIS WITH YOUR JWT
     [("secret", ""), *((name, secret) for name in ("secret", "legacy_secret") for secret in WEAK)],
 )
 def test_weak_secrets(name: str, secret: str) -> None:
-    """A secret that is too short, white space aside, or well known is refused, with the command that makes one."""
-    said = refused(**{name: secret})
+    """A secret that is too short or well known is rejected, with a command that generates one."""
+    said = rejection_of(**{name: secret})
     assert said.startswith(f"PROJKIT_{name.upper()}: ")
     assert NEW_SECRET in said
     assert ("where the legacy tokens are issued" in said) == (name == "legacy_secret")
 
 
 def test_one_weak_secret_of_several() -> None:
-    """Each of several legacy secrets is looked at."""
+    """Each of several legacy secrets is checked."""
     for secrets in ([SECRET, "short"], ["short", SECRET]):
-        assert refused(legacy_secret=json.dumps(secrets)).startswith("PROJKIT_LEGACY_SECRET: ")
+        assert rejection_of(legacy_secret=json.dumps(secrets)).startswith("PROJKIT_LEGACY_SECRET: ")
 
 
-def test_the_command_makes_good_secrets() -> None:
-    """What the message tells to run makes a secret that is taken."""
-    command = refused(secret="short").partition("python3 -c '")[2].partition("'")[0]
+def test_suggested_command() -> None:
+    """The command in the message generates a valid secret."""
+    command = rejection_of(secret="short").partition("python3 -c '")[2].partition("'")[0]
     made: list[str] = []
     exec(command.replace("print(", "made.append("), {"made": made})
     assert Settings(env="production", secret=made[0]).secret is not None
 
 
 def secrets() -> list[bytes]:
-    """The entries of the published list."""
+    """Return the entries of the published list."""
     return LIST.read_bytes().split(b"\n")
 
 
@@ -77,7 +77,7 @@ CHECKS: Final[tuple[Callable[[str], object], ...]] = (
 
 
 def test_every_published_secret() -> None:
-    """Each of a hundred thousand published secrets is refused, by its length or as known, in both settings."""
+    """Each of more than 100,000 published secrets is rejected by both settings."""
     entries = {entry.decode() for entry in secrets()}
     assert len(entries) > 100_000
     taken = []
@@ -92,7 +92,7 @@ def test_every_published_secret() -> None:
 
 
 def test_every_long_published_secret() -> None:
-    """Those that are long enough are refused as known and not one by its length, also by the settings themselves."""
+    """Published secrets of sufficient length are rejected as known."""
     entries = {entry.decode().strip() for entry in secrets()}
     long = sorted(entry for entry in entries if len(entry.encode()) >= MINIMUM_SECRET_BYTES)
     assert len(long) > 1_500
@@ -102,12 +102,12 @@ def test_every_long_published_secret() -> None:
             with pytest.raises(ValueError, match="attackers try first"):
                 check(entry)
     for entry in long[::50]:  # making settings takes a hundred times as long as the checks that they ask
-        said = refused(secret=entry, legacy_secret=json.dumps([entry]))
+        said = rejection_of(secret=entry, legacy_secret=json.dumps([entry]))
         assert said.count("attackers try first") == 2
 
 
-def test_the_digests_are_those_of_the_list() -> None:
-    """The package's digests are what the script makes of the list."""
+def test_digests_match_the_list() -> None:
+    """The package's digests match the output of the script for the list."""
     path = ROOT / "scripts/known_secrets.py"
     specification = importlib.util.spec_from_file_location("known_secrets_script", path)
     assert specification is not None
@@ -118,8 +118,8 @@ def test_the_digests_are_those_of_the_list() -> None:
     assert script.digests(LIST.read_bytes()) == shipped.read_bytes()
 
 
-def test_good_secrets_are_taken() -> None:
-    """A random secret is not taken for a known one."""
+def test_random_secrets_are_accepted() -> None:
+    """Random secrets are not rejected as known."""
     assert not any(is_known(os.urandom(32)) for _ in range(1000))
 
 
@@ -151,9 +151,9 @@ GOOD: Final[dict[str, Any]] = {"env": "production", "secret": SECRET}
         ),
     ],
 )
-def test_production_refuses(settings: dict[str, Any], said: tuple[str, ...]) -> None:
-    """Production refuses what development allows, naming the setting and the mend."""
-    message = refused(**{**GOOD, **settings})
+def test_rejected_in_production(settings: dict[str, Any], said: tuple[str, ...]) -> None:
+    """Production rejects settings that development allows, naming the setting and the fix."""
+    message = rejection_of(**{**GOOD, **settings})
     for part in said:
         assert part in message
     if "secret" not in settings:
@@ -191,15 +191,15 @@ def test_production_refuses(settings: dict[str, Any], said: tuple[str, ...]) -> 
     ],
 )
 @pytest.mark.parametrize("env", ["development", "production"])
-def test_everywhere_refused(env: str, settings: dict[str, Any], said: tuple[str, ...]) -> None:
-    """What cannot be right anywhere is refused, naming the setting and the mend."""
-    message = refused(**{"env": env, "secret": OTHER_SECRET, **settings})
+def test_rejected_everywhere(env: str, settings: dict[str, Any], said: tuple[str, ...]) -> None:
+    """Invalid combinations are rejected in every environment, naming the setting and the fix."""
+    message = rejection_of(**{"env": env, "secret": OTHER_SECRET, **settings})
     for part in said:
         assert part in message
 
 
-def test_production_with_all_that_it_wants() -> None:
-    """Production takes a good secret, origins by name and an https address."""
+def test_valid_production_settings() -> None:
+    """Production accepts a good secret, explicit origins and an https URL."""
     settings = Settings(
         **GOOD, legacy_secret=OTHER_SECRET, allowed_origins=["https://App.example.com:443"],
         public_url="https://app.example.com/", cookie_host_prefix=True,
@@ -208,8 +208,8 @@ def test_production_with_all_that_it_wants() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_refused_key_keeps_the_kit_from_starting(sqlite_url: str, tmp_path: Path) -> None:
-    """A kit whose keys cannot be used does not start, and says why."""
+async def test_unusable_keys_prevent_the_start(sqlite_url: str, tmp_path: Path) -> None:
+    """A kit with unusable keys does not start, and reports why."""
     kit = ProjKit(Settings(env="production", database_url=sqlite_url, keys_file=tmp_path / "none.json"))
     with pytest.raises(ConfigurationError, match=r"PROJKIT_KEYS_FILE: cannot read .*projkit keys new --file"):
         await kit.startup()

@@ -1,4 +1,4 @@
-"""Settings: what is wrong is named, with the mend."""
+"""Settings: invalid values are reported with the setting and the fix."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.conftest import SECRET
 
 
 def test_defaults_are_the_embedded_database() -> None:
-    """Without any variable the kit runs on SQLite in the working directory."""
+    """Without any variable the kit uses SQLite in the working directory."""
     settings = Settings()
     assert (settings.dialect, settings.embedded, settings.sqlite_path) == ("sqlite", True, Path("projkit.db"))
     assert settings.api_prefix == "/api/v1"
@@ -26,12 +26,12 @@ def test_defaults_are_the_embedded_database() -> None:
     ],
 )  # fmt: skip
 def test_database_urls(url: str, dialect: str) -> None:
-    """Plain and driver-named URLs are taken."""
+    """URLs are accepted with and without a driver."""
     assert Settings(database_url=url).dialect == dialect
 
 
 def test_sqlite_paths() -> None:
-    """Three slashes are a relative path, four an absolute one."""
+    """Three slashes denote a relative path, four an absolute one."""
     assert Settings(database_url="sqlite:///a/x.db").sqlite_path == Path("a/x.db")
     assert Settings(database_url="sqlite:////a/x.db").sqlite_path == Path("/a/x.db")
 
@@ -54,8 +54,8 @@ def test_sqlite_paths() -> None:
         ("PUT_MODE", "patch", "'replace' or 'merge'"),
     ],
 )
-def test_wrong_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
-    """A wrong value is refused by the name of its variable, and is not itself repeated."""
+def test_invalid_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    """An invalid value is reported with its variable, and is not repeated."""
     monkeypatch.setenv(f"PROJKIT_{name}", value)
     with pytest.raises(ConfigurationError) as caught:
         Settings()
@@ -64,21 +64,21 @@ def test_wrong_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, sa
     assert value not in caught.value.detail.replace("python3", "") or len(value) <= 10
 
 
-def test_production_needs_a_secret() -> None:
-    """Production does not start on a made-up key."""
+def test_production_requires_a_secret() -> None:
+    """Production does not start without a key."""
     with pytest.raises(ConfigurationError, match=r"SECRET must be set in production.*generate one with"):
         Settings(env="production")
     assert Settings(env="production", secret=SECRET).env == "production"
 
 
 def test_one_source_of_keys(tmp_path: Path) -> None:
-    """SECRET and KEYS_FILE exclude each other."""
+    """SECRET and KEYS_FILE are mutually exclusive."""
     with pytest.raises(ConfigurationError, match="both set"):
         Settings(secret=SECRET, keys_file=tmp_path / "keys.json")
 
 
 def test_the_secret_is_not_shown() -> None:
-    """Neither repr nor str of the settings tells the secret."""
+    """Neither repr nor str of the settings contains the secret."""
     assert SECRET not in repr(Settings(secret=SECRET)) + str(Settings(secret=SECRET))
 
 
@@ -91,20 +91,20 @@ def test_the_secret_is_not_shown() -> None:
     ],
 )
 def test_lists(monkeypatch: pytest.MonkeyPatch, value: str, expected: tuple[str, ...]) -> None:
-    """Lists are JSON or separated by commas."""
+    """Lists are JSON or comma-separated."""
     monkeypatch.setenv("PROJKIT_ALLOWED_ORIGINS", value)
     assert Settings().allowed_origins == expected
 
 
-def test_broken_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list that is broken JSON is refused by name."""
+def test_invalid_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is invalid JSON is reported with its variable."""
     monkeypatch.setenv("PROJKIT_ALLOWED_ORIGINS", '["https://a"')
     with pytest.raises(ConfigurationError, match="PROJKIT_ALLOWED_ORIGINS: "):
         Settings()
 
 
 def test_unknown_variables_warn_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt variable is told of; what Kubernetes injects is left alone."""
+    """An unknown variable causes a warning with the closest name; Kubernetes' variables are ignored."""
     monkeypatch.setenv("PROJKIT_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("PROJKIT_PORT_80_TCP", "tcp://10.0.0.1:80")
     Settings()
@@ -116,7 +116,7 @@ def test_unknown_variables_warn_with_the_nearest_name(monkeypatch: pytest.Monkey
     ]
 
 
-def test_unknown_keyword_arguments_are_refused() -> None:
-    """A misspelt keyword argument is an error that names it."""
+def test_unknown_keyword_arguments_are_rejected() -> None:
+    """An unknown keyword argument is an error that names it."""
     with pytest.raises(ConfigurationError, match="PROJKIT_DATABSE_URL"):
         Settings(databse_url="x")

@@ -1,4 +1,4 @@
-"""Pages in a real browser, and whatever goes wrong in them."""
+"""Pages in a real browser, with their errors collected."""
 
 import json
 import re
@@ -32,7 +32,7 @@ expect.set_options(timeout=20_000)
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """The browser, without a window."""
+    """Run a headless browser."""
     path = shutil.which("chromium")
     if path is None:
         missing("Chromium is not installed; see scripts/debian-packages")
@@ -51,10 +51,10 @@ async def opened(
     before: Callable[[Page], Awaitable[object]] | None = None,
     **context: Any,
 ) -> AsyncIterator[Page]:
-    """A page in a browser of its own, prepared by ``before``, with its console watched.
+    """Open a page in a new browser context, prepared by ``before``.
 
-    Neither a complaint (a failure of a script, a breach of the policy, a request that failed) may be there in the end,
-    but for what ``expected`` matches, nor a request to somebody else.
+    At the end, the console must contain no errors or warnings (failing scripts, policy violations, failed requests)
+    except those that ``expected`` matches, and there must have been no request to another server.
     """
     made = await browser.new_context(timezone_id="UTC", **context)
     page = await made.new_page()
@@ -75,7 +75,7 @@ async def opened(
 
 
 async def violations(page: Page, *rules: str) -> list[str]:
-    """What axe finds in the page as it stands, against all of its rules or these."""
+    """Return the accessibility violations that axe finds, for all of its rules or the given ones."""
     await page.evaluate(AXE.read_text(encoding="utf-8"))
     found: list[str] = await page.evaluate(
         """async (rules) => (await axe.run(rules.length ? { runOnly: rules } : {})).violations.flatMap(
@@ -86,38 +86,38 @@ async def violations(page: Page, *rules: str) -> list[str]:
 
 
 async def width_of(page: Page) -> int:
-    """How wide the page is, in pixels of its own."""
+    """Return the width of the page in CSS pixels."""
     width: int = await page.evaluate("document.documentElement.scrollWidth")
     return width
 
 
-async def see_figures(page: Page) -> None:
-    """Waits until there are some."""
+async def see_metrics(page: Page) -> None:
+    """Wait until metrics are shown."""
     await expect(page.locator("#endpoints tr").first).to_be_visible()
 
 
-async def ask_again(page: Page) -> None:
-    """Does not wait for the next round."""
+async def refresh(page: Page) -> None:
+    """Refresh at once."""
     await page.get_by_role("button", name="Refresh").click()
 
 
 def check(status: str = "ok", **more: Any) -> dict[str, Any]:
-    """One of health's checks."""
+    """Create a health check of the response."""
     seen = {"latency_ms": 1.5, "observed_at": "2026-06-15T12:00:00.000000Z", "age_seconds": 2.0}
     return {"status": status, "critical": False, **seen, **more}
 
 
 class Health:
-    """Stands in for ``health/detailed`` where a test is about what is said of each state."""
+    """A stand-in for ``health/detailed``."""
 
     def __init__(self, **first: Any) -> None:
         self.body: dict[str, Any] = first
 
     async def answer(self, route: Route) -> None:
-        """As health does: 503 where it is in error."""
+        """Respond as health does, with 503 for an error."""
         status = 503 if self.body["status"] == "error" else 200
         await route.fulfill(status=status, content_type="application/json", body=json.dumps(self.body))
 
     async def put(self, page: Page) -> None:
-        """In place."""
+        """Install the stand-in on a page."""
         await page.route("**/health/detailed", self.answer)

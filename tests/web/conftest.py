@@ -1,4 +1,4 @@
-"""A browser, and kits for it to look at, that all tests of pages share."""
+"""The browser and the kits that all tests of pages share."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from tests.web.browsing import chromium
 
 @pytest.fixture(scope="package")
 def anyio_backend() -> str:
-    """One event loop for this directory, since the browser belongs to it."""
+    """One event loop for this directory, because the browser belongs to it."""
     return "asyncio"
 
 
@@ -31,7 +31,7 @@ async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
 
 @pytest.fixture(scope="package")
 def settings(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Those of the kit that is looked at."""
+    """The settings of the kits."""
     path = tmp_path_factory.mktemp("status") / "projkit.db"
     shutil.copy(sqlite_template, path)
     return settings_for(f"sqlite:///{path}", login_limit_account="2/5 minutes", **PATIENT)
@@ -39,7 +39,7 @@ def settings(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="package")
 async def root(anyio_backend: str, settings: Settings) -> AsyncIterator[str]:
-    """Where the kit is served on its own, with a few requests behind it."""
+    """The URL of a kit that is served on its own, with a few requests in its metrics."""
     kit = ProjKit(settings)
     async with kit.lifespan():
         await add_user(kit, "alice", scopes=("monitoring:read",))
@@ -51,7 +51,7 @@ async def root(anyio_backend: str, settings: Settings) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="package")
 async def mounted(anyio_backend: str, settings: Settings) -> AsyncIterator[str]:
-    """Where another kit is mounted, in a host."""
+    """The URL of a kit that is mounted in a host."""
     kit = ProjKit(settings)
     host = Starlette(routes=[Mount("/kit", kit)], lifespan=kit.lifespan)
     with serving(host) as url:
@@ -60,7 +60,7 @@ async def mounted(anyio_backend: str, settings: Settings) -> AsyncIterator[str]:
 
 
 async def make_requests(url: str, settings: Settings) -> None:
-    """Seven requests of one kind and one of another."""
+    """Send seven requests of one kind and one of another."""
     headers = {"Authorization": f"Bearer {token_for(settings, 'alice')}"}
     async with httpx2.AsyncClient(base_url=f"{url}/api/v1", headers=headers) as client:
         for _ in range(7):

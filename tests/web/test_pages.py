@@ -1,4 +1,4 @@
-"""The pages for people: what browsers are told about them."""
+"""The headers of the HTML pages and their resources."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,7 +30,7 @@ POLICY = (
 
 @asynccontextmanager
 async def pages(url: str, scheme: str, **settings: Any) -> AsyncIterator[dict[str, httpx2.Response]]:
-    """What every public path without parameters answers to a browser, by path."""
+    """Yield the responses of all public paths without parameters, by path."""
     kit = ProjKit(settings_for(url, **settings))
     transport = httpx2.ASGITransport(app=kit, client=("192.0.2.1", 1234))
     async with kit.lifespan(), httpx2.AsyncClient(transport=transport, base_url=f"{scheme}://host") as client:
@@ -43,17 +43,17 @@ async def pages(url: str, scheme: str, **settings: Any) -> AsyncIterator[dict[st
 
 
 def is_page(answer: httpx2.Response) -> bool:
-    """Whether a browser shows it as a page."""
+    """Return whether a response is an HTML page."""
     return answer.headers["content-type"].startswith("text/html")
 
 
-def is_loaded(path: str) -> bool:
-    """Whether a page loads it."""
+def is_resource(path: str) -> bool:
+    """Return whether a path is a resource of a page."""
     return "/docs/" in path or "/assets/" in path
 
 
 async def test_every_public_page(sqlite_url: str) -> None:
-    """Each page that needs no log-in has the whole set of security headers, and runs no script that stands in it."""
+    """Each public page has all security headers and no inline script."""
     async with pages(sqlite_url, "http") as found:
         html = {path: answer for path, answer in found.items() if is_page(answer)}
         assert html.keys() == {"/api/v1/docs", "/api/v1/monitoring"}
@@ -70,11 +70,11 @@ async def test_every_public_page(sqlite_url: str) -> None:
             assert "style=" not in answer.text
 
 
-async def test_what_pages_load(sqlite_url: str) -> None:
-    """Whatever the kit serves says that its type is to be believed; scripts and styles are for its own pages alone."""
+async def test_page_resources(sqlite_url: str) -> None:
+    """Every response has nosniff, and resources can only be loaded by the same origin."""
     async with pages(sqlite_url, "http") as found:
         assert all(answer.headers["x-content-type-options"] == "nosniff" for answer in found.values())
-        loaded = [answer for path, answer in found.items() if is_loaded(path)]
+        loaded = [answer for path, answer in found.items() if is_resource(path)]
         assert len(loaded) == 4 + 9
         assert {answer.headers["cross-origin-resource-policy"] for answer in loaded} == {"same-origin"}
 
@@ -89,19 +89,19 @@ async def test_what_pages_load(sqlite_url: str) -> None:
         ("http", {"env": "development", "trusted_proxies": ("192.0.2.0/24",)}, False),
     ],
 )
-async def test_https_alone_from_now_on(
+async def test_strict_transport_security(
     sqlite_url: str, scheme: str, settings: dict[str, Any], strict: bool
 ) -> None:
-    """Only in production, and only where the request came by https, the browser is told to stay with it (RFC 6797)."""
+    """Strict-Transport-Security is sent only in production and only over https (RFC 6797)."""
     async with pages(sqlite_url, scheme, **settings) as found:
         for path, answer in found.items():
-            if is_page(answer) or is_loaded(path):
+            if is_page(answer) or is_resource(path):
                 value = answer.headers.get("strict-transport-security")
                 assert value == ("max-age=31536000" if strict else None)
 
 
-async def test_what_the_status_page_is_told(sqlite_url: str) -> None:
-    """What logging in and out needs is written into it: CSRF header and cookie, and whether there are tenants."""
+async def test_status_page_configuration(sqlite_url: str) -> None:
+    """The CSRF header and cookie and the use of tenants are written into the status page."""
     async with pages(sqlite_url, "http") as found:
         plain = found["/api/v1/monitoring"].text
     assert 'data-csrf-header="X-CSRF-Token" data-csrf-cookie="csrf_token" data-tenants="no"' in plain

@@ -1,4 +1,4 @@
-"""The status page, in a real browser: who gets to see figures, and what the others are told."""
+"""The status page in a real browser: who can see metrics, and what other users see."""
 
 import json
 
@@ -8,13 +8,13 @@ from playwright.async_api import Browser, Route, expect
 from projkit import Settings
 from tests.auth.people import PASSWORD
 from tests.conftest import token_for
-from tests.web.browsing import ELSEWHERE, GONE, REFUSED, STATUS_PAGE, ask_again, opened, see_figures
+from tests.web.browsing import ELSEWHERE, GONE, REFUSED, STATUS_PAGE, opened, refresh, see_metrics
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_logging_in_and_out(browser: Browser, root: str) -> None:
-    """Whoever is not let in gets a form; a wrong password is said so; the session lasts until one logs out."""
+    """Anonymous users see a form, a wrong password is reported, and the session lasts until logout."""
     async with opened(
         browser, f"{root}{STATUS_PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE
     ) as page:
@@ -27,13 +27,13 @@ async def test_logging_in_and_out(browser: Browser, root: str) -> None:
         await expect(page.get_by_role("alert")).to_have_text("Wrong username or password.")
         await page.get_by_label("Password").fill(PASSWORD)
         await page.get_by_role("button", name="Log in").click()
-        await see_figures(page)
+        await see_metrics(page)
         await expect(form).to_be_hidden()
         await expect(page.locator("#user")).to_have_text("alice")
         await page.reload()
-        await see_figures(page)
+        await see_metrics(page)
         await page.context.clear_cookies(name="auth_token")  # as when it has expired
-        await ask_again(page)
+        await refresh(page)
         names = {cookie.get("name") for cookie in await page.context.cookies(f"{root}{STATUS_PAGE}")}
         async with page.expect_response("**/auth/logout") as ended:
             await page.get_by_role("button", name="Log out").click()
@@ -45,7 +45,7 @@ async def test_logging_in_and_out(browser: Browser, root: str) -> None:
 
 
 async def test_without_the_scope(browser: Browser, root: str) -> None:
-    """Whoever may not see the figures is told which scope is missing."""
+    """A user without the scope is told which one is missing."""
     async with opened(
         browser, f"{root}{STATUS_PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE
     ) as page:
@@ -58,7 +58,7 @@ async def test_without_the_scope(browser: Browser, root: str) -> None:
 
 
 async def test_too_many_attempts(browser: Browser, root: str) -> None:
-    """Whoever has guessed too often is told when to try again."""
+    """After too many attempts the page says when to try again."""
     async with opened(
         browser, f"{root}{STATUS_PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE
     ) as page:
@@ -71,8 +71,8 @@ async def test_too_many_attempts(browser: Browser, root: str) -> None:
             await expect(alert).to_contain_text(said)
 
 
-async def test_a_token(browser: Browser, root: str, settings: Settings) -> None:
-    """A pasted token opens the figures, is kept nowhere, and can be forgotten; a bad one is refused in words."""
+async def test_token(browser: Browser, root: str, settings: Settings) -> None:
+    """A pasted token shows the metrics, is not stored, and can be forgotten; an invalid one is reported."""
     token = token_for(settings, "carol", ("monitoring:read",))
     async with opened(
         browser, f"{root}{STATUS_PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE
@@ -84,7 +84,7 @@ async def test_a_token(browser: Browser, root: str, settings: Settings) -> None:
             await expect(page.get_by_role("alert")).to_contain_text(said)
         await page.get_by_label("Bearer token").fill(token)
         await page.keyboard.press("Enter")
-        await see_figures(page)
+        await see_metrics(page)
         await expect(page.locator("#user")).to_have_text("carol")
         kept = await page.evaluate(
             "[document.cookie, localStorage.length, sessionStorage.length, location.href]"
@@ -95,7 +95,7 @@ async def test_a_token(browser: Browser, root: str, settings: Settings) -> None:
 
 
 async def test_without_the_session_store(browser: Browser, root: str, settings: Settings) -> None:
-    """While nobody can tell who asks, the reason is shown, and a token without a session still opens the figures."""
+    """If the session store is unavailable the reason is shown, and a token without a session still works."""
 
     async def performance(route: Route) -> None:
         if "authorization" in route.request.headers:
@@ -115,4 +115,4 @@ async def test_without_the_session_store(browser: Browser, root: str, settings: 
         await page.get_by_text("Use a token instead").click()
         await page.get_by_label("Bearer token").fill(token_for(settings, "carol", ("monitoring:read",)))
         await page.keyboard.press("Enter")
-        await see_figures(page)
+        await see_metrics(page)

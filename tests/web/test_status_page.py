@@ -1,4 +1,4 @@
-"""The status page, in a real browser: what people see of a service that is well, ill or gone."""
+"""The status page in a real browser: a healthy, a failing and an unreachable service."""
 
 import asyncio
 import re
@@ -14,10 +14,10 @@ from tests.web.browsing import (
     GONE,
     STATUS_PAGE,
     Health,
-    ask_again,
     check,
     opened,
-    see_figures,
+    refresh,
+    see_metrics,
     violations,
 )
 from tests.web.conftest import make_requests
@@ -27,14 +27,14 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=["root", "mounted"])
 def place(request: pytest.FixtureRequest) -> str:
-    """Each of them."""
+    """Both kits."""
     return str(request.getfixturevalue(request.param))
 
 
-async def test_figures(browser: Browser, place: str) -> None:
-    """At any mount it shows what was really asked: verdict, components, requests, endpoints, database, version."""
+async def test_metrics(browser: Browser, place: str) -> None:
+    """At any mount the page shows status, components, requests, endpoints, database and version."""
     async with opened(browser, f"{place}{STATUS_PAGE}") as page:
-        await see_figures(page)
+        await see_metrics(page)
         await expect(page.locator("#summary")).to_have_text("All systems operational")
         await expect(page.locator(".component", has_text="database")).to_contain_text("critical")
         listed = page.get_by_role("row", name="GET /api/v1/projects 7 0")
@@ -76,13 +76,13 @@ STATES: Final[list[tuple[dict[str, Any], str, str]]] = [
 
 
 async def test_states(browser: Browser, root: str) -> None:
-    """Each state is said in one sentence, in the title too, and shown by a shape; each failing part says what it is."""
+    """Each status is shown as a sentence, in the title and by a shape, and failing components with their detail."""
     health = Health(**STATES[0][0])
     async with opened(browser, f"{root}{STATUS_PAGE}", expected=GONE) as page:
         await health.put(page)
         for body, level, sentence in STATES:
             health.body = body
-            await ask_again(page)
+            await refresh(page)
             await expect(page.locator("#summary")).to_have_text(sentence)
             await expect(page).to_have_title(f"{sentence} · status")
             await expect(page.locator(f"#headline-icon svg.{level}")).to_have_count(1)
@@ -97,31 +97,31 @@ async def test_states(browser: Browser, root: str) -> None:
                 )
 
 
-async def test_until_it_stops(browser: Browser, settings: Settings) -> None:
-    """A real check that begins to fail is the headline; when nothing answers any more that is, and old figures stay."""
+async def test_failing_and_stopped_server(browser: Browser, settings: Settings) -> None:
+    """A failing check appears in the headline; if the server stops, that does, and old data remains."""
     kit, working = ProjKit(settings), True
     kit.add_health_check("mail", lambda: working, period=0.1)
     with ExitStack() as server:
         url = server.enter_context(serving(kit))
         await make_requests(url, settings)
         async with opened(browser, f"{url}{STATUS_PAGE}", expected=GONE) as page:
-            await see_figures(page)
+            await see_metrics(page)
             await expect(page.locator("#summary")).to_have_text("All systems operational")
             working = False
             await asyncio.sleep(0.5)  # until it has been looked at
-            await ask_again(page)
+            await refresh(page)
             await expect(page.locator("#summary")).to_contain_text("Degraded: mail (returned False since ")
             server.close()
-            await ask_again(page)
+            await refresh(page)
             await expect(page.locator("#summary")).to_have_text("The server is not responding")
             await expect(page.locator("#summary-details")).to_contain_text("Last response at")
             await expect(page.locator("body[data-stale]")).to_have_count(1)
             assert await violations(page, "color-contrast") == []
-            await see_figures(page)
+            await see_metrics(page)
 
 
-async def test_when_it_asks(browser: Browser, root: str) -> None:
-    """It asks each five seconds, less and less often while nothing answers, never while it is hidden or paused."""
+async def test_refresh_interval(browser: Browser, root: str) -> None:
+    """The page refreshes every five seconds, less often while unreachable, and never while hidden or paused."""
     asked = 0
     gone = False
     under_way = 0
@@ -169,7 +169,7 @@ async def test_when_it_asks(browser: Browser, root: str) -> None:
         )
 
     async with opened(browser, f"{root}{STATUS_PAGE}", expected=GONE, before=prepare) as page:
-        await see_figures(page)
+        await see_metrics(page)
         await page.clock.pause_at(3_600_000)
         await asks_within(5)
         assert not await asks_within(4)
@@ -192,7 +192,7 @@ async def test_when_it_asks(browser: Browser, root: str) -> None:
 
 
 async def test_windows(browser: Browser, root: str) -> None:
-    """The figures are of the window that is chosen."""
+    """The metrics are those of the selected window."""
 
     async def performance(route: Route) -> None:
         content = await (await route.fetch()).json()
@@ -204,7 +204,7 @@ async def test_windows(browser: Browser, root: str) -> None:
     async with opened(
         browser, f"{root}{STATUS_PAGE}", before=lambda page: page.route("**/metrics/performance", performance)
     ) as page:
-        await see_figures(page)
+        await see_metrics(page)
         total = page.locator("#totals dd").first
         await expect(total).to_contain_text("2,000")
         for name, shown in (("1 min", "1,000"), ("15 min", "3,000"), ("Since start", "4,000")):
@@ -215,8 +215,8 @@ async def test_windows(browser: Browser, root: str) -> None:
             await expect(total).to_contain_text(shown)
 
 
-async def test_what_misses_its_target(browser: Browser, root: str) -> None:
-    """An endpoint that misses its target is marked in words, counted, and shown however long the list is."""
+async def test_missed_targets(browser: Browser, root: str) -> None:
+    """An endpoint that misses its target is marked, counted, and always shown."""
     figures = {
         "errors": 0,
         "error_rate": 0.0,

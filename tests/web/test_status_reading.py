@@ -1,4 +1,4 @@
-"""The status page, in a real browser: on a phone, by keyboard, with bad eyes, without scripts, and with odd names."""
+"""The status page in a real browser: phone, keyboard, accessibility, no scripts, unusual names."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from tests.web.browsing import (
     REFUSED,
     STATUS_PAGE,
     Health,
-    ask_again,
     check,
     opened,
-    see_figures,
+    refresh,
+    see_metrics,
     violations,
     width_of,
 )
@@ -23,8 +23,8 @@ from tests.web.browsing import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_on_a_phone(browser: Browser, root: str) -> None:
-    """At 360 pixels nothing is wider than the screen, neither figures nor form, however long names are."""
+async def test_phone(browser: Browser, root: str) -> None:
+    """At 360 pixels nothing is wider than the screen, however long names are."""
     long = "x" * 500
     health = Health(status="degraded", checks={long: check("error", detail=long)})
 
@@ -39,12 +39,12 @@ async def test_on_a_phone(browser: Browser, root: str) -> None:
         await route.fulfill(json=content)
 
     async with opened(browser, f"{root}{STATUS_PAGE}", viewport=PHONE, is_mobile=True) as page:
-        await see_figures(page)
+        await see_metrics(page)
         assert await width_of(page) == 360
         await health.put(page)
         await page.route("**/metrics/database", database)
         await page.route("**/metrics/performance", performance)
-        await ask_again(page)
+        await refresh(page)
         await expect(page.locator("#slow-statements")).to_contain_text(long)
         for each in await page.locator("summary").all():
             await each.click() if await each.is_visible() else None
@@ -57,19 +57,19 @@ async def test_on_a_phone(browser: Browser, root: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_everybody_can_read_it(browser: Browser, root: str, scheme: Any) -> None:
-    """axe finds nothing against it, contrast included: not in figures, nor in failures, nor in the form."""
+async def test_accessibility(browser: Browser, root: str, scheme: Any) -> None:
+    """axe finds no violation in metrics, failures or the form, in either color scheme."""
     failing = {
         "a": check("error", critical=True, detail="is down"),
         "b": check("error"),
         "c": check("unknown"),
     }
     async with opened(browser, f"{root}{STATUS_PAGE}", expected=GONE, color_scheme=scheme) as page:
-        await see_figures(page)
+        await see_metrics(page)
         background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, background[4:-1].split(","))) < 128) is (scheme == "dark")
         await Health(status="error", checks=failing).put(page)
-        await ask_again(page)
+        await refresh(page)
         await expect(page.locator(".component .status", has_text="failing")).to_have_count(2)
         for each in await page.locator("main summary:visible").all():
             await each.click()
@@ -83,10 +83,10 @@ async def test_everybody_can_read_it(browser: Browser, root: str, scheme: Any) -
         assert await violations(page, *rules) == []
 
 
-async def test_by_keyboard(browser: Browser, root: str) -> None:
-    """Every control is reached by Tab, visibly; the table is sorted by Enter and keeps the focus in each round."""
+async def test_keyboard(browser: Browser, root: str) -> None:
+    """Every control is reachable by Tab with visible focus, and sorting by Enter keeps the focus."""
     async with opened(browser, f"{root}{STATUS_PAGE}") as page:
-        await see_figures(page)
+        await see_metrics(page)
         controls = page.locator("button:visible, summary:visible, a:visible, [tabindex='0']:visible")
         reached = []
         for _ in range(await controls.count()):
@@ -107,8 +107,8 @@ async def test_by_keyboard(browser: Browser, root: str) -> None:
             await expect(head.get_by_role("button")).to_be_focused()
 
 
-async def test_nothing_becomes_markup(browser: Browser, root: str) -> None:
-    """Whatever the server says is text: what looks like HTML is shown as it is."""
+async def test_html_is_escaped(browser: Browser, root: str) -> None:
+    """Text from the server is never interpreted as HTML."""
     html = "<img src=x onerror=alert(1)><b>bold</b>"
     health = Health(status="error", version=html, checks={html: check("error", detail=html)})
 
@@ -135,7 +135,7 @@ async def test_nothing_becomes_markup(browser: Browser, root: str) -> None:
 
 
 async def test_without_javascript(browser: Browser, root: str) -> None:
-    """Without JavaScript it says so, and where the figures are; it holds none itself."""
+    """Without JavaScript the page says so and links to the data."""
     async with opened(browser, f"{root}{STATUS_PAGE}", java_script_enabled=False) as page:
         assert "This page requires JavaScript" in str(await page.locator("noscript").text_content())
         assert await page.locator("main > :visible:not(noscript)").count() == 0
