@@ -94,7 +94,7 @@ async def test_a_fresh_database_gets_it_at_once(empty_postgres_url: str) -> None
         engine = create_async_engine(url)
         async with engine.connect() as connection:
             raw = RawConnection.of_engine(connection)
-            await row_security.require_policies(raw, prefix, wanted=settings.row_level_security)
+            await row_security.require_policies(raw, prefix, enabled=settings.row_level_security)
         await engine.dispose()
 
 
@@ -116,7 +116,7 @@ async def test_a_revision_sees_the_rows_of_all(walled: Walled, empty_postgres_ur
     await migrate.upgrade(url, revision="0002")
     engine = create_async_engine(url)
     async with engine.begin() as connection:
-        await row_security.apply(connection, "projkit_", wanted=True)
+        await row_security.apply(connection, "projkit_", enabled=True)
     await engine.dispose()
     assert await state(old) == UP
     await old.admin(

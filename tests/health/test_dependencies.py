@@ -177,7 +177,7 @@ async def test_an_sqlite_file_that_is_gone(sqlite_url: str, tmp_path: Path) -> N
 
 OTHER_VERSIONS = {
     "UPDATE projkit_alembic_version SET version_num = '0003'": "projkit migrate",
-    "UPDATE projkit_alembic_version SET version_num = '9999'": "migrated by a newer one",
+    "UPDATE projkit_alembic_version SET version_num = '9999'": "A newer version has migrated it",
     "DROP TABLE projkit_alembic_version": "unavailable",
 }
 

@@ -187,7 +187,7 @@ async def test_a_host_engine_that_does_not_answer_is_named(sqlite_url: str) -> N
     """With a host's engine, the error names its database and not the setting."""
     engine = create_async_engine("postgresql+asyncpg://me:hidden@127.0.0.1:1/mine")
     with pytest.raises(
-        DatabaseUnavailableError, match=r"handed in: postgresql\+asyncpg://me:\*\*\*@127"
+        DatabaseUnavailableError, match=r"host's engine, postgresql\+asyncpg://me:\*\*\*@127"
     ) as caught:
         await make(sqlite_url, engine=engine).startup()
     assert "hidden" not in str(caught.value)

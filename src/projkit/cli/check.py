@@ -93,7 +93,7 @@ async def _run_checks() -> list[Finding]:
         ]
     findings.append(Finding("database", ok=True, detail=f"{settings.dialect} is available"))
     try:
-        revisions.require(revision)
+        revisions.require_head(revision)
         findings.append(Finding("migrations", ok=True, detail=f"at revision {revision}"))
     except ConfigurationError as error:
         return [*findings, Finding("migrations", ok=False, detail=error.detail)]

@@ -8,7 +8,7 @@ import typer
 from projkit.cli.console import app, load_settings, print_message
 from projkit.db import migrate as migrations
 from projkit.db.connect import require_schema
-from projkit.db.errors import FAILURES
+from projkit.db.errors import DRIVER_ERRORS
 from projkit.errors import ConfigurationError
 
 
@@ -32,7 +32,7 @@ def migrate(
                 row_level_security=settings.row_level_security,
             )
         )
-    except FAILURES as error:
+    except DRIVER_ERRORS as error:
         reason = getattr(error, "orig", None) or error
         raise ConfigurationError(
             f"PROJKIT_DATABASE_URL: database unavailable ({reason}); check that it is running"

@@ -1,4 +1,4 @@
-"""Opening the database that the settings or the host name, with the schema that is needed."""
+"""Opening the database of the settings or of the host's engine, after checking its schema."""
 
 import sqlite3
 from contextlib import suppress
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from projkit.db import revisions, row_security
-from projkit.db.errors import FAILURES
+from projkit.db.errors import DRIVER_ERRORS
 from projkit.db.port import Database
 from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.probe import DatabaseProbe, PostgresqlProbe, SqliteProbe
@@ -20,7 +20,7 @@ from projkit.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-_HINT: Final = "look closer with: projkit check"
+_HINT: Final = "for details, run: projkit check"
 
 
 async def open_database(
@@ -29,31 +29,34 @@ async def open_database(
     engine: "AsyncEngine | None" = None,
     observer: Observer = NULL_OBSERVER,
 ) -> Database:
-    """The database, checked to have the schema of this version.
+    """Open the database, after checking that its schema is that of this version.
 
-    The embedded database is migrated on the way; any other is migrated by ``projkit migrate`` alone.
+    The embedded database is migrated first. Any other is migrated only by ``projkit migrate``.
 
     Raises:
-        SchemaOutOfDateError: the schema is another one; the message names the command that mends it.
-        ConfigurationError: row-level security is asked for and would not hold, or holds and is not asked for.
-        DatabaseUnavailableError: the database does not answer; the message names the setting.
+        SchemaOutOfDateError: the schema has another revision; the message names the command that fixes it.
+        ConfigurationError: row-level security differs from its setting, or cannot be enforced.
+        DatabaseUnavailableError: the database is unavailable; the message names the setting.
     """
     try:
         if engine is None and settings.embedded:
             await _migrate_embedded(settings)
         else:
             await require_schema(settings, engine)
-    except FAILURES as error:
+    except DRIVER_ERRORS as error:
         reason = getattr(error, "orig", None) or error
-        where = f"PROJKIT_DATABASE_URL: the database {_shown(settings)}"
-        if engine is not None:
-            where = f"the engine that was handed in: {engine.url.render_as_string(hide_password=True)}"
+        if engine is None:
+            database = f"PROJKIT_DATABASE_URL: the database {_without_password(settings)}"
+        else:
+            database = (
+                f"The database of the host's engine, {engine.url.render_as_string(hide_password=True)},"
+            )
         raise DatabaseUnavailableError(
-            f"{where} does not answer ({type(reason).__name__}: {reason}); {_HINT}"
+            f"{database} is unavailable ({type(reason).__name__}: {reason}); {_HINT}"
         ) from error
     seconds = settings.database_statement_seconds
     if engine is not None or settings.database_mode == "transactional":
-        # SQLAlchemy's engines bring its ORM with them, some 8 MiB that a kit on a driver does without.
+        # SQLAlchemy's engines import its ORM, some 8 MiB that a kit on a driver saves.
         from projkit.db.engine import EngineDatabase, create_engine  # noqa: PLC0415
 
         return EngineDatabase(
@@ -95,7 +98,7 @@ def open_probe(settings: Settings, engine: "AsyncEngine | None", *, seconds: flo
 
     ``seconds`` limits connecting to PostgreSQL and each of its statements.
     """
-    sql = revisions.newest_revision_sql(settings.table_prefix)
+    sql = revisions.current_revision_sql(settings.table_prefix)
     if engine is not None:
         # A host with an engine has already loaded SQLAlchemy's asyncio package, which this imports.
         from projkit.db.engine_probe import EngineProbe  # noqa: PLC0415
@@ -111,11 +114,11 @@ def open_probe(settings: Settings, engine: "AsyncEngine | None", *, seconds: flo
 async def require_schema(
     settings: Settings, engine: "AsyncEngine | None" = None, *, serving: bool = True
 ) -> None:
-    """Holds the schema and its row-level security against what is needed; ``serving`` the role as well.
+    """Check the schema and its row-level security; with ``serving``, also that the role is subject to it.
 
     Raises:
-        SchemaOutOfDateError: the schema is another one; the message names the command that mends it.
-        ConfigurationError: row-level security is asked for and would not hold, or holds and is not asked for.
+        SchemaOutOfDateError: the schema has another revision; the message names the command that fixes it.
+        ConfigurationError: row-level security differs from its setting, or cannot be enforced.
     """
     if engine is None:
         async with raw_connection(settings) as connection:
@@ -126,16 +129,18 @@ async def require_schema(
 
 
 async def _require_schema(settings: Settings, connection: RawConnection, *, serving: bool) -> None:
-    revisions.require(await revisions.current(connection, settings.table_prefix))
-    await row_security.require_policies(connection, settings.table_prefix, wanted=settings.row_level_security)
+    revisions.require_head(await revisions.current(connection, settings.table_prefix))
+    await row_security.require_policies(
+        connection, settings.table_prefix, enabled=settings.row_level_security
+    )
     if serving and settings.row_level_security:
-        await row_security.require_obedience(connection)
+        await row_security.require_enforcement(connection)
 
 
 async def _migrate_embedded(settings: Settings) -> None:
-    """Alembic, with what it imports some 10 MiB, only where there is something to do."""
+    # Alembic takes some 10 MiB with all that it imports, so it is used only if there is something to do.
     if settings.sqlite_path.is_file():
-        with suppress(sqlite3.Error):  # whatever is wrong, migrating says it better
+        with suppress(sqlite3.Error):  # migrating reports the same problem in more detail
             async with raw_connection(settings) as connection:
                 if await revisions.current(connection, settings.table_prefix) == revisions.head():
                     return
@@ -144,7 +149,7 @@ async def _migrate_embedded(settings: Settings) -> None:
     await migrate.upgrade(settings.database_url, table_prefix=settings.table_prefix)
 
 
-def _shown(settings: Settings) -> str:
+def _without_password(settings: Settings) -> str:
     if settings.embedded:
         return str(settings.sqlite_path)
     parts = urlsplit(settings.database_url)

@@ -1,6 +1,6 @@
-"""Database URLs, as drivers read them."""
+"""Database URLs in the form that drivers accept."""
 
 
 def asyncpg_dsn(url: str) -> str:
-    """The URL as asyncpg reads it by itself, with ``sslmode`` and all else that libpq knows."""
+    """Return the URL in asyncpg's own form, which includes ``sslmode`` and the other parameters of libpq."""
     return url.replace("postgresql+asyncpg://", "postgresql://", 1)

@@ -1,7 +1,7 @@
-"""The transactional mode: the same statements through an ``AsyncEngine``, a host's own or one of ours.
+"""The transactional mode: the same statements through an ``AsyncEngine``, the host's or the kit's own.
 
-Slower than the fast modes (three messages a read instead of one), and at home behind PgBouncer or in a host that
-already has an engine, its pool, its events.
+It is slower than the fast mode (a read takes three messages instead of one). It works behind PgBouncer, and with a host
+that has an engine of its own, whose pool and events then apply.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool, QueuePool
 
 from projkit.db.dsn import asyncpg_dsn
-from projkit.db.errors import is_retriable, translate_engine, unavailable
+from projkit.db.errors import is_retryable, translate_engine, unavailable
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
@@ -26,12 +26,12 @@ from projkit.observers import NULL_OBSERVER, Observer
 from projkit.request_stats import StatementInfo, add_database_time
 from projkit.tasks import run_to_completion
 
-# SQLAlchemy would pass what it does not know of a URL to asyncpg as arguments; asyncpg reads URLs itself.
+# SQLAlchemy would pass unknown parameters of a URL to asyncpg as arguments; asyncpg parses URLs itself.
 _DRIVER: Final = "postgresql+asyncpg://"
 
 
 class EngineDatabase:
-    """A :class:`~projkit.db.port.Database` over an ``AsyncEngine``; closes it only if ``owned``."""
+    """A :class:`~projkit.db.port.Database` on an ``AsyncEngine``, which it closes only if ``owned``."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class EngineDatabase:
 
     def connections(self) -> dict[str, int]:
         pool = self.engine.pool
-        if not isinstance(pool, QueuePool):  # a pool that keeps none, or a single one, counts nothing
+        if not isinstance(pool, QueuePool):  # the other pools count nothing
             return {}
         return {
             "maximum": pool.size() + max(pool._max_overflow, 0),
@@ -86,7 +86,7 @@ class EngineDatabase:
 
     def abandon(self) -> None:
         if self._owned:
-            # Its connections cannot be closed without their loop; a new pool forgets them.
+            # Its connections cannot be closed without their event loop: replace the pool.
             self.engine.sync_engine.dispose(close=False)
 
     async def _transact_once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
@@ -98,7 +98,7 @@ class EngineDatabase:
                 result = await work(_EngineTransaction(connection, self.dialect, self._observer))
             committed = True
         except sa.exc.DBAPIError as error:
-            if is_retriable(error) or (translated := translate_engine(error, self._metadata)) is None:
+            if is_retryable(error) or (translated := translate_engine(error, self._metadata)) is None:
                 raise
             raise translated from error
         except (sa.exc.TimeoutError, OSError, TimeoutError) as error:
@@ -115,7 +115,7 @@ _PING: Final = Statement(sa.select(sa.literal(1, sa.Integer)))
 def create_engine(
     url: str, *, pool_size: int, connect_seconds: float, pool_wait_seconds: float
 ) -> AsyncEngine:
-    """An engine for the transactional mode: no named prepared statements, so PgBouncer may stand before it."""
+    """Create an engine for the transactional mode, without named prepared statements because of PgBouncer."""
     if url.startswith("sqlite"):
         # The timeout is that of the file's lock.
         return create_async_engine(url, connect_args=_sqlite_arguments(pool_wait_seconds))
@@ -136,13 +136,13 @@ def create_engine(
 
 
 def create_single_use_engine(url: str, *, connect_seconds: float) -> AsyncEngine:
-    """An engine that keeps no connection: for migrations and checks."""
+    """Create an engine that keeps no connections, for migrations and checks."""
     if not url.startswith("sqlite"):
         arguments = {"dsn": asyncpg_dsn(url), "timeout": connect_seconds}
         return create_async_engine(_DRIVER, poolclass=NullPool, connect_args=arguments)
     path = Path(sa.make_url(url).database or "")
     if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(path.parent))
+        raise FileNotFoundError(errno.ENOENT, "No such directory", str(path.parent))
     return create_async_engine(url, poolclass=NullPool, connect_args=_sqlite_arguments(connect_seconds))
 
 
@@ -179,25 +179,25 @@ class _EngineTransaction:
         self._observer = observer
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
-        with observed(self._observer, self._shown(statement)) as seen:
+        with observed(self._observer, self._info(statement)) as observation:
             result = await self._connection.execute(statement.for_engine(), engine_params(params))
             row = result.first() if result.returns_rows else None
-            seen.rows = row_count(row)
+            observation.rows = row_count(row)
             return row
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
-        with observed(self._observer, self._shown(statement)) as seen:
+        with observed(self._observer, self._info(statement)) as observation:
             result = await self._connection.execute(statement.for_engine(), engine_params(params))
             rows = result.all()
-            seen.rows = len(rows)
+            observation.rows = len(rows)
             return rows
 
     async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:
         if params:
-            with observed(self._observer, self._shown(statement)):
+            with observed(self._observer, self._info(statement)):
                 await self._connection.execute(
                     statement.for_engine(), [engine_params(each) for each in params]
                 )
 
-    def _shown(self, statement: Statement) -> StatementInfo:
+    def _info(self, statement: Statement) -> StatementInfo:
         return statement.for_postgresql() if self._postgresql else statement.for_sqlite()

@@ -1,4 +1,4 @@
-"""Bringing a database's schema up to date, and telling whether it is."""
+"""Migrations of the schema."""
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-# Any number will do, so long as every version of projkit uses the same one.
-_ADVISORY_LOCK: Final = 0x70726F6A6B6974
+# An arbitrary number, which must be the same in every version of projkit.
+_ADVISORY_LOCK_KEY: Final = 0x70726F6A6B6974
 CONNECT_SECONDS: Final = 10.0
 
 
 async def upgrade(
     url: str, *, table_prefix: str = "projkit_", revision: str = "head", row_level_security: bool = False
 ) -> str:
-    """Brings the schema at ``url`` to ``revision``; safe when several start at once. Returns the revision.
+    """Upgrade the schema at ``url`` to ``revision`` and return the revision; several processes may do so at once.
 
-    At the newest revision the policies of row-level security are put up or taken down, as asked. All of it happens
-    in one transaction: it is applied whole or not at all.
+    At the newest revision, the policies of row-level security are created or dropped. Everything happens in one
+    transaction.
 
     Raises:
         SchemaOutOfDateError: a newer version of projkit has migrated this database.
@@ -35,24 +35,26 @@ async def upgrade(
     async with single_use(url) as engine, engine.begin() as connection:
         postgresql = connection.dialect.name == "postgresql"
         if postgresql:
-            await connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            await connection.execute(
+                sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK_KEY}
+            )
         raw = RawConnection.of_engine(connection)
-        found = await revisions.current(raw, table_prefix)
-        if found is not None and found not in revisions.known():
-            revisions.require(found)
-        if postgresql and found not in (None, revisions.head()):
-            # A revision changes the rows of all owners; until the end of the transaction nobody else sees them.
-            await row_security.apply(connection, table_prefix, wanted=False)
+        current_revision = await revisions.current(raw, table_prefix)
+        if current_revision is not None and current_revision not in revisions.known():
+            revisions.require_head(current_revision)
+        if postgresql and current_revision not in (None, revisions.head()):
+            # A migration changes the rows of all owners. Other transactions do not see the tables without policies.
+            await row_security.apply(connection, table_prefix, enabled=False)
         await connection.run_sync(_upgrade, table_prefix, revision)
         if postgresql and revision in ("head", revisions.head()):
-            await row_security.apply(connection, table_prefix, wanted=row_level_security)
+            await row_security.apply(connection, table_prefix, enabled=row_level_security)
         return await revisions.current(raw, table_prefix) or ""
 
 
 async def current(
     url: str, *, table_prefix: str = "projkit_", connect_seconds: float = CONNECT_SECONDS
 ) -> str | None:
-    """The revision of the schema at ``url``; None where there is none yet."""
+    """Return the revision of the schema at ``url``; None if there is none yet."""
     async with single_use(url, connect_seconds) as engine, engine.connect() as connection:
         return await revisions.current(RawConnection.of_engine(connection), table_prefix)
 
@@ -72,12 +74,12 @@ def _upgrade(connection: sa.Connection, table_prefix: str, revision: str) -> Non
 
 @asynccontextmanager
 async def single_use(url: str, connect_seconds: float = CONNECT_SECONDS) -> "AsyncIterator[AsyncEngine]":
-    """An engine that keeps no connection, closed afterwards."""
+    """Create an engine that keeps no connections, and close it afterwards."""
     engine = create_single_use_engine(url, connect_seconds=connect_seconds)
     if engine.dialect.name == "sqlite":
-        # The driver would commit before each CREATE TABLE; a transaction of our own also keeps a second one out.
+        # The driver would commit before each CREATE TABLE. An explicit transaction also locks out other migrations.
         @sa.event.listens_for(engine.sync_engine, "connect")
-        def take_over(connection: Any, _record: object) -> None:
+        def disable_implicit_transactions(connection: Any, _record: object) -> None:
             connection.isolation_level = None
 
         @sa.event.listens_for(engine.sync_engine, "begin")

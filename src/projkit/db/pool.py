@@ -1,15 +1,16 @@
 """A small pool of asyncpg connections.
 
-asyncpg's own pool costs 20 µs of CPU a query even with its reset switched off, and arms a timer for each command
-that is to be bounded. This one hands out the connection that was returned last, and one watchdog for all
-connections ends what has waited too long (docs/decisions/storage.md has the figures).
+asyncpg's own pool takes 20 µs of CPU per query even without its reset, and arms a timer for each command with a
+timeout. This pool hands out the connection that was returned last, and one watchdog for all connections terminates
+those whose command takes too long (docs/decisions/storage.md has the figures).
 
 Rules:
-- size = idle + busy + connecting, never above the maximum;
-- a released connection goes to the oldest waiter, else to the idle stack;
-- a discarded one is closed in the background and then frees its place; the oldest waiter is woken to connect anew;
-- a caller that gives up while connecting leaves the connection to the next one;
-- whoever waits longer than ``wait_seconds``, or connects longer than ``connect_seconds``, gets a
+- size = idle + busy + connecting + closing, never more than the maximum;
+- a released connection goes to the caller that has waited longest, otherwise to the stack of idle connections;
+- a discarded connection is closed in the background, which frees its slot; the caller that has waited longest then
+  opens a new one;
+- a caller that is cancelled while it connects leaves the connection to the next one;
+- a caller that waits longer than ``wait_seconds``, or connects for longer than ``connect_seconds``, gets a
   DatabaseUnavailableError.
 """
 
@@ -25,9 +26,9 @@ import asyncpg
 from projkit.db.errors import unavailable
 from projkit.errors import DatabaseUnavailableError
 
-Connection = Any  # asyncpg.Connection; asyncpg's classes are not generic over what we need
+Connection = Any  # asyncpg.Connection, which has no useful types
 T = TypeVar("T")
-_WATCHDOG_PERIOD: Final = 0.25
+_WATCHDOG_PERIOD_SECONDS: Final = 0.25
 
 
 def shut_down_socket(connection: Connection | None) -> None:
@@ -40,7 +41,7 @@ def shut_down_socket(connection: Connection | None) -> None:
 
 
 class ConnectionPool:
-    """A bounded LIFO pool; belongs to the event loop on which it was made."""
+    """A bounded LIFO pool, bound to the event loop on which it was created."""
 
     def __init__(
         self,
@@ -64,38 +65,38 @@ class ConnectionPool:
         self._background: set[asyncio.Task[Any]] = set()
         self._closing = 0
         self._closed = False
-        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD, self._end_overdue)
+        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD_SECONDS, self._terminate_overdue)
 
     @property
     def size(self) -> int:
-        """Connections open, being opened or being closed."""
+        """Number of connections that are open, being opened or being closed."""
         return len(self._idle) + len(self._busy) + self._connecting + self._closing
 
     @property
     def checked_out(self) -> int:
-        """Connections in use."""
+        """Number of connections in use."""
         return len(self._busy)
 
     @property
     def waiting(self) -> int:
-        """Callers that wait for a connection."""
+        """Number of callers that wait for a connection."""
         return len(self._waiters)
 
     def take(self) -> Connection | None:
-        """A connection that was open a moment ago, if one is idle."""
+        """Return an idle connection, if there is one."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closed():
                 self._busy[connection] = self._loop.time()
                 return connection
-            # The server closed it; the place is free again.
+            # The server has closed it, so its slot is free.
         return None
 
     async def acquire(self) -> Connection:
-        """A connection that was open a moment ago, or is opened now.
+        """Return an idle connection, or open one, or wait for one.
 
         Raises:
-            DatabaseUnavailableError: none was free in time, or a new one could not be opened.
+            DatabaseUnavailableError: no connection became free in time, or a new one could not be opened.
         """
         if (idle := self.take()) is not None:
             return idle
@@ -108,23 +109,23 @@ class ConnectionPool:
         self._waiters.append(waiter)
         try:
             async with asyncio.timeout(self._wait_seconds):
-                handed = await waiter
+                connection = await waiter
         except BaseException as error:
-            self._abandon(waiter)
+            self._cancel_waiter(waiter)
             if isinstance(error, TimeoutError):
                 raise DatabaseUnavailableError("All database connections are in use") from None
             raise
-        return handed if handed is not None else await self._open()
+        return connection if connection is not None else await self._open()
 
     def touch(self, connection: Connection) -> None:
-        """Starts the watchdog's count for ``connection`` anew: its next command begins."""
+        """Restart the watchdog's timeout for ``connection``, because its next command begins."""
         self._busy[connection] = self._loop.time()
 
     def release(self, connection: Connection) -> None:
-        """Takes back a connection on which no command is under way."""
+        """Return a connection on which no command is running to the pool."""
         del self._busy[connection]
         if self._closed or connection.is_closed():
-            self._drop(connection)
+            self._terminate(connection)
         elif (waiter := self._next_waiter()) is not None:
             self._busy[connection] = self._loop.time()
             waiter.set_result(connection)
@@ -132,43 +133,43 @@ class ConnectionPool:
             self._idle.append(connection)
 
     def discard(self, connection: Connection) -> None:
-        """Closes a connection whose state is unknown.
+        """Close a connection in an unknown state, in the background.
 
-        In the background: the server is first told to cancel what runs there, so that no abandoned statement goes
-        on, and no lock stays held, behind a connection that is gone.
+        The server is asked to cancel the running statement first, so that it does not go on and hold locks without its
+        connection.
         """
         del self._busy[connection]
         self._closing += 1
-        self._spawn(self._say_goodbye(connection)).add_done_callback(self._closed_one)
+        self._spawn(self._close_gracefully(connection)).add_done_callback(self._on_closed)
 
     async def close(self) -> None:
-        """Closes idle connections gently and the others at once."""
+        """Close idle connections gracefully and the others at once."""
         self._closed = True
         self._watchdog.cancel()
         while (waiter := self._next_waiter()) is not None:
             waiter.set_exception(DatabaseUnavailableError("The kit has been shut down"))
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(self._say_goodbye(connection) for connection in idle))
+        await asyncio.gather(*(self._close_gracefully(connection) for connection in idle))
         for connection in list(self._busy):
             connection.terminate()
         await asyncio.gather(*self._background, return_exceptions=True)
 
     def abandon(self) -> None:
-        """Hangs up on the server where the event loop is gone, and nothing can be said any more."""
+        """Shut down all sockets after the event loop has been closed, when asyncpg can no longer do it."""
         self._closed = True
         for connection in (*self._idle, *self._busy):
             shut_down_socket(connection)
         self._idle.clear()
         self._busy.clear()
 
-    async def _say_goodbye(self, connection: Connection) -> None:
+    async def _close_gracefully(self, connection: Connection) -> None:
         try:
             await connection.close(timeout=self._connect_seconds)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             connection.terminate()
 
     async def _open(self) -> Connection:
-        # The caller has counted itself in ``_connecting``, so that nobody else takes the place meanwhile.
+        # The caller has already counted itself in ``_connecting``, which reserves the slot.
         opening = self._spawn(self._connect_in_time())
         try:
             connection = await asyncio.shield(opening)
@@ -176,7 +177,7 @@ class ConnectionPool:
             opening.add_done_callback(self._adopt)
             raise
         except BaseException as error:
-            self._free_place()
+            self._cancel_connecting()
             if isinstance(error, (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)):
                 raise unavailable(error) from error
             raise
@@ -190,7 +191,7 @@ class ConnectionPool:
 
     def _adopt(self, opening: asyncio.Task[Connection]) -> None:
         if opening.cancelled() or opening.exception() is not None:
-            self._free_place()
+            self._cancel_connecting()
             return
         self._connecting -= 1
         connection = opening.result()
@@ -203,20 +204,20 @@ class ConnectionPool:
         task.add_done_callback(self._background.discard)
         return task
 
-    def _closed_one(self, task: asyncio.Task[None]) -> None:
+    def _on_closed(self, task: asyncio.Task[None]) -> None:
         self._closing -= 1
-        self._pass_on_place()
+        self._offer_slot()
 
-    def _drop(self, connection: Connection) -> None:
+    def _terminate(self, connection: Connection) -> None:
         if not connection.is_closed():
             connection.terminate()
-        self._pass_on_place()
+        self._offer_slot()
 
-    def _free_place(self) -> None:
+    def _cancel_connecting(self) -> None:
         self._connecting -= 1
-        self._pass_on_place()
+        self._offer_slot()
 
-    def _pass_on_place(self) -> None:
+    def _offer_slot(self) -> None:
         if (waiter := self._next_waiter()) is not None:
             self._connecting += 1
             waiter.set_result(None)
@@ -228,22 +229,22 @@ class ConnectionPool:
                 return waiter
         return None
 
-    def _abandon(self, waiter: asyncio.Future[Connection | None]) -> None:
-        # A connection may have been handed over in the very moment in which its taker gave up.
+    def _cancel_waiter(self, waiter: asyncio.Future[Connection | None]) -> None:
+        # The waiter may have been given a connection or a slot just before its caller was cancelled.
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            handed = waiter.result()
-            if handed is not None:
-                self.release(handed)
+            connection = waiter.result()
+            if connection is not None:
+                self.release(connection)
             else:
-                self._free_place()
+                self._cancel_connecting()
         else:
             waiter.cancel()
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
 
-    def _end_overdue(self) -> None:
+    def _terminate_overdue(self) -> None:
         limit = self._loop.time() - self._statement_seconds
         for connection, since in list(self._busy.items()):
             if since < limit:
-                connection.terminate()  # its command now fails with a connection error, which becomes a 503
-        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD, self._end_overdue)
+                connection.terminate()  # its command fails with a connection error, which becomes a 503
+        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD_SECONDS, self._terminate_overdue)

@@ -1,16 +1,17 @@
-"""The port through which everything asks the database.
-
-Three implementations, one contract, one test suite over all of them:
+"""The database port: one contract with three implementations, all tested by the same suite.
 
 - :class:`projkit.db.postgresql.PostgresqlDatabase` runs compiled SQL on asyncpg (the *fast* mode);
 - :class:`projkit.db.sqlite.SqliteDatabase` runs it on :mod:`sqlite3`, with a single writer;
 - :class:`projkit.db.engine.EngineDatabase` runs the same statements through an ``AsyncEngine`` (the
-  *transactional* mode: a host's own engine, PgBouncer).
+  *transactional* mode: a host's engine, PgBouncer).
 
-Rules that all keep: reads outside a transaction are autocommit; a write is one transaction, rolled back on any
-error or cancellation; a connection whose command was cancelled is discarded; every wait is bounded and ends in
-:class:`~projkit.errors.DatabaseUnavailableError`; a violated constraint is a
-:class:`~projkit.errors.DatabaseConstraintError` that names it.
+The contract:
+
+- reads outside a transaction are autocommit;
+- a write is one transaction, which is rolled back on any error or cancellation;
+- a connection whose command was cancelled is discarded;
+- every wait is bounded and ends in :class:`~projkit.errors.DatabaseUnavailableError`;
+- a violated constraint raises a :class:`~projkit.errors.DatabaseConstraintError` that names it.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -68,29 +69,29 @@ class Transaction(Protocol):
     """An open transaction."""
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
-        """The first row, or None; also for writes, with or without RETURNING."""
+        """Run a read or a write and return its first row, or None."""
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
-        """All rows."""
+        """Run a statement and return all its rows."""
 
     async def execute_many(self, statement: Statement, params: Sequence[Params]) -> None:
-        """Runs the statement, which returns no rows, once for each of ``params``."""
+        """Run a statement that returns no rows once for each of ``params``."""
 
 
 class Queries(Protocol):
-    """What services ask of a database."""
+    """The queries that a database runs, each in a transaction of its own."""
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
-        """The first row of a read, or None."""
+        """Return the first row of a read, or None."""
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
-        """All rows of a read."""
+        """Return all rows of a read."""
 
     async def write_one(self, statement: Statement, params: Params) -> Row | None:
-        """Runs one writing statement as one transaction and returns its first row, if any."""
+        """Run one write as a transaction and return its first row, or None."""
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Runs ``work`` in one transaction; again, a few times, after a deadlock or serialization failure."""
+        """Run ``work`` in a transaction, and again, a few times, after a deadlock or serialization failure."""
 
 
 class Database(Queries, Protocol):
@@ -99,19 +100,20 @@ class Database(Queries, Protocol):
     dialect: str
 
     def scoped(self, tenant_id: str, owner_id: str) -> Queries:
-        """The database as this owner sees it: with row-level security on, it holds nobody else's rows.
+        """Return the queries of one owner.
 
-        Without it this is the database itself, and the statements alone say whose rows they mean.
+        With row-level security they read and write only the rows of that owner. Otherwise this is the database itself,
+        and the filters in the statements alone select the owner's rows.
         """
 
     async def ping(self) -> None:
-        """Asks the database for a sign of life."""
+        """Check that the database responds."""
 
     def connections(self) -> dict[str, int]:
-        """How many connections are ``open``, ``checked_out``, ``overflow`` and ``waiting`` for, and the ``maximum``."""
+        """Count the connections: ``maximum``, ``open``, ``checked_out``, ``overflow`` and the callers ``waiting``."""
 
     async def close(self) -> None:
-        """Closes every connection that was opened here."""
+        """Close all connections that were opened here."""
 
     def abandon(self) -> None:
-        """Lets every connection go that was opened here, where its event loop has been closed."""
+        """Drop all connections that were opened here after their event loop has been closed."""

@@ -1,4 +1,4 @@
-"""PostgreSQL in the fast mode: compiled SQL on asyncpg, autocommit reads, no reset between uses."""
+"""PostgreSQL in the fast mode: compiled SQL on asyncpg, autocommit reads, no reset between uses of a connection."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
@@ -8,7 +8,7 @@ import asyncpg
 import sqlalchemy as sa
 
 from projkit.db.dsn import asyncpg_dsn
-from projkit.db.errors import RETRIABLE, translate_postgresql, unavailable
+from projkit.db.errors import RETRYABLE, translate_postgresql, unavailable
 from projkit.db.pool import Connection, ConnectionPool
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.retries import retrying
@@ -17,19 +17,19 @@ from projkit.db.statement import Compiled, Params, Row, Statement
 from projkit.observers import NULL_OBSERVER, Observer
 from projkit.request_stats import add_database_time
 
-_LOST: Final = (
+_CONNECTION_LOST: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    # The server has told an idle connection that it is going; asyncpg then refuses to send anything on it.
+    # The server has announced on an idle connection that it shuts down; asyncpg then sends nothing on it.
     asyncpg.InternalClientError,
 )
 _RETRY_WITHIN_SECONDS: Final = 1.0
 
 
 class PostgresqlDatabase:
-    """A :class:`~projkit.db.port.Database` over a pool of asyncpg connections."""
+    """A :class:`~projkit.db.port.Database` on a pool of asyncpg connections."""
 
     dialect = "postgresql"
 
@@ -52,7 +52,7 @@ class PostgresqlDatabase:
         row_level_security: bool = False,
         observer: Observer = NULL_OBSERVER,
     ) -> Self:
-        """A database whose connections are opened as they are needed."""
+        """Return a database whose connections are opened when they are needed."""
         dsn = asyncpg_dsn(url)
         milliseconds = str(int(statement_seconds * 1000))
 
@@ -65,7 +65,7 @@ class PostgresqlDatabase:
                     "statement_timeout": milliseconds,
                     "lock_timeout": milliseconds,
                     "idle_in_transaction_session_timeout": milliseconds,
-                    # Compiling a plan to machine code costs more than any of our statements takes.
+                    # Compiling a plan to machine code takes longer than any of the kit's statements.
                     "jit": "off",
                 },
             )
@@ -76,7 +76,7 @@ class PostgresqlDatabase:
                 size=pool_size,
                 connect_seconds=connect_seconds,
                 wait_seconds=pool_wait_seconds,
-                # The server ends its statement first; the watchdog is for servers that no longer can.
+                # The server's own timeout comes first; the watchdog is for servers that no longer respond.
                 statement_seconds=statement_seconds + 0.5,
             ),
             row_level_security=row_level_security,
@@ -137,8 +137,8 @@ class PostgresqlDatabase:
         started = perf_counter()
         try:
             return await self._run(method, compiled, arguments)
-        except _LOST as error:
-            # A connection that was lost while idle says so only when used: a read may simply ask again.
+        except _CONNECTION_LOST as error:
+            # A connection that was lost while idle fails only when it is used, so a read is run once more.
             if perf_counter() - started > _RETRY_WITHIN_SECONDS:
                 raise unavailable(error) from error
         except Exception as error:
@@ -203,7 +203,7 @@ class PostgresqlDatabase:
                 self.pool.release(connection)
             else:
                 self.pool.discard(connection)
-            if isinstance(error, RETRIABLE):
+            if isinstance(error, RETRYABLE):
                 raise
             raise_translated(error)
         except BaseException:
@@ -214,11 +214,11 @@ class PostgresqlDatabase:
 
 
 def raise_translated(error: Exception) -> NoReturn:
-    """Raises the kit's error for one of asyncpg's, else the error itself.
+    """Raise the kit's error for an error of asyncpg, or the error itself if it is a bug of the kit.
 
     Raises:
-        DatabaseUnavailableError: the server or the network is at fault.
-        DatabaseConstraintError: a constraint refused the row.
+        DatabaseUnavailableError: the server or the network failed.
+        DatabaseConstraintError: the row violates a constraint.
     """
     translated = translate_postgresql(error)
     if translated is None:
@@ -227,9 +227,9 @@ def raise_translated(error: Exception) -> NoReturn:
 
 
 def _leaves_connection_usable(error: BaseException) -> bool:
-    """Whether the next command may use the connection: the server refused this one, and neither died nor left.
+    """Return whether the connection can be used again: the server rejected the command with severity ERROR.
 
-    After a FATAL the connection is about to be closed, and asyncpg still thinks that a command is under way.
+    After FATAL the server closes the connection, and asyncpg still considers a command to be in progress.
     """
     return isinstance(error, asyncpg.PostgresError) and getattr(error, "severity_en", "") == "ERROR"
 
@@ -261,8 +261,8 @@ class _PostgresqlTransaction:
 
     async def _run(self, method: str, compiled: Compiled, *arguments: Any) -> Any:
         self._pool.touch(self._connection)
-        with observed(self._observer, compiled) as seen:
+        with observed(self._observer, compiled) as observation:
             result = await getattr(self._connection, method)(compiled.sql, *arguments)
             if method != "executemany":
-                seen.rows = row_count(result)
+                observation.rows = row_count(result)
             return result

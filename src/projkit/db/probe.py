@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from projkit.db.errors import FAILURES
+from projkit.db.errors import DRIVER_ERRORS
 from projkit.db.pool import shut_down_socket
 from projkit.db.raw_sql import connect_postgresql, postgresql_first_row, sqlite_first_row
 from projkit.db.statement import Row
@@ -104,7 +104,7 @@ class PostgresqlProbe(AsyncProbe):
             self._connection = connecting.result()
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(*FAILURES):
+            with suppress(*DRIVER_ERRORS):
                 await connection.close(timeout=CLOSE_SECONDS)
 
     def abandon(self) -> None:

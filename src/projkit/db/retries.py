@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from projkit.db.errors import is_retriable, unavailable
+from projkit.db.errors import is_retryable, unavailable
 
 ATTEMPTS: Final = 3
 _FIRST_DELAY_SECONDS: Final = 0.01
@@ -22,12 +22,12 @@ async def retrying(transact_once: Callable[[], Awaitable[T]]) -> T:
         try:
             return await transact_once()
         except Exception as error:
-            if not is_retriable(error):
+            if not is_retryable(error):
                 raise
         await asyncio.sleep(_FIRST_DELAY_SECONDS * attempt)
     try:
         return await transact_once()
     except Exception as error:
-        if is_retriable(error):
+        if is_retryable(error):
             raise unavailable(error) from error
         raise

@@ -1,4 +1,4 @@
-"""Which revision of the schema there is, and which is needed: without alembic, which only who migrates imports."""
+"""The revisions of the schema, without importing Alembic, which takes some 10 MiB and only migrations need."""
 
 from functools import cache
 from importlib.resources import files
@@ -16,52 +16,51 @@ _HAS_TABLE: Final = {
 
 @cache
 def known() -> tuple[str, ...]:
-    """The revisions that this version of projkit knows, oldest first; each migration's file begins with its own."""
+    """Return the revisions of this version of projkit, oldest first, from the names of the migrations' files."""
     names = (each.name.partition("_")[0] for each in files(_MIGRATIONS).iterdir())
     return tuple(sorted(name for name in names if name.isdigit()))
 
 
 def head() -> str:
-    """The revision that this version of projkit needs."""
+    """Return the revision that this version of projkit needs."""
     return known()[-1]
 
 
 def table_of(table_prefix: str) -> str:
-    """The table that has the schema's revision."""
+    """Return the name of the table that holds the schema's revision."""
     return f"{table_prefix}alembic_version"
 
 
-def newest_revision_sql(table_prefix: str) -> str:
-    """What its revision is, as a statement; the prefix is checked by the settings."""
+def current_revision_sql(table_prefix: str) -> str:
+    """Return the SQL that reads the schema's revision; the settings validate the prefix."""
     return f"SELECT max(version_num) FROM {table_of(table_prefix)}"  # noqa: S608
 
 
 async def current(connection: RawConnection, table_prefix: str) -> str | None:
-    """The schema's revision; None where there is none yet."""
+    """Return the schema's revision; None if there is none yet."""
     table = table_of(table_prefix)
-    there = await connection.first_row(_HAS_TABLE[connection.dialect].format(table))
-    if there is None or not there[0]:
+    exists = await connection.first_row(_HAS_TABLE[connection.dialect].format(table))
+    if exists is None or not exists[0]:
         return None
-    found = await connection.first_row(newest_revision_sql(table_prefix))
-    return None if found is None else found[0]
+    row = await connection.first_row(current_revision_sql(table_prefix))
+    return None if row is None else row[0]
 
 
-def require(found: str | None) -> None:
-    """Holds a schema's revision against the one that is needed.
+def require_head(revision: str | None) -> None:
+    """Check that a schema's revision is :func:`head`.
 
     Raises:
-        SchemaOutOfDateError: it is another one; the message names the command that mends it.
+        SchemaOutOfDateError: it is not; the message names the command that fixes it.
     """
-    wanted = head()
-    if found == wanted:
+    if revision == head():
         return
-    if found is not None and found not in known():
+    if revision is not None and revision not in known():
         raise SchemaOutOfDateError(
-            f"PROJKIT_DATABASE_URL: the database's schema is at revision {found}, which this version of projkit "
-            "does not know; it was migrated by a newer one, so upgrade with: pip install --upgrade projkit"
+            f"PROJKIT_DATABASE_URL: the database's schema is at revision {revision}, which this version of projkit "
+            "does not know. A newer version has migrated it; upgrade with: pip install --upgrade projkit"
         )
-    state = f"is at revision {found}" if found else "has no tables of projkit"
+    state = f"is at revision {revision}" if revision else "has no tables of projkit"
     raise SchemaOutOfDateError(
-        f"PROJKIT_DATABASE_URL: the database {state}, and revision {wanted} is needed; "
-        "bring it up to date with: projkit migrate"
+        f"PROJKIT_DATABASE_URL: the database {state}, but revision {head()} is required; "
+        "upgrade it with: projkit migrate"
     )

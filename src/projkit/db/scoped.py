@@ -1,12 +1,13 @@
-"""The database as one owner sees it, where row-level security holds (:mod:`projkit.db.row_security`).
+"""Queries under row-level security (:mod:`projkit.db.row_security`).
 
-The policies compare each row with two settings of the transaction, which are set here from the principal, never from
-the parameters of the statement that they guard. A transaction sets them first. A single statement is made one with
-the setting of them, and so stays one message: asked in four (BEGIN, set, ask, COMMIT) a GET takes three to four times
-as long (docs/decisions/storage.md has the figures).
+The policies compare each row with two settings of the transaction. They are set here from the principal, never from the
+parameters of the statement that they guard. A transaction sets them first. A single statement is combined with the
+statement that sets them, and so remains one message: with four (BEGIN, set, query, COMMIT) a GET takes three to four
+times as long (docs/decisions/storage.md).
 
-That one statement joins what sets to what asks by LATERAL: the second cannot begin before the first has given its row,
-and OFFSET 0 keeps the planner from merging the two. Were it otherwise, the settings would be unset and no row be seen.
+The combined statement joins the two by LATERAL: the second cannot begin before the first has returned its row, and
+OFFSET 0 keeps the planner from merging them. If they ran in the other order, the settings would be unset, and there
+would be no rows.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,7 +27,7 @@ _TENANT: Final = "scope_tenant_id"
 
 
 def _set(name: str, value: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
-    """Sets a setting until the transaction ends."""
+    """Return the expression that sets a setting until the transaction ends."""
     return sa.func.set_config(
         sa.literal_column(f"'{name}'"), value, sa.literal_column("true"), type_=sa.Text()
     )
@@ -34,13 +35,13 @@ def _set(name: str, value: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
 
 def _set_scope() -> sa.Select[str, str]:
     return sa.select(
-        _set(TENANT_SETTING, _marked(_TENANT)).label("tenant_id"),
-        _set(OWNER_SETTING, _marked(_OWNER)).label("owner_id"),
+        _set(TENANT_SETTING, _prefixed(_TENANT)).label("tenant_id"),
+        _set(OWNER_SETTING, _prefixed(_OWNER)).label("owner_id"),
     )
 
 
-def _marked(name: str) -> sa.ColumnElement[str]:
-    """A parameter behind a mark, by which the policies tell an empty text from one that was never set."""
+def _prefixed(name: str) -> sa.ColumnElement[str]:
+    """Return a parameter behind ``=``, which tells the policies an empty text from a setting that was never set."""
     return sa.literal_column("'='", sa.Text()) + sa.bindparam(name, type_=sa.Text())
 
 
@@ -49,7 +50,7 @@ _ALLOW_PURGE: Final = Statement(sa.select(_set(PURGE_SETTING, sa.literal_column(
 
 
 class ScopedDatabase:
-    """:class:`~projkit.db.port.Queries` that see and change the rows of one owner."""
+    """The :class:`~projkit.db.port.Queries` of one owner, which read and write only the rows of that owner."""
 
     __slots__ = ("_database", "_scope")
 
@@ -77,29 +78,28 @@ class ScopedDatabase:
 
 
 async def allow_purge(transaction: Transaction) -> None:
-    """Lets this transaction see and remove what is to be purged, whoever's it is, and nothing else."""
+    """Let this transaction read and delete the rows that can be purged, of all owners, and nothing else."""
     await transaction.fetch_one(_ALLOW_PURGE, {})
 
 
-@lru_cache(maxsize=2048)  # more than there are lists, which keep their own statements
+@lru_cache(maxsize=2048)  # more than there are shapes of lists, each of which has a statement of its own
 def _in_scope(statement: Statement) -> Statement:
-    """The statement made one with the setting of its scope."""
-    scope = _set_scope().offset(_nothing()).subquery("scope")
+    """Return the statement combined with the one that sets its scope."""
+    scope = _set_scope().offset(_zero()).subquery("scope")
     clause, written = statement.clause, None
-    if not isinstance(
-        clause, sa.Select
-    ):  # a write: it has its place in a WITH, and is run when that is first read
+    if not isinstance(clause, sa.Select):
+        # A write must be in a WITH clause, and runs when that is first read.
         written = cast("sa.UpdateBase", clause).cte("written")
         clause = sa.select(written)
-    asked = clause.where(scope.c.owner_id.is_not(None))
-    if asked._offset_clause is None:
-        asked = asked.offset(_nothing())
-    answer = asked.lateral("answer")
-    whole = sa.select(answer).select_from(scope.join(answer, sa.true()))
-    return Statement(whole if written is None else whole.add_cte(written))
+    query = clause.where(scope.c.owner_id.is_not(None))
+    if query._offset_clause is None:
+        query = query.offset(_zero())
+    result = query.lateral("result")
+    combined = sa.select(result).select_from(scope.join(result, sa.true()))
+    return Statement(combined if written is None else combined.add_cte(written))
 
 
-def _nothing() -> sa.ColumnElement[int]:
+def _zero() -> sa.ColumnElement[int]:
     return sa.literal_column("0", sa.Integer())
 
 

@@ -1,8 +1,8 @@
-"""SQLite: compiled SQL on :mod:`sqlite3`, several readers and one writer connection, each with its own thread.
+"""SQLite: compiled SQL on :mod:`sqlite3`, with several reader connections and one writer, each with its own thread.
 
-With ten pooled writers the slowest of a hundred writes waits 640 ms for its turn at the file's lock; with one it
-waits for its turn in a fair queue. A thread of an executor ends with the interpreter even where the host never
-runs a lifespan, which aiosqlite's does not.
+With ten pooled writers, the slowest of a hundred writes waits 640 ms for the file's lock; with one writer, writes wait
+in a fair queue. The threads of an executor end with the interpreter even if the host never runs a lifespan, which
+those of aiosqlite do not.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 @contextmanager
 def suppress_read_only() -> Iterator[None]:
-    """Lets a file that may not be written be opened all the same: it can still be read."""
+    """Ignore that a file is read-only, so that it can be opened for reading."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -40,7 +40,7 @@ def suppress_read_only() -> Iterator[None]:
 
 
 class SqliteConnection:
-    """One connection and the thread on which alone it is used."""
+    """A connection and the only thread that uses it."""
 
     def __init__(self, path: Path, *, busy_seconds: float) -> None:
         self._path = path
@@ -49,7 +49,7 @@ class SqliteConnection:
         self._connection: sqlite3.Connection | None = None
 
     async def run(self, work: Callable[[sqlite3.Connection], R]) -> R:
-        """Runs ``work`` in the thread; on cancellation interrupts it and waits until it has ended."""
+        """Run ``work`` in the thread; if cancelled, interrupt it and wait until it has ended."""
         future = asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
         try:
             return await asyncio.shield(future)
@@ -71,8 +71,8 @@ class SqliteConnection:
         )
         try:
             with suppress_read_only():
-                self._write_ahead(connection)
-            # FULL: what was acknowledged is on the disk, also when the power goes.
+                self._enable_wal(connection)
+            # FULL: acknowledged writes survive a power failure.
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
         except sqlite3.OperationalError:
@@ -80,8 +80,8 @@ class SqliteConnection:
             raise
         return connection
 
-    def _write_ahead(self, connection: sqlite3.Connection) -> None:
-        """Two that turn a new file to WAL at once: one is told that it is locked, however long it would have waited."""
+    def _enable_wal(self, connection: sqlite3.Connection) -> None:
+        """Enable WAL, with retries: if two connections do so at once, SQLite fails one of them without waiting."""
         deadline = monotonic() + self._busy_seconds
         while True:
             try:
@@ -95,16 +95,16 @@ class SqliteConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was used and not closed."""
+        """Whether the connection is open."""
         return self._connection is not None
 
     async def close(self) -> None:
-        """Closes the connection in its own thread and ends the thread."""
+        """Close the connection in its own thread, and end the thread."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 
     def abandon(self) -> None:
-        """Closes the connection without waiting for it."""
+        """Close the connection without waiting for it."""
         self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
 
@@ -115,7 +115,7 @@ class SqliteConnection:
 
 
 class SqliteDatabase:
-    """A :class:`~projkit.db.port.Database` over one SQLite file."""
+    """A :class:`~projkit.db.port.Database` on one SQLite file."""
 
     dialect = "sqlite"
 
@@ -140,7 +140,7 @@ class SqliteDatabase:
         for connection in self._connections[1:]:
             self._readers.put_nowait(connection)
         self._writer = self._connections[0]
-        self._writing = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
         self._waiting = 0
 
     @classmethod
@@ -154,9 +154,9 @@ class SqliteDatabase:
         statement_seconds: float,
         observer: Observer = NULL_OBSERVER,
     ) -> Self:
-        """A database whose connections are opened as they are needed.
+        """Return a database whose connections are opened when they are needed.
 
-        More readers than a few only queue for the interpreter, so ``pool_size`` counts up to four.
+        It has at most four readers, whatever ``pool_size``: more would only compete for the interpreter.
         """
         return cls(
             path,
@@ -198,19 +198,19 @@ class SqliteDatabase:
         return compiled.row(rows[0]) if rows else None
 
     async def _write(self, compiled: Compiled, arguments: Sequence[Any]) -> list[Row]:
-        async with self._writer_turn() as writer:
-            # Autocommit ends the statement's transaction with its last row, so all of them are read.
-            with observed(self._observer, compiled) as seen:
+        async with self._acquire_writer() as writer:
+            # Autocommit ends the statement's transaction with its last row, so all rows are read.
+            with observed(self._observer, compiled) as observation:
                 rows = await writer.run(
                     lambda connection: connection.execute(compiled.sql, arguments).fetchall()
                 )
-                seen.rows = len(rows)
+                observation.rows = len(rows)
                 return rows
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         committed = False
         try:
-            async with self._writer_turn() as writer:
+            async with self._acquire_writer() as writer:
                 try:
                     await writer.run(lambda connection: connection.execute("BEGIN IMMEDIATE"))
                     result = await work(_SqliteTransaction(writer, self._observer))
@@ -228,7 +228,7 @@ class SqliteDatabase:
 
     def connections(self) -> dict[str, int]:
         opened = sum(connection.is_open for connection in self._connections)
-        busy = len(self._connections) - 1 - self._readers.qsize() + self._writing.locked()
+        busy = len(self._connections) - 1 - self._readers.qsize() + self._write_lock.locked()
         return {
             "maximum": len(self._connections),
             "open": opened,
@@ -247,12 +247,12 @@ class SqliteDatabase:
 
     async def _read(self, compiled: Compiled, work: Callable[[sqlite3.Connection], R]) -> R:
         started = perf_counter()
-        reader = await self._turn(self._readers.get(), "All database connections are in use")
+        reader = await self._wait_for(self._readers.get(), "All database connections are in use")
         try:
-            with observed(self._observer, compiled) as seen:
+            with observed(self._observer, compiled) as observation:
                 async with asyncio.timeout(self._statement_seconds):
                     result = await reader.run(work)
-                seen.rows = row_count(result)
+                observation.rows = row_count(result)
         except Exception as error:
             self._raise_translated(error)
         finally:
@@ -260,29 +260,29 @@ class SqliteDatabase:
             add_database_time(perf_counter() - started)
         return result
 
-    async def _turn(self, turn: Coroutine[Any, Any, R], refusal: str) -> R:
-        """What a bounded wait for a connection gives."""
+    async def _wait_for(self, acquire: Coroutine[Any, Any, R], message: str) -> R:
+        """Await a connection or lock, for a limited time; ``message`` is that of the error after it."""
         started = perf_counter()
         self._waiting += 1
         try:
             async with asyncio.timeout(self._wait_seconds):
-                return await turn
+                return await acquire
         except TimeoutError:
-            raise DatabaseUnavailableError(refusal) from None
+            raise DatabaseUnavailableError(message) from None
         finally:
             self._waiting -= 1
             self._observer.record_pool_wait(perf_counter() - started)
 
     @asynccontextmanager
-    async def _writer_turn(self) -> "AsyncIterator[SqliteConnection]":
+    async def _acquire_writer(self) -> "AsyncIterator[SqliteConnection]":
         started = perf_counter()
-        await self._turn(self._writing.acquire(), "The database is busy writing")
+        await self._wait_for(self._write_lock.acquire(), "The database is busy with other writes")
         try:
             yield self._writer
         except Exception as error:
             self._raise_translated(error)
         finally:
-            self._writing.release()
+            self._write_lock.release()
             add_database_time(perf_counter() - started)
 
     def _raise_translated(self, error: Exception) -> NoReturn:
@@ -331,7 +331,7 @@ class _SqliteTransaction:
             await self._connection.run(run)
 
     async def _run(self, compiled: Compiled, work: Callable[[sqlite3.Connection], R]) -> R:
-        with observed(self._observer, compiled) as seen:
+        with observed(self._observer, compiled) as observation:
             result = await self._connection.run(work)
-            seen.rows = row_count(result)
+            observation.rows = row_count(result)
             return result

@@ -1,4 +1,4 @@
-"""Core statements, compiled once and then run as plain SQL on the driver."""
+"""SQLAlchemy Core statements that are compiled once and then run as SQL text on the driver."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 Params = Mapping[str, Any]
 Row = Sequence[Any]
 Processor = Callable[[Any], Any]
-_PREFIX: Final = "given_"
+_PREFIX: Final = "param_"
 
 
 class Compiled:
-    """One statement for one dialect: its SQL, the order of its parameters, and the values' conversions."""
+    """A statement compiled for one dialect: the SQL, the order of its parameters, and the conversions of values."""
 
     __slots__ = ("_binds", "_constants", "_names", "_results", "collection", "operation", "sql")
 
     def __init__(self, clause: sa.Executable, dialect: sa.Dialect) -> None:
-        self.operation, self.collection = _what(clause)
+        self.operation, self.collection = _operation_and_table(clause)
         compiled = cast("SQLCompiler", cast("sa.ClauseElement", clause).compile(dialect=dialect))
         self.sql = str(compiled)
         self._names = tuple(compiled.positiontup or ())
-        # Values that the statement brings itself, such as the 1 of ``version + 1``.
+        # Literal values within the statement, such as the 1 of ``version + 1``.
         self._constants = {
             name: bind.value for name in self._names if not (bind := compiled.binds[name]).required
         }
@@ -45,7 +45,7 @@ class Compiled:
         )
 
     def arguments(self, params: Params) -> list[Any]:
-        """``params`` in the order in which the SQL takes them, converted for the driver."""
+        """Return ``params`` in the order of the SQL's placeholders, converted for the driver."""
         if self._constants:
             params = {**self._constants, **params}
         values = [params[name] for name in self._names]
@@ -54,7 +54,7 @@ class Compiled:
         return values
 
     def row(self, record: Row) -> Row:
-        """What the driver returned, converted to Python's types."""
+        """Convert a row of the driver to Python's types."""
         if not self._results:
             return record
         values = list(record)
@@ -66,7 +66,7 @@ class Compiled:
 class Statement:
     """A Core statement that keeps its compiled forms.
 
-    Make it once, at import or at start-up, with named bind parameters for all that varies.
+    Create it once, at import or at startup, with a named bind parameter for each value that varies.
     """
 
     __slots__ = ("_engine", "_postgresql", "_sqlite", "clause")
@@ -78,32 +78,32 @@ class Statement:
         self._engine: sa.Executable | None = None
 
     def for_postgresql(self) -> Compiled:
-        """The statement as asyncpg takes it."""
+        """Return the statement compiled for asyncpg."""
         if self._postgresql is None:
             self._postgresql = Compiled(self.clause, postgresql())
         return self._postgresql
 
     def for_sqlite(self) -> Compiled:
-        """The statement as :mod:`sqlite3` takes it."""
+        """Return the statement compiled for :mod:`sqlite3`."""
         if self._sqlite is None:
             self._sqlite = Compiled(self.clause, sqlite())
         return self._sqlite
 
     def for_engine(self) -> sa.Executable:
-        """The statement as an ``AsyncEngine`` of any driver takes it, with :func:`engine_params`.
+        """Return the statement for an ``AsyncEngine``, to be run with :func:`engine_params`.
 
-        SQLAlchemy reserves parameters that are named as a column is for the VALUES and SET clauses, so that its
-        own names have a prefix.
+        SQLAlchemy reserves parameters named after columns for its VALUES and SET clauses, so here all names get a
+        prefix.
         """
         if self._engine is None:
             self._engine = cast("Any", cloned_traverse)(self.clause, {}, {"bindparam": _prefix})
         return self._engine
 
 
-def _what(clause: sa.Executable) -> tuple[str, str]:
-    """The operation and the table, as OTel's ``db.operation.name`` and ``db.collection.name``.
+def _operation_and_table(clause: sa.Executable) -> tuple[str, str]:
+    """Return OpenTelemetry's ``db.operation.name`` and ``db.collection.name``.
 
-    Of a statement that stands within another, as under row-level security, it is the inner one that counts.
+    If a statement contains another, as under row-level security, they are those of the inner one.
     """
     table = ""
     for element in iterate(cast("sa.ClauseElement", clause)):
@@ -125,7 +125,7 @@ def equals(column: sa.Column[Any], name: str | None = None) -> sa.ColumnElement[
 
 
 def engine_params(params: Params) -> dict[str, Any]:
-    """``params`` by the names that :meth:`Statement.for_engine` gives them."""
+    """Return ``params`` with the prefixed names of :meth:`Statement.for_engine`."""
     return {_PREFIX + name: value for name, value in params.items()}
 
 
@@ -136,11 +136,11 @@ def _prefix(bind: sa.BindParameter[Any]) -> None:
 
 @cache
 def postgresql() -> sa.Dialect:
-    """SQLAlchemy's asyncpg dialect, of which only the compiler is used."""
+    """Return SQLAlchemy's asyncpg dialect, of which only the compiler is used."""
     return cast("sa.Dialect", asyncpg_dialect())  # type: ignore[no-untyped-call]
 
 
 @cache
 def sqlite() -> sa.Dialect:
-    """SQLAlchemy's aiosqlite dialect, of which only the compiler is used."""
+    """Return SQLAlchemy's aiosqlite dialect, of which only the compiler is used."""
     return cast("sa.Dialect", aiosqlite_dialect())

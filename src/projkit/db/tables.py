@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy Core objects: the language of statements and migrations alike.
+"""The tables, as SQLAlchemy Core objects for statements and migrations.
 
 ``tenant_id`` comes first in every key and index, so that partitioning by it later needs no rewrite.
 """
@@ -13,7 +13,7 @@ from projkit.db.types import JsonText, UtcDateTime, text
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tables:
-    """The kit's tables under one prefix; two kits with two prefixes live in one database."""
+    """The tables with one prefix; kits with different prefixes can share a database."""
 
     prefix: str
     metadata: sa.MetaData
@@ -27,13 +27,13 @@ class Tables:
 
     @property
     def external_id_constraint(self) -> str:
-        """The unique index that keeps ``external_id`` unique per owner among the undeleted."""
+        """Name of the index that makes ``external_id`` unique among an owner's undeleted projects."""
         return f"uq_{self.prefix}projects_external_id"
 
 
 @lru_cache(maxsize=32)
 def build_tables(prefix: str) -> Tables:
-    """The tables named with ``prefix``, each time the same objects."""
+    """Return the tables with this prefix, the same objects on each call."""
     metadata = sa.MetaData()
     projects = sa.Table(
         f"{prefix}projects",
@@ -66,7 +66,7 @@ def build_tables(prefix: str) -> Tables:
         ),
     )
     undeleted = projects.c.deleted_at.is_(None)
-    # One index per sort order: page 1,000 of a list then starts where page 999 ended, whatever the order.
+    # One index per sort order, so that each page of a list starts at its place in an index.
     for column in ("created_at", "updated_at", "name", "due_date", "priority"):
         sa.Index(
             f"ix_{prefix}projects_{column}",
@@ -76,7 +76,7 @@ def build_tables(prefix: str) -> Tables:
             projects.c.id,
             postgresql_where=undeleted,
             sqlite_where=undeleted,
-            # So that the plain list is counted from the index alone; what row-level security reads is in it as well.
+            # So that the index alone is read to count the unfiltered list, also with row-level security.
             postgresql_include=["archived_at", "deleted_at"] if column == "created_at" else [],
         )
     named = sa.and_(undeleted, projects.c.external_id.is_not(None))
@@ -114,8 +114,8 @@ def build_tables(prefix: str) -> Tables:
 
 
 def _auth_tables(prefix: str, metadata: sa.MetaData) -> dict[str, sa.Table]:
-    # A row for whoever has a password here, came by OpenID Connect, or was told to log in anew: names and
-    # passwords are absent where there are none.
+    # A row for each user with a password, an OpenID Connect identity, or revoked tokens. Names and passwords are
+    # optional.
     users = sa.Table(
         f"{prefix}users",
         metadata,

@@ -1,4 +1,4 @@
-"""Column types that read and write alike on PostgreSQL and SQLite."""
+"""Column types that behave alike on PostgreSQL and SQLite."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -14,12 +14,12 @@ from projkit.clock import rfc3339
 
 
 def text() -> sa.types.TypeEngine[str]:
-    """Text that sorts by code point on both databases."""
+    """Return a text type that sorts by code point on both databases."""
     return sa.Text(collation="C").with_variant(sa.Text(), "sqlite")
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """An aware UTC time; in SQLite an RFC 3339 text of fixed width, which sorts as the time does."""
+    """An aware UTC time; in SQLite it is RFC 3339 text of fixed width, which sorts chronologically."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -47,10 +47,10 @@ def _from_text(value: str | None) -> datetime | None:
 
 
 class JsonText(sa.types.UserDefinedType[str]):
-    """JSON kept as the text that the client will be sent, so that reading it costs no parsing.
+    """JSON that is read as text and sent to clients without being parsed.
 
-    ``binary`` makes it ``jsonb`` on PostgreSQL, for columns that are searched; the plain kind keeps the text as
-    it was written: order of keys, form of numbers.
+    With ``binary`` it is ``jsonb`` on PostgreSQL, for columns that are searched. Otherwise the text is kept as it was
+    written, with its order of keys and format of numbers.
     """
 
     cache_ok = True
@@ -59,7 +59,7 @@ class JsonText(sa.types.UserDefinedType[str]):
         self.binary = binary
 
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], str | None] | None:
-        """Through an engine SQLAlchemy's own codecs have parsed the JSON already; straight from a driver it is text."""
+        """Return a conversion to text for engines, whose codecs have parsed the JSON; drivers return text."""
         return None if coltype is None else _as_text
 
 
@@ -77,10 +77,10 @@ def _sqlite_json(type_: JsonText, compiler: Any, **_: Any) -> str:
     return "TEXT"
 
 
-class has_any(sa.ColumnElement[bool]):  # noqa: N801  # reads as an SQL function does
-    """True where a JSON array column holds at least one of the values."""
+class has_any(sa.ColumnElement[bool]):  # noqa: N801  # named like an SQL function
+    """An SQL condition: the JSON array in ``column`` contains at least one of ``values``."""
 
-    # What it is made of: SQLAlchemy looks for parameters here, and its cache tells two of them apart by this.
+    # The parts in which SQLAlchemy looks for parameters, and which make up its cache key.
     _traverse_internals = [  # noqa: RUF012
         ("column", InternalTraversal.dp_clauseelement),
         ("values", InternalTraversal.dp_clauseelement_tuple),
@@ -103,4 +103,4 @@ def _postgresql_has_any(element: has_any, compiler: SQLCompiler, **options: Any)
 def _sqlite_has_any(element: has_any, compiler: SQLCompiler, **options: Any) -> str:
     values = ", ".join(compiler.process(value, **options) for value in element.values)
     column = compiler.process(element.column, **options)
-    return f"EXISTS (SELECT 1 FROM json_each({column}) WHERE json_each.value IN ({values}))"  # noqa: S608  # compiled parts
+    return f"EXISTS (SELECT 1 FROM json_each({column}) WHERE json_each.value IN ({values}))"  # noqa: S608  # the parts are compiled SQL

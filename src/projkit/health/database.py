@@ -7,7 +7,7 @@ from time import perf_counter, time
 from typing import Any, Final
 
 from projkit.db import revisions
-from projkit.db.errors import FAILURES
+from projkit.db.errors import DRIVER_ERRORS
 from projkit.db.probe import DatabaseProbe
 from projkit.health.checks import CheckFailedError, HealthCheck
 
@@ -40,7 +40,7 @@ def _query_check(query: Callable[[], Any], evaluate: Callable[[Any], Any]) -> Ca
         def in_thread() -> Any:
             try:
                 return evaluate(query())
-            except FAILURES as error:
+            except DRIVER_ERRORS as error:
                 raise _failure(error) from error
 
         return in_thread
@@ -48,7 +48,7 @@ def _query_check(query: Callable[[], Any], evaluate: Callable[[Any], Any]) -> Ca
     async def on_loop() -> Any:
         try:
             return evaluate(await query())
-        except FAILURES as error:
+        except DRIVER_ERRORS as error:
             raise _failure(error) from error
 
     return on_loop
@@ -59,7 +59,7 @@ def _ignore(_: object) -> None:
 
 
 def _require_current(revision: str | None) -> dict[str, str]:
-    revisions.require(revision)
+    revisions.require_head(revision)
     return {"revision": revision or ""}
 
 
@@ -68,7 +68,7 @@ async def _check_clock(probe: DatabaseProbe) -> dict[str, float]:
     try:
         now: Any = probe.now()
         database_time = float(await now if inspect.isawaitable(now) else now)
-    except FAILURES as error:
+    except DRIVER_ERRORS as error:
         raise _failure(error) from error
     # The database is assumed to have read its clock halfway through the round trip.
     skew = database_time - (time() - (perf_counter() - before) / 2)

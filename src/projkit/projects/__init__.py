@@ -1,0 +1,1 @@
+"""Projects: their rules, statements and routes."""

@@ -1,4 +1,4 @@
-"""Run by alembic inside the connection and transaction that :mod:`projkit.db.migrate` opened."""
+"""Alembic's environment; it runs on the connection and in the transaction of :mod:`projkit.db.migrate`."""
 
 from alembic import context
 

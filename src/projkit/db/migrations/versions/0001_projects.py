@@ -1,4 +1,4 @@
-"""Projects."""
+"""Create the table of projects."""
 
 import sqlalchemy as sa
 from alembic import context, op

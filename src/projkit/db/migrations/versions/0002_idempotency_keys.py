@@ -1,4 +1,4 @@
-"""Idempotency keys."""
+"""Create the table of idempotency keys."""
 
 import sqlalchemy as sa
 from alembic import context, op

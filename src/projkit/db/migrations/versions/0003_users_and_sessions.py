@@ -1,4 +1,4 @@
-"""Users, their identities at OpenID providers, sessions, values that are good once, counts of attempts."""
+"""Create the tables of users, their OpenID Connect identities, sessions, single-use values and attempt counters."""
 
 import sqlalchemy as sa
 from alembic import context, op

@@ -1,4 +1,4 @@
-"""The index that the plain list is counted from holds what the policies of row-level security read as well."""
+"""Include the column that row-level security reads in the index from which lists are counted."""
 
 import sqlalchemy as sa
 from alembic import context, op
@@ -10,15 +10,15 @@ depends_on = None
 
 
 def upgrade() -> None:
-    _index_again(["archived_at", "deleted_at"])
+    _recreate_index(["archived_at", "deleted_at"])
 
 
 def downgrade() -> None:
-    _index_again(["archived_at"])
+    _recreate_index(["archived_at"])
 
 
-def _index_again(included: list[str]) -> None:
-    if op.get_bind().dialect.name != "postgresql":  # no other index includes columns
+def _recreate_index(included: list[str]) -> None:
+    if op.get_bind().dialect.name != "postgresql":  # only PostgreSQL has indexes with INCLUDE
         return
     table = f"{context.config.attributes['table_prefix']}projects"
     name = f"ix_{table}_created_at"
