@@ -1,1 +1,1 @@
-"""What is counted, and how several workers count together."""
+"""Tests of metrics, their exposition over several workers, and traces."""

@@ -1,6 +1,6 @@
-"""A collector that speaks OTLP over HTTP, and can be told to misbehave.
+"""An OTLP collector over HTTP that can be made to misbehave.
 
-What is exported to it is kept as plain values: spans and metrics with the resource and the scope that they came with.
+It stores what it receives as plain values: spans and metrics with their resource and scope.
 """
 
 import gzip
@@ -24,7 +24,7 @@ TRACES, METRICS = "/v1/traces", "/v1/metrics"
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened within a span."""
+    """An event within a span."""
 
     name: str
     attributes: dict[str, Any]
@@ -77,22 +77,22 @@ class Metric:
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked; names of headers are in lower case."""
+    """A received request; header names are in lower case."""
 
     path: str
     headers: dict[str, str]
 
 
 class Collector:
-    """The collector, on a port of this machine, by default any that is free.
+    """A collector on a local port, by default any free one.
 
     Attributes:
-        status: what it answers; with anything but 200 nothing is kept.
-        retry_after: what it says beside a 429 or 503.
-        rejects: how many spans or points of each request it says that it has rejected.
-        mute: takes requests and answers none, until it is set back.
-        rude: closes each connection without an answer.
-        requests: all that was asked, whatever was answered.
+        status: the status of its responses; exports are stored only with 200.
+        retry_after: the value of Retry-After, if any.
+        rejects: the number of spans or points that it reports as rejected in each response.
+        mute: whether it sends no responses for now.
+        rude: whether it closes each connection without a response.
+        requests: all received requests.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -126,11 +126,11 @@ class Collector:
 
     @property
     def endpoint(self) -> str:
-        """What OTEL_EXPORTER_OTLP_ENDPOINT is to be."""
+        """The value for OTEL_EXPORTER_OTLP_ENDPOINT."""
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
-        """Goes away: closes the port and every connection."""
+        """Close the port and every connection."""
         if not self._closed.is_set():
             self._closed.set()
             self._server.shutdown()
@@ -139,7 +139,7 @@ class Collector:
             self.hang_up()
 
     def hang_up(self) -> None:
-        """Closes every connection, as a collector that restarts does."""
+        """Close every connection, as a restarting collector does."""
         for connection in list(self._connections):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -147,18 +147,18 @@ class Collector:
                 continue
 
     def named(self, name: str) -> list[Span]:
-        """The spans of this name."""
+        """Return the spans with this name."""
         return [span for span in self.spans if span.name == name]
 
     def wait(self, condition: Callable[[Self], object], seconds: float = 20) -> None:
-        """Waits until something has arrived."""
+        """Wait until a condition holds."""
         deadline = time.monotonic() + seconds
         while not condition(self):
             assert time.monotonic() < deadline, f"{len(self.requests)} requests, {len(self.spans)} spans"
             time.sleep(0.01)
 
     def take(self, path: str, body: bytes) -> bytes:
-        """Keeps what an export holds; gives what it is answered with."""
+        """Store the content of an export and return the response."""
         if path == TRACES:
             self.spans += _spans(trace_service.ExportTraceServiceRequest.FromString(body))
             traces = trace_service.ExportTraceServiceResponse()
@@ -170,7 +170,7 @@ class Collector:
         return bytes(points.SerializeToString())
 
     def idle(self) -> None:
-        """Waits for as long as it is mute."""
+        """Wait while the collector is mute."""
         while self.mute and not self._closed.wait(0.01):
             pass
 
@@ -193,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         try:
             super().handle()
-        except OSError:  # whoever asked is gone, or was hung up on
+        except OSError:  # the client has disconnected, or was disconnected
             return
 
     def do_POST(self) -> None:
@@ -206,17 +206,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         collector.idle()
         status = collector.status if self.path in {TRACES, METRICS} else 404
-        answer = collector.take(self.path, _unpacked(body, headers)) if status == 200 else b""
+        content = collector.take(self.path, _unpacked(body, headers)) if status == 200 else b""
         self.send_response(status)
         self.send_header("content-type", "application/x-protobuf")
-        self.send_header("content-length", str(len(answer)))
+        self.send_header("content-length", str(len(content)))
         if collector.retry_after is not None:
             self.send_header("retry-after", collector.retry_after)
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 def _unpacked(body: bytes, headers: Mapping[str, str]) -> bytes:

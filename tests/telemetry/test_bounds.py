@@ -32,30 +32,30 @@ PATHS = (
 
 
 async def answer(request: Request) -> Response:
-    """Answers with the status that the client names."""
+    """Respond with the status that the client requests."""
     return Response(status_code=int(request.query_params["status"]))
 
 
 def series(kit: ProjKit) -> Counter[str]:
-    """How many series each family has."""
+    """Return the number of series by sample name."""
     return Counter(sample.name for metric in kit.registry.collect() for sample in metric.samples)
 
 
 def label_values(kit: ProjKit) -> set[str]:
-    """Every value that any label has."""
+    """Return all label values."""
     samples = (sample for metric in kit.registry.collect() for sample in metric.samples)
     return {value for sample in samples for value in sample.labels.values()}
 
 
 def noise(source: random.Random) -> str:
-    """Text that nobody has sent before."""
+    """Return a new random text."""
     return "n0ise" + "".join(
         source.choices(string.ascii_letters + string.digits + "-._~%!$&'()*+,;=:@", k=20)
     )
 
 
 async def send(app: Any, choices: random.Random, source: random.Random) -> None:
-    """One request: what it is about is as ``choices`` say, and all else (path, method, headers) is from ``source``."""
+    """Send a request whose kind depends on ``choices`` and whose content is random text from ``source``."""
     known = choices.random() < 0.5
     path = choices.choice(PATHS).format(noise(source)) if known else f"/{noise(source)}/{noise(source)}"
     method = choices.choice((*METHODS, noise(source)))
@@ -74,7 +74,7 @@ async def send(app: Any, choices: random.Random, source: random.Random) -> None:
 
 
 async def test_random_requests(sqlite_url: str) -> None:
-    """A thousand requests with other paths, methods, hosts and headers make not one series more than those before."""
+    """A thousand requests with new paths, methods, hosts and headers add no series."""
     kit = ProjKit(settings_for(sqlite_url))
     app = kit.wrap(Starlette(routes=[Route("/host/{name}", answer, methods=list(METHODS))]))
     source = random.Random(20261125)
@@ -88,7 +88,7 @@ async def test_random_requests(sqlite_url: str) -> None:
         counts.append(series(kit))
         assert not [value for value in label_values(kit) if "n0ise" in value]
     found = [sum(each.values()) for each in counts]
-    print(f"series before and after each {REQUESTS} random requests: {found}")  # noqa: T201  # for who wants to know
+    print(f"series before and after each {REQUESTS} random requests: {found}")  # noqa: T201 - informational
     assert counts[1] == counts[2] == counts[3]
     # What is possible at all: a known method or none, and each route's statuses.
     rows = counts[3]["projkit_http_server_request_duration_seconds_count"]
@@ -96,7 +96,7 @@ async def test_random_requests(sqlite_url: str) -> None:
 
 
 async def test_methods_that_clients_make_up(sqlite_url: str) -> None:
-    """However many methods nobody knows have come before, where a known one is counted is remembered."""
+    """Samples of known methods are remembered, however many unknown methods came before."""
     kit = ProjKit(settings_for(sqlite_url))
     for number in range(HTTP.limit):
         await ask(kit, f"M{number}", "/")
@@ -106,7 +106,7 @@ async def test_methods_that_clients_make_up(sqlite_url: str) -> None:
 
 
 async def test_random_websockets(sqlite_url: str) -> None:
-    """WebSockets are counted by their route's template, wherever clients try to open them."""
+    """WebSockets are counted by the template of their route, whatever their path."""
     kit = ProjKit(settings_for(sqlite_url))
 
     async def host(scope: Any, receive: Any, send: Any) -> None:
@@ -118,7 +118,7 @@ async def test_random_websockets(sqlite_url: str) -> None:
         raise AssertionError("the host asks for nothing")
 
     async def send_nothing(_: object) -> None:
-        """Nobody listens."""
+        """Discard the message."""
 
     for _ in range(200):
         path = f"/{noise(source)}"

@@ -1,4 +1,4 @@
-"""What must stay secret is in no series, in no figure and in no line of the log, however it came in."""
+"""Secrets appear in no series, no statistics and no log line, however they came in."""
 
 import logging
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ HEADERS = (
 
 
 class Canaries:
-    """Secrets that nothing else looks like, and whatever might tell of them."""
+    """A source of recognisable secrets, and everything that could reveal them."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
@@ -57,28 +57,28 @@ class Canaries:
         self._shown: list[str] = []
 
     def new(self) -> str:
-        """One more secret."""
+        """Create a secret."""
         self._made += 1
         return "canary" + uuid4().hex + uuid4().hex[:8]
 
     def keep(self, secret: str) -> str:
-        """What was made elsewhere, and is secret as well."""
+        """Register a secret that was created elsewhere."""
         self._kept.append(secret)
         return secret
 
     def show(self, answer: Answer) -> None:
-        """Looks at what somebody else is shown."""
+        """Register a response to check."""
         assert answer.status in {200, 503}, answer
         self._shown.append(answer.body.decode())
 
     def telling(self, text: str) -> list[str]:
-        """The lines of the log, and what was shown, that hold a text."""
+        """Return the log lines and responses that contain a text."""
         formatter = JsonFormatter()
         logged = [formatter.format(record) + str(record.__dict__) for record in self._caplog.records]
         return [each for each in logged + self._shown if text in each]
 
     def are_safe(self) -> None:
-        """Whether none of them is to be found; all of them have the same beginning."""
+        """Check that no secret appears; all created ones start the same."""
         assert self._made
         assert self.telling("projkit.access")
         assert self.telling("canary") == []
@@ -88,13 +88,13 @@ class Canaries:
 
 @pytest.fixture
 def canaries(caplog: pytest.LogCaptureFixture) -> Iterator[Canaries]:
-    """Watches every logger, whatever its level."""
+    """A source of secrets that captures every logger at every level."""
     with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, "projkit.access"):
         yield Canaries(caplog)
 
 
 def settings_with(url: str, canaries: Canaries, **changes: Any) -> Settings:
-    """Settings of which all secrets are canaries, and by which every request is slow."""
+    """Return settings whose secrets are all canaries, and with which every request is slow."""
     given = {
         "secret": canaries.new(),
         "legacy_secret": canaries.new(),
@@ -107,13 +107,13 @@ def settings_with(url: str, canaries: Canaries, **changes: Any) -> Settings:
 
 
 def with_password(url: str, password: str) -> str:
-    """The URL with a password; the server asks for none."""
+    """Return the URL with a password, which the server does not require."""
     user, _, rest = url.partition("@")
     return f"{user}:{password}@{rest}"
 
 
 async def look(kit: ProjKit, canaries: Canaries) -> None:
-    """Looks at every figure and every series."""
+    """Request all statistics and metrics."""
     for path in FIGURES:
         canaries.show(await ask(kit, "GET", path, address="127.0.0.1"))
     for headers in ([], [OPENMETRICS]):
@@ -122,7 +122,7 @@ async def look(kit: ProjKit, canaries: Canaries) -> None:
 
 
 async def test_whatever_a_client_sends(any_database_url: str, canaries: Canaries) -> None:
-    """Tokens in every header, cookie and query, in the path and the body, good ones and bad ones, stay out of sight."""
+    """Tokens in headers, cookies, queries, paths and bodies, valid or not, are not revealed."""
 
     async def broken(request: Request) -> Response:
         raise RuntimeError("broken")
@@ -150,12 +150,12 @@ async def test_whatever_a_client_sends(any_database_url: str, canaries: Canaries
                 401 if token is None else 200
             )
         await look(kit, canaries)
-    assert canaries.telling("an-id-of-the-client"), "what is there to be logged is found"
+    assert canaries.telling("an-id-of-the-client"), "request ids are logged"
     canaries.are_safe()
 
 
 async def test_logging_in(any_database_url: str, canaries: Canaries, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passwords, right and wrong, and the tokens of a session stay out of sight, also where the login breaks."""
+    """Passwords, right or wrong, and session tokens are not revealed, even if the login fails."""
     kit = ProjKit(settings_with(any_database_url, canaries))
     password = canaries.new()
     async with kit.lifespan():
@@ -194,7 +194,7 @@ async def test_logging_in(any_database_url: str, canaries: Canaries, monkeypatch
 
 
 async def test_stores_that_do_not_answer(sqlite_url: str, canaries: Canaries) -> None:
-    """The passwords of a database and of a Redis that do not answer stay out of sight, also in what is raised."""
+    """The passwords of an unreachable database and Redis are not revealed, not even in exceptions."""
     redis = f"redis://:{canaries.new()}@127.0.0.1:{free_port()}/0"
     kit = ProjKit(settings_with(sqlite_url, canaries, redis_url=redis))
     async with kit.lifespan():
@@ -213,7 +213,7 @@ async def test_stores_that_do_not_answer(sqlite_url: str, canaries: Canaries) ->
 
 
 async def test_sessions_in_redis(redis_alone: Redises, sqlite_url: str, canaries: Canaries) -> None:
-    """No key and no value of Redis is in a series or in the log, also where Redis refuses the command."""
+    """Keys and values of Redis appear in no series and no log line, even if Redis rejects the command."""
     settings = settings_with(
         sqlite_url, canaries, redis_url=redis_alone.url, redis_prefix=f"{canaries.new()}:"
     )

@@ -1,4 +1,4 @@
-"""``docs/metrics.md`` says of every series what the code gives, and of none that there is not."""
+"""``docs/metrics.md`` describes exactly the series of the code."""
 
 import re
 import shutil
@@ -26,21 +26,21 @@ LABEL = re.compile(r'([a-z_]+)="')
 
 
 class Series(NamedTuple):
-    """What a series is."""
+    """The type and labels of a metric."""
 
     kind: str
     labels: frozenset[str]
 
 
 def sections() -> dict[str, str]:
-    """What the document says of each series, by its name."""
+    """Return the sections of the document by metric name."""
     parts = re.split(r"^#{2,3} ", DOCUMENT, flags=re.MULTILINE)
     titled = (part.partition("\n") for part in parts)
     return {title.strip("`"): text for title, _, text in titled if title.startswith("`")}
 
 
 def documented() -> dict[str, Series]:
-    """Every series of the document."""
+    """Return the metrics of the document."""
     found = {}
     for name, text in sections().items():
         kind = re.match(r"[a-z]+", text)
@@ -53,7 +53,7 @@ def documented() -> dict[str, Series]:
 
 
 async def given() -> dict[str, Series]:
-    """Every series of a scrape after everything that is counted has happened."""
+    """Return the metrics of a scrape after every event has happened."""
     recorder = Recorder()
     fill(recorder)
     recorder.record_transaction(committed=True)
@@ -76,13 +76,13 @@ async def given() -> dict[str, Series]:
 
 @pytest.mark.anyio
 async def test_every_series_is_documented() -> None:
-    """The document has each series with its type and its labels, and none that there is not."""
+    """The document has each metric with its type and labels, and no other."""
     assert documented() == await given()
 
 
 @pytest.mark.parametrize("name", sections())
 def test_every_series_has_an_example(name: str) -> None:
-    """Each has a query that is about it, and a sentence on what it means."""
+    """Each metric has a description and a query that uses it."""
     text = sections()[name]
     queries = re.findall(r"```promql\n(.*?)```", text, flags=re.DOTALL)
     assert queries
@@ -91,7 +91,7 @@ def test_every_series_has_an_example(name: str) -> None:
 
 
 def test_the_examples_are_queries(tmp_path: Path) -> None:
-    """Prometheus' own tool reads every example."""
+    """promtool accepts every example."""
     if shutil.which("promtool") is None:
         missing("promtool is not installed; Debian has it in the package prometheus")
     queries = re.findall(r"```promql\n(.*?)```", DOCUMENT, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Exemplars: a bucket that Prometheus is shown names the newest request of which there is a trace."""
+"""Exemplars: each exported bucket has the latest request with a trace."""
 
 import subprocess
 import sys
@@ -33,12 +33,12 @@ SECONDS = st.floats(min_value=0, max_value=100)
 
 
 def registry_of(recorder: Recorder) -> KitRegistry:
-    """What Prometheus reads."""
+    """Return a registry for a recorder."""
     return KitRegistry(RecorderCollector(recorder, KitInfo("1.2.3")))
 
 
-async def shown(recorder: Recorder, route: str = GET[1]) -> dict[str, Any]:
-    """The exemplars of a route's buckets, by their bound."""
+async def metric_values(recorder: Recorder, route: str = GET[1]) -> dict[str, Any]:
+    """Return the exemplars of a route's buckets by bound."""
     body, _ = await render(registry_of(recorder), OPENMETRICS)
     return {
         sample.labels["le"]: sample.exemplar
@@ -49,12 +49,12 @@ async def shown(recorder: Recorder, route: str = GET[1]) -> dict[str, Any]:
 
 
 async def ids(recorder: Recorder) -> dict[str, str]:
-    """The trace ids that are shown, by their buckets' bounds."""
-    return {bound: each.labels["trace_id"] for bound, each in (await shown(recorder)).items()}
+    """Return the exemplars' trace ids by bound."""
+    return {bound: each.labels["trace_id"] for bound, each in (await metric_values(recorder)).items()}
 
 
 async def test_the_newest_of_each_bucket() -> None:
-    """Each bucket has the newest request that fell into it, with its duration and its time; others have none."""
+    """Each bucket has its latest request, with duration and time; buckets without a trace have none."""
     recorder = Recorder()
     before = time.time()
     recorder.record_request(*GET, 0.003, FIRST)
@@ -62,7 +62,7 @@ async def test_the_newest_of_each_bucket() -> None:
     recorder.record_request(*GET, 0.2, FIRST)
     recorder.record_request(*GET, 0.3, None)
     recorder.record_request(*GET, 99.0, THIRD)
-    found = await shown(recorder)
+    found = await metric_values(recorder)
     assert {bound: (each.labels, each.value) for bound, each in found.items()} == {
         "0.005": ({"trace_id": SECOND}, 0.005),
         "0.25": ({"trace_id": FIRST}, 0.2),
@@ -72,7 +72,7 @@ async def test_the_newest_of_each_bucket() -> None:
 
 
 async def test_the_text_format_has_none() -> None:
-    """Prometheus' older format knows no exemplars: it is as it would be without them, and parses."""
+    """The text format has no exemplars, and is the same as without traces."""
     with_traces, without = Recorder(), Recorder()
     with_traces.record_request(*GET, 0.003, FIRST)
     without.record_request(*GET, 0.003)
@@ -85,7 +85,7 @@ async def test_the_text_format_has_none() -> None:
 
 
 def test_nothing_without_traces() -> None:
-    """As long as no trace id comes, there is not a single row for them."""
+    """No exemplars are stored before the first trace id."""
     recorder = Recorder()
     recorder.record_request(*GET, 0.003)
     assert not [key for key in recorder.read() if key[0] == EXEMPLARS.name]
@@ -94,7 +94,7 @@ def test_nothing_without_traces() -> None:
 
 
 async def test_the_newest_of_all_workers(tmp_path: Path) -> None:
-    """Of several workers each bucket shows the newest, also where its worker has ended since."""
+    """With several workers each bucket shows the latest request, even if its worker has ended."""
     recorder = Recorder(tmp_path)
     recorder.record_request(*GET, 0.003, FIRST)
     recorder.record_request(*GET, 0.2, FIRST)
@@ -114,7 +114,7 @@ recorder.record_request(*{GET!r}, 2.0, {SECOND!r})
 
 
 def written(seconds: float, trace_id: str) -> list[float]:
-    """The row of one request."""
+    """Return the exemplars after one request."""
     row = [0.0] * exemplars.WIDTH
     exemplars.write(row, seconds, trace_id)
     return row
@@ -122,7 +122,7 @@ def written(seconds: float, trace_id: str) -> list[float]:
 
 @given(IDS, SECONDS)
 def test_read_as_written(trace_id: str, seconds: float) -> None:
-    """Every trace id comes back to the digit, in lists as in files, in the one bucket of its duration."""
+    """Every trace id is read as written, from lists and files, in the bucket of its duration."""
     row = MmapStore(memoryview(bytearray(4096))).add((EXEMPLARS.name, ()), EXEMPLARS.width)
     assert row is not None
     exemplars.write(row, seconds, trace_id)
@@ -136,13 +136,13 @@ def test_read_as_written(trace_id: str, seconds: float) -> None:
 
 
 def mixed(row: Sample, other: Sequence[float], taken: Sequence[bool]) -> list[float]:
-    """A row of which some cells are already, or still, another one's."""
+    """Return values some of which have been overwritten."""
     return [second if take else first for first, second, take in zip(row, other, taken, strict=False)]
 
 
 @given(IDS, IDS, st.lists(st.booleans(), min_size=6, max_size=6), st.booleans())
 def test_torn_reads(first: str, second: str, taken: list[bool], from_nothing: bool) -> None:
-    """Of an exemplar that is half written a reader sees nothing, or a whole one; never a third trace's id."""
+    """A partly written exemplar is read as nothing or as a complete one, never with a third trace id."""
     before = [0.0] * exemplars.WIDTH if from_nothing else written(0.001, first)
     torn = mixed(before, written(0.002, second), taken) + [0.0] * (exemplars.WIDTH - 6)
     assert {each.trace_id for each in exemplars.read(torn) if each} <= {first, second}
@@ -154,8 +154,8 @@ def test_torn_reads(first: str, second: str, taken: list[bool], from_nothing: bo
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_what_they_cost(tmp_path: Path) -> None:
-    """A trace id costs no more than a few microseconds, or five times what counting a request does."""
+def test_cost(tmp_path: Path) -> None:
+    """Recording a trace id costs at most five times as much as counting a request."""
     recorder = Recorder(tmp_path)
     count = 5000
 
@@ -168,6 +168,6 @@ def test_what_they_cost(tmp_path: Path) -> None:
     rounds = [(measured(), measured(FIRST)) for _ in range(7)]
     plain, traced = (min(each) for each in zip(*rounds, strict=True))
     cost = f"a request takes {plain * 1e6:.2f} µs to count, {traced * 1e6:.2f} µs with a trace id"
-    print(cost)  # noqa: T201  # for who wants to know
+    print(cost)  # noqa: T201 - informational
     assert traced < 6 * plain, cost
     assert recorder.read()[(HTTP.name, ("GET", GET[1], "200"))]

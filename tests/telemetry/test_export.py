@@ -1,4 +1,4 @@
-"""What is exported arrives, and whatever becomes of it every span is counted, and nobody waits."""
+"""Exported telemetry arrives, every span is counted with its outcome, and no request waits."""
 
 import asyncio
 import gc
@@ -30,7 +30,7 @@ STOPS_WITHIN = 5.0 + 2.0
 
 
 class Exporting:
-    """Providers made from variables, as a worker makes them, and what they have told of their spans."""
+    """The providers of a worker, created from variables, and the outcomes of their spans."""
 
     def __init__(self, trace_ratio: float = 1.0) -> None:
         export = read_export_settings(os.environ, trace_ratio)
@@ -44,20 +44,20 @@ class Exporting:
 
     @property
     def tracer(self) -> Tracer:
-        """Makes spans."""
+        """A tracer of the provider."""
         assert self.telemetry.tracer_provider is not None
         tracer = self.telemetry.tracer_provider.get_tracer("tests", "1.2")
         assert isinstance(tracer, Tracer)
         return tracer
 
     def spans(self, count: int, name: str = "span") -> None:
-        """Hands in so many spans."""
+        """End ``count`` spans."""
         tracer = self.tracer
         for _ in range(count):
             tracer.start_span(name).end()
 
     def close(self) -> float:
-        """Stops; gives how long it took."""
+        """Close the providers and return the seconds that took."""
         began = time.monotonic()
         asyncio.run(self.telemetry.close())
         return time.monotonic() - began
@@ -68,7 +68,7 @@ Open = Callable[..., Exporting]
 
 @pytest.fixture
 def export_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """Opens providers that export to an endpoint; whatever a test leaves open is closed after it."""
+    """A function that opens providers for an endpoint, which are closed after the test."""
     opened = []
 
     def open_(endpoint: str, ratio: float = 1.0, **variables: str) -> Exporting:
@@ -85,18 +85,18 @@ def export_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """A collector that works."""
+    """A working collector."""
     with Collector() as opened:
         yield opened
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the kit's own logger has said."""
+    """Return the log lines of the kit's logger."""
     return [record.getMessage() for record in caplog.records if record.name == "projkit"]
 
 
 def test_spans_arrive(collector: Collector, export_to: Open) -> None:
-    """A span arrives with its parent, kind, attributes, events and status, and with who has sent it."""
+    """A span arrives with its parent, kind, attributes, events, status and resource."""
     exporting = export_to(collector.endpoint)
     with exporting.tracer.start_as_current_span("outer", kind=SpanKind.SERVER) as outer:
         outer.set_attribute("http.route", "/projects")
@@ -119,7 +119,7 @@ def test_spans_arrive(collector: Collector, export_to: Open) -> None:
 
 
 def test_resource(collector: Collector, export_to: Open) -> None:
-    """Who sends is said by the variables where they say it, and each worker has an id of its own where they do not."""
+    """The resource comes from the variables; by default each worker has an id of its own."""
     named = export_to(
         collector.endpoint,
         OTEL_SERVICE_NAME="shop",
@@ -139,8 +139,8 @@ def test_resource(collector: Collector, export_to: Open) -> None:
     assert first["service.instance.id"] != second["service.instance.id"]
 
 
-def test_what_the_exporter_reads(collector: Collector, export_to: Open) -> None:
-    """Headers and compression that the variables name reach the collector, the signal's own before the common ones."""
+def test_headers_and_compression(collector: Collector, export_to: Open) -> None:
+    """Configured headers and compression are used; a signal's own take precedence over the common ones."""
     exporting = export_to(
         collector.endpoint,
         OTEL_EXPORTER_OTLP_HEADERS="x-common=1",
@@ -160,7 +160,7 @@ def test_what_the_exporter_reads(collector: Collector, export_to: Open) -> None:
 
 
 def test_many_threads(collector: Collector, export_to: Open) -> None:
-    """Spans that end in several threads at once, faster than they are exported, are each counted once."""
+    """Spans that end concurrently, faster than they are exported, are each counted once."""
     exporting = export_to(collector.endpoint, OTEL_BSP_MAX_QUEUE_SIZE="200", OTEL_BSP_SCHEDULE_DELAY="10")
     threads = [threading.Thread(target=exporting.spans, args=(1000,)) for _ in range(4)]
     for thread in threads:
@@ -185,7 +185,7 @@ def test_many_threads(collector: Collector, export_to: Open) -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
-def test_a_collector_that_refuses(
+def test_rejecting_collector(
     collector: Collector,
     export_to: Open,
     caplog: pytest.LogCaptureFixture,
@@ -193,7 +193,7 @@ def test_a_collector_that_refuses(
     counts: dict[str, int],
     reason: str,
 ) -> None:
-    """What a collector does not take has failed, all of it, and the log says why in one line."""
+    """Spans that a collector does not accept count as failed, with the reason in one log line."""
     caplog.set_level(logging.INFO)
     for name, value in trouble.items():
         setattr(collector, name, value)
@@ -206,8 +206,8 @@ def test_a_collector_that_refuses(
     assert f"export of spans to http://127.0.0.1:{collector.port} failed: " in line
 
 
-def test_a_collector_that_is_not_there_yet(export_to: Open, caplog: pytest.LogCaptureFixture) -> None:
-    """Where nobody listens spans fail, and later ones are exported as soon as somebody does, which the log tells."""
+def test_collector_started_later(export_to: Open, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a collector spans fail; once it is up they are exported, and the log says so."""
     caplog.set_level(logging.INFO)
     port = free_port()
     exporting = export_to(f"http://127.0.0.1:{port}", OTEL_BSP_SCHEDULE_DELAY="20", **IMPATIENT)
@@ -226,8 +226,8 @@ def test_a_collector_that_is_not_there_yet(export_to: Open, caplog: pytest.LogCa
     assert over == f"spans are exported to http://127.0.0.1:{port} again"
 
 
-def test_a_collector_that_asks_for_time(collector: Collector, export_to: Open) -> None:
-    """A batch that is answered with 429 is sent again when the collector says, and its spans are counted once."""
+def test_retry_after(collector: Collector, export_to: Open) -> None:
+    """A batch that gets a 429 is sent again after the requested time, and counted once."""
     collector.status, collector.retry_after = 429, "0.3"
     exporting = export_to(collector.endpoint, OTEL_BSP_SCHEDULE_DELAY="10")
     exporting.spans(3)
@@ -240,16 +240,13 @@ def test_a_collector_that_asks_for_time(collector: Collector, export_to: Open) -
 
 
 def living_spans() -> int:
-    """How many spans the memory of this process holds."""
+    """Return the number of spans in memory."""
     gc.collect()
     return sum(isinstance(each, ReadableSpan) for each in gc.get_objects())
 
 
-def test_a_collector_that_hangs(
-    collector: Collector, export_to: Open, caplog: pytest.LogCaptureFixture
-) -> None:
-    """With a collector that takes requests and never answers nobody waits to hand spans in, only so many are held,
-    the stop is bounded and does not stop the event loop, and the counts add up."""
+def test_hanging_collector(collector: Collector, export_to: Open, caplog: pytest.LogCaptureFixture) -> None:
+    """With a collector that never responds, memory and shutdown are bounded, and the counts add up."""
     collector.mute = True
     exporting = export_to(
         collector.endpoint, OTEL_BSP_MAX_QUEUE_SIZE="100", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="20"
@@ -278,8 +275,8 @@ def test_a_collector_that_hangs(
     assert "dropped since the last line" in line
 
 
-def test_after_the_stop(collector: Collector, export_to: Open, caplog: pytest.LogCaptureFixture) -> None:
-    """A span that ends after the stop is dropped and counted, and no more; stopping again and flushing do no harm."""
+def test_after_shutdown(collector: Collector, export_to: Open, caplog: pytest.LogCaptureFixture) -> None:
+    """A span that ends after the shutdown is dropped and counted; another shutdown or flush is harmless."""
     exporting = export_to(collector.endpoint)
     tracer = exporting.tracer
     late = tracer.start_span("late")
@@ -295,7 +292,7 @@ def test_after_the_stop(collector: Collector, export_to: Open, caplog: pytest.Lo
 
 
 def test_flushing(collector: Collector, export_to: Open) -> None:
-    """A flush takes no longer than it may."""
+    """A flush respects its timeout."""
     exporting = export_to(collector.endpoint)
     provider = exporting.telemetry.tracer_provider
     assert provider is not None
@@ -311,7 +308,7 @@ def test_flushing(collector: Collector, export_to: Open) -> None:
 
 
 def remote_parent(*, sampled: bool) -> Context:
-    """A caller that has decided."""
+    """Return the context of a caller that has decided on sampling."""
     flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
     return trace.set_span_in_context(NonRecordingSpan(SpanContext(1, 2, is_remote=True, trace_flags=flags)))
 
@@ -334,7 +331,7 @@ def remote_parent(*, sampled: bool) -> Context:
 def test_sampling(
     collector: Collector, export_to: Open, ratio: float, sampler: str, argument: str, kept: str
 ) -> None:
-    """TRACE_RATIO decides on traces that begin here and callers on theirs, unless OTEL_TRACES_SAMPLER is set."""
+    """TRACE_RATIO applies to traces without a parent, unless OTEL_TRACES_SAMPLER is set."""
     exporting = export_to(
         collector.endpoint, ratio, OTEL_TRACES_SAMPLER=sampler, OTEL_TRACES_SAMPLER_ARG=argument
     )
@@ -354,7 +351,7 @@ def test_sampling(
     ("preference", "temporality"), [("", "CUMULATIVE"), ("delta", "DELTA"), ("LOWMEMORY", "DELTA")]
 )
 def test_metrics_arrive(collector: Collector, export_to: Open, preference: str, temporality: str) -> None:
-    """Metrics arrive every so often and once more at the stop, with the temporality that the variable asks for."""
+    """Metrics arrive periodically and at the shutdown, with the configured temporality."""
     exporting = export_to(
         collector.endpoint,
         OTEL_METRIC_EXPORT_INTERVAL="50",
@@ -383,14 +380,14 @@ def test_metrics_arrive(collector: Collector, export_to: Open, preference: str, 
         ({"rude": True}, "ConnectionError"),
     ],
 )
-def test_metrics_that_are_refused(
+def test_rejected_metrics(
     collector: Collector,
     export_to: Open,
     caplog: pytest.LogCaptureFixture,
     trouble: dict[str, object],
     reason: str,
 ) -> None:
-    """Metrics that a collector does not take have one line in the log, however often they are sent."""
+    """Metrics that a collector does not accept are logged once."""
     for name, value in trouble.items():
         setattr(collector, name, value)
     exporting = export_to(collector.endpoint, OTEL_METRIC_EXPORT_INTERVAL="50", **IMPATIENT)
@@ -404,7 +401,7 @@ def test_metrics_that_are_refused(
 
 
 def test_the_console(export_to: Open, capsys: pytest.CaptureFixture[str]) -> None:
-    """The exporter ``console`` writes spans to standard output, and counts them as any other."""
+    """The exporter ``console`` writes spans to standard output and counts them."""
     exporting = export_to("", OTEL_TRACES_EXPORTER="console", OTEL_METRICS_EXPORTER="none")
     assert exporting.telemetry.meter_provider is None
     exporting.spans(1, "to be read")
@@ -416,7 +413,7 @@ def test_the_console(export_to: Open, capsys: pytest.CaptureFixture[str]) -> Non
 def test_no_secret_in_the_log(
     collector: Collector, export_to: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the credentials in an endpoint nor its path nor a header is in what the kit says of a failed export."""
+    """The log line of a failed export contains no credentials, path or header."""
     collector.status = 500
     exporting = export_to(
         f"http://user:hidden@127.0.0.1:{collector.port}/hidden?key=hidden",
@@ -431,7 +428,7 @@ def test_no_secret_in_the_log(
 
 
 def test_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    """However often an export fails there is one line a minute, which has what was lost since the one before."""
+    """Failed exports are logged once a minute, with the losses since the previous line."""
     caplog.set_level(logging.INFO)
     now = 1000.0
     said = ExportLog("spans", "http://collector:4318", lambda: now)

@@ -1,4 +1,4 @@
-"""``/metrics``: what Prometheus reads is what was counted."""
+"""``/metrics`` returns what was counted."""
 
 import asyncio
 import gzip
@@ -27,7 +27,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 @pytest.fixture
 def registry() -> KitRegistry:
-    """One with many series, and a host's own."""
+    """A registry with many series and a metric of the host."""
     recorder = Recorder()
     for number in range(60):
         for status in (200, 404, 500):
@@ -48,10 +48,10 @@ def registry() -> KitRegistry:
     ],
     ids=["text", "openmetrics", "openmetrics refused"],
 )
-async def test_written_in_parts(
+async def test_encoded_in_parts(
     registry: KitRegistry, accept: str, at_once: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Written a little at a time it is, to the byte, what the library writes in one go, the host's series among it."""
+    """Encoding in parts gives byte for byte the library's output, including the host's series."""
     usage = [ProcessUsage(1, 2.0, 3, None, 4.0)]
     monkeypatch.setattr("projkit.telemetry.snapshot.process_usage", lambda _: usage)
     body, _ = await render(registry, accept)
@@ -59,8 +59,8 @@ async def test_written_in_parts(
     assert b'host_things_total{kind="one"} 3.0' in body
 
 
-async def test_others_go_on(registry: KitRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it is written, the event loop goes on with other things, again and again."""
+async def test_event_loop_continues(registry: KitRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop runs other tasks while metrics are encoded."""
     monkeypatch.setattr("projkit.telemetry.yielding.SLICE_SECONDS", 0.0)
     turns = 0
 
@@ -77,7 +77,7 @@ async def test_others_go_on(registry: KitRegistry, monkeypatch: pytest.MonkeyPat
 
 
 def samples(families: Iterable[Any]) -> dict[tuple[str, ...], float]:
-    """Values by name and labels."""
+    """Return values by name and labels."""
     return {
         (sample.name, *(f"{key}={value}" for key, value in sorted(sample.labels.items()))): sample.value
         for family in families
@@ -85,8 +85,8 @@ def samples(families: Iterable[Any]) -> dict[tuple[str, ...], float]:
     }
 
 
-async def test_what_was_counted(sqlite_url: str) -> None:
-    """Both formats parse, and hold each answer under method, template and status, with buckets at the targets."""
+async def test_formats(sqlite_url: str) -> None:
+    """Both formats can be parsed, and contain each response by method, template and status."""
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
         for _ in range(3):
@@ -113,7 +113,7 @@ async def test_what_was_counted(sqlite_url: str) -> None:
 
 
 async def test_exceptions(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody expected is counted by the class of the exception."""
+    """Unhandled exceptions are counted by class."""
     kit = ProjKit(settings_for(sqlite_url))
 
     async def broken(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Which requests are traced where one in so many is: the die that is thrown first is the sampler's own."""
+"""Head sampling agrees with the provider's sampler."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -33,8 +33,8 @@ async def sampled(request: pytest.FixtureRequest, sqlite_url: str) -> AsyncItera
         yield client, spans
 
 
-async def test_as_many_as_the_sampler_would_keep(sampled: tuple[Client, Spans]) -> None:
-    """Of many requests the share is traced, each whole, under ids that the sampler would keep of any service."""
+async def test_sampled_share(sampled: tuple[Client, Spans]) -> None:
+    """The configured share of requests is traced, with trace ids that the sampler keeps."""
     client, spans = sampled
     for _ in range(ASKED):
         await client.get("/nowhere")
@@ -48,10 +48,8 @@ async def test_as_many_as_the_sampler_would_keep(sampled: tuple[Client, Spans]) 
 @pytest.mark.parametrize(
     "header", ["canary", f"00-{'0' * 32}-{PARENT}-01", "00-" + "g" * 32 + f"-{PARENT}-01"]
 )
-async def test_a_parent_that_cannot_be_read_forces_nothing(
-    sampled: tuple[Client, Spans], header: str
-) -> None:
-    """Who sends nonsense is traced as seldom as everybody."""
+async def test_invalid_parent(sampled: tuple[Client, Spans], header: str) -> None:
+    """An invalid ``traceparent`` does not affect the share of traced requests."""
     client, spans = sampled
     for _ in range(100):
         await client.get("/nowhere", headers={"traceparent": header})
@@ -59,8 +57,8 @@ async def test_a_parent_that_cannot_be_read_forces_nothing(
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])
-async def test_none_and_all(sqlite_url: str, rate: float) -> None:
-    """Nothing is traced, or everything."""
+async def test_none_or_all(sqlite_url: str, rate: float) -> None:
+    """Ratios of 0 and 1 trace nothing and everything."""
     spans = Spans(ParentBasedTraceIdRatio(rate))
     async with traced(sqlite_url, spans.provider) as client:
         for _ in range(20):
@@ -69,8 +67,8 @@ async def test_none_and_all(sqlite_url: str, rate: float) -> None:
 
 
 @pytest.mark.parametrize("state", [None, "a=1"])
-async def test_a_caller_that_does_not_record(sqlite_url: str, state: str | None) -> None:
-    """Its trace's id is in the answer and in failures, and nothing is recorded."""
+async def test_unsampled_caller(sqlite_url: str, state: str | None) -> None:
+    """The trace id of an unsampled caller is in the response, and nothing is recorded."""
     spans = Spans(ParentBasedTraceIdRatio(1.0))
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-00", **({} if state is None else {"tracestate": state})}
     async with traced(sqlite_url, spans.provider) as client:
@@ -81,8 +79,8 @@ async def test_a_caller_that_does_not_record(sqlite_url: str, state: str | None)
     assert spans.all() == ()
 
 
-async def test_a_caller_that_records(sampled: tuple[Client, Spans]) -> None:
-    """A caller's trace is recorded below parents always, and by a plain ratio if its id is below the bound."""
+async def test_sampled_caller(sampled: tuple[Client, Spans]) -> None:
+    """A sampled caller's trace is recorded; by a plain ratio only if its id is below the bound."""
     client, spans = sampled
     for _ in range(10):
         await client.get(URL, headers={"traceparent": f"00-{'1' * 32}-{PARENT}-01"})
@@ -90,7 +88,7 @@ async def test_a_caller_that_records(sampled: tuple[Client, Spans]) -> None:
 
 
 class Contrary(TraceIdRatioBased):
-    """Says that it keeps the lower ids, and keeps the upper ones."""
+    """A sampler that keeps the upper trace ids, contrary to its description."""
 
     def should_sample(self, parent_context: Any, trace_id: int, *more: Any, **others: Any) -> Any:
         return super().should_sample(parent_context, ~trace_id & self.TRACE_ID_LIMIT, *more, **others)
@@ -99,15 +97,15 @@ class Contrary(TraceIdRatioBased):
 @pytest.mark.parametrize(
     "sampler", [ALWAYS_ON, ALWAYS_OFF, ParentBased(ALWAYS_ON), Contrary(0.25), ParentBased(Contrary(0.5))]
 )
-def test_samplers_that_decide_otherwise(sampler: Sampler) -> None:
-    """They are asked about each request, and ids stay as the provider makes them."""
+def test_other_samplers(sampler: Sampler) -> None:
+    """Other samplers decide on each request, and the provider's id generator stays."""
     tracer: Any = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("test")
     before = tracer.id_generator
     assert HeadSampler.of(tracer) is None
     assert tracer.id_generator is before
 
 
-def test_made_twice() -> None:
+def test_shared_tracer() -> None:
     """A tracer that two kits share is changed once."""
     tracer: Any = TracerProvider(sampler=TraceIdRatioBased(0.5), shutdown_on_exit=False).get_tracer("test")
     own = tracer.id_generator
@@ -125,8 +123,8 @@ def test_made_twice() -> None:
         (f"00-{TRACE}-{'0' * 16}-00", False), (f"00-{TRACE}-{PARENT}-00-", False), ("", False),
     ],
 )  # fmt: skip
-def test_which_callers_do_not_record(traceparent: str, left: bool) -> None:
-    """Only what certainly says so is taken for it; the propagator reads the rest."""
+def test_unsampled_parents(traceparent: str, left: bool) -> None:
+    """Only a valid unsampled ``traceparent`` is recognised; the propagator parses the others."""
     found = unsampled_parent(traceparent.encode())
     assert (found is not None) == left
     assert found is None or (found.is_valid and not found.trace_flags.sampled)

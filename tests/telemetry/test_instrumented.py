@@ -1,4 +1,4 @@
-"""``kit.wrap(instrument=True)``: OpenTelemetry's own ASGI instrumentation around a host, rightly configured."""
+"""``kit.wrap(instrument=True)``: OpenTelemetry's ASGI instrumentation around a host."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ OLD = {"http.method", "http.url", "http.target", "http.status_code", "http.schem
 
 
 def host(kit: ProjKit) -> Starlette:
-    """An application with routes of several kinds."""
+    """Return an application with several kinds of routes."""
 
     async def projects(_: Request) -> PlainTextResponse:
         page = await kit.projects.list(Principal("alice"))
@@ -54,14 +54,14 @@ def host(kit: ProjKit) -> Starlette:
 
 
 def wrapped(url: str, spans: Spans, **options: Any) -> tuple[ProjKit, Any]:
-    """A kit, and the app of it and a host that it has instrumented."""
+    """Return a kit and an instrumented host."""
     kit = ProjKit(settings_for(url), tracer_provider=spans.provider)
     return kit, kit.wrap(host(kit), prefix="/kit", instrument=True, **options)
 
 
 @pytest.mark.parametrize("performance", [True, False])
 async def test_a_hosts_request(sqlite_url: str, performance: bool) -> None:
-    """It has one server span with route and stable names and no query; what it asks of the kit hangs below that."""
+    """A request has one server span with route and stable names, without a query; statements are below it."""
     spans = Spans()
     kit, app = wrapped(sqlite_url, spans, performance=performance)
     headers = [("traceparent", f"00-{TRACE}-{PARENT}-01")]
@@ -87,7 +87,7 @@ async def test_a_hosts_request(sqlite_url: str, performance: bool) -> None:
 
 @pytest.mark.parametrize("path", ["/stream", "/nowhere"])
 async def test_no_spans_of_single_messages(sqlite_url: str, path: str) -> None:
-    """However many parts an answer has, and also where no route knows the path, there is one span."""
+    """A response in several parts, or for an unknown path, has one span."""
     spans = Spans()
     kit, app = wrapped(sqlite_url, spans)
     async with kit.lifespan():
@@ -96,7 +96,7 @@ async def test_no_spans_of_single_messages(sqlite_url: str, path: str) -> None:
 
 
 async def test_a_host_that_fails(sqlite_url: str) -> None:
-    """Its span is one of an error: of the answer's status, or of the exception's class where nobody answers."""
+    """The span of a failed request has the status of the response, or the class of the exception."""
     spans = Spans()
     kit, app = wrapped(sqlite_url, spans)
 
@@ -113,7 +113,7 @@ async def test_a_host_that_fails(sqlite_url: str) -> None:
 
 
 def test_a_websocket(sqlite_url: str) -> None:
-    """It has a span as well, without a raw path in its name."""
+    """A WebSocket has a span without a raw path in its name."""
     spans = Spans()
     _, app = wrapped(sqlite_url, spans)
     with TestClient(app) as client, client.websocket_connect("/chat/anything"):
@@ -122,7 +122,7 @@ def test_a_websocket(sqlite_url: str) -> None:
 
 
 async def test_the_kits_own_requests_have_one_span(sqlite_url: str) -> None:
-    """They do not pass through the host's instrumentation."""
+    """Requests to the kit bypass the host's instrumentation."""
     spans = Spans()
     kit, app = wrapped(sqlite_url, spans)
     async with kit.lifespan():
@@ -130,10 +130,8 @@ async def test_the_kits_own_requests_have_one_span(sqlite_url: str) -> None:
     assert spans.server().name == "GET /kit/api/v1/projects"
 
 
-async def test_an_instrumentation_that_was_told_to_answer(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the process has a response propagator, that answers, and the kit does not do so again."""
+async def test_response_propagator(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a response propagator, the header is sent once."""
     from opentelemetry.instrumentation import propagators
 
     monkeypatch.setattr(propagators, "_RESPONSE_PROPAGATOR", propagators.TraceResponsePropagator())
@@ -146,7 +144,7 @@ async def test_an_instrumentation_that_was_told_to_answer(
 
 
 def test_without_the_extra(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what to install."""
+    """The error names the package to install."""
     monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.asgi", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'projkit\[otel\]'"):
         wrapped(sqlite_url, Spans())

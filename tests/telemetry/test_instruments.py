@@ -1,4 +1,4 @@
-"""What a host's MeterProvider is told: durations in the conventions' words, and the kit's own counts."""
+"""A host's MeterProvider receives durations by the conventions and the kit's metrics."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,14 +25,14 @@ Points = list[tuple[dict[str, Any], Any]]
 
 
 class Metrics:
-    """A provider, and what it was told."""
+    """A provider and its metrics."""
 
     def __init__(self) -> None:
         self._reader = InMemoryMetricReader()
         self.provider = MeterProvider([self._reader], shutdown_on_exit=False)
 
     def of(self, name: str) -> Points:
-        """The attributes and the points of a metric."""
+        """Return the attributes and points of a metric."""
         data = self._reader.get_metrics_data()
         if data is not None:
             encode_metrics(data)  # what could not be exported is of no use
@@ -54,7 +54,7 @@ def metrics() -> Metrics:
 
 @asynccontextmanager
 async def metered(url: str, provider: Any, *, wrapped: bool = False, **changes: Any) -> AsyncIterator[Client]:
-    """A client of a kit that tells this provider, mounted in a host at ``/kit``, or put around it."""
+    """Open a client of a kit with this provider, mounted at ``/kit`` or wrapped around a host."""
     settings = settings_for(url, **changes)
     kit = ProjKit(settings, meter_provider=provider)
 
@@ -68,7 +68,7 @@ async def metered(url: str, provider: Any, *, wrapped: bool = False, **changes: 
 
 
 async def test_requests(sqlite_url: str, metrics: Metrics) -> None:
-    """Each request is in the histogram under its whole route, with the attributes of the conventions."""
+    """Each request is recorded by its full route, with the attributes of the conventions."""
     async with metered(sqlite_url, metrics.provider) as client:
         await client.get(f"/kit{URL}")
         await client.get(f"/kit{URL}/{uuid4()}")
@@ -86,7 +86,7 @@ async def test_requests(sqlite_url: str, metrics: Metrics) -> None:
 
 
 async def test_failures(sqlite_url: str, metrics: Metrics) -> None:
-    """A failure of the server has an ``error.type``: the class of an exception, or the status."""
+    """A server error has an ``error.type``: the exception class or the status."""
 
     def get_principal(_: Any) -> Any:
         raise LookupError
@@ -100,8 +100,8 @@ async def test_failures(sqlite_url: str, metrics: Metrics) -> None:
     assert kinds == {"LookupError", "503"}
 
 
-async def test_a_host_that_is_wrapped(sqlite_url: str, metrics: Metrics) -> None:
-    """Its requests are told as well, each under its template."""
+async def test_wrapped_host_requests(sqlite_url: str, metrics: Metrics) -> None:
+    """Requests of a wrapped host are recorded by their templates."""
     async with metered(sqlite_url, metrics.provider, wrapped=True) as client:
         await client.get("/host/anybody")
         await client.get(f"/kit{URL}")
@@ -110,7 +110,7 @@ async def test_a_host_that_is_wrapped(sqlite_url: str, metrics: Metrics) -> None
 
 
 async def test_statements_and_commands(any_database_url: str, metrics: Metrics, redis_alone: Redises) -> None:
-    """Database statements and Redis commands are in one histogram, told apart by their system."""
+    """Statements and Redis commands share a histogram, distinguished by their system."""
     changes: dict[str, Any] = {"redis_url": redis_alone.url, "redis_prefix": f"{uuid4().hex}:"}
     async with metered(any_database_url, metrics.provider, **changes) as client:
         await client.get(f"/kit{URL}")
@@ -131,7 +131,7 @@ async def test_statements_and_commands(any_database_url: str, metrics: Metrics, 
 
 
 async def test_the_kits_own_counts(sqlite_url: str, metrics: Metrics) -> None:
-    """What Prometheus sees of the kit is there as well, under names with points."""
+    """The kit's Prometheus metrics are available as instruments with dotted names."""
     async with metered(sqlite_url, metrics.provider) as client:
         await client.get(f"/kit{URL}")
         await client.get(f"/kit{URL}", headers={"Authorization": "Bearer nonsense"})
@@ -144,8 +144,8 @@ async def test_the_kits_own_counts(sqlite_url: str, metrics: Metrics) -> None:
     assert {"check": "database"} in [attributes for attributes, _ in health]
 
 
-async def test_what_the_host_counts_is_not_counted_twice(sqlite_url: str, metrics: Metrics) -> None:
-    """Within a trace that the host's instrumentation has begun, that counts the request."""
+async def test_requests_counted_by_the_host(sqlite_url: str, metrics: Metrics) -> None:
+    """A request that the host's instrumentation counts is not counted again."""
     tracer = Spans().provider.get_tracer("host")
     async with metered(sqlite_url, metrics.provider) as client:
         with tracer.start_as_current_span("GET"):
@@ -153,8 +153,8 @@ async def test_what_the_host_counts_is_not_counted_twice(sqlite_url: str, metric
     assert metrics.of("http.server.request.duration") == []
 
 
-async def test_a_provider_that_is_given_later(sqlite_url: str, metrics: Metrics) -> None:
-    """A function is asked when the kit starts; a second event loop's start makes no second instruments."""
+async def test_provider_factory(sqlite_url: str, metrics: Metrics) -> None:
+    """A provider factory is called once, and a second event loop creates no second instruments."""
     asked: list[int] = []
 
     def provider() -> MeterProvider:
@@ -172,7 +172,7 @@ async def test_a_provider_that_is_given_later(sqlite_url: str, metrics: Metrics)
 
 @pytest.mark.parametrize("provider", [None, NoOpMeterProvider()])
 async def test_without_a_provider(sqlite_url: str, provider: Any) -> None:
-    """Nobody is told, and nothing is made."""
+    """Without a provider nothing is recorded."""
     async with metered(sqlite_url, provider) as client:
         answer = await client.get(f"/kit{URL}")
     assert answer.status_code == 200

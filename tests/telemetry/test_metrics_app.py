@@ -1,4 +1,4 @@
-"""``kit.metrics_app``: the scrape for a port of its own."""
+"""``kit.metrics_app``: the metrics on a port of their own."""
 
 import gzip
 from typing import Any
@@ -17,18 +17,18 @@ OPENMETRICS = "application/openmetrics-text"
 
 @pytest.fixture
 def kit(sqlite_url: str) -> ProjKit:
-    """A kit of a production, where nobody reads metrics without credentials."""
+    """A production kit, whose metrics require credentials."""
     return ProjKit(settings_for(sqlite_url, env="production", secret="p" * 64))
 
 
 def stable(text: str) -> list[str]:
-    """The series that are the same a moment later."""
+    """Return the series that do not change between two scrapes."""
     moving = ("projkit_http_", "projkit_process_", "projkit_event_loop_", "projkit_health_")
     return [line for line in text.splitlines() if not line.startswith(moving)]
 
 
 async def test_served(kit: ProjKit) -> None:
-    """Over real HTTP it answers what ``/metrics`` does, without credentials, at any path; no query changes it."""
+    """It returns the same as ``/metrics``, without credentials, at any path and with any query."""
     async with kit.lifespan():
         assert (await ask(kit, "GET", "/metrics")).status == 401
         with serving(kit.metrics_app) as url, httpx2.Client(base_url=url) as client:
@@ -43,11 +43,11 @@ async def test_served(kit: ProjKit) -> None:
     assert openmetrics.text.endswith("# EOF\n")
     counted = {family.name: family.samples for family in parse(text)}
     requests = counted["projkit_http_server_request_duration_seconds"]
-    assert {sample.labels["status"] for sample in requests} == {"401"}, "it does not count itself"
+    assert {sample.labels["status"] for sample in requests} == {"401"}, "its own requests are not counted"
 
 
 async def test_methods(kit: ProjKit) -> None:
-    """HEAD is as GET without the body; every other method is refused, and told what there is."""
+    """HEAD returns the headers of GET; other methods get a 405 with ``Allow``."""
     head = await ask(kit.metrics_app, "HEAD", "/metrics")
     assert (head.status, head.body) == (200, b"")
     assert int(head.header("content-length") or "") > 1000
@@ -61,13 +61,13 @@ async def test_methods(kit: ProjKit) -> None:
 
 
 async def test_before_the_kit_starts(kit: ProjKit) -> None:
-    """It answers while the kit has not started, and starts nothing."""
+    """It responds before the kit has started, and starts nothing."""
     assert (await ask(kit.metrics_app, "GET", "/")).status == 200
     assert not kit.ready
 
 
 async def spoken(app: Any, scope: dict[str, Any], *received: str) -> list[str]:
-    """What an app sends to these messages."""
+    """Run an app with these messages and return the types of its own."""
     waiting = iter(received)
     sent: list[str] = []
 
@@ -82,7 +82,7 @@ async def spoken(app: Any, scope: dict[str, Any], *received: str) -> list[str]:
 
 
 async def test_lifespan_and_websockets(kit: ProjKit) -> None:
-    """Its lifespan starts and stops nothing; a WebSocket is turned away."""
+    """Its lifespan starts and stops nothing; a WebSocket is denied."""
     app = kit.metrics_app
     sent = await spoken(app, {"type": "lifespan"}, "lifespan.startup", "lifespan.shutdown")
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
@@ -93,7 +93,7 @@ async def test_lifespan_and_websockets(kit: ProjKit) -> None:
 
 
 async def test_the_host_s_own_metrics(kit: ProjKit) -> None:
-    """What the host registers in ``kit.registry`` is served there as well."""
+    """Metrics that the host registers in ``kit.registry`` are included."""
     from prometheus_client import Counter
 
     Counter("host_things", "Of the host's.", registry=kit.registry).inc(3)

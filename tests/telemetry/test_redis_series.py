@@ -1,4 +1,4 @@
-"""What is asked of Redis is counted and timed, by the name of the command alone."""
+"""Redis commands are counted and timed by name."""
 
 import asyncio
 from typing import Any
@@ -21,18 +21,18 @@ ERRORS = "projkit_redis_errors_total"
 
 
 def counted(recorder: Recorder) -> dict[str, int]:
-    """Commands by name."""
+    """Return the number of commands by name."""
     table = recorder.read()
     return {key[1][0]: int(sum(cells[:SUM])) for key, cells in table.items() if key[0] == COMMANDS.name}
 
 
 def errors(recorder: Recorder) -> dict[str, float]:
-    """Failures by class."""
+    """Return the number of failures by exception class."""
     return {key[1][0]: cells[0] for key, cells in recorder.read().items() if key[0] == "redis_errors"}
 
 
 async def test_of_a_kit(redis_alone: Redises, sqlite_url: str) -> None:
-    """The commands of sessions and of limits are counted, each by its name; those of health checks are not."""
+    """Commands for sessions and limits are counted by name; those of health checks are not."""
     kit = ProjKit(settings_for(sqlite_url, redis_url=redis_alone.url, redis_prefix=f"{uuid4().hex}:"))
     async with kit.lifespan():
         assert kit.registry.get_sample_value(COUNT, {"operation": "SET"}) is None
@@ -45,7 +45,7 @@ async def test_of_a_kit(redis_alone: Redises, sqlite_url: str) -> None:
 
 
 async def test_failures(redis_alone: Redises) -> None:
-    """What Redis refuses is a command and an error, by the error's class."""
+    """A command that Redis rejects counts as a command and as an error."""
     recorder, client = Recorder(), open_redis(redis_alone.url)
     commands = RedisCommands(client, SessionStoreUnavailableError, recorder)
     with pytest.raises(SessionStoreUnavailableError):
@@ -54,8 +54,8 @@ async def test_failures(redis_alone: Redises) -> None:
     await close_redis(client)
 
 
-async def test_nobody_answers() -> None:
-    """A Redis that is not there is counted, and timed until the command is given up."""
+async def test_unreachable_redis() -> None:
+    """A command to an unreachable Redis is counted and timed."""
     recorder, client = Recorder(), open_redis(f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(SessionStoreUnavailableError):
         await RedisCommands(client, SessionStoreUnavailableError, recorder).run("EXISTS", "key")
@@ -67,12 +67,12 @@ class Hanging:
     """A client whose commands never end."""
 
     async def execute_command(self, *_: object) -> Any:
-        """Waits."""
+        """Wait forever."""
         await asyncio.Event().wait()
 
 
 async def test_time_outs_and_cancellations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that takes too long is an error; one that its caller gives up is none."""
+    """A timed-out command counts as an error; a cancelled one does not."""
     monkeypatch.setattr("projkit.redis.connect._COMMAND_TIMEOUT_SECONDS", 0.05)
     recorder, client = Recorder(), Hanging()
     commands = RedisCommands(client, SessionStoreUnavailableError, recorder)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How requests are timed and counted: the kit's, and those of a host that it wraps."""
+"""Requests to the kit and to a wrapped host are timed and counted."""
 
 import asyncio
 import logging
@@ -26,12 +26,12 @@ Message = dict[str, Any]
 
 
 async def hello(request: Request) -> PlainTextResponse:
-    """Greets."""
+    """Respond with a greeting."""
     return PlainTextResponse("hello", headers={"X-Request-ID": "the host's own"})
 
 
 async def stream(request: Request) -> StreamingResponse:
-    """Goes on for as long as somebody listens."""
+    """Stream two parts."""
 
     async def chunks() -> Any:
         yield b"first"
@@ -42,12 +42,12 @@ async def stream(request: Request) -> StreamingResponse:
 
 
 async def fail(request: Request) -> PlainTextResponse:
-    """Breaks."""
+    """Raise an exception."""
     raise RuntimeError("broken")
 
 
 async def fail_late(request: Request) -> StreamingResponse:
-    """Breaks while it streams."""
+    """Raise an exception while streaming."""
 
     async def chunks() -> Any:
         yield b"first"
@@ -57,19 +57,19 @@ async def fail_late(request: Request) -> StreamingResponse:
 
 
 async def hang(request: Request) -> PlainTextResponse:
-    """Never answers."""
+    """Never respond."""
     await asyncio.Event().wait()
     raise AssertionError
 
 
 async def upload(request: Request) -> PlainTextResponse:
-    """Reads all that is sent."""
+    """Read the whole body."""
     await request.body()
     return PlainTextResponse("read")
 
 
 async def chat(socket: WebSocket) -> None:
-    """Says one thing."""
+    """Accept, refuse or fail, depending on the path."""
     if "refuse" in socket.path_params["room"]:
         await socket.close()
         return
@@ -80,7 +80,7 @@ async def chat(socket: WebSocket) -> None:
 
 
 def host() -> Starlette:
-    """A host with routes of every kind."""
+    """Return a host with several kinds of routes."""
     inner = Starlette(routes=[Route("/things/{thing}", hello)])
     return Starlette(
         routes=[
@@ -99,17 +99,17 @@ def host() -> Starlette:
 
 @pytest.fixture
 def kit(sqlite_url: str) -> ProjKit:
-    """A kit whose recorder is looked into."""
+    """A kit whose recorder the tests read."""
     return ProjKit(settings_for(sqlite_url, slow_request_seconds=0.2))
 
 
 def stats(kit: ProjKit) -> dict[tuple[str, str], EndpointStats]:
-    """What was counted."""
+    """Return the statistics by method and route."""
     return stats_by_endpoint(kit._recorder.read())
 
 
 async def drive(app: Any, scope: Message, *received: Message) -> list[Message]:
-    """Calls an app as a server does, and gives what it sent."""
+    """Call an app as a server does, and return its messages."""
     waiting = iter(received)
     sent: list[Message] = []
 
@@ -124,7 +124,7 @@ async def drive(app: Any, scope: Message, *received: Message) -> list[Message]:
 
 
 def scope(path: str, method: str = "GET", kind: str = "http") -> Message:
-    """A request's scope."""
+    """Return the scope of a request."""
     return {
         "type": kind, "method": method, "path": path, "raw_path": path.encode(), "query_string": b"secret=1",
         "headers": [(b"host", b"testserver")], "root_path": "", "scheme": "http", "http_version": "1.1",
@@ -133,7 +133,7 @@ def scope(path: str, method: str = "GET", kind: str = "http") -> Message:
 
 
 async def test_kit_routes(kit: ProjKit) -> None:
-    """Each answer is counted once under method, template and status; unknown paths under one name."""
+    """Each response is counted once by method, template and status; unknown paths share one name."""
     async with kit.lifespan():
         for path in ("/api/v1/health/live", "/api/v1/health/live", "/nowhere/1", "/nowhere/2"):
             await ask(kit, "GET", path)
@@ -146,7 +146,7 @@ async def test_kit_routes(kit: ProjKit) -> None:
 
 
 async def test_wrapped_host(kit: ProjKit) -> None:
-    """A wrapped host's answers have the times, and count under their templates; headers of its own stay."""
+    """A wrapped host's responses have timing headers and count by template; its own headers stay."""
     app = kit.wrap(host())
     for path in ("/hello/a", "/hello/b", "/inner/things/1", "/tenants/acme/things/1", "/inner/none", "/none"):
         await ask(app, "GET", path)
@@ -162,7 +162,7 @@ async def test_wrapped_host(kit: ProjKit) -> None:
 
 
 async def test_fastapi_routers(kit: ProjKit) -> None:
-    """FastAPI's routes count under their whole templates, with the prefixes of all routers around them."""
+    """FastAPI's routes count by their full templates, with the prefixes of all routers."""
     app, outer, inner = FastAPI(), APIRouter(prefix="/items"), APIRouter(prefix="/parts")
 
     @app.get("/top/{name}")
@@ -185,14 +185,14 @@ async def test_fastapi_routers(kit: ProjKit) -> None:
 
 
 async def test_wrapped_host_untouched(kit: ProjKit) -> None:
-    """With performance=False the host's answers are as before, and not counted."""
+    """With performance=False the host's responses are unchanged and not counted."""
     answer = await ask(kit.wrap(host(), performance=False), "GET", "/none")
     assert answer.header("x-process-time") is None
     assert stats(kit) == {}
 
 
 async def test_the_middleware_alone(kit: ProjKit) -> None:
-    """A host that only mounts the kit has its own requests timed and counted by a middleware."""
+    """The middleware times and counts the requests of a host that mounts the kit."""
     app = FastAPI()
     app.add_middleware(PerformanceMiddleware, kit=kit)
     app.add_route("/hello/{name}", hello)
@@ -204,7 +204,7 @@ async def test_the_middleware_alone(kit: ProjKit) -> None:
 
 
 async def test_kit_in_a_wrapped_host(kit: ProjKit) -> None:
-    """A kit that is mounted in the host that it wraps counts its own answers, and they are timed once."""
+    """A kit mounted in the host that it wraps counts its responses once."""
     app = FastAPI()
     app.mount("/inside", kit)
     async with kit.lifespan():
@@ -216,7 +216,7 @@ async def test_kit_in_a_wrapped_host(kit: ProjKit) -> None:
 
 
 async def test_streams(kit: ProjKit) -> None:
-    """A stream's duration is that until it begins: how long a client listens is not the server's slowness."""
+    """The duration of a stream ends with its first part."""
     await ask(kit.wrap(host()), "GET", "/stream")
     found = stats(kit)[("GET", "/stream")]
     assert found.requests == 1
@@ -226,7 +226,7 @@ async def test_streams(kit: ProjKit) -> None:
 
 @pytest.mark.parametrize("path", ["/fail", "/fail-late"])
 async def test_unhandled_exceptions(kit: ProjKit, path: str) -> None:
-    """An exception is the host's to handle, and counts as an error, also when the answer has begun."""
+    """An unhandled exception is raised to the server and counts as an error, even after the response has started."""
     with pytest.raises((RuntimeError, ExceptionGroup)):
         await ask(kit.wrap(host()), "GET", path)
     found = stats(kit)[("GET", path)]
@@ -235,17 +235,17 @@ async def test_unhandled_exceptions(kit: ProjKit, path: str) -> None:
 
 
 async def silent(scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
-    """Says nothing at all."""
+    """Return without a response."""
 
 
-async def test_an_app_that_does_not_answer(kit: ProjKit) -> None:
-    """A host that returns without an answer has failed: the server says 500."""
+async def test_app_without_response(kit: ProjKit) -> None:
+    """An app that returns without a response counts as a 500."""
     await drive(kit.wrap(silent, performance=True), scope("/x"), {"type": "http.request", "body": b""})
     assert stats(kit)[("GET", "__unknown__")].errors == 1
 
 
-async def test_clients_that_go_away(kit: ProjKit) -> None:
-    """A client that leaves before its answer is counted apart: neither a request nor an error, in host and kit."""
+async def test_disconnected_clients(kit: ProjKit) -> None:
+    """A client that disconnects early counts as a disconnect, not as a request or an error."""
     app = kit.wrap(host())
     announced = [(b"content-length", b"10"), (b"content-type", b"application/json")]
     part = {"type": "http.request", "body": b"12345", "more_body": True}
@@ -266,7 +266,7 @@ def _bearer(kit: ProjKit) -> bytes:
 
 
 async def test_cancelled_requests(kit: ProjKit) -> None:
-    """A request that the server cancels counts as a client that went away, not as a 500, and is no longer active."""
+    """A request that the server cancels counts as a disconnect, and is no longer active."""
     task = asyncio.create_task(drive(kit.wrap(host()), scope("/hang")))
     await asyncio.sleep(0.05)
     assert kit._recorder.read()[("http_active", ())] == [1.0]
@@ -279,19 +279,19 @@ async def test_cancelled_requests(kit: ProjKit) -> None:
 
 
 async def slow(request: Request) -> PlainTextResponse:
-    """Takes its time."""
+    """Respond slowly."""
     await asyncio.sleep(0.1)
     return PlainTextResponse("at last")
 
 
 async def slow_projects(*_: object, **__: object) -> None:
-    """Takes its time, and fails."""
+    """Fail slowly."""
     await asyncio.sleep(0.1)
     raise RuntimeError
 
 
-async def test_clients_that_do_not_wait(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that leaves while its answer is made counts as one that left, in host and kit, looked for or not."""
+async def test_disconnect_during_handler(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that disconnects during the handler counts as a disconnect, polled for or not."""
     app = kit.wrap(Starlette(routes=[Route("/slow", slow)]))
     async with kit.lifespan():
         monkeypatch.setattr("projkit.projects.service.ProjectService.list", slow_projects)
@@ -304,7 +304,7 @@ async def test_clients_that_do_not_wait(kit: ProjKit, monkeypatch: pytest.Monkey
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Reads the request only after the answer has begun."""
+    """Read the request only after the response has started."""
     await asyncio.sleep(0.1)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     more = True
@@ -315,7 +315,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def test_clients_that_wait(kit: ProjKit) -> None:
-    """Who waits for a slow answer gets it, and nothing of the request is lost by looking after the client."""
+    """Polling for a disconnect loses no part of the request."""
     app = kit.wrap(Starlette(routes=[Route("/slow", slow), Mount("/echo", echo)]))
     with serving(app) as url:
         async with httpx2.AsyncClient(base_url=url) as client:
@@ -327,7 +327,7 @@ async def test_clients_that_wait(kit: ProjKit) -> None:
 
 
 async def test_bodies_that_come_unannounced(kit: ProjKit) -> None:
-    """Nor is anything lost where the body's length need not be announced, as over HTTP/2."""
+    """Neither does it without an announced body length, as over HTTP/2."""
     app = kit.wrap(Starlette(routes=[Mount("/echo", echo)]))
     whole = {"type": "http.request", "body": b"whole", "more_body": False}
     sent = await drive(app, scope("/echo/x", "POST") | {"http_version": "2"}, whole)
@@ -335,7 +335,7 @@ async def test_bodies_that_come_unannounced(kit: ProjKit) -> None:
 
 
 async def test_background_tasks(kit: ProjKit) -> None:
-    """What fails after the answer is complete is an exception, but no error of the request."""
+    """A failure after the response is complete counts as an exception, not as an error of the request."""
 
     async def fails() -> None:
         raise RuntimeError("broken")
@@ -359,8 +359,8 @@ async def test_background_tasks(kit: ProjKit) -> None:
         {"type": "http.response.body", "body": b"", "more_body": True},
     ],
 )
-async def test_what_comes_before_the_answer(kit: ProjKit, early: Message) -> None:
-    """Messages that are no part of the answer do not stop the clock."""
+async def test_messages_before_the_response(kit: ProjKit, early: Message) -> None:
+    """Other messages than those of the response do not end its duration."""
 
     async def app(scope: Message, receive: Any, send: Any) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": []}
@@ -375,7 +375,7 @@ async def test_what_comes_before_the_answer(kit: ProjKit, early: Message) -> Non
 
 @pytest.mark.parametrize("route_of", [lambda _: None, lambda _: 1 / 0, lambda: "", lambda _: "x" * 10_000])
 async def test_a_route_of_that_misbehaves(kit: ProjKit, route_of: Any) -> None:
-    """Whatever the host's own function says, each request is answered and counted."""
+    """Requests are served and counted whatever the host's route function returns."""
     app = kit.wrap(host(), route_of=route_of)
     assert (await ask(app, "GET", "/hello/a")).status == 200
     ((_, route),) = stats(kit)
@@ -384,7 +384,7 @@ async def test_a_route_of_that_misbehaves(kit: ProjKit, route_of: Any) -> None:
 
 @pytest.mark.parametrize("framework", [FastAPI, Starlette])
 async def test_mounts_behind_the_middleware(kit: ProjKit, framework: Any) -> None:
-    """A middleware inside the host knows the mounts as well, and with kit.wrap around it each request counts once."""
+    """A middleware inside the host knows the mounts, and each request counts once."""
     inner = Starlette(routes=[Route("/in/{thing}", hello)])
     app = framework()
     app.add_middleware(PerformanceMiddleware, kit=kit)
@@ -400,7 +400,7 @@ async def test_mounts_behind_the_middleware(kit: ProjKit, framework: Any) -> Non
 
 @pytest.mark.parametrize(("room", "outcome"), [("a", "accepted"), ("refuse", "refused"), ("fail", "failed")])
 async def test_web_sockets(kit: ProjKit, room: str, outcome: str) -> None:
-    """WebSockets are counted by how they went, and never among the latencies of requests."""
+    """WebSockets are counted by outcome, and not in the durations of requests."""
     connect = {"type": "websocket.connect"}
     try:
         await drive(kit.wrap(host()), scope(f"/chat/{room}", kind="websocket"), connect)
@@ -411,7 +411,7 @@ async def test_web_sockets(kit: ProjKit, room: str, outcome: str) -> None:
 
 
 async def test_slow_requests(kit: ProjKit, caplog: pytest.LogCaptureFixture) -> None:
-    """A slow request has a line with route, method, status, both times and both ids, without its query or its path."""
+    """A slow request is logged with route, method, status, times and ids, without its query or path."""
 
     async def slow(_: Request) -> PlainTextResponse:
         await asyncio.sleep(0.25)
@@ -433,7 +433,7 @@ async def test_slow_requests(kit: ProjKit, caplog: pytest.LogCaptureFixture) -> 
 
 
 async def test_random_paths_and_methods(kit: ProjKit) -> None:
-    """A thousand random paths and methods make no series of their own, in kit and host."""
+    """A thousand random paths and methods add no series, in kit and host."""
     app = kit.wrap(host())
     async with kit.lifespan():
         for number in range(1000):
@@ -444,7 +444,7 @@ async def test_random_paths_and_methods(kit: ProjKit) -> None:
 
 
 async def test_request_ids_agree(kit: ProjKit, caplog: pytest.LogCaptureFixture) -> None:
-    """The host's middleware and the kit inside it use one id for one request."""
+    """The host's middleware and the kit use the same id for a request."""
     app = FastAPI()
     app.mount("/inside", kit)
     transport = httpx2.ASGITransport(app=kit.wrap(app, prefix="/outside"))

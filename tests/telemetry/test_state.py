@@ -1,4 +1,4 @@
-"""How things are now: health checks, the event loop, workers and their processes, the build."""
+"""Gauges: health checks, event loop lag, workers and processes, build info."""
 
 import asyncio
 import os
@@ -41,7 +41,7 @@ for line in sys.stdin:
 
 
 class Worker:
-    """Another worker of the same directory, which does as it is told."""
+    """Another worker of the same directory, which runs code on request."""
 
     def __init__(self, directory: Path) -> None:
         self.process = subprocess.Popen(
@@ -50,7 +50,7 @@ class Worker:
         )  # fmt: skip
 
     def do(self, line: str) -> None:
-        """Has it run a line of Python, and waits for that."""
+        """Run a line of Python in the worker."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{line}\n")
@@ -58,14 +58,14 @@ class Worker:
         assert self.process.stdout.readline() == "\n"
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kill the worker."""
         self.process.kill()
         self.process.communicate()
 
 
 @contextmanager
 def another_worker(directory: Path) -> Iterator[Worker]:
-    """One that is gone afterwards."""
+    """Run another worker during the body."""
     worker = Worker(directory)
     try:
         yield worker
@@ -73,8 +73,8 @@ def another_worker(directory: Path) -> Iterator[Worker]:
         worker.kill()
 
 
-class Shown:
-    """What Prometheus is shown of a recorder, or of a kit."""
+class MetricValues:
+    """The Prometheus metrics of a registry."""
 
     def __init__(self, registry: KitRegistry) -> None:
         self._registry = registry
@@ -83,19 +83,19 @@ class Shown:
         return self._registry.get_sample_value(name, labels)
 
     async def until(self, expected: float, name: str, **labels: str) -> None:
-        """Waits for a value."""
+        """Wait for a value."""
         async with asyncio.timeout(PATIENCE):
             while self(name, **labels) != expected:
                 await asyncio.sleep(0.02)
 
 
-def shown(recorder: Recorder) -> Shown:
-    """What Prometheus is shown."""
-    return Shown(KitRegistry(RecorderCollector(recorder, KitInfo("1.2.3"))))
+def metric_values(recorder: Recorder) -> MetricValues:
+    """Return the metrics of a recorder."""
+    return MetricValues(KitRegistry(RecorderCollector(recorder, KitInfo("1.2.3"))))
 
 
 async def test_health_checks(sqlite_url: str) -> None:
-    """Every check, the host's among them, is 1 while it is well, and 0 while it fails or nobody looks."""
+    """The status of every check is 1 while it is healthy, and 0 while it fails or is stale."""
     well = True
 
     async def backend() -> None:
@@ -104,9 +104,9 @@ async def test_health_checks(sqlite_url: str) -> None:
             raise RuntimeError
 
     kit = ProjKit(settings_for(sqlite_url, health_critical="database,backend"))
-    value = Shown(kit.registry)
+    value = MetricValues(kit.registry)
     kit.add_health_check("backend", backend, period=0.1, timeout=0.4)
-    assert value(STATUS, check="backend") is None, "nobody looks yet"
+    assert value(STATUS, check="backend") is None, "the check has not run yet"
     async with kit.lifespan():
         await value.until(1, STATUS, check="backend")
         assert (value(CRITICAL, check="backend"), value(CRITICAL, check="disk")) == (1, 0)
@@ -117,35 +117,35 @@ async def test_health_checks(sqlite_url: str) -> None:
         assert value(STATUS, check="database") == 1
         well = True
         await value.until(1, STATUS, check="backend")
-    await value.until(0, STATUS, check="backend")  # nobody looks any more: it is stale
+    await value.until(0, STATUS, check="backend")  # the check no longer runs, so it is stale
 
 
 async def test_a_kit_that_cannot_start(sqlite_url: str) -> None:
-    """Where the database lets no kit start, its check says so."""
+    """If the database prevents the start, its check fails."""
     url = "postgresql://nobody@127.0.0.1:1/none"
     kit = ProjKit(settings_for(url, database_connect_seconds=0.1))
     with pytest.raises(ProjkitError):
         await kit.startup()
-    assert Shown(kit.registry)(STATUS, check="database") == 0
-    assert Shown(kit.registry)(CRITICAL, check="database") == 1
+    assert MetricValues(kit.registry)(STATUS, check="database") == 0
+    assert MetricValues(kit.registry)(CRITICAL, check="database") == 1
 
 
-def look(healthy: bool, seconds: float = 0.1, valid_seconds: float = 60.0) -> dict[str, Any]:
-    """What is told of a look."""
+def check_result(healthy: bool, seconds: float = 0.1, valid_seconds: float = 60.0) -> dict[str, Any]:
+    """Return the result of a check as it is recorded."""
     return {"critical": True, "healthy": healthy, "seconds": seconds, "valid_seconds": valid_seconds}
 
 
 @pytest.mark.parametrize(
     "theirs",
-    [look(False, 0.5), look(True, 0.5, valid_seconds=0.0)],
-    ids=["it fails there", "nobody looks there"],
+    [check_result(False, 0.5), check_result(True, 0.5, valid_seconds=0.0)],
+    ids=["it fails there", "it is stale there"],
 )
 def test_the_worst_worker(tmp_path: Path, theirs: dict[str, Any]) -> None:
-    """Over workers a check is as it is for the worst, and as slow as for the slowest; one that has ended has no say."""
+    """A check has the status of the worst worker and the latency of the slowest; ended workers do not count."""
     recorder = Recorder(tmp_path)
-    value = shown(recorder)
+    value = metric_values(recorder)
     with another_worker(tmp_path) as worker:
-        recorder.record_health_check("backend", **look(True))
+        recorder.record_health_check("backend", **check_result(True))
         recorder.record_event_loop_lag(0.2)
         assert (value(STATUS, check="backend"), value(LAG)) == (1, 0.2)
         worker.do(
@@ -159,9 +159,9 @@ def test_the_worst_worker(tmp_path: Path, theirs: dict[str, Any]) -> None:
 
 
 async def test_event_loop_lag(sqlite_url: str) -> None:
-    """A host that blocks the event loop is seen by how late that was."""
+    """A host that blocks the event loop shows in the lag."""
     kit = ProjKit(settings_for(sqlite_url))
-    value = Shown(kit.registry)
+    value = MetricValues(kit.registry)
     async with kit.lifespan():
         await asyncio.sleep(0.6)
         time.sleep(1.0)  # that is what is to be seen
@@ -172,9 +172,9 @@ async def test_event_loop_lag(sqlite_url: str) -> None:
 
 
 def test_processes(tmp_path: Path) -> None:
-    """Each living worker's process is shown by what it uses, as the system knows it; an ended one is not."""
+    """Each living worker's process is exported as the system reports it; an ended one is not."""
     recorder = Recorder(tmp_path)
-    value = shown(recorder)
+    value = metric_values(recorder)
     with another_worker(tmp_path) as worker:
         worker.do(
             "recorder.open(); taken = bytearray(b'x' * 50_000_000); files = [open('/dev/null') for _ in range(30)]"
@@ -191,25 +191,25 @@ def test_processes(tmp_path: Path) -> None:
         assert (value("projkit_process_resident_memory_bytes", pid=ended) or 0) > 50_000_000
         worker.kill()
         assert value("projkit_process_resident_memory_bytes", pid=ended) is None
-    assert process_usage([int(ended)]) == [], "also where it ends between two looks"
+    assert process_usage([int(ended)]) == [], "an ended process is skipped"
 
 
-def test_descriptors_that_nobody_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system does not tell one thing, the others are shown all the same."""
+def test_inaccessible_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system does not report one figure, the others are exported nonetheless."""
 
     def denied(_: psutil.Process) -> int:
         raise psutil.AccessDenied
 
     monkeypatch.setattr(psutil.Process, "num_fds", denied)
-    value = shown(Recorder())
+    value = metric_values(Recorder())
     assert value("projkit_process_open_fds", pid=str(os.getpid())) is None
     assert value("projkit_process_resident_memory_bytes", pid=str(os.getpid()))
 
 
 @pytest.mark.parametrize("sunset", [None, datetime(2027, 1, 1, tzinfo=UTC)])
-def test_facts(sqlite_url: str, sunset: datetime | None) -> None:
-    """The build says what runs, and LEGACY_SUNSET is there where it is set."""
-    value = Shown(ProjKit(settings_for(sqlite_url, legacy_sunset=sunset)).registry)
+def test_build_info(sqlite_url: str, sunset: datetime | None) -> None:
+    """The versions are exported, and LEGACY_SUNSET if it is set."""
+    value = MetricValues(ProjKit(settings_for(sqlite_url, legacy_sunset=sunset)).registry)
     labels = {
         "version": projkit.__version__,
         "python_version": ".".join(str(part) for part in sys.version_info[:3]),
@@ -222,9 +222,9 @@ def test_facts(sqlite_url: str, sunset: datetime | None) -> None:
 
 
 def test_spans() -> None:
-    """Spans count by whether they reached the collector; all outcomes are there from the first on."""
+    """Spans are counted by outcome, with all outcomes from the start."""
     recorder = Recorder()
-    value = shown(recorder)
+    value = metric_values(recorder)
     assert value("projkit_otel_spans_total", outcome="exported") is None
     recorder.record_spans("exported", 512)
     recorder.record_spans("dropped", 3)

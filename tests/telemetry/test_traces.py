@@ -1,4 +1,4 @@
-"""The spans that a kit makes of requests, and of what these ask of database and Redis."""
+"""Spans of requests, database statements and Redis commands."""
 
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -37,7 +37,7 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 class Spans:
-    """A provider whose spans are kept."""
+    """A provider that stores its spans."""
 
     def __init__(self, sampler: Sampler | None = None) -> None:
         self._exporter = InMemorySpanExporter()
@@ -45,26 +45,26 @@ class Spans:
         self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
 
     def all(self) -> Sequence[ReadableSpan]:
-        """Those that have ended since the last look."""
+        """Return the spans that have ended since the last call."""
         found = self._exporter.get_finished_spans()
         self._exporter.clear()
         return found
 
     def server(self) -> ReadableSpan:
-        """The one server span among them."""
+        """Return the only server span."""
         (found,) = (span for span in self.all() if span.kind is SpanKind.SERVER)
         return found
 
 
 @pytest.fixture
 def spans() -> Spans:
-    """A provider that keeps everything."""
+    """A provider that samples every trace."""
     return Spans()
 
 
 @asynccontextmanager
 async def traced(url: str, provider: Any, *, mount: str = "", **options: Any) -> AsyncIterator[Client]:
-    """A client of a kit with this provider, mounted in Starlette if it is to be."""
+    """Open a client of a kit with this provider, optionally mounted in Starlette."""
     changes = options.pop("changes", {})
     settings = settings_for(url, **changes)
     kit = ProjKit(settings, tracer_provider=provider, **options)
@@ -75,13 +75,13 @@ async def traced(url: str, provider: Any, *, mount: str = "", **options: Any) ->
 
 @pytest.fixture
 async def client(sqlite_url: str, spans: Spans) -> AsyncIterator[Client]:
-    """A client of a kit whose spans are kept."""
+    """A client of a kit whose spans are stored."""
     async with traced(sqlite_url, spans.provider) as opened:
         yield opened
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
-    """What a span says."""
+    """Return the attributes of a span."""
     return dict(span.attributes or {})
 
 
@@ -96,7 +96,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
         ("OPTIONS", URL, 204, f"OPTIONS {URL}", URL),
     ],
 )
-async def test_a_server_span_speaks_the_conventions(
+async def test_server_span_attributes(
     client: Client, spans: Spans, method: str, path: str, status: int, name: str, route: str | None
 ) -> None:
     """Each request has one server span, named by method and route, with the conventions' attributes and no query."""
@@ -133,15 +133,15 @@ async def test_a_server_span_speaks_the_conventions(
 async def test_whatever_a_client_calls_us(
     client: Client, spans: Spans, host: str, server: dict[str, Any]
 ) -> None:
-    """A Host header that cannot be read is replaced by what the server knows."""
+    """An invalid Host header is replaced by the server's address."""
     await ask(client.app, "GET", URL, headers=[("Host", host)])
     found = attributes(spans.server())
     assert {name: found[name] for name in server} == server
 
 
 @pytest.mark.parametrize("mount", ["/kit", "/deep/er"])
-async def test_the_route_is_whole_through_a_mount(sqlite_url: str, spans: Spans, mount: str) -> None:
-    """Name, route and path begin with what the kit is mounted at."""
+async def test_route_includes_mount(sqlite_url: str, spans: Spans, mount: str) -> None:
+    """Name, route and path include the mount."""
     async with traced(sqlite_url, spans.provider, mount=mount) as client:
         await client.get(f"{mount}{URL}/{uuid4()}")
     span = spans.server()
@@ -151,7 +151,7 @@ async def test_the_route_is_whole_through_a_mount(sqlite_url: str, spans: Spans,
 
 
 async def test_a_mount_with_parameters_makes_no_series(sqlite_url: str, spans: Spans) -> None:
-    """What a mount's parameters are makes a bounded number of names."""
+    """A mount with parameters creates a bounded number of names."""
     async with traced(sqlite_url, spans.provider, mount="/of/{tenant}") as client:
         for number in range(200):
             await client.get(f"/of/{number}{URL}")
@@ -160,7 +160,7 @@ async def test_a_mount_with_parameters_makes_no_series(sqlite_url: str, spans: S
 
 @pytest.mark.parametrize("sampled", [True, False])
 async def test_the_caller_decides(sqlite_url: str, sampled: bool) -> None:
-    """A request of a sampled trace is recorded below its caller, one of an unsampled trace is not; both hear of it."""
+    """A sampled caller's request is recorded below it, an unsampled one is not; both get the header."""
     spans = Spans(ParentBased(ALWAYS_OFF))
     async with traced(sqlite_url, spans.provider) as client:
         answer = await client.get(URL, headers={"traceparent": f"00-{TRACE}-{PARENT}-0{int(sampled)}"})
@@ -191,7 +191,7 @@ async def test_the_caller_decides(sqlite_url: str, sampled: bool) -> None:
     ],
 )
 async def test_a_parent_that_cannot_be_read(client: Client, spans: Spans, header: str) -> None:
-    """It is no parent: a trace of its own begins."""
+    """An invalid ``traceparent`` starts a trace of its own."""
     answer = await client.get(URL, headers={"traceparent": header})
     span = spans.server()
     assert (answer.status_code, span.parent) == (200, None)
@@ -199,7 +199,7 @@ async def test_a_parent_that_cannot_be_read(client: Client, spans: Spans, header
 
 
 async def test_tracestate_and_baggage_are_passed_on(sqlite_url: str, spans: Spans) -> None:
-    """The vendor's state goes on with the trace, and a host's function sees the caller's baggage and the span."""
+    """``tracestate`` is propagated, and host code sees the caller's baggage and the span."""
     seen: list[Any] = []
 
     def get_principal(_: Any) -> Principal:
@@ -219,8 +219,8 @@ async def test_tracestate_and_baggage_are_passed_on(sqlite_url: str, spans: Span
     assert not trace.get_current_span().get_span_context().is_valid
 
 
-async def test_a_hosts_function_below_a_request_that_is_not_recorded(sqlite_url: str) -> None:
-    """It sees that, and so begins no trace of its own; a caller's choice reaches it."""
+async def test_host_code_in_unrecorded_request(sqlite_url: str) -> None:
+    """Host code sees that a request is not recorded, so that it starts no trace of its own."""
     spans = Spans(ParentBased(ALWAYS_OFF))
     seen: list[trace.SpanContext] = []
 
@@ -241,7 +241,7 @@ async def test_a_hosts_function_below_a_request_that_is_not_recorded(sqlite_url:
     "path", ["/api/v1/health", "/api/v1/health/live", "/api/v1/health/ready", "/metrics"]
 )
 async def test_probes_and_scrapes_begin_no_traces(client: Client, spans: Spans, path: str) -> None:
-    """Nobody wants a trace of each probe; who sends one along wants it."""
+    """Probes start no traces, but join one of their caller."""
     await client.get(path)
     assert spans.all() == ()
     await client.get(path, headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
@@ -251,7 +251,7 @@ async def test_probes_and_scrapes_begin_no_traces(client: Client, spans: Spans, 
 async def test_an_unhandled_exception(
     sqlite_url: str, spans: Spans, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its class is the span's ``error.type``, its message is nowhere in it; answer and log have the trace's id."""
+    """An exception's class is the span's ``error.type``, without its message; response and log have the trace id."""
 
     def get_principal(_: Any) -> Principal:
         raise LookupError("canary")
@@ -273,7 +273,7 @@ async def test_an_unhandled_exception(
 
 
 async def test_a_503_is_an_error_of_the_server(sqlite_url: str, spans: Spans) -> None:
-    """Its status is its ``error.type``, as the conventions have it."""
+    """The status of a 5xx response is its ``error.type``."""
     async with traced(sqlite_url, spans.provider) as client:
         kit: ProjKit = client.app
         kit.drain()
@@ -284,7 +284,7 @@ async def test_a_503_is_an_error_of_the_server(sqlite_url: str, spans: Spans) ->
 
 
 async def test_statements_have_spans(any_database_url: str, spans: Spans) -> None:
-    """Each statement is a client span below the request's: what, where, how many rows, and never a value."""
+    """Each statement has a client span with operation, table and number of rows, but no values."""
     async with traced(any_database_url, spans.provider) as client:
         project = await client.project(name="canary", external_id="canary-2")
         spans.all()
@@ -312,7 +312,7 @@ async def test_statements_have_spans(any_database_url: str, spans: Spans) -> Non
 
 
 async def test_writes_have_spans(any_database_url: str, spans: Spans) -> None:
-    """Statements of a transaction as well, with the rows that came back."""
+    """Statements of a transaction have spans, with the number of rows."""
     async with traced(any_database_url, spans.provider) as client:
         await client.post(URL, json={"name": "canary"}, headers={"Idempotency-Key": "canary"})
     inserts = [span for span in spans.all() if span.name == "INSERT projkit_projects"]
@@ -320,7 +320,7 @@ async def test_writes_have_spans(any_database_url: str, spans: Spans) -> None:
 
 
 async def test_a_statement_that_fails(any_database_url: str, spans: Spans) -> None:
-    """Its span has the error's class, the SQLSTATE where there is one, and nothing of its message."""
+    """The span of a failed statement has the error's class and SQLSTATE, but not its message."""
     async with traced(any_database_url, spans.provider) as client:
         for _ in range(2):
             answer = await client.post(URL, json={"name": "A", "external_id": "canary"})
@@ -334,7 +334,7 @@ async def test_a_statement_that_fails(any_database_url: str, spans: Spans) -> No
 
 
 async def test_commands_have_spans(sqlite_url: str, spans: Spans, redis_alone: Redises) -> None:
-    """What is asked of Redis is a client span below the request's, with neither keys nor values."""
+    """Each Redis command has a client span without keys and values."""
     changes = {"redis_url": redis_alone.url, "redis_prefix": f"{uuid4().hex}:", "session_cache_seconds": 0}
     async with traced(sqlite_url, spans.provider, changes=changes) as client:
         answer = await client.post(
@@ -353,7 +353,7 @@ async def test_commands_have_spans(sqlite_url: str, spans: Spans, redis_alone: R
 
 
 async def test_a_hosts_engine(any_database_url: str, spans: Spans) -> None:
-    """Through an engine of the host's the spans are the same."""
+    """With a host's engine the spans are the same."""
     url = any_database_url.replace("postgresql://", "postgresql+asyncpg://").replace(
         "sqlite:", "sqlite+aiosqlite:"
     )
@@ -368,7 +368,7 @@ async def test_a_hosts_engine(any_database_url: str, spans: Spans) -> None:
 
 
 async def test_host_code_and_tasks(any_database_url: str, spans: Spans) -> None:
-    """What host code asks of ``kit.projects`` hangs below its own span, and without one leaves no trace."""
+    """Calls of ``kit.projects`` have spans below the host's span, and none without one."""
     kit = ProjKit(settings_for(any_database_url), tracer_provider=spans.provider)
     async with kit.lifespan():
         await kit.projects.create(Principal("alice"), name="A")
@@ -381,7 +381,7 @@ async def test_host_code_and_tasks(any_database_url: str, spans: Spans) -> None:
 
 
 class Choosy(Sampler):
-    """Samples by what it is told of a request."""
+    """A sampler that decides by attributes of the request."""
 
     def should_sample(
         self, parent_context: Context | None, trace_id: int, name: str, kind: Any = None, attributes: Any = None,
@@ -394,8 +394,8 @@ class Choosy(Sampler):
         return "Choosy"
 
 
-async def test_a_sampler_that_looks(sqlite_url: str) -> None:
-    """A host's own sampler is told what the request is before it decides."""
+async def test_attribute_sampler(sqlite_url: str) -> None:
+    """A host's own sampler gets the attributes of the request."""
     spans = Spans(Choosy())
     async with traced(sqlite_url, spans.provider) as client:
         await client.get(URL)
@@ -404,7 +404,7 @@ async def test_a_sampler_that_looks(sqlite_url: str) -> None:
 
 
 class Broken(SpanProcessor):
-    """Fails when spans begin, or when they end."""
+    """A processor that fails when spans start or end."""
 
     def __init__(self, when: str) -> None:
         self._when = when
@@ -421,9 +421,7 @@ class Broken(SpanProcessor):
 
 
 @pytest.mark.parametrize("when", ["start", "end"])
-async def test_tracing_that_fails_costs_no_request(
-    sqlite_url: str, when: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_failing_tracing(sqlite_url: str, when: str, caplog: pytest.LogCaptureFixture) -> None:
     """Requests are served untraced, and the log says so once."""
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(Broken(when))
@@ -433,8 +431,8 @@ async def test_tracing_that_fails_costs_no_request(
     assert sum("requests are served untraced" in record.getMessage() for record in caplog.records) == 1
 
 
-async def test_a_provider_that_is_given_later(sqlite_url: str, spans: Spans) -> None:
-    """A function is asked for the provider when the first request comes, and then no more."""
+async def test_provider_factory(sqlite_url: str, spans: Spans) -> None:
+    """A provider factory is called at the first request, once."""
     asked: list[int] = []
 
     def provider() -> TracerProvider:
@@ -450,7 +448,7 @@ async def test_a_provider_that_is_given_later(sqlite_url: str, spans: Spans) -> 
 
 @pytest.mark.parametrize("provider", [None, trace.NoOpTracerProvider()])
 async def test_without_a_provider(sqlite_url: str, provider: Any) -> None:
-    """Nobody traces: no header, and a failure names the caller's trace, if there is one."""
+    """Without a provider there is no header, and a problem has the caller's trace id."""
     async with traced(sqlite_url, provider) as client:
         alone = await client.get("/nowhere")
         called = await client.get("/nowhere", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
@@ -461,14 +459,14 @@ async def test_without_a_provider(sqlite_url: str, provider: Any) -> None:
 
 @pytest.fixture
 def secrets() -> dict[str, str]:
-    """What must be seen nowhere."""
+    """Secrets that must not appear."""
     return {
         name: f"canary-{name}-{uuid4().hex}" for name in ("password", "cookie", "header", "query", "csrf")
     }
 
 
 async def test_secrets_are_in_no_span(any_database_url: str, spans: Spans, secrets: dict[str, str]) -> None:
-    """Tokens, cookies, passwords, queries and the database's URL stay out of all that is exported."""
+    """Tokens, cookies, passwords, queries and the database URL appear in no span."""
     async with traced(any_database_url, spans.provider) as client:
         token = token_for(client.kit_settings, "alice")
         headers = [
@@ -491,7 +489,7 @@ async def test_secrets_are_in_no_span(any_database_url: str, spans: Spans, secre
 
 @pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF])
 async def test_exemplars_are_of_traces_that_are_kept(sqlite_url: str, sampler: Sampler) -> None:
-    """A figure names the trace behind it where that was recorded, and only there."""
+    """An exemplar names only traces that are recorded."""
     spans = Spans(ParentBased(sampler))
     async with traced(sqlite_url, spans.provider) as client:
         await client.get(URL)

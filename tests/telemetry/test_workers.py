@@ -1,4 +1,4 @@
-"""Several workers count together: nothing is lost, nothing counted twice, whoever ends and however."""
+"""Several workers count together: no count is lost or doubled, however workers end."""
 
 import errno
 import fcntl
@@ -52,7 +52,7 @@ for line in sys.stdin:
 
 
 class Worker:
-    """A process that counts as many requests as it is told."""
+    """A process that counts as many requests as it is asked to."""
 
     def __init__(self, directory: Path) -> None:
         self.process = subprocess.Popen(
@@ -61,7 +61,7 @@ class Worker:
         )  # fmt: skip
 
     def count(self, requests: int) -> None:
-        """Counts, and waits until that is done."""
+        """Count requests and wait until that is done."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{requests}\n")
@@ -69,14 +69,14 @@ class Worker:
         assert self.process.stdout.readline() == "counted\n"
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kill the process."""
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate()
 
 
 @contextmanager
 def workers(directory: Path, number: int) -> Iterator[list[Worker]]:
-    """Processes that share a directory, and are gone afterwards."""
+    """Run processes that share a directory."""
     started = [Worker(directory) for _ in range(number)]
     try:
         yield started
@@ -87,17 +87,17 @@ def workers(directory: Path, number: int) -> Iterator[list[Worker]]:
 
 
 def requests(recorder: Recorder) -> int:
-    """How many the recorder knows of, over all workers."""
+    """Return the number of requests over all workers."""
     return sum(stats.requests for stats in stats_by_endpoint(recorder.read()).values())
 
 
 def pool(recorder: Recorder) -> float:
-    """The connections that all living workers have open."""
+    """Return the open connections of all living workers."""
     return recorder.read().get((POOL.name, ("open",)), [0.0])[0]
 
 
 def test_killed_workers(tmp_path: Path) -> None:
-    """Figures add up over all workers; those of a killed one neither vanish nor double, however often they are read."""
+    """Counts add up over all workers; those of a killed one are neither lost nor doubled."""
     recorder = Recorder(tmp_path / "shared")
     recorder.record_request(GET, ROUTE, 200, 0.001)
     with workers(tmp_path / "shared", 2) as (first, second):
@@ -120,7 +120,7 @@ def test_killed_workers(tmp_path: Path) -> None:
 
 
 def test_a_crash_while_retiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is killed between adding an ended worker's counts and removing its file counts nothing twice."""
+    """A crash while an ended worker is retired counts nothing twice."""
     shared = tmp_path / "shared"
     recorder = Recorder(shared)
     recorder.open()
@@ -140,7 +140,7 @@ def _killed(*_: object, **__: object) -> None:
 
 
 def test_a_new_server(tmp_path: Path) -> None:
-    """Counts begin with the server: the first worker that finds no other alive empties the directory."""
+    """The first worker of a server empties the directory."""
     shared = tmp_path / "shared"
     with workers(shared, 1) as (worker,):
         worker.count(10)
@@ -150,7 +150,7 @@ def test_a_new_server(tmp_path: Path) -> None:
 
 
 def test_history_is_shared(tmp_path: Path) -> None:
-    """One worker samples for all; when it has ended, another goes on, and both know the same past."""
+    """One worker samples for all; another takes over when it ends, with the same history."""
     shared = tmp_path / "shared"
     recorder = Recorder(shared)
     history = History(recorder)
@@ -174,10 +174,10 @@ print(len(history.entries()), [entry.total().errors for entry in history.entries
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["a file", "not allowed", "full"])
-async def test_a_directory_that_cannot_be_used(
+async def test_unusable_directory(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, sqlite_url: str
 ) -> None:
-    """A wrong METRICS_DIRECTORY is a mistake that start-up names, with the mend; probes answer all the same."""
+    """An unusable METRICS_DIRECTORY is reported at start-up with the fix; probes respond nonetheless."""
     path = tmp_path / "shared"
     if kind == "full":
         monkeypatch.setattr(os, "posix_fallocate", _no_room)
@@ -193,15 +193,15 @@ async def test_a_directory_that_cannot_be_used(
         await kit.startup()
     assert (await ask(kit, "GET", "/api/v1/health/live")).status == 200
     assert (await ask(kit, "GET", "/api/v1/health/ready")).status == 503
-    assert requests(kit._recorder) == 3, "it counts alone"
+    assert requests(kit._recorder) == 3, "this process counts alone"
 
 
 def _no_room(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_lock_that_is_held(tmp_path: Path) -> None:
-    """Readers wait for no lock, whoever holds it, also where an ended worker's counts are still to be retired."""
+def test_held_lock(tmp_path: Path) -> None:
+    """Readers do not wait for the lock, even if an ended worker has to be retired."""
     shared = tmp_path / "shared"
     recorder = Recorder(shared)
     recorder.open()
@@ -216,8 +216,8 @@ def test_a_lock_that_is_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_directory_that_is_removed(tmp_path: Path, sqlite_url: str) -> None:
-    """Where the directory is removed while the server runs, each worker still answers for itself."""
+async def test_removed_directory(tmp_path: Path, sqlite_url: str) -> None:
+    """If the directory is removed, each worker still responds with its own counts."""
     shared = tmp_path / "shared"
     kit = ProjKit(settings_for(sqlite_url, metrics_directory=shared))
     async with kit.lifespan():
@@ -235,7 +235,7 @@ async def test_a_directory_that_is_removed(tmp_path: Path, sqlite_url: str) -> N
 
 
 def test_two_kits_of_a_process(tmp_path: Path) -> None:
-    """Two kits that are given one directory do not count into each other."""
+    """Two kits with the same directory are counted separately."""
     first, second = Recorder(tmp_path), Recorder(tmp_path)
     first.record_request(GET, ROUTE, 200, 0.001)
     second.record_request(GET, ROUTE, 200, 0.001)
@@ -245,7 +245,7 @@ def test_two_kits_of_a_process(tmp_path: Path) -> None:
 
 
 def test_forked_workers(tmp_path: Path) -> None:
-    """A process that is forked after counting has begun is a worker of its own."""
+    """A process that is forked after counting has started is a separate worker."""
     script = f"""
 import os, pathlib
 from projkit.telemetry.recorder import Recorder
@@ -265,7 +265,7 @@ else:
 
 
 def test_rows_are_bounded() -> None:
-    """Whatever clients send, the number of series is bounded; what is too much is counted as other."""
+    """The number of series is bounded; further label sets are counted as other."""
     recorder = Recorder()
     for number in range(3 * HTTP.limit):
         recorder.record_request("GET", f"/{number}", 200, 0.001, TRACE)
@@ -287,7 +287,7 @@ def test_rows_are_bounded() -> None:
 
 
 def test_room_for_all(tmp_path: Path) -> None:
-    """A worker's file has room for all that the limits allow, with names as long as they may be, in any script."""
+    """A worker's file has room for all samples up to the limits, with the longest labels."""
     recorder = Recorder(tmp_path)
     for number in range(HTTP.limit):
         route = f"/{number:04}".ljust(200, "\N{GREEK SMALL LETTER OMEGA}")
@@ -304,7 +304,7 @@ def test_room_for_all(tmp_path: Path) -> None:
 
 
 def test_a_full_file(tmp_path: Path) -> None:
-    """Where a file has no room left, counting goes on without it, and fails nobody."""
+    """If a file is full, counting continues without it."""
     recorder = Recorder(tmp_path)
     store = recorder.open()
     big = Family("big", FILE_BYTES // 8)
@@ -322,8 +322,8 @@ TABLES = st.dictionaries(
 
 
 @given(TABLES, st.integers(min_value=0, max_value=4000))
-def test_files_that_are_cut_short(table: Table, length: int) -> None:
-    """A file is read as it was written; of one that is cut short, every whole row."""
+def test_truncated_files(table: Table, length: int) -> None:
+    """A file is read as it was written; of a truncated one, every complete sample."""
     data = encode(table)
     assert decode(data) == table
     cut = decode(data[:length])
@@ -331,7 +331,7 @@ def test_files_that_are_cut_short(table: Table, length: int) -> None:
 
 
 def test_another_version(tmp_path: Path) -> None:
-    """During an upgrade, rows that another version of the code lays out differently are left out, not misread."""
+    """Samples with the layout of another version are left out."""
     families = {HTTP.name: Family(HTTP.name, 3)}
     other = WorkerDirectory(tmp_path, families, 65536)
     recorder = Recorder(tmp_path)

@@ -1,4 +1,4 @@
-"""A scrape holds no request up, however much there is to show."""
+"""A scrape does not block the event loop."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ TRIES = 4
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    """Collects no garbage: a walk over all that the tests have imported is not the scrape's."""
+    """Disable the garbage collector, whose runs are not part of the scrape."""
     gc.collect()
     gc.disable()
     yield
@@ -31,7 +31,7 @@ def uncollected() -> Iterator[None]:
 
 
 def fill(recorder: Recorder) -> None:
-    """Two hundred routes with four statuses each, all buckets of which have a trace; and all else that is counted."""
+    """Record 200 routes with four statuses and all exemplars, and every other event."""
     for route in range(200):
         for status in (200, 404, 422, 500):
             for seconds in (
@@ -71,7 +71,7 @@ def fill(recorder: Recorder) -> None:
 
 
 async def steps(registry: KitRegistry, accept: str) -> list[float]:
-    """The processor time that each step of a scrape takes of the event loop, however many make a slice."""
+    """Return the CPU time of each step of a scrape on the event loop."""
     found: list[float] = []
 
     async def other() -> None:
@@ -90,9 +90,9 @@ async def steps(registry: KitRegistry, accept: str) -> list[float]:
 @pytest.mark.usefixtures("unmeasured", "uncollected")
 @pytest.mark.parametrize("accept", ["", OPENMETRICS], ids=["text", "openmetrics"])
 async def test_no_step_is_long(tmp_path: Path, accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No slice of a scrape takes 2 ms of the event loop: with 800 series of requests, traces, and another worker's.
+    """No slice of a scrape takes 2 ms of the event loop, with 800 series, exemplars and another worker.
 
-    Of each step the quickest of several tries counts, so that what else the machine does has no say.
+    The fastest of several tries counts for each step, so that other load on the machine does not matter.
     """
     recorder, other = Recorder(tmp_path), Recorder(tmp_path)
     other._path = recorder._path  # a second worker in the same directory
@@ -104,6 +104,6 @@ async def test_no_step_is_long(tmp_path: Path, accept: str, monkeypatch: pytest.
     # The same steps each time; before them, some while the disk is asked in a thread.
     each = [min(times) for times in zip(*(reversed(found) for found in tries), strict=False)]
     told = f"{len(each)} steps take {sum(each) * 1000:.0f} ms; the longest {max(each) * 1000:.2f} ms"
-    print(told)  # noqa: T201  # for who wants to know
+    print(told)  # noqa: T201 - informational
     assert len(each) > 800
     assert SLICE_SECONDS + max(each) < LONGEST_SECONDS, told
