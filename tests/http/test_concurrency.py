@@ -534,7 +534,7 @@ def _entry() -> QueueEntry:
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
-    return QueueEntry(receive, can_poll=True)
+    return QueueEntry(receive, {})
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ A request holds its slot from its route to its response, but releases it:
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context, copy_context
 from functools import partial
 from random import randint
@@ -81,26 +81,30 @@ _DETAILS: Final[dict[RejectionReason, str]] = {
 class QueueEntry:
     """A request as the limiter sees it.
 
-    Args:
-        receive: the request's ``receive``.
-        can_poll: whether its client may be watched. Not if the client waits for ``100 Continue``: asking for the next
-            message makes the server send that (RFC 9110 section 10.1.1).
-
     Attributes:
         receive: is replaced when the client is watched, so that the reader of the body gets what was received ahead.
         limiter: the limiter whose slot the request holds, None while it holds none.
     """
 
-    __slots__ = ("can_poll", "context", "detector", "limiter", "queued_at", "receive")
+    __slots__ = ("context", "detector", "headers", "limiter", "queued_at", "receive")
 
     queued_at: float  # set when it is queued
     context: Context  # of the request's task, set when it is queued
 
-    def __init__(self, receive: Receive, *, can_poll: bool) -> None:
+    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
         self.receive = receive
-        self.can_poll = can_poll
+        self.headers = headers
         self.limiter: ConcurrencyLimiter | None = None
         self.detector: DisconnectDetector | None = None
+
+    @property
+    def can_poll(self) -> bool:
+        """Whether the client may be watched.
+
+        Not if it waits for ``100 Continue``, which the server sends when the next message is asked for (RFC 9110
+        §10.1.1).
+        """
+        return b"expect" not in self.headers
 
 
 class ConcurrencyLimiter:
@@ -255,7 +259,7 @@ class ConcurrencyLimiter:
         for future, entry in self._queue.items():
             if entry.queued_at > now - WATCH_AFTER_SECONDS:
                 return
-            if entry.can_poll and entry.detector is None:
+            if entry.detector is None and entry.can_poll:
                 entry.detector = DisconnectDetector(entry.receive)
                 entry.receive = entry.detector.receive
                 entry.detector.watch(future, entry.context)

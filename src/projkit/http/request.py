@@ -93,13 +93,14 @@ class Request:
             OverloadedError: the queue is full, or the request waited too long.
             ClientDisconnectedError: the client disconnected while the request was queued.
         """
-        self.queue_entry = QueueEntry(self.receive, can_poll=b"expect" not in self.headers)
-        return limiter.acquire(self.queue_entry)
+        self.queue_entry = entry = QueueEntry(self.receive, self.headers)
+        return limiter.acquire(entry)
 
     def release_slot(self) -> None:
         """Release the request's slot if it holds one; for endpoints too, before they wait for something slow."""
-        if self.queue_entry is not None and self.queue_entry.limiter is not None:
-            self.queue_entry.limiter.release(self.queue_entry)
+        entry = self.queue_entry
+        if entry is not None and entry.limiter is not None:
+            entry.limiter.release(entry)
 
     @property
     def has_body(self) -> bool:
