@@ -85,7 +85,7 @@ def is_taken(vector: Vector, directory: Path) -> bool:
     """Whether a key is found, the form is right, and the signature good."""
     try:
         keys = keys_of(vector, directory)
-        header, _ = jws.take_apart(vector.token)
+        header, _ = jws.split(vector.token)
         key = keys.get(header["kid"])
         if key is None:
             return False

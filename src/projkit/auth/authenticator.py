@@ -1,4 +1,4 @@
-"""From a request to its principal."""
+"""Authentication of a request: from its credentials to its principal."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -23,19 +23,19 @@ _NONE: Final = "none"
 
 
 class ChecksRevocation(Protocol):
-    """Tells whether what a token says still holds."""
+    """Checks whether a verified token has been revoked."""
 
     async def check(self, principal: Principal, token: str) -> None:
-        """Returns where it does.
+        """Return if the token has not been revoked.
 
         Raises:
-            InvalidTokenError: it was called back.
-            UnavailableError: nobody can tell.
+            InvalidTokenError: it has been revoked.
+            UnavailableError: the store does not respond.
         """
 
 
 class Authenticator:
-    """Reads the one credential that decides, verifies it, asks whether it still holds, and guards against CSRF."""
+    """The kit's authentication: reads the credential, verifies it, checks revocation, and applies the CSRF rules."""
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class Authenticator:
         self._external = external
 
     async def __call__(self, request: Request) -> Principal:
-        """The caller.
+        """Return the caller.
 
         Raises:
-            UnauthenticatedError: there are no credentials, or bad ones.
-            CsrfFailedError: a cookie authenticates, and another site may have caused the request.
-            UnavailableError: nobody can tell, since a store does not answer.
+            UnauthenticatedError: there are no credentials, or they are invalid.
+            CsrfFailedError: a cookie authenticates the request, and it fails a CSRF rule.
+            UnavailableError: a store that must be consulted does not respond.
         """
         credential, principal = await self.identify(request)
         if credential.is_cookie and is_unsafe(request):
@@ -70,7 +70,7 @@ class Authenticator:
         return principal
 
     async def identify(self, request: Request) -> tuple[Credential, Principal]:
-        """The caller and the credential, without a look at CSRF."""
+        """Return the credential and the caller, without the CSRF rules."""
         headers = request.scope["headers"]
         try:
             credential = self._reader.read(request.headers, request.repeated, headers)
@@ -91,15 +91,17 @@ class Authenticator:
         return credential, principal
 
     async def guard(self, request: Request, binding: str) -> None:
-        """Holds a request that a cookie authenticates against the rules of CSRF.
+        """Apply the CSRF rules to a request that a cookie authenticates.
 
         Raises:
-            CsrfFailedError: with the rule that it fails.
+            CsrfFailedError: the request fails a rule; the error names it.
         """
         if request.scope["type"] == "websocket":
             # A handshake has no custom header; browsers always send its Origin (RFC 6455 §10.2).
             if not self._csrf.allows_origin(request.header(b"origin")):
-                raise CsrfFailedError("origin", "A WebSocket with cookies needs an allowed Origin")
+                raise CsrfFailedError(
+                    "origin", "A WebSocket authenticated by a cookie must have an allowed Origin"
+                )
             return
         await self._csrf.check(request, binding)
 
@@ -109,12 +111,12 @@ class Authenticator:
         else:
             principal = self._verifier.verify(credential.token)
         if principal.token_format == LEGACY and credential.transport == AUTH_COOKIE:
-            raise InvalidTokenError  # the secure cookie never held one
+            raise InvalidTokenError  # this cookie never holds a legacy token
         await self._revocation.check(principal, credential.token)
         return principal
 
     def _is_external(self, credential: Credential, external: ExternalTokens) -> bool:
-        # Never in a cookie: the external issuer's tokens were not given to a browser by us.
+        # Bearer only: the kit never stores an external issuer's token in a cookie.
         if credential.transport != BEARER or self._verifier.has_verified(credential.token):
             return False
         return external.owns(credential.token)
@@ -126,26 +128,26 @@ class Authenticator:
 
 
 class HostAuthenticator:
-    """Asks the host who is calling; the kit's own tokens are then not read at all."""
+    """Authentication by the host's ``get_principal``; the kit's own tokens are not read."""
 
     def __init__(self, get_principal: GetPrincipal) -> None:
         self._get_principal = get_principal
 
     async def __call__(self, request: Request) -> Principal:
-        """The caller, as the host knows it.
+        """Return the principal that the host names.
 
         Raises:
-            UnauthenticatedError: the host says that nobody is signed in.
+            UnauthenticatedError: the host names no principal.
         """
         if is_in_process(request.scope):
-            raise UnauthenticatedError  # the host knows nothing of what the kit asks itself
-        found = self._get_principal(request.scope)
-        principal = await found if inspect.isawaitable(found) else found
+            raise UnauthenticatedError  # a request that the kit sends to itself is unknown to the host
+        result = self._get_principal(request.scope)
+        principal = await result if inspect.isawaitable(result) else result
         if principal is None or not principal.is_authenticated:
             raise UnauthenticatedError
         return principal
 
 
 def is_unsafe(request: Request) -> bool:
-    """Whether the request may change something (RFC 9110 §9.2.1); a WebSocket may."""
+    """Return whether the request is not safe (RFC 9110 §9.2.1); a WebSocket never is."""
     return request.method not in SAFE_METHODS or request.scope["type"] == "websocket"

@@ -1,4 +1,4 @@
-"""The cookies that logging in sets and logging out clears (RFC 6265bis)."""
+"""The cookies that a login sets and a logout clears (RFC 6265bis)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +18,7 @@ _HIDDEN_STRICT: Final = "HttpOnly; SameSite=Strict"
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a browser keeps of a login; lifetimes in seconds."""
+    """The values of the cookies of a login; lifetimes in seconds."""
 
     access: str
     access_seconds: int
@@ -28,7 +28,7 @@ class Tokens:
 
 
 class Cookies:
-    """Writes ``Set-Cookie`` headers."""
+    """A writer of ``Set-Cookie`` headers."""
 
     def __init__(
         self, settings: Settings, names: CookieNames, addresses: ClientAddresses, auth_path: str
@@ -39,7 +39,7 @@ class Cookies:
         self._auth_path = auth_path
 
     def login(self, request: Request, tokens: Tokens) -> list[Header]:
-        """Sets the tokens and the CSRF value, and clears the legacy cookie."""
+        """Return headers that set the tokens and the CSRF token and clear the legacy cookie."""
         return [
             self._set(request, self.names.auth, tokens.access, "/", tokens.access_seconds, _HIDDEN_LAX),
             self._set(
@@ -51,21 +51,21 @@ class Cookies:
         ]  # fmt: skip
 
     def csrf(self, request: Request, value: str, seconds: int) -> Header:
-        """Sets the CSRF value, which the page's own script reads."""
+        """Return the header that sets the CSRF token, which scripts can read."""
         return self._set(request, self.names.csrf, value, "/", seconds, _LAX)
 
     def device(self, request: Request, value: str) -> Header:
-        """Remembers that this browser has logged in before."""
+        """Return the header that sets the device token."""
         return self._set(
             request, self.names.device, value, self._path(request), _DEVICE_SECONDS, _HIDDEN_STRICT
         )
 
-    def transient(self, request: Request, value: str, seconds: int) -> Header:
-        """A value that comes back with the next navigation to the auth routes; ``seconds=0`` clears it."""
+    def login_state(self, request: Request, value: str, seconds: int) -> Header:
+        """Return the header that sets the state of an OIDC login; ``seconds=0`` clears it."""
         return self._set(request, self.names.login, value, self._path(request), seconds, _HIDDEN_LAX)
 
     def logout(self, request: Request) -> list[Header]:
-        """Clear all cookies except the device token."""
+        """Return headers that clear all cookies except the device token."""
         return [
             self._set(request, self.names.auth, "", "/", 0, _HIDDEN_LAX),
             self._set(request, self.names.refresh, "", self._path(request), 0, _HIDDEN_STRICT),
@@ -74,7 +74,7 @@ class Cookies:
         ]
 
     def clear_legacy(self, request: Request) -> list[Header]:
-        """Clears ``access_token``, with and without the configured domain: to a browser these are two cookies."""
+        """Return headers that clear ``access_token`` with and without the configured domain, which are two cookies."""
         cleared = [self._set(request, self.names.legacy, "", "/", 0, _LAX)]
         if domain := self._settings.legacy_cookie_domain:
             cleared.append(self._set(request, self.names.legacy, "", "/", 0, f"{_LAX}; Domain={domain}"))
@@ -93,7 +93,7 @@ class Cookies:
         )
 
     def _is_secure(self, request: Request) -> bool:
-        """Always, but for plain HTTP on this very machine, in development."""
+        """Return whether cookies are ``Secure``: always, except for plain HTTP on loopback in development."""
         settings = self._settings
         if settings.cookie_secure is not None:
             return settings.cookie_secure

@@ -1,8 +1,8 @@
-"""Which credential a request brings: ``Authorization``, else ``auth_token``, else the legacy ``access_token``.
+"""Selection of a request's credential: ``Authorization``, then ``auth_token``, then the legacy ``access_token``.
 
-The first one that is present decides, good or bad; those after it are counted and otherwise ignored, so that a cookie
-left over from old times locks nobody out. Cookies are told apart by the exact bytes of their names: what a lenient
-parser would trim into ours is another cookie (RFC 6265 §4.2.1).
+The first one that is present decides, valid or not. Those after it are counted and otherwise ignored, so a leftover
+legacy cookie does not lock a user out. Cookie names are compared by their exact bytes: a name that a lenient parser
+would trim to one of the kit's is a different cookie (RFC 6265 §4.2.1).
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
 class Credential(NamedTuple):
-    """A token and how it came; ``ignored`` names what else was there."""
+    """A token and its transport; ``ignored`` names the transports of lower-ranked credentials."""
 
     token: str
     transport: str
@@ -30,12 +30,12 @@ class Credential(NamedTuple):
 
     @property
     def is_cookie(self) -> bool:
-        """Whether a browser sends it by itself, so that another site could have caused the request."""
+        """Whether browsers send it automatically, so that another site could have caused the request."""
         return self.transport != BEARER
 
 
 class CookieNames:
-    """The names under which the kit's cookies come, with or without the ``__Host-`` prefix (RFC 6265bis §4.1.3.2)."""
+    """The names of the kit's cookies, with or without the ``__Host-`` prefix (RFC 6265bis §4.1.3.2)."""
 
     def __init__(self, *, host_prefix: bool, csrf: str) -> None:
         prefix = HOST_PREFIX if host_prefix else ""
@@ -49,7 +49,7 @@ class CookieNames:
 
 
 class CredentialReader:
-    """Finds the credential among a request's headers."""
+    """A reader of the credential in a request's headers."""
 
     def __init__(self, names: CookieNames) -> None:
         self._auth = names.auth.encode()
@@ -57,16 +57,16 @@ class CredentialReader:
         self._transports = ((self._auth, AUTH_COOKIE), (self._legacy, LEGACY_COOKIE))
 
     def read(self, headers: Mapping[bytes, bytes], repeated: Iterable[bytes], raw: RawHeaders) -> Credential:
-        """The credential that decides.
+        """Return the credential that decides.
 
         Args:
             headers: each name once, in lower case.
-            repeated: the names that came more than once.
-            raw: the headers as they came.
+            repeated: the names that were sent more than once.
+            raw: the headers as received.
 
         Raises:
-            UnauthenticatedError: there is none.
-            AmbiguousCredentialsError: the same one came twice.
+            UnauthenticatedError: there is no credential.
+            AmbiguousCredentialsError: the same credential was sent twice.
             InvalidTokenError: the scheme of ``Authorization`` is not Bearer.
         """
         authorization = headers.get(b"authorization")
@@ -81,50 +81,50 @@ class CredentialReader:
             return Credential(token.strip(" "), BEARER, ignored)
         if cookie is None:
             raise UnauthenticatedError
-        found = self._cookies(raw)
-        if not found:
+        cookies = self._cookies(raw)
+        if not cookies:
             raise UnauthenticatedError
-        transport, value = found[0]
+        transport, value = cookies[0]
         token = value.decode("latin-1")
         if transport == LEGACY_COOKIE:
             token = _unwrap(token)
-        return Credential(token, transport, tuple(name for name, _ in found[1:]))
+        return Credential(token, transport, tuple(name for name, _ in cookies[1:]))
 
     def _cookies(self, raw: RawHeaders) -> list[tuple[str, bytes]]:
-        found = []
+        cookies = []
         for name, transport in self._transports:
             values = cookie_values(raw, name)
             if len(values) > 1:
                 raise AmbiguousCredentialsError
             if values:
-                found.append((transport, values[0]))
-        return found
+                cookies.append((transport, values[0]))
+        return cookies
 
 
 def cookie_values(raw: RawHeaders, name: bytes) -> list[bytes]:
-    """The values that the cookie ``name`` has in the request (RFC 6265 §4.2.1), by the exact bytes of the name.
+    """Return up to two values of the cookie ``name`` (RFC 6265 §4.2.1), matching the exact bytes of the name.
 
-    What comes after the second one is not looked for, since two are ambiguous already; and the names of others are
-    not looked at, so that a header of a megabyte costs no more than finding three strings in it.
+    Two values are ambiguous already, so the search stops there. Other cookies are not parsed, so a header of a megabyte
+    costs no more than three substring searches.
     """
     pair = name + b"="
-    found: list[bytes] = []
+    values: list[bytes] = []
     for header, value in raw:
         if header == b"cookie":
             if value.startswith(pair):
-                found.append(value[len(pair) :].partition(b";")[0])
+                values.append(value[len(pair) :].partition(b";")[0])
             for separated in (b"; " + pair, b";" + pair):
                 start = value.find(separated)
-                while start >= 0 and len(found) < 2:
+                while start >= 0 and len(values) < 2:
                     rest = start + len(separated)
                     end = value.find(b";", rest)
-                    found.append(value[rest:] if end < 0 else value[rest:end])
+                    values.append(value[rest:] if end < 0 else value[rest:end])
                     start = value.find(separated, rest)
-    return found
+    return values
 
 
 def _unwrap(token: str) -> str:
-    """What http.cookies and older back ends put around the token: double quotes, and ``Bearer``."""
+    """Remove the double quotes and the ``Bearer`` prefix that http.cookies and older back ends add."""
     if len(token) >= 2 and token[0] == token[-1] == '"':
         token = token[1:-1]
     scheme, separator, rest = token.partition(" ")

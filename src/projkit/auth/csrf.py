@@ -1,8 +1,8 @@
-"""Whether another site may have caused a request that a cookie authenticates.
+"""Protection against cross-site request forgery for requests that a cookie authenticates.
 
-Three rules, all of them: (1) the browser says that the request is same-origin, or its ``Origin`` is allowed; (2) the
-header repeats the signed value of the readable cookie, which belongs to the session; (3) a body is JSON. ``Origin`` is
-never compared with ``Host``, which the client chooses as well.
+A request must pass three rules: (1) the browser marks it as same-origin, or its ``Origin`` is allowed; (2) a header
+repeats the signed value of the readable cookie, which is bound to the session (signed double submit); (3) its body, if
+any, is JSON. ``Origin`` is never compared with ``Host``, because the client chooses that too.
 """
 
 import hmac
@@ -19,13 +19,13 @@ from projkit.signing import Signer, SigningKeys
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
 CsrfCheck = Callable[[Request], Awaitable[bool]]
-# Counts a check by mode (``signed``, ``origin`` or ``own``) and outcome.
+# Records a check by mode (``signed``, ``origin`` or ``own``) and outcome.
 LABEL: Final = "csrf"
 _JSON: Final = ("application/json", "application/merge-patch+json")
 
 
 class CsrfGuard:
-    """Makes CSRF values and checks requests."""
+    """Issues CSRF tokens and checks requests."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class CsrfGuard:
         observer: Observer,
         own_check: CsrfCheck | None = None,
     ) -> None:
-        """``keys`` gives the secrets of the label ``csrf``; ``own_check`` stands in for rule 2."""
+        """Create a guard; ``keys`` returns the secrets of the label ``csrf``, and ``own_check`` replaces rule 2."""
         self._signer = Signer(keys)
         self._observer = observer
         self._cookie = names.csrf.encode()
@@ -47,14 +47,14 @@ class CsrfGuard:
         self._origins = allowed_origins(settings)
 
     def issue(self, binding: str) -> str:
-        """A new value for a session (or the subject of a token without one)."""
+        """Return a new token for a session (or for the subject of a credential without one)."""
         return self._signer.sign_random(binding.encode())
 
     async def check(self, request: Request, binding: str) -> None:
-        """Holds a request against all three rules.
+        """Apply all three rules to a request.
 
         Raises:
-            CsrfFailedError: with the rule that it fails.
+            CsrfFailedError: the request fails a rule; the error names it.
         """
         try:
             self.check_origin(request)
@@ -66,20 +66,20 @@ class CsrfGuard:
         self._observer.record_csrf_check(self._mode, outcome)
 
     def check_before_login(self, request: Request) -> None:
-        """Rules 1 and 3, where a browser sent the request: there is no session yet that rule 2 could name.
+        """Apply rules 1 and 3 to a request that a browser sent; rule 2 needs a session, which does not exist yet.
 
         Raises:
-            CsrfFailedError: with the rule that it fails.
+            CsrfFailedError: the request fails a rule; the error names it.
         """
         if b"origin" in request.headers or b"sec-fetch-site" in request.headers:
             self.check_origin(request)
             self.check_content_type(request)
 
     def check_origin(self, request: Request) -> None:
-        """Rule 1.
+        """Apply rule 1.
 
         Raises:
-            CsrfFailedError: the request comes from another site, or does not say from where.
+            CsrfFailedError: the request comes from another site, or does not state its origin.
         """
         site = request.header(b"sec-fetch-site")
         if site in {"same-origin", "none"} and b"sec-fetch-site" not in request.repeated:
@@ -92,17 +92,17 @@ class CsrfGuard:
         )
 
     def allows_origin(self, origin: str | None) -> bool:
-        """Whether pages of this origin may use cookies here."""
+        """Return whether pages of this origin may send authenticated requests."""
         return origin is not None and origin in self._origins
 
     def check_content_type(self, request: Request) -> None:
-        """Rule 3: a body that a plain HTML form could not have sent (RFC 6454 does not cover forms).
+        """Apply rule 3: the body must have a type that an HTML form cannot send without a CORS preflight.
 
         Raises:
             CsrfFailedError: there is a body, and it is not JSON.
         """
         media_type = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
-        # What comes neither announced nor named is no form's, and is refused by whoever reads it.
+        # A body that is neither announced nor typed cannot come from a form; reading it is rejected later.
         if not (request.has_body or (media_type and request.may_have_body)):
             return
         if media_type not in _JSON:
@@ -111,14 +111,14 @@ class CsrfGuard:
     async def _check_proof(self, request: Request, binding: str) -> str:
         if self._own_check is not None:
             if not await self._own_check(request):
-                raise CsrfFailedError("token", "The application's own check refused the request")
+                raise CsrfFailedError("token", "The application's own CSRF check rejected the request")
             return "accepted"
         try:
             self._check_token(request, binding)
         except CsrfFailedError:
             if self._mode == "signed":
                 raise
-            return "accepted_without_token"  # counted, so that a team knows when it may ask for the token
+            return "accepted_without_token"  # counted, so a team can tell when to require the token
         return "accepted"
 
     def _check_token(self, request: Request, binding: str) -> None:
@@ -126,7 +126,8 @@ class CsrfGuard:
         header = request.headers.get(self._header)
         if header is None or len(cookies) != 1 or self._header in request.repeated:
             raise CsrfFailedError(
-                "token", f"Send the value of the cookie {self._cookie.decode()} in {self._header_name}"
+                "token",
+                f"Send the value of the cookie {self._cookie.decode()} in the header {self._header_name}",
             )
         if (
             not hmac.compare_digest(header, cookies[0])
@@ -136,18 +137,18 @@ class CsrfGuard:
 
 
 def binding_of(principal: Principal) -> str:
-    """What a CSRF value belongs to: the session, or the subject of a token that has none."""
+    """Return what a CSRF token is bound to: the session, or the subject of a credential that has none."""
     if principal.session_id is not None:
         return session_binding(principal.session_id)
     return f"subject:{len(principal.tenant_id)}:{principal.tenant_id}:{principal.subject}"
 
 
 def session_binding(session_id: str) -> str:
-    """What the CSRF values of a session belong to."""
+    """Return what the CSRF tokens of a session are bound to."""
     return f"session:{session_id}"
 
 
 def allowed_origins(settings: Settings) -> frozenset[str]:
-    """The origins whose pages may use cookies: those that are named (never by ``*``), and our own."""
+    """Return the origins that rule 1 allows: those in ALLOWED_ORIGINS except ``*``, and that of PUBLIC_URL."""
     own = [origin_of(settings.public_url)] if settings.public_url else []
     return frozenset([*(each for each in settings.allowed_origins if each != "*"), *own])

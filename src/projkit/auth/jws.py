@@ -1,9 +1,8 @@
-"""The gate before the library, and the one call into it.
+"""Parsing of compact JWS (RFC 7515), and signature verification with joserfc.
 
-What a token looks like is checked here, before joserfc sees it: its size and alphabet, strict JSON without duplicate
-names, and a header of ``alg``, ``typ`` and ``kid`` alone, so that ``jwk``, ``jku``, ``x5u``, ``x5c``, ``crit``,
-``b64`` and ``zip`` are refused without a thought. What passes is verified by joserfc with one key and the one
-algorithm that the key is for.
+The format is checked here, before joserfc sees the token: size, alphabet, strict JSON without duplicate names, and a
+header of ``alg``, ``typ`` and ``kid`` only, which rejects ``jwk``, ``jku``, ``x5u``, ``x5c``, ``crit``, ``b64`` and
+``zip``. joserfc then verifies the signature with one key and the one algorithm of that key.
 """
 
 import re
@@ -21,7 +20,7 @@ from projkit.http import strict_json
 from projkit.signing import decode
 
 MAX_TOKEN_BYTES: Final = 4096
-# What others may sign with: asymmetric algorithms alone, so that no public key is ever taken for a secret.
+# Asymmetric algorithms only, so a public key can never be used as an HMAC secret (RFC 8725 §2.1).
 PROVIDER_ALGORITHMS: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
 )  # fmt: skip
@@ -31,7 +30,7 @@ _HEADER_NAMES: Final = frozenset({"alg", "typ", "kid"})
 
 
 class _OneAlgorithm(JWSRegistry):
-    """Knows one algorithm, and says nothing of EdDSA's newer names (RFC 9864): the key tells the curve already."""
+    """A registry of one algorithm, without joserfc's warning about EdDSA (RFC 9864): the key determines the curve."""
 
     def __init__(self, name: str) -> None:
         super().__init__(algorithms=[name])
@@ -48,7 +47,7 @@ REGISTRIES: Final = {name: _OneAlgorithm(name) for name in (*ALGORITHMS, *PROVID
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """A token whose form is right; of its content nothing is known to be true."""
+    """A well-formed token whose signature has not been verified."""
 
     token: str
     header: dict[str, Any]
@@ -56,33 +55,33 @@ class Unverified:
 
     @property
     def algorithm(self) -> str:
-        """The ``alg`` that the header claims."""
+        """The ``alg`` in the header."""
         return str(self.header["alg"])
 
     @property
     def kid(self) -> str | None:
-        """The ``kid`` that the header claims."""
+        """The ``kid`` in the header."""
         return self.header.get("kid")
 
 
 def read(token: str, *, limit: int = MAX_TOKEN_BYTES) -> Unverified:
-    """The token's header and claims; ``limit`` is in bytes.
+    """Parse a token of at most ``limit`` bytes.
 
     Raises:
-        InvalidTokenError: it does not even look like a token.
+        InvalidTokenError: the token is malformed.
     """
-    header, payload = take_apart(token, limit=limit)
+    header, payload = split(token, limit=limit)
     try:
         return Unverified(token, header, _object(payload))
     except ValueError as error:
         raise InvalidTokenError from error
 
 
-def take_apart(token: str, *, limit: int = MAX_TOKEN_BYTES) -> tuple[dict[str, Any], bytes]:
-    """The header of a compact JWS (RFC 7515 §7.1), and its payload as it is.
+def split(token: str, *, limit: int = MAX_TOKEN_BYTES) -> tuple[dict[str, Any], bytes]:
+    """Return the header and the raw payload of a compact JWS (RFC 7515 §7.1).
 
     Raises:
-        InvalidTokenError: its form is wrong, or its header has other members than ours.
+        InvalidTokenError: it is malformed, or its header has members other than ``alg``, ``typ`` and ``kid``.
     """
     if len(token) > limit or not _FORM.fullmatch(token):
         raise InvalidTokenError
@@ -100,10 +99,10 @@ def take_apart(token: str, *, limit: int = MAX_TOKEN_BYTES) -> tuple[dict[str, A
 
 
 def verify(unverified: Unverified, key: Key, algorithm: str) -> None:
-    """Holds the signature against the key.
+    """Verify the signature with ``key``.
 
     Raises:
-        InvalidTokenError: the algorithm is another one, or the signature is wrong.
+        InvalidTokenError: the token has another algorithm, or the signature is wrong.
     """
     if unverified.algorithm != algorithm:
         raise InvalidTokenError
@@ -114,10 +113,10 @@ def verify(unverified: Unverified, key: Key, algorithm: str) -> None:
 
 
 def time_claim(claims: dict[str, Any], name: str) -> int | None:
-    """A claim that is a time in whole seconds; None where there is none.
+    """Return a claim that is a time in whole seconds (RFC 7519 §2), or None if it is absent.
 
     Raises:
-        InvalidTokenError: it is something else, or out of range.
+        InvalidTokenError: the claim is not an integer, or is out of range.
     """
     value = claims.get(name)
     if value is None and name not in claims:
@@ -130,5 +129,5 @@ def time_claim(claims: dict[str, Any], name: str) -> int | None:
 def _object(raw: bytes) -> dict[str, Any]:
     decoded = strict_json.loads(raw)
     if not isinstance(decoded, dict):
-        raise ValueError("not an object")  # noqa: TRY004  # one kind of error for all that is wrong
+        raise ValueError("not an object")  # noqa: TRY004  # one exception type for every malformed part
     return decoded

@@ -1,4 +1,4 @@
-"""Guards the host's own routes with the kit's credentials, over HTTP and for WebSockets.
+"""Middleware that guards the host's own HTTP and WebSocket routes with the kit's credentials.
 
 ``AuthMiddleware(app, kit, rules={"/": PUBLIC, "/reports": ("projects:read",)})`` around the whole app sees every path
 before the app does. Caller and scopes are then in ``scope["user"]`` and ``scope["auth"]``.
@@ -26,23 +26,23 @@ from projkit.http.problem import problem_response, unhandled
 __all__ = ["PUBLIC", "SELF_GUARDED", "AuthMiddleware"]
 
 _NO_RULES: Final[PathRules] = MappingProxyType({})
-_ANSWER_STARTS: Final = frozenset(
+_RESPONSE_STARTS: Final = frozenset(
     {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 )
 
 
 class AuthMiddleware:
-    """Lets a request through to the host if its caller may make it.
+    """ASGI middleware that passes a request on to the host if its caller is authorized.
 
     Args:
-        app: the host, or any ASGI app of its.
-        kit: whose credentials are taken.
-        rules: what the paths below a prefix need: scopes, ``()`` for any signed-in caller, :data:`PUBLIC`, or
-            :data:`SELF_GUARDED` for what guards itself, such as a kit that the host mounts. The longest prefix wins;
-            what none of them names needs a signed-in caller.
+        app: the host, or any of its ASGI apps.
+        kit: the kit that authenticates.
+        rules: the requirements of path prefixes: scopes, ``()`` for any authenticated caller, :data:`PUBLIC`, or
+            :data:`SELF_GUARDED` for an app with guards of its own, such as a mounted kit. The longest matching prefix
+            applies; other paths require an authenticated caller.
 
     Raises:
-        ConfigurationError: a rule is none.
+        ConfigurationError: a rule is invalid.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class AuthMiddleware:
             await self._app(scope, receive, send)
             return
         if scope["type"] not in {"http", "websocket"}:
-            # What nobody knows yet is not let past the guard.
+            # Deny by default: scope types of future ASGI versions do not bypass the guard.
             raise NotImplementedError(f"AuthMiddleware does not know the scope {scope['type']!r}")
         needed = self._rules.needed(scope)
         if needed is SELF_GUARDED:
@@ -70,11 +70,11 @@ class AuthMiddleware:
         try:
             result = await authenticate_once(self._kit, scope)
             user = result.user if needed is PUBLIC else authorize(result, needed)
-        except Exception as error:  # whatever goes wrong, nobody gets in
+        except Exception as error:  # deny by default, whatever fails
             await self._refuse(error, scope, receive, send)
             return
         set_user(scope, user)
-        await self._app(scope, receive, _telling(scope, send))
+        await self._app(scope, receive, _with_headers(scope, send))
 
     async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = self._kit.request_ids.get(scope)
@@ -86,15 +86,15 @@ class AuthMiddleware:
         await deny(answer, scope, receive, send, more=more)
 
 
-def _telling(scope: Scope, send: Send) -> Send:
-    """Adds to the host's answer what a legacy token's client is to be told (RFC 9745, RFC 8594)."""
+def _with_headers(scope: Scope, send: Send) -> Send:
+    """Return a ``send`` that adds the headers of authentication, such as ``Deprecation``, to the response."""
     more = pop_response_headers(scope)
     if not more:
         return send
 
-    async def telling(message: Message) -> None:
-        if message["type"] in _ANSWER_STARTS:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] in _RESPONSE_STARTS:
             message = {**message, "headers": [*message.get("headers", ()), *more]}
         await send(message)
 
-    return telling
+    return send_with_headers

@@ -117,7 +117,7 @@ class OidcRoutes:
         query = read_query(LoginQuery, request.query_string, repeatable=frozenset())
         request.release_slot()  # a provider that hangs is waited for, for seconds, by all in one question
         started = await self._services().oidc.start(request.params["provider"], query.next)
-        cookie = self._cookies.transient(request, started.login_state, LIFETIME_SECONDS)
+        cookie = self._cookies.login_state(request, started.login_state, LIFETIME_SECONDS)
         return Response(302, headers=(_location(started.location), *PRIVATE, cookie))
 
     async def callback(self, request: Request) -> Response:
@@ -127,7 +127,7 @@ class OidcRoutes:
         answer = _read_answer(request.query_string)
         login_state = login.recognise(request.params["provider"], text, answer.state)
         # From here on the login state is used up, whatever the outcome.
-        request.add_response_header(*self._cookies.transient(request, "", 0))
+        request.add_response_header(*self._cookies.login_state(request, "", 0))
         client = Client(self._addresses.get(request.scope), request.header(b"user-agent") or "")
         issued = await login.finish(login_state, answer, client, before_waiting=request.release_slot)
         return Response(
