@@ -16,7 +16,7 @@ from tests.conftest import settings_for, without_settings
 
 OpenKit = Callable[..., AbstractAsyncContextManager[ProjKit]]
 _QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-_NOBODY = _QUICK.hash("nobody has this password")
+_DUMMY_HASH = _QUICK.hash("nobody has this password")
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def quick_passwords(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     """Hashes passwords in a hundredth of the time: what is refused, limited or kept does not depend on it."""
     if "costly_passwords" not in request.fixturenames:
         monkeypatch.setattr(passwords, "_HASHER", _QUICK)
-        monkeypatch.setattr(passwords, "_NOBODY", _NOBODY)
+        monkeypatch.setattr(passwords, "_DUMMY_HASH", _DUMMY_HASH)
 
 
 @asynccontextmanager

@@ -51,7 +51,7 @@ async def add_user(
     """A new user, whose subject is the name unless another one is given."""
     stored = None
     if password is not None:
-        known = passwords._NOBODY, password  # the first tells how the hashes of the test are made
+        known = passwords._DUMMY_HASH, password  # the first tells how the hashes of the test are made
         if known not in _hashes:
             hasher = passwords.Passwords(threads=1)
             _hashes[known] = await hasher.hash(password)

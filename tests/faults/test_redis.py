@@ -202,7 +202,7 @@ async def test_redis_is_lost_when_the_password_has_changed(
     change = {"old_password": PASSWORD, "new_password": "another horse battery"}
     answer = await scenario.client.post(f"{AUTH}/password", json=change, headers=scenario.session)
     assert answer.status_code == 503
-    assert answer.json()["detail"].startswith("The password is changed, but a session")
+    assert answer.json()["detail"].startswith("The password was changed, but a session")
     await asyncio.to_thread(server.start)
     assert (await scenario.log_in()).status_code == 401
     assert (await scenario.log_in("another horse battery")).status_code == 200

@@ -1,4 +1,4 @@
-"""The keys: a list, newest last. The last one signs, all that are still valid verify."""
+"""The keys, newest last: the last one signs, and all that have not expired verify."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ _LOOK_AGAIN_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """One key and the one algorithm that it is for; ``root`` is what secrets are derived from."""
+    """A key with its one algorithm; ``root`` is the input of key derivation, None for a public key."""
 
     kid: str
     algorithm: str
@@ -40,17 +40,17 @@ class SigningKey:
 
     @property
     def can_sign(self) -> bool:
-        """Whether the private part is here."""
+        """Whether the private part is present."""
         return self.root is not None
 
     @property
     def has_expired(self) -> bool:
-        """Whether its time is over."""
+        """Whether its ``exp`` has passed."""
         return self.expires is not None and self.expires <= time.time()
 
 
 class KeyList:
-    """The keys that are in force together, and the secrets derived from them."""
+    """The keys of one version of the keys file, and the secrets derived from them."""
 
     def __init__(self, keys: Sequence[SigningKey]) -> None:
         self.keys = tuple(keys)
@@ -62,7 +62,7 @@ class KeyList:
         """The key that signs.
 
         Raises:
-            UnavailableError: all that could have expired since they were read.
+            UnavailableError: all keys that can sign have expired since they were read.
         """
         for key in reversed(self.keys):
             if key.can_sign and not key.has_expired:
@@ -70,30 +70,30 @@ class KeyList:
         raise UnavailableError("Every key that signs has expired")
 
     def get(self, kid: str) -> SigningKey | None:
-        """The key named ``kid``, if it is one of ours and has not expired."""
+        """Return the key ``kid``, or None if there is none or it has expired."""
         key = self._by_kid.get(kid)
         return None if key is None or key.has_expired else key
 
     def secrets(self, label: str) -> tuple[bytes, ...]:
-        """A 32-byte secret for one purpose from each key (HKDF, RFC 5869) that has not expired, newest first.
+        """Return a 32-byte secret for ``label`` from each key that has not expired, newest first (HKDF, RFC 5869).
 
-        The first one makes MACs, all of them verify; no label's secret tells anything about another's.
+        The first one signs, and all of them verify. The secrets of different labels are independent.
 
         Raises:
-            UnavailableError: all have expired since they were read.
+            UnavailableError: all keys have expired since they were read.
         """
-        found = self._derived.get(label)
-        if found is None:
-            found = self._derived[label] = tuple(
+        derived = self._derived.get(label)
+        if derived is None:
+            derived = self._derived[label] = tuple(
                 (key, _derive(key.root, label)) for key in reversed(self.keys) if key.root is not None
             )
-        good = tuple(secret for key, secret in found if not key.has_expired)
-        if not good:
+        valid = tuple(secret for key, secret in derived if not key.has_expired)
+        if not valid:
             raise UnavailableError("Every key that signs has expired")
-        return good
+        return valid
 
     def public(self) -> list[dict[str, Any]]:
-        """The public keys as JWKs (RFC 7517); secret keys have none."""
+        """Return the public keys as JWKs (RFC 7517); HMAC secrets have none."""
         return [
             {**key.key.as_dict(private=False), "kid": key.kid, "alg": key.algorithm, "use": "sig"}
             for key in self.keys
@@ -102,9 +102,9 @@ class KeyList:
 
 
 class KeyRing:
-    """The keys in force now: their file is read again when it changes, so that keys rotate without a restart.
+    """The current keys; the keys file is reloaded when it changes, so keys rotate without a restart.
 
-    A file that cannot be used leaves the keys as they were, and the log says so once.
+    If the new file is invalid, the previous keys stay in use and an error is logged.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -117,13 +117,13 @@ class KeyRing:
 
     @property
     def current(self) -> KeyList:
-        """The keys; another object as soon as they have changed, a tenth of a second after the file at the latest."""
+        """The current keys; a different object at most a tenth of a second after the file has changed."""
         if self._path is None or time.monotonic() < self._next_look:
             return self._keys
         return self.look()
 
     def look(self) -> KeyList:
-        """The keys as they are in the file at this moment: another worker may have signed with one just added."""
+        """Return the keys after checking the file now: another worker may sign with a key that was just added."""
         if self._path is not None:
             self._next_look = time.monotonic() + _LOOK_AGAIN_SECONDS
             stamp = self._look()
@@ -134,11 +134,11 @@ class KeyRing:
 
     @property
     def removed(self) -> list[str]:
-        """The ids of keys that were in force since this process began, and are in the file no more."""
+        """The ids of keys that this process has loaded and that have been removed from the file."""
         return sorted(self._removed)
 
     def secrets(self, label: str) -> tuple[bytes, ...]:
-        """As :meth:`KeyList.secrets`, of the keys that are in force."""
+        """Return :meth:`KeyList.secrets` of the current keys."""
         return self.current.secrets(label)
 
     def _reload(self, path: Path) -> None:
@@ -146,10 +146,10 @@ class KeyRing:
         try:
             self._keys = _read_for(self._settings, path)
         except ConfigurationError as error:
-            logger.error("the keys stay as they were: %s", error)  # noqa: TRY400  # the message says it all
+            logger.error("keys file invalid, keeping the previous keys: %s", error)  # noqa: TRY400  # no traceback needed
         else:
             self._removed = (self._removed | before) - {key.kid for key in self._keys.keys}
-            logger.info("read %d keys, signing with %s", len(self._keys.keys), self._keys.newest.kid)
+            logger.info("loaded %d keys, signing with %s", len(self._keys.keys), self._keys.newest.kid)
 
     def _look(self) -> tuple[int, int, int] | None:
         if self._path is None:
@@ -162,7 +162,7 @@ class KeyRing:
 
 
 def load_keys(settings: Settings) -> KeyList:
-    """The keys that the settings name; in development made once, in ``projkit-keys.json``.
+    """Load the keys that the settings name; in development, create ``projkit-keys.json`` if it does not exist.
 
     Raises:
         ConfigurationError: the file cannot be read or holds no usable key.
@@ -172,13 +172,13 @@ def load_keys(settings: Settings) -> KeyList:
         if settings.keys_file is None:
             make_development_keys(path)
         return _read_for(settings, path)
-    assert settings.secret is not None  # noqa: S101  # only then there is no path
+    assert settings.secret is not None  # noqa: S101  # keys_path() returns None only for a secret
     secret = settings.secret.get_secret_value().encode()
     return KeyList([SigningKey("secret", "HS256", OctKey.import_key(secret), secret)])
 
 
 def read_keys_file(path: Path, *, production: bool = False) -> KeyList:
-    """The keys in the JWK Set (RFC 7517) in ``path`` that have not expired.
+    """Return the keys of a JWK Set file (RFC 7517) that have not expired.
 
     Raises:
         ConfigurationError: it cannot be read or holds no usable key.
@@ -197,10 +197,10 @@ def read_keys_file(path: Path, *, production: bool = False) -> KeyList:
 
 
 def key_list(jwks: Sequence[Jwk], *, production: bool = False) -> KeyList:
-    """The keys among ``jwks`` that have not expired.
+    """Return the keys among ``jwks`` that have not expired.
 
     Raises:
-        ValueError, JoseError: one of them is no usable key, or none is left that signs.
+        ValueError, JoseError: a key is unusable, or no key that can sign is left.
     """
     keys = [
         key for key in (_signing_key(each, production=production) for each in jwks) if not key.has_expired
@@ -219,20 +219,20 @@ def _read_for(settings: Settings, path: Path) -> KeyList:
     legacy = {each.get_secret_value().encode() for each in settings.legacy_secret}
     if any(isinstance(key.key, OctKey) and key.key.raw_value in legacy for key in keys.keys):
         raise ConfigurationError(
-            f"PROJKIT_LEGACY_SECRET is also a key in {path}, and whoever knows the old secret could make new tokens; "
+            f"PROJKIT_LEGACY_SECRET is also a key in {path}, so holders of the legacy secret could sign new tokens; "
             "add another key with: projkit keys rotate, and retire this one"
         )
     return keys
 
 
 def import_verifying_key(data: Jwk) -> SigningKey:
-    """A key by which tokens may be verified, whose own members do not forbid it.
+    """Import a JWK whose members permit verifying signatures.
 
     Raises:
-        ValueError: ``use``, ``key_ops``, ``alg`` or the curve say otherwise, or it is too weak.
-        JoseError: it is not a JWK.
+        ValueError: ``use``, ``key_ops``, ``alg`` or the curve forbid it, or the key is too weak.
+        JoseError: ``data`` is not a JWK.
     """
-    with warnings.catch_warnings():  # what joserfc warns of is an error here, below
+    with warnings.catch_warnings():  # what joserfc only warns about is an error below
         warnings.simplefilter("ignore", SecurityWarning)
         key = import_key(data)
     algorithm = data.get("alg") or _default_algorithm(key)
@@ -250,7 +250,9 @@ def import_verifying_key(data: Jwk) -> SigningKey:
     if isinstance(key, RSAKey) and key.raw_value.key_size < _MINIMUM_RSA_BITS:
         raise ValueError(f"an RSA key must have at least {_MINIMUM_RSA_BITS} bits")
     if isinstance(key, RSAKey) and has_roca_fingerprint(_modulus(key)):
-        raise ValueError("the RSA key is one whose private part can be computed (CVE-2017-15361)")
+        raise ValueError(
+            "the RSA key is vulnerable to ROCA: its private part can be computed (CVE-2017-15361)"
+        )
     if isinstance(key, OctKey) and len(key.raw_value) < MINIMUM_SECRET_BYTES:
         raise ValueError(f"a secret key must have at least {MINIMUM_SECRET_BYTES} bytes")
     expires = data.get("exp")
@@ -268,18 +270,18 @@ def _modulus(key: RSAKey) -> int:
 
 
 def _may_verify(operations: object, data: Jwk) -> bool:
-    # A private key may be marked for signing alone: what it has signed is verified with its public part.
+    # A private key may allow only signing; its signatures are verified with its public part.
     return isinstance(operations, list) and ("verify" in operations or ("sign" in operations and "d" in data))
 
 
 def _signing_key(data: Jwk, *, production: bool) -> SigningKey:
     if production and data.get(GENERATED):
-        raise ValueError("it holds a key that was generated for development")
+        raise ValueError("it contains a key that was generated for development")
     key = import_verifying_key(data)
     if isinstance(key.key, OctKey):
         secret = key.key.raw_value
         if is_known(secret) or (production and secret == FOR_TESTS.encode()):
-            raise ValueError("it holds a secret that attackers try first")
+            raise ValueError("it contains a published secret that attackers try first")
     return key
 
 

@@ -1,4 +1,4 @@
-"""The file that holds the keys: a JWK Set (RFC 7517 §5), newest last, which its owner alone can read."""
+"""The keys file: a JWK Set (RFC 7517 §5), newest key last, readable by its owner only."""
 
 import json
 import os
@@ -30,9 +30,9 @@ Jwk = dict[str, Any]
 
 
 def keys_path(settings: Settings) -> Path | None:
-    """The file that the keys are read from; None where there is a SECRET instead.
+    """Return the path of the keys file, or None if SECRET is set instead.
 
-    In development without KEYS_FILE it is beside the embedded database, else in the working directory.
+    In development without KEYS_FILE it is next to the embedded database, otherwise in the working directory.
     """
     if settings.secret is not None:
         return None
@@ -42,10 +42,10 @@ def keys_path(settings: Settings) -> Path | None:
 
 
 def make_development_keys(path: Path) -> None:
-    """Makes the file with one HS256 key, unless it is there; whoever comes second uses the first's.
+    """Create the file with one HS256 key unless it exists; concurrent processes use the same key.
 
     Raises:
-        ConfigurationError: the directory takes no file.
+        ConfigurationError: the directory is not writable.
     """
     if path.exists():
         return
@@ -54,20 +54,20 @@ def make_development_keys(path: Path) -> None:
         write_keys_file(path, [key], replace=False)
     except OSError as error:
         raise ConfigurationError(
-            f"PROJKIT_SECRET is not set and no key can be kept in {path.parent}: {error.strerror}; "
+            f"PROJKIT_SECRET is not set and no key can be written to {path.parent}: {error.strerror}; "
             "set PROJKIT_SECRET or make the directory writable"
         ) from error
 
 
 def new_key(algorithm: str) -> Jwk:
-    """A new private key as a JWK, named by the day and chance.
+    """Return a new private key as a JWK; its ``kid`` is the date and a random part.
 
     Raises:
-        ValueError: ``algorithm`` is none of :data:`ALGORITHMS`.
+        ValueError: ``algorithm`` is not one of :data:`ALGORITHMS`.
     """
     make = _NEW_KEYS.get(algorithm)
     if make is None:
-        raise ValueError(f"there are {', '.join(ALGORITHMS)}")
+        raise ValueError(f"the algorithm must be one of {', '.join(ALGORITHMS)}")
     kid = f"{time.strftime('%Y%m%d', time.gmtime())}-{secrets.token_hex(4)}"
     return {
         **make().as_dict(private=True),
@@ -79,11 +79,11 @@ def new_key(algorithm: str) -> Jwk:
 
 
 def read_jwks(path: Path) -> list[Jwk]:
-    """The members of a JWK Set file, as they are.
+    """Return the keys of a JWK Set file, not validated.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError, KeyError, TypeError: it is no JWK Set.
+        OSError: the file cannot be read.
+        ValueError, KeyError, TypeError: it is not a JWK Set.
     """
     keys = json.loads(path.read_text())["keys"]
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
@@ -92,13 +92,13 @@ def read_jwks(path: Path) -> list[Jwk]:
 
 
 def write_keys_file(path: Path, keys: Sequence[Jwk], *, replace: bool) -> bool:
-    """Writes a JWK Set with mode 0600, whole or not at all.
+    """Write a JWK Set atomically, with mode 0600; return whether it was written.
 
-    With ``replace=False`` a file that is there is left as it is, and the answer is False. One that is replaced keeps
-    its owner, so that a server that runs as somebody else can go on reading it.
+    With ``replace=False`` an existing file is left unchanged and the result is False. A replaced file keeps its owner,
+    so a server that runs as another user can still read it.
 
     Raises:
-        OSError: the directory takes no file, or the owner cannot be kept.
+        OSError: the directory is not writable, or the owner cannot be preserved.
     """
     path = path.resolve()
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".projkit-keys-")  # mode 0600
@@ -115,7 +115,7 @@ def write_keys_file(path: Path, keys: Sequence[Jwk], *, replace: bool) -> bool:
             os.replace(temporary, path)  # atomic, as is os.link below
             return True
         try:
-            os.link(temporary, path)  # never replaces what another process has just made
+            os.link(temporary, path)  # never replaces a file that another process has just created
         except FileExistsError:
             return False
         return True

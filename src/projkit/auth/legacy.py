@@ -1,7 +1,7 @@
-"""Tokens in the legacy format: verified for as long as clients still have them, never issued.
+"""The legacy token profile: verified, never issued.
 
-HS256 with keys of their own, a subject in ``sub`` or ``user_id``, and an ``exp``. They carry no administrative scope,
-have a maximum age, and are refused from the configured sunset on.
+Legacy tokens are HS256 with keys of their own, a subject in ``sub`` or ``user_id``, and an ``exp``. They carry no
+administrative scope, have a maximum age, and are rejected from the configured sunset on.
 """
 
 import time
@@ -21,15 +21,15 @@ from projkit.settings import Settings
 LEGACY: Final = "legacy"
 LEEWAY_SECONDS: Final = 30
 _TYPES: Final = {None, "JWT", "jwt"}
-# How other libraries mark tokens that are for another purpose than access.
+# Claims by which other libraries mark tokens that are not access tokens.
 _PURPOSE_CLAIMS: Final = ("type", "typ", "token_type", "token_use", "purpose", "use")
 _ACCESS: Final = {"access", "access_token", "bearer", "at+jwt", "jwt"}
-# What only an OpenID Connect id token has (OpenID Connect Core 1.0 §2).
+# Claims that only ID tokens have (OpenID Connect Core 1.0 §2).
 _ID_TOKEN_CLAIMS: Final = frozenset({"nonce", "at_hash", "c_hash", "acr", "amr"})
 
 
 class LegacyProfile:
-    """Verifies legacy tokens."""
+    """A verifier of legacy tokens."""
 
     def __init__(self, settings: Settings, *, now: Callable[[], float] = time.time) -> None:
         self._keys = [
@@ -50,14 +50,14 @@ class LegacyProfile:
 
     @property
     def answer_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """What an answer to a legacy token tells its client (RFC 9745, RFC 8594)."""
+        """The ``Deprecation`` (RFC 9745) and ``Sunset`` (RFC 8594) headers of responses to legacy tokens."""
         return self._answer_headers
 
     def verify(self, unverified: Unverified) -> tuple[float, Principal]:
-        """Until when the token is good, and whom it speaks for.
+        """Return the expiry in seconds since 1970 and the principal.
 
         Raises:
-            InvalidTokenError: whatever is wrong with it, or no legacy token is taken (any more).
+            InvalidTokenError: the token is invalid, or legacy tokens are not accepted (any more).
         """
         now = self._now()
         if not self._keys or unverified.header.get("typ") not in _TYPES:
@@ -106,7 +106,7 @@ class LegacyProfile:
         if not_before is not None and not_before > now + LEEWAY_SECONDS:
             raise InvalidTokenError
         if issued is None:
-            # How old it is nobody can tell; how long it goes on is bounded instead.
+            # Its age is unknown, so its remaining lifetime is limited instead.
             if expires - now > self._max_age:
                 raise InvalidTokenError
             return expires
@@ -133,7 +133,7 @@ def _subject(claims: dict[str, Any]) -> str:
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """The default scopes, or fewer where the token names some of them; never an administrative one."""
+    """Return the default scopes, or those of them that the token names; never an administrative one."""
     scope = claims.get("scope")
     named = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else []
     narrowed = frozenset(DEFAULT_SCOPES).intersection(each for each in named if isinstance(each, str))

@@ -1,4 +1,4 @@
-"""Logging in by name and password: the kit's own users, or the host's."""
+"""Login with user name and password: the kit's own users, or the host's."""
 
 import asyncio
 import inspect
@@ -15,7 +15,7 @@ from projkit.errors import InvalidCredentialsError, UnavailableError
 from projkit.identity import DEFAULT_SCOPES, Principal
 from projkit.observers import Observer, record_failed_login
 
-# The host's own users: who this is, or None where the name or the password is wrong. A plain function runs in a thread.
+# The host's own check: returns the principal, or None if name or password is wrong. A plain function runs in a thread.
 HostLogin = Callable[[str, str], "Principal | Awaitable[Principal | None] | None"]
 
 
@@ -23,7 +23,7 @@ HostLogin = Callable[[str, str], "Principal | Awaitable[Principal | None] | None
 class Attempt:
     """An attempt to log in; ``device`` is the device token of the browser, if it has one.
 
-    ``before_waiting`` is called by whoever goes on to wait for somebody else, once the attempt has been counted.
+    ``before_waiting`` is called after the attempt has been counted and before a call that may take long.
     """
 
     username: str
@@ -36,12 +36,12 @@ class Attempt:
 
     @property
     def account(self) -> str:
-        """What failures are counted under."""
+        """The account under which failures are counted."""
         return account_of(self.tenant_id, self.username)
 
 
 class LoginService(Protocol):
-    """Turns a name and a password into a session."""
+    """A login with user name and password."""
 
     async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
         """Log in; return the tokens of a new session and a new device token.
@@ -49,12 +49,12 @@ class LoginService(Protocol):
         Raises:
             InvalidCredentialsError: name or password is wrong, or the user is disabled (not disclosed which).
             RateLimitedError: there were too many attempts.
-            UnavailableError: a store does not answer.
+            UnavailableError: a store does not respond.
         """
 
 
 class CountedLogin:
-    """Counts how logins by password end, whoever knows the users."""
+    """A login service that counts the outcomes of another one."""
 
     def __init__(self, login: LoginService, observer: Observer) -> None:
         self._login = login
@@ -62,13 +62,13 @@ class CountedLogin:
 
     async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
         with record_failed_login(self._observer, "password"):
-            found = await self._login.log_in(attempt)
+            result = await self._login.log_in(attempt)
         self._observer.record_login("password", "succeeded")
-        return found
+        return result
 
 
 class HostUsers:
-    """Logs users in whom the host knows: its ``authenticate`` says who they are."""
+    """Login of the host's users, with the host's ``authenticate``."""
 
     def __init__(
         self, authenticate: HostLogin, users: Users, sessions: SessionService, limits: LoginLimits
@@ -82,12 +82,12 @@ class HostUsers:
         await self._limits.attempt(attempt.client.address)
         count = await self._limits.begin(attempt.account, attempt.device)
         attempt.before_waiting()
-        principal = await self._ask(attempt.username, attempt.password)
+        principal = await self._authenticate_user(attempt.username, attempt.password)
         if principal is None:
             raise InvalidCredentialsError
         tenant_id = principal.tenant_id
         if tenant_id != attempt.tenant_id:
-            # The tenant is the host's to tell: whoever logs in could name any other in the request.
+            # The host assigns the tenant; the one in the request is only a claim.
             raise InvalidCredentialsError
         known = await self._users.by_subject(principal.subject, tenant_id)
         if known is not None and known.disabled_at is not None:
@@ -103,15 +103,19 @@ class HostUsers:
         )
         return issued, self._limits.new_device_token(attempt.account)
 
-    async def _ask(self, username: str, password: str) -> Principal | None:
-        ask, is_plain = self._authenticate, not inspect.iscoroutinefunction(self._authenticate)
-        # A plain function may hash a password or ask a database, and the event loop must not wait for it.
-        found = await asyncio.to_thread(ask, username, password) if is_plain else ask(username, password)
-        return await found if inspect.isawaitable(found) else found
+    async def _authenticate_user(self, username: str, password: str) -> Principal | None:
+        authenticate, is_plain = self._authenticate, not inspect.iscoroutinefunction(self._authenticate)
+        # A plain function may hash a password or query a database, which must not block the event loop.
+        result = (
+            await asyncio.to_thread(authenticate, username, password)
+            if is_plain
+            else authenticate(username, password)
+        )
+        return await result if inspect.isawaitable(result) else result
 
 
 class BuiltInUsers:
-    """Logs users of the kit's own table in."""
+    """Login of the users in the kit's own table."""
 
     def __init__(
         self, users: Users, passwords: Passwords, sessions: SessionService, limits: LoginLimits
@@ -137,10 +141,10 @@ class BuiltInUsers:
         return issued, self._limits.new_device_token(attempt.account)
 
     async def register(self, username: str, password: str, tenant_id: str, address: str) -> User:
-        """A new user with the default scopes and a subject of their own.
+        """Create a user with the default scopes and a new subject.
 
         Raises:
-            UsernameTakenError: another one has the name.
+            UsernameTakenError: another user has the name.
             RateLimitedError: there were too many attempts from the address.
         """
         await self._limits.attempt(address)
@@ -150,13 +154,13 @@ class BuiltInUsers:
         )
 
     async def change_password(self, principal: Principal, old: str, new: str) -> None:
-        """Sets a new password and ends all other sessions, and older tokens without one.
+        """Set a new password, end all other sessions and revoke tokens without a session.
 
         Raises:
-            InvalidCredentialsError: ``old`` is not the present one, or the principal has no password here.
-            ValidationFailedError: ``new`` is the user's name.
+            InvalidCredentialsError: ``old`` is not the current password, or the principal has none here.
+            ValidationFailedError: ``new`` is not allowed.
             RateLimitedError: there were too many attempts.
-            UnavailableError: a store does not answer: the password is the old one, unless the error says otherwise.
+            UnavailableError: a store does not respond; the password is unchanged, unless the error says otherwise.
         """
         user = await self.users.by_subject(principal.subject, principal.tenant_id)
         name = principal.subject if user is None or user.username is None else user.username
@@ -165,19 +169,19 @@ class BuiltInUsers:
             not await self._passwords.verify(None if user is None else user.password_hash, old)
             or user is None
         ):
-            raise InvalidCredentialsError("The present password is wrong")
+            raise InvalidCredentialsError("The current password is wrong")
         await self._limits.succeed(count)
         check_new_password(new, name, "/new_password")
         stored = await self._passwords.hash(new)
-        # Before, so that no password is changed whose sessions cannot be ended; and after, since the old one was good
-        # to log in with until then.
+        # Once before, so the password is not changed if sessions cannot be ended, and once after, since the old
+        # password was valid for logins until then.
         await self._end_others(principal)
         await self.users.set_password(user, stored)
         try:
             await self._end_others(principal)
         except UnavailableError as error:
             raise UnavailableError(
-                "The password is changed, but a session that was opened in that moment may live on; "
+                "The password was changed, but a session opened at the same moment may still be active; "
                 "log out everywhere to end it"
             ) from error
 
@@ -186,5 +190,5 @@ class BuiltInUsers:
 
 
 def account_of(tenant_id: str, username: str) -> str:
-    """What attempts on one account are counted under."""
+    """Return the name under which attempts on an account are counted."""
     return f"{len(tenant_id)}:{tenant_id}:{username_key(username)}"

@@ -1,4 +1,4 @@
-"""Passwords: Argon2id (RFC 9106) in threads of its own, so that the event loop never waits for it."""
+"""Password hashing: Argon2id (RFC 9106) in threads of its own, so that the event loop is not blocked."""
 
 import asyncio
 import ctypes
@@ -25,8 +25,8 @@ MAXIMUM_LENGTH: Final = 256
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
 
 
-def _no_hash() -> str:
-    """In the form of a hash, of no password that anybody will find: verifying it takes as long as any other."""
+def _dummy_hash() -> str:
+    """Return a random hash that no password matches; verifying it takes as long as verifying a real one."""
     salt, digest = (
         b64encode(token_bytes(length)).decode().rstrip("=") for length in (_HASHER.salt_len, _HASHER.hash_len)
     )
@@ -34,83 +34,83 @@ def _no_hash() -> str:
     return f"$argon2id$v={ARGON2_VERSION}${cost}${salt}${digest}"
 
 
-_NOBODY: Final = _no_hash()
+_DUMMY_HASH: Final = _dummy_hash()
 
 
-# glibc keeps the 19 MiB of a hash for the next one, which is good while people log in: taken anew they cost a hash two
-# thirds more. Other C libraries have no such function.
+# glibc keeps the 19 MiB of a hash for the next one, which is useful during logins: allocating them again makes a hash
+# two thirds slower. malloc_trim returns them to the system. Other C libraries have no such function.
 _malloc_trim: Final[Callable[[int], int] | None] = (
     getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 )
-_KEPT_SECONDS: Final = 5.0
+_TRIM_DELAY_SECONDS: Final = 5.0
 
 
 class Passwords:
-    """Hashes and verifies, at most ``threads`` at once; more than ``waiting`` callers in line are refused."""
+    """A password hasher with ``threads`` threads and a queue of at most ``waiting`` callers."""
 
     def __init__(self, *, threads: int = 2, waiting: int = 64) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="projkit-passwords")
-        self._places = threads + waiting
-        self._taken = 0
-        self._giving_back: asyncio.TimerHandle | None = None
+        self._limit = threads + waiting
+        self._pending = 0
+        self._trim_timer: asyncio.TimerHandle | None = None
 
     async def hash(self, password: str) -> str:
-        """The hash to be stored.
+        """Return the hash to store.
 
         Raises:
-            UnavailableError: too many wait for their turn.
+            UnavailableError: the queue is full.
         """
         return await self._run(partial(_HASHER.hash, password))
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether ``password`` is the one that was stored; None, for nobody's, takes as long and is False.
+        """Return whether ``password`` matches; without a hash (``None``) it takes as long and returns False.
 
         Raises:
-            UnavailableError: too many wait for their turn.
+            UnavailableError: the queue is full.
         """
-        good = await self._run(partial(_verify, stored or _NOBODY, password))
+        good = await self._run(partial(_verify, stored or _DUMMY_HASH, password))
         return good and stored is not None
 
     @staticmethod
     def is_outdated(stored: str) -> bool:
-        """Whether the hash was made with other parameters than today's."""
+        """Return whether the hash has parameters other than the current ones."""
         return _HASHER.check_needs_rehash(stored)
 
     def close(self) -> None:
-        """Lets the threads go."""
-        if self._giving_back is not None:
-            self._giving_back.cancel()
+        """Shut down the threads."""
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, work: "partial[T]") -> T:
-        if self._taken >= self._places:
-            raise UnavailableError("Too many passwords are being checked at once")
-        self._taken += 1
+        if self._pending >= self._limit:
+            raise UnavailableError("Too many passwords are being hashed at once")
+        self._pending += 1
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._executor, work)
         finally:
-            self._taken -= 1
-            self._give_back_later(loop)
+            self._pending -= 1
+            self._trim_later(loop)
 
-    def _give_back_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Gives the memory of the last hashes back to the system when nobody has logged in for a while."""
+    def _trim_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Return the memory of the last hashes to the system after five seconds without a login."""
         if _malloc_trim is None:
             return
-        if self._giving_back is not None:
-            self._giving_back.cancel()
-        self._giving_back = loop.call_later(_KEPT_SECONDS, self._give_back, _malloc_trim)
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
+        self._trim_timer = loop.call_later(_TRIM_DELAY_SECONDS, self._trim, _malloc_trim)
 
-    def _give_back(self, malloc_trim: Callable[[int], int]) -> None:
-        with suppress(RuntimeError):  # the threads have been let go
+    def _trim(self, malloc_trim: Callable[[int], int]) -> None:
+        with suppress(RuntimeError):  # the executor has been shut down
             self._executor.submit(malloc_trim, 0)
 
 
 def check_new_password(password: str, username: str, pointer: str) -> None:
-    """Holds a password that somebody chose against the rules (length alone, and not the user's own name).
+    """Check a new password: 8 to 256 characters, and not the user name.
 
     Raises:
-        ValidationFailedError: naming ``pointer``, the member of the body that it came in.
+        ValidationFailedError: the password violates a rule; the error points to ``pointer`` in the body.
     """
     if not MINIMUM_LENGTH <= len(password) <= MAXIMUM_LENGTH:
         detail = f"Must have {MINIMUM_LENGTH} to {MAXIMUM_LENGTH} characters"

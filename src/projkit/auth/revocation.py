@@ -1,4 +1,4 @@
-"""Whether what a token says still holds: it may be good by its signature, and yet have been called back."""
+"""Revocation of tokens: a token may have a valid signature and yet have been revoked."""
 
 import time
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from projkit.clock import Clock
 from projkit.errors import InvalidTokenError, UnavailableError
 from projkit.identity import Principal
 
-_MARGIN_SECONDS: Final = 60.0  # more than the leeway that a clock is given
+_MARGIN_SECONDS: Final = 60.0  # more than the leeway for clock skew
 _LONGEST_SECONDS: Final = 36_500 * 86_400.0
 _MAX_CACHED: Final = 10_000
 
 
 class RevocationChecker:
-    """Looks the session up, or, for tokens without one, what is noted of the user and the token.
+    """A checker of sessions and, for tokens without a session, of the user and the token.
 
-    Each look-up is fresh, unless ``cache_seconds`` allows it to be a moment old.
+    Each check reads the store, unless ``cache_seconds`` allows a cached result.
     """
 
     def __init__(
@@ -37,19 +37,19 @@ class RevocationChecker:
         self._sessions = sessions
         self._users = users
         self._idle = timedelta(seconds=idle_seconds)
-        # Use is noted now and then only: a write for each request would cost more than the request.
-        self._note_use_after = min(timedelta(minutes=1), self._idle / 10)
+        # Use is recorded once per interval: a write per request would cost more than the request.
+        self._touch_interval = min(timedelta(minutes=1), self._idle / 10)
         self._cache_seconds = cache_seconds
         self._clock = clock
         self._monotonic = monotonic
         self._cache: BoundedCache[str, RevocationStatus] = BoundedCache(_MAX_CACHED, monotonic)
 
     async def check(self, principal: Principal, token: str) -> None:
-        """Returns where the token still holds.
+        """Return if the token has not been revoked.
 
         Raises:
-            InvalidTokenError: its session has ended, its user is disabled, or it was called back.
-            UnavailableError: nobody can tell, since the store does not answer.
+            InvalidTokenError: its session has ended, its user is disabled, or it has been revoked.
+            UnavailableError: the store does not respond.
         """
         if principal.session_id is not None:
             await self._check_session(principal, principal.session_id)
@@ -63,7 +63,7 @@ class RevocationChecker:
                 raise InvalidTokenError
 
     async def revoke_token(self, principal: Principal, token: str) -> None:
-        """Refuses one token without a session, from now on until it would have ended by itself."""
+        """Revoke one token without a session, until its expiry."""
         now = self._clock()
         left = float(principal.claims.get("exp", 0)) - now.timestamp() + _MARGIN_SECONDS
         ends = now + timedelta(seconds=min(max(left, _MARGIN_SECONDS), _LONGEST_SECONDS))
@@ -71,7 +71,7 @@ class RevocationChecker:
         self.clear_cache()
 
     def clear_cache(self) -> None:
-        """Forgets what is remembered, and what is being asked: this worker has just changed it."""
+        """Clear the cache after this worker has revoked something; look-ups in progress are not cached either."""
         self._cache.clear()
 
     async def _check_session(self, principal: Principal, session_id: str) -> None:
@@ -80,8 +80,8 @@ class RevocationChecker:
         session = await self._sessions.get(key, now)
         if session is None or session.subject != principal.subject:
             raise InvalidTokenError
-        if now - session.used_at > self._note_use_after:
-            # The session is good: that its use cannot be noted now (a Redis that is full, say) refuses nobody.
+        if now - session.used_at > self._touch_interval:
+            # The session is valid: a failed write of its use (a full Redis, for example) must not reject the request.
             with suppress(UnavailableError):
                 await self._sessions.touch(key, now, min(session.expires_at, now + self._idle))
 
@@ -98,5 +98,5 @@ class RevocationChecker:
 
 
 def _token_hash(token: str) -> str:
-    # Without its signature: anybody can write an ECDSA signature in a second way that is as good (s and n - s).
+    # Without the signature: an ECDSA signature has a second valid form (s and n - s), so one token has two texts.
     return sha256_hex(f"token:{token.rpartition('.')[0]}")

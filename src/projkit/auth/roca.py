@@ -1,7 +1,7 @@
-"""RSA keys from chips that made primes of one form, and whose private part can be computed (CVE-2017-15361, ROCA).
+"""Detection of RSA keys that are vulnerable to ROCA (CVE-2017-15361): their private part can be computed.
 
-Their primes are ``k * M + (65537**a mod M)``, M being the product of the first small primes: the modulus is then a
-power of 65537 modulo each of these. Of other keys one in a hundred million is.
+Their primes are ``k * M + (65537**a mod M)``, with M the product of the first small primes, so the modulus is a power
+of 65537 modulo each of these primes. One in a hundred million other keys has this property too.
 """
 
 from typing import Final
@@ -25,5 +25,5 @@ _POWERS: Final = {prime: _powers(prime) for prime in _PRIMES}
 
 
 def has_roca_fingerprint(modulus: int) -> bool:
-    """Whether an RSA modulus looks like one of those."""
+    """Return whether an RSA modulus has the ROCA fingerprint."""
     return all(modulus % prime in powers for prime, powers in _POWERS.items())

@@ -1,4 +1,4 @@
-"""Adding keys to the keys file and removing them from it; servers that run follow by themselves."""
+"""Rotation and retirement of keys in the keys file; running servers reload it."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from projkit.errors import ConfigurationError, NotFoundError
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """One key of the file: whether it ``signs``, still ``verifies``, or has ``expired``; ``made`` where it says."""
+    """A key of the file: it ``signs``, still ``verifies``, or has ``expired``; ``made`` is its ``iat``, if any."""
 
     kid: str
     algorithm: str
@@ -24,29 +24,29 @@ class KeyEntry:
 
 
 def entries(path: Path) -> list[KeyEntry]:
-    """The keys in the file, oldest first.
+    """Return the keys of the file, oldest first.
 
     Raises:
-        ConfigurationError: it cannot be read or holds no usable key.
+        ConfigurationError: the file cannot be read or contains no usable key.
     """
     signing = read_keys_file(path).newest.kid
-    found = []
+    keys = []
     for data in read_jwks(path):
         key = import_verifying_key(data)
         state: Literal["signs", "verifies", "expired"] = "signs" if key.kid == signing else "verifies"
         if key.has_expired:
             state = "expired"
-        found.append(KeyEntry(key.kid, key.algorithm, _made(data), _time(key.expires), state))
-    return found
+        keys.append(KeyEntry(key.kid, key.algorithm, _made(data), _time(key.expires), state))
+    return keys
 
 
 def rotate(path: Path, algorithm: str | None, *, development: bool) -> KeyEntry:
-    """Adds a new key, which signs from now on; the others go on verifying.
+    """Add a new key, which signs from now on; the others still verify.
 
     Args:
         path: the keys file.
-        algorithm: what the key is for; None for the same as the key that signs now.
-        development: marks the key, so that production refuses it.
+        algorithm: the algorithm of the key; None for that of the current signing key.
+        development: marks the key so that production rejects it.
 
     Raises:
         ConfigurationError: the file cannot be used or written.
@@ -61,17 +61,17 @@ def rotate(path: Path, algorithm: str | None, *, development: bool) -> KeyEntry:
 
 
 def retire(path: Path, kid: str) -> None:
-    """Removes a key: what it has signed is refused from now on.
+    """Remove a key; tokens that it signed are rejected from now on.
 
     Raises:
         NotFoundError: there is no such key.
-        ConfigurationError: it is the one that signs, or the file cannot be used or written.
+        ConfigurationError: it is the signing key, or the file cannot be used or written.
     """
     with locked(path):
-        found = entries(path)
-        if kid not in {entry.kid for entry in found}:
+        keys = entries(path)
+        if kid not in {entry.kid for entry in keys}:
             raise NotFoundError(f"There is no key {kid} in {path}; see them with: projkit keys list")
-        if kid == _signing(found):
+        if kid == _signing(keys):
             raise ConfigurationError(
                 f"{kid} is the key that signs; add another one first with: projkit keys rotate"
             )
@@ -79,40 +79,40 @@ def retire(path: Path, kid: str) -> None:
 
 
 def retire_replaced(path: Path, before: datetime) -> list[str]:
-    """Removes the keys that were replaced by another before then, and those that have expired; gives their names.
+    """Remove keys that expired or were replaced before ``before``; return their ids.
 
-    What counts is when the next key was made, since a key signs until then however old it is.
+    A key is replaced when the next one is created, since it signs until then, however old it is.
 
     Raises:
         ConfigurationError: the file cannot be used or written.
     """
     with locked(path):
-        found = entries(path)
-        gone = [
+        keys = entries(path)
+        retired = [
             entry.kid
-            for number, entry in enumerate(found)
+            for number, entry in enumerate(keys)
             if entry.state == "expired"
-            or any(later.made is not None and later.made < before for later in found[number + 1 :])
+            or any(later.made is not None and later.made < before for later in keys[number + 1 :])
         ]
-        return _remove(path, [kid for kid in gone if kid != _signing(found)])
+        return _remove(path, [kid for kid in retired if kid != _signing(keys)])
 
 
-def _remove(path: Path, gone: list[str]) -> list[str]:
-    if gone:
-        _replace(path, [data for data in read_jwks(path) if import_verifying_key(data).kid not in gone])
-    return gone
+def _remove(path: Path, kids: list[str]) -> list[str]:
+    if kids:
+        _replace(path, [data for data in read_jwks(path) if import_verifying_key(data).kid not in kids])
+    return kids
 
 
-def _signing(found: list[KeyEntry]) -> str:
-    return next(entry.kid for entry in found if entry.state == "signs")
+def _signing(keys: list[KeyEntry]) -> str:
+    return next(entry.kid for entry in keys if entry.state == "signs")
 
 
 def _replace(path: Path, keys: list[Jwk]) -> None:
     try:
-        key_list(keys)  # never a file that a server would refuse
+        key_list(keys)  # never write a file that a server would reject
         write_keys_file(path, keys, replace=True)
     except (ValueError, JoseError) as error:
-        raise ConfigurationError(f"{path} is left as it was: {error}") from error
+        raise ConfigurationError(f"{path} is unchanged: {error}") from error
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 

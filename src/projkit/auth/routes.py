@@ -64,7 +64,7 @@ class AuthRoutes:
         self._path = f"{settings.api_prefix}/auth"
 
     def endpoints(self) -> list[Endpoint]:
-        """The declarations, from which routes and the OpenAPI document are made."""
+        """Return the declarations of the endpoints."""
         path = self._path
         login = ResponseSpec("The session and its tokens.", Login, headers=("Set-Cookie",))
         logged_out = ResponseSpec("The session was ended.", headers=("Set-Cookie",))
@@ -362,7 +362,7 @@ class AuthRoutes:
         return json_response(200, content, (*PRIVATE, *self.cookies_of(request, issued), *more))
 
     def cookies_of(self, request: Request, issued: IssuedTokens) -> list[Header]:
-        """The cookies of a login."""
+        """Return the headers that set the cookies of a login."""
         tokens = Tokens(
             issued.access_token,
             issued.expires_in,

@@ -1,9 +1,9 @@
-"""Which of a host's paths ask for what.
+"""Path rules: which scopes the paths of a host require.
 
-A rule holds for a path prefix of whole segments, and for everything below it; the longest one wins. What no rule
-names asks for a signed-in caller. Hosts read one path in many ways: Litestar collapses slashes and looks for
-``root_path`` anywhere in the path, BlackSheep takes any case of letters, some decode twice. So a path that could be
-read in more than one way is never open, and needs whatever any of its readings asks for.
+A rule applies to a path prefix of whole segments and to everything below it; the longest matching rule applies. Paths
+without a rule require an authenticated caller. Frameworks interpret one path in different ways: Litestar collapses
+slashes and looks for ``root_path`` anywhere in the path, BlackSheep ignores case, some decode twice. An ambiguous
+path is therefore never public, and requires the scopes of all its interpretations.
 """
 
 import re
@@ -18,42 +18,42 @@ from projkit.errors import ConfigurationError
 
 
 class Open(Enum):
-    """How a path may be open to everybody."""
+    """The ways in which a path needs no authenticated caller."""
 
     PUBLIC = "public"
     SELF_GUARDED = "self-guarded"
 
 
-# Open to everybody; who brings a good credential is known by it all the same.
+# No credential is required; a valid one still sets the user.
 PUBLIC: Final = Open.PUBLIC
-# Credentials are not looked at: what is mounted there guards itself, as a kit does.
+# Credentials are not read: the app mounted there has guards of its own, as a kit does.
 SELF_GUARDED: Final = Open.SELF_GUARDED
 
-# Scopes, all of which the caller must have: one or several, or ``()`` for any signed-in caller.
+# The scopes that a caller must have, all of them; ``()`` for any authenticated caller.
 PathRules = Mapping[str, str | Sequence[str] | Open]
 Needed = tuple[str, ...] | Open
 
-_SIGNED_IN: Final = ()
-_DECODINGS: Final = 4  # how often a path is decoded again before it is given up
+_AUTHENTICATED: Final = ()
+_DECODINGS: Final = 4  # a path that can be decoded more often is ambiguous
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §3.3
 _PARAMETERS: Final = re.compile(r";[^/]*")  # RFC 3986 §3.3
 _AMBIGUOUS: Final = re.compile(r"//|\\|[\x00-\x1f\x7f]|(?:^|/)\.+(?:/|$)")
 
 
 class Rules:
-    """Finds what a request needs.
+    """The rules of a host, and the search for the one that applies.
 
     Raises:
-        ConfigurationError: a rule is none.
+        ConfigurationError: a rule is invalid.
     """
 
     def __init__(self, rules: PathRules) -> None:
         checked = {_checked_prefix(prefix): _checked(prefix, wanted) for prefix, wanted in rules.items()}
         if len(checked) < len(rules):
             raise ConfigurationError(
-                "Two of the rules are for the same path, with and without a / at its end"
+                "Two rules are for the same path, with and without a trailing slash; remove one"
             )
-        self._exact: dict[str, Needed] = {"": _SIGNED_IN, **checked}
+        self._exact: dict[str, Needed] = {"": _AUTHENTICATED, **checked}
         self._folded: dict[str, Needed] = {}
         for prefix, needed in self._exact.items():
             folded = prefix.casefold()
@@ -63,7 +63,7 @@ class Rules:
         self._everything = _scopes_of(*self._exact.values())
 
     def needed(self, scope: Scope) -> Needed:
-        """What the caller needs, in an ``http`` or ``websocket`` scope; read from ``path``, never from ``Host``."""
+        """Return the requirement of an ``http`` or ``websocket`` scope, from its ``path`` and never from ``Host``."""
         path = path_of(scope)
         if path is None:
             return self._everything
@@ -83,13 +83,13 @@ class Rules:
         return _both(exact, self._longest(self._folded, folded))
 
     def _longest(self, rules: Mapping[str, Needed], path: str) -> Needed:
-        found = rules[""]
-        for found in _matching(rules, path, self._depth):  # noqa: B007  # the last one is the longest
+        longest = rules[""]
+        for longest in _matching(rules, path, self._depth):  # noqa: B007  # the last one is the longest
             pass
-        return found
+        return longest
 
     def _along(self, path: str) -> list[Needed]:
-        """Every rule that holds for the path or for what is above it, where it is unclear where it divides."""
+        """Return the rules of the path and of all its prefixes, for a path whose segments are ambiguous."""
         return [
             *_matching(self._exact, path, self._depth),
             *_matching(self._folded, path.casefold(), self._depth),
@@ -97,7 +97,7 @@ class Rules:
 
 
 def _matching(rules: Mapping[str, Needed], path: str, depth: int) -> Iterator[Needed]:
-    """The rules of the path's prefixes, the longest last; no more of the path is read than rules are deep."""
+    """Yield the rules of the path's prefixes, the longest last; only as many segments are read as rules have."""
     yield rules[""]
     prefix = ""
     for segment in path.split("/", depth + 1)[1 : depth + 1]:
@@ -107,9 +107,9 @@ def _matching(rules: Mapping[str, Needed], path: str, depth: int) -> Iterator[Ne
 
 
 def path_of(scope: Scope) -> str | None:
-    """The path below ``root_path``, or None where hosts disagree on what that is.
+    """Return the path below ``root_path``, or None if frameworks disagree on it.
 
-    The server may have put ``root_path`` before the path, as the ASGI specification says, or have left it away.
+    Servers either prefix the path with ``root_path``, as the ASGI specification requires, or leave it out.
     """
     path: str = scope["path"]
     root_path: str = scope.get("root_path", "").rstrip("/")
@@ -127,14 +127,14 @@ def _is_ambiguous(path: str) -> bool:
 
 
 def _readings(path: str) -> set[str]:
-    """As hosts would read it that decode again, or leave out what stands behind a semicolon."""
-    found = {path}
+    """Return the path as frameworks interpret it that decode it again or drop what follows a semicolon."""
+    readings = {path}
     for _ in range(_DECODINGS):
         path = unquote(path)
-        found.add(path)
+        readings.add(path)
     if unquote(path) != path:
-        found.add("")  # which is ambiguous
-    return found | {_PARAMETERS.sub("", each) for each in found}
+        readings.add("")  # which is ambiguous
+    return readings | {_PARAMETERS.sub("", each) for each in readings}
 
 
 def _both(one: Needed, other: Needed) -> Needed:

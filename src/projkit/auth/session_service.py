@@ -1,4 +1,4 @@
-"""Sessions as those who have them see them: opened, prolonged, listed, ended. The rules, and no HTTP."""
+"""The rules of sessions: open, refresh, list and end them. No HTTP."""
 
 import hmac
 import secrets
@@ -22,14 +22,14 @@ from projkit.signing import SigningKeys, encode
 Transport = Literal["body", "cookie"]
 
 SESSION_LABEL: Final = "session-id"
-GRACE_SECONDS: Final = 10  # within which a retry of the same refresh gets the same answer
+GRACE_SECONDS: Final = 10  # a retry of a refresh within this time gets the same successor
 _SEED_BYTES: Final = 32
 _USER_AGENT_LENGTH: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """What a session remembers of where it began, so that its owner knows it again in a list."""
+    """The client that opened a session, shown to its owner in the list of sessions."""
 
     address: str
     user_agent: str
@@ -37,7 +37,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class IssuedTokens:
-    """What a login or a refresh gives; lifetimes in seconds."""
+    """The tokens of a login or a refresh; lifetimes in seconds."""
 
     subject: str
     session_id: str
@@ -58,7 +58,7 @@ class SessionListing:
 
 
 class SessionService:
-    """Opens, prolongs and ends sessions."""
+    """Opens, refreshes, lists and ends sessions."""
 
     def __init__(
         self,
@@ -93,13 +93,13 @@ class SessionService:
         *,
         known: User | None = None,
     ) -> IssuedTokens:
-        """A new session with an id, a family of refresh tokens and a CSRF value of its own.
+        """Open a session with a new id, a new family of refresh tokens and a new CSRF token.
 
-        ``known`` is the user as they were before their password was looked at.
+        ``known`` is the user as read before the password was verified.
 
         Raises:
-            InvalidCredentialsError: the user has been disabled, or given another password, since then.
-            UnavailableError: the store does not answer.
+            InvalidCredentialsError: the user has been disabled, or the password changed, since then.
+            UnavailableError: the store does not respond.
         """
         now = self._clock()
         seed = secrets.token_hex(_SEED_BYTES)
@@ -113,7 +113,7 @@ class SessionService:
             subject=subject,
             scopes=tuple(scopes),
             transport=transport,
-            # No database takes U+0000, which some servers let through.
+            # PostgreSQL rejects U+0000, which some servers let through.
             user_agent=client.user_agent.replace("\0", "\ufffd")[:_USER_AGENT_LENGTH],
             address=client.address,
             refresh_hash=sha256_hex(refresh.encode()),
@@ -126,22 +126,22 @@ class SessionService:
             expires_at=ends,
         )
         await self._store.create(session)
-        # Only now: what ended the user's other sessions while we looked may have missed this one.
-        present = await self._users.by_subject(subject, tenant_id)
-        if _is_shut_out(present, known):
+        # Checked after the session is stored: a concurrent "end all sessions" may have missed this one.
+        user = await self._users.by_subject(subject, tenant_id)
+        if _is_denied(user, known):
             await self._store.revoke(session.key)
             raise InvalidCredentialsError
         return self._issue(session, session_id, refresh, now)
 
     async def refresh(self, text: str) -> IssuedTokens:
-        """Exchanges a refresh token for a new one, and a new access token.
+        """Exchange a refresh token for a new one and a new access token.
 
-        A retry within ten seconds gets the same successor; whoever shows an older token ends the session, since one
-        of the two who have it must be a thief.
+        A retry within ten seconds gets the same successor. Reuse of any older token revokes the session, since the
+        token may have been stolen (RFC 9700 §4.14.2).
 
         Raises:
-            InvalidRefreshTokenError: it is no present token of a live session.
-            UnavailableError: the store does not answer.
+            InvalidRefreshTokenError: the token is not the current one of a live session.
+            UnavailableError: the store does not respond.
         """
         try:
             outcome, issued = await self._exchange(RefreshTokens.read(text), text)
@@ -156,12 +156,12 @@ class SessionService:
         return issued
 
     async def _exchange(self, shown: RefreshToken, text: str) -> tuple[str, IssuedTokens | None]:
-        """What becomes of a refresh token, and what it is exchanged for."""
+        """Return the outcome of a refresh for the metrics, and the new tokens if there are any."""
         now = self._clock()
         session = await self._store.get_fresh(shown.key, now)
         if session is None:
             return "refused", None
-        if _is_shut_out(await self._users.by_subject(session.subject, session.tenant_id), None):
+        if _is_denied(await self._users.by_subject(session.subject, session.tenant_id), None):
             await self._store.revoke(shown.key)
             return "refused", None
         if hmac.compare_digest(session.refresh_hash, sha256_hex(text)):
@@ -175,19 +175,19 @@ class SessionService:
             )
             if await self._store.rotate(shown.key, rotation):
                 return "rotated", self._issue(session, shown.session_id, successor, now)
-            session = await self._store.get_fresh(shown.key, now)  # somebody was faster
+            session = await self._store.get_fresh(shown.key, now)  # another request exchanged it first
             if session is None:
                 return "refused", None
-        present = self._retried(shown, text, session, now)
-        if present is None:
+        current = self._retried(shown, text, session, now)
+        if current is None:
             await self._store.revoke(shown.key)
             return "reused", None
-        return "replayed", self._issue(session, shown.session_id, present, now)
+        return "replayed", self._issue(session, shown.session_id, current, now)
 
     def _retried(
         self, shown: RefreshToken, text: str, session: Session, now: datetime
     ) -> RefreshToken | None:
-        """The session's present token where ``shown`` is the one before it, and was exchanged a moment ago."""
+        """Return the session's current token if ``shown`` is its parent and was exchanged within the grace period."""
         parent = session.parent_hash
         if parent is None or not hmac.compare_digest(parent, sha256_hex(text)):
             return None
@@ -196,10 +196,10 @@ class SessionService:
         return self._refresh.current(shown, session)
 
     def binding_of_refresh(self, text: str) -> str:
-        """What the CSRF values belong to of the session that a refresh token is to prolong.
+        """Return the CSRF binding of the session that a refresh token belongs to.
 
         Raises:
-            InvalidRefreshTokenError: it does not look like one of ours, and counts as refused.
+            InvalidRefreshTokenError: the token is malformed; this is counted as refused.
         """
         try:
             return session_binding(RefreshTokens.read(text).session_id)
@@ -208,15 +208,15 @@ class SessionService:
             raise
 
     def read_refresh_token(self, text: str) -> RefreshToken:
-        """What a refresh token says of itself.
+        """Parse a refresh token.
 
         Raises:
-            InvalidRefreshTokenError: it does not look like one of ours.
+            InvalidRefreshTokenError: the token is malformed.
         """
         return RefreshTokens.read(text)
 
     async def end_by_refresh_token(self, text: str) -> None:
-        """Ends the session of a refresh token, if it is its present one or the one before."""
+        """End the session of a refresh token, if the token is its current or previous one."""
         try:
             shown = RefreshTokens.read(text)
         except InvalidRefreshTokenError:
@@ -226,16 +226,14 @@ class SessionService:
             await self._store.revoke(shown.key)
 
     async def end(self, principal: Principal, session_id: str) -> None:
-        """Ends a session of the principal's, named by its id.
+        """End one of the principal's sessions by its id.
 
         Raises:
             NotFoundError: the principal has no such session.
         """
         subject = subject_hash(principal.tenant_id, principal.subject)
-        for id_hash in (
-            sha256_hex(session_id),
-            session_id,
-        ):  # the hash is the name where the id cannot be derived
+        # Sessions whose id cannot be derived any more are listed under their hash.
+        for id_hash in (sha256_hex(session_id), session_id):
             key = SessionKey(principal.tenant_id, subject, id_hash)
             session = await self._store.get_fresh(key, self._clock())
             if session is not None and session.subject == principal.subject:
@@ -244,20 +242,21 @@ class SessionService:
         raise NotFoundError
 
     async def end_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> None:
-        """Ends all sessions of a subject, but for the one whose id is ``keep``."""
+        """End all sessions of a subject except the one with the id ``keep``."""
         await self._store.revoke_all(tenant_id, subject, keep=None if keep is None else sha256_hex(keep))
 
     async def list(self, principal: Principal) -> list[SessionListing]:
-        """The live sessions of the principal, newest first."""
+        """Return the live sessions of the principal, newest first."""
         sessions = await self._store.list(principal.tenant_id, principal.subject, self._clock())
         return [SessionListing(self._id_of(session), session) for session in sessions]
 
     def csrf_token(self, session_id: str) -> str:
-        """A new CSRF value for a session."""
+        """Return a new CSRF token for a session."""
         return self._csrf.issue(session_binding(session_id))
 
     def _id_of(self, session: Session) -> str:
-        # Nothing in clear is stored: the id is derived anew. Where its key has been retired, its hash names it.
+        # Ids are not stored, but derived from the seed. If the key has been retired, the hash is used in place of the
+        # id.
         candidates = (_derive(key, session.seed) for key in self._keys())
         return next((each for each in candidates if sha256_hex(each) == session.id_hash), session.id_hash)
 
@@ -287,11 +286,11 @@ class SessionService:
         return min(session.expires_at, now + timedelta(seconds=self._settings.session_idle_seconds))
 
 
-def _is_shut_out(present: User | None, known: User | None) -> bool:
-    """Whether the user is disabled now, or has lost what was good when they were ``known``."""
-    if present is None:
+def _is_denied(user: User | None, known: User | None) -> bool:
+    """Return whether the user is disabled, or their credentials were revoked since ``known`` was read."""
+    if user is None:
         return known is not None
-    return present.disabled_at is not None or (known is not None and present.valid_after != known.valid_after)
+    return user.disabled_at is not None or (known is not None and user.valid_after != known.valid_after)
 
 
 def _derive(key: bytes, seed: str) -> str:

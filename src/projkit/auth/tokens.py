@@ -33,7 +33,7 @@ _CACHED_TOKENS: Final = 4096
 
 
 class TokenIssuer:
-    """Makes access tokens."""
+    """An issuer of access tokens in the enhanced profile."""
 
     def __init__(
         self, keys: KeyRing | KeyList, settings: Settings, *, now: Callable[[], float] = time.time
@@ -51,7 +51,7 @@ class TokenIssuer:
         tenant_id: str = "",
         session_id: str | None = None,
     ) -> str:
-        """A signed token for ``subject`` that is good for ``seconds`` (default: ACCESS_TOKEN_SECONDS)."""
+        """Return a signed token for ``subject`` that is valid for ``seconds`` (default: ACCESS_TOKEN_SECONDS)."""
         key = (self._keys.current if isinstance(self._keys, KeyRing) else self._keys).newest
         now = int(self._now())
         claims: dict[str, Any] = {
@@ -74,7 +74,7 @@ class TokenIssuer:
 
 
 class TokenVerifier:
-    """Turns access tokens into principals; remembers those it has verified until they expire or the keys change."""
+    """A verifier of access tokens; verified ones are cached until they expire or the keys change."""
 
     def __init__(
         self,
@@ -102,10 +102,10 @@ class TokenVerifier:
         self._verified_with: KeyList | None = None
 
     def verify(self, token: str) -> Principal:
-        """The principal that a token speaks for.
+        """Verify a token and return its principal.
 
         Raises:
-            InvalidTokenError: whatever is wrong with it.
+            InvalidTokenError: the token is invalid, for whatever reason.
         """
         keys = self._keys.current if isinstance(self._keys, KeyRing) else self._keys
         if keys is not self._verified_with:
@@ -118,12 +118,12 @@ class TokenVerifier:
         return principal
 
     def has_verified(self, token: str) -> bool:
-        """Whether the token was good a moment ago; :meth:`verify` says whether it still is."""
+        """Return whether the token is in the cache; :meth:`verify` checks whether it is still valid."""
         return token in self._verified
 
     @staticmethod
     def format_of(token: str) -> str:
-        """The format that a token claims, for counting refused ones."""
+        """Return the format that a token claims to have, for counting rejected ones."""
         try:
             return ENHANCED if jws.read(token).header.get("typ") == TOKEN_TYPE else LEGACY
         except InvalidTokenError:
@@ -138,7 +138,7 @@ class TokenVerifier:
             raise InvalidTokenError
         key = keys.get(unverified.kid)
         if key is None and isinstance(self._keys, KeyRing):
-            # Another worker may have seen a new key before this one.
+            # Another worker may have loaded a new key before this one.
             key = self._keys.look().get(unverified.kid)
         if key is None:
             raise InvalidTokenError
@@ -157,7 +157,7 @@ class TokenVerifier:
     def _principal(self, claims: dict[str, Any]) -> Principal:
         subject, scope, session_id = claims["sub"], claims.get("scope", ""), claims.get("sid")
         names = [claims[name] for name in ("sub", "jti", "client_id", "sid") if name in claims]
-        # True and 1.0 equal 1, and are no versions all the same.
+        # True and 1.0 equal 1, but are not versions.
         version = claims.get("ver", VERSION)
         if not all(is_name(name) for name in names) or not isinstance(scope, str):
             raise InvalidTokenError
@@ -174,10 +174,10 @@ class TokenVerifier:
 
 
 def tenant_of(claims: dict[str, Any], name: str) -> str:
-    """The tenant that the claims name; ``""`` where there is a single one.
+    """Return the tenant in the claim ``name``; ``""`` with a single tenant.
 
     Raises:
-        InvalidTokenError: the claim is missing, or is no name.
+        InvalidTokenError: the claim is missing, or is not a valid name.
     """
     if not name:
         return ""
@@ -188,5 +188,5 @@ def tenant_of(claims: dict[str, Any], name: str) -> str:
 
 
 def is_name(value: object) -> bool:
-    """Whether a claim can name a subject, a session or a tenant."""
+    """Return whether a claim is a valid name of a subject, a session or a tenant."""
     return isinstance(value, str) and 0 < len(value) <= MAX_SUBJECT_LENGTH and "\0" not in value

@@ -1,7 +1,7 @@
-"""Users: who may log in, and since when their older tokens are worth nothing.
+"""Users: their credentials and scopes, and the time since when their tokens are valid.
 
-A row is there for whoever has a password here, came by OpenID Connect, or was told to log in anew. Names and
-passwords are absent where there are none: a team with users of its own has rows for the ends of tokens alone.
+There is a row for each user who has a password here, has logged in through OpenID Connect, or whose tokens were
+revoked. Name and password are optional: with users of the host's own, rows only hold the revocation times.
 """
 
 import unicodedata
@@ -37,7 +37,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class RevocationStatus:
-    """What may speak against a token without a session."""
+    """Why a token without a session may be rejected: its user is disabled, or it has been revoked."""
 
     disabled: bool
     valid_after: datetime | None
@@ -48,12 +48,12 @@ _FIELDS: Final = tuple(User.__slots__)
 
 
 def username_key(username: str) -> str:
-    """The form in which user names are compared: two that look alike in case or width are the same (UAX #15)."""
+    """Return the form in which user names are compared: NFKC with case folding (UAX #15)."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username).casefold())
 
 
 class Users:
-    """The users of a kit, and what is noted of tokens that have no session."""
+    """The users of a kit, and the revocation of tokens that have no session."""
 
     def __init__(self, database: Database, tables: Tables, *, clock: Clock) -> None:
         self._database = database
@@ -69,10 +69,10 @@ class Users:
         scopes: Sequence[str],
         tenant_id: str = "",
     ) -> User:
-        """Stores a new user.
+        """Store a new user.
 
         Raises:
-            UsernameTakenError: another one has this name or subject.
+            UsernameTakenError: another user has this name or subject.
         """
         now = self._clock()
         params = {
@@ -93,26 +93,26 @@ class Users:
         return _user(required_row(row))
 
     async def by_name(self, username: str, tenant_id: str = "") -> User | None:
-        """The user with this name, disabled or not."""
+        """Return the user with this name, disabled or not."""
         params = {"tenant_id": tenant_id, "username_key": username_key(username)}
         row = await self._database.fetch_one(self._statements.by_name, params)
         return None if row is None else _user(row)
 
     async def by_subject(self, subject: str, tenant_id: str = "") -> User | None:
-        """The user whose projects belong to ``subject``, disabled or not."""
+        """Return the user with this subject, disabled or not."""
         params = {"tenant_id": tenant_id, "subject": subject}
         row = await self._database.fetch_one(self._statements.by_subject, params)
         return None if row is None else _user(row)
 
     async def list(self, tenant_id: str = "") -> list[User]:
-        """All who have a name, by name."""
+        """Return the users that have a name, ordered by it."""
         rows = await self._database.fetch_all(self._statements.list, {"tenant_id": tenant_id})
         return [_user(row) for row in rows]
 
     async def set_disabled(self, username: str, *, disabled: bool, tenant_id: str = "") -> User:
-        """Shuts a user out, or lets them in again; tokens from before stay worthless either way.
+        """Disable or enable a user; existing tokens are revoked either way.
 
-        Who has no name, having come by OpenID Connect, is named by their subject.
+        A user without a name (from OpenID Connect) is identified by the subject.
 
         Raises:
             NotFoundError: there is no such user.
@@ -134,7 +134,7 @@ class Users:
         return _user(row)
 
     async def set_password(self, user: User, password_hash: str) -> None:
-        """Sets a password; tokens from before are worth nothing any more."""
+        """Set a password and revoke the user's existing tokens."""
         now = self._clock()
         params = {
             "tenant_id": user.tenant_id,
@@ -146,7 +146,7 @@ class Users:
         await self._database.write_one(self._statements.set_password, params)
 
     async def rehash(self, user: User, password_hash: str) -> None:
-        """Stores the same password by today's parameters."""
+        """Store a hash of the same password with the current parameters."""
         params = {
             "tenant_id": user.tenant_id,
             "subject": user.subject,
@@ -157,7 +157,7 @@ class Users:
         await self._database.write_one(self._statements.rehash, params)
 
     async def end_tokens(self, subject: str, tenant_id: str = "") -> None:
-        """From now on only tokens issued after this moment are good, for users without a row as well."""
+        """Revoke all tokens of a subject that were issued until now, also if the subject has no row yet."""
         now = self._clock()
         key = {"tenant_id": tenant_id, "subject": subject}
 
@@ -169,26 +169,26 @@ class Users:
 
         try:
             await self._database.transact(work)
-        except DatabaseConstraintError:  # somebody has made the row meanwhile
+        except DatabaseConstraintError:  # the row was created at the same time
             await self._database.transact(work)
 
     async def revocation_status(self, subject: str, tenant_id: str, token_hash: str) -> RevocationStatus:
-        """What is noted of a subject and a token, in one round trip."""
+        """Return the revocation status of a token and its subject, in one round trip."""
         params = {"tenant_id": tenant_id, "subject": subject, "token_hash": token_hash}
         row = await self._database.fetch_one(self._statements.revocation_status, params)
         disabled_at, valid_after, revoked = required_row(row)
         return RevocationStatus(disabled_at is not None, valid_after, bool(revoked))
 
     async def revoke_token(self, token_hash: str, tenant_id: str, expires_at: datetime) -> None:
-        """Refuses one token from now on, for as long as it would have been good."""
+        """Revoke one token; the record expires with the token."""
         params = {"tenant_id": tenant_id, "value_hash": token_hash, "expires_at": expires_at}
         try:
             await self._database.write_one(self._statements.revoke_token, params)
         except DatabaseConstraintError:
-            return  # it has been done
+            return  # it is revoked already
 
     async def by_identity(self, issuer: str, issuer_subject: str, tenant_id: str = "") -> User | None:
-        """The user who comes from ``issuer`` as ``issuer_subject``."""
+        """Return the user that is linked to ``issuer_subject`` at ``issuer``."""
         params = {"tenant_id": tenant_id, "issuer": issuer, "issuer_subject": issuer_subject}
         row = await self._database.fetch_one(self._statements.by_identity, params)
         return None if row is None else _user(row)
@@ -196,7 +196,7 @@ class Users:
     async def add_identity(
         self, issuer: str, issuer_subject: str, *, subject: str, scopes: Sequence[str], tenant_id: str = ""
     ) -> User:
-        """A new user who comes from ``issuer``, without a name or a password; who was there already is returned."""
+        """Create a user linked to an identity at ``issuer``, or return the one that is linked already."""
         now = self._clock()
         identity = {
             "tenant_id": tenant_id,

@@ -1,4 +1,4 @@
-"""Puts the parts of the authentication together, for one event loop."""
+"""Construction of the parts of authentication, for one event loop."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -62,7 +62,7 @@ class AuthServices:
 
 
 def cookie_names(settings: Settings) -> CookieNames:
-    """The names of the kit's cookies."""
+    """Return the names of the kit's cookies."""
     return CookieNames(host_prefix=settings.cookie_host_prefix, csrf=settings.csrf_cookie_name)
 
 
@@ -73,7 +73,7 @@ def session_store(
     redis: "RedisClient | None",
     observer: Observer = NULL_OBSERVER,
 ) -> SessionStore:
-    """Where sessions are kept: in Redis where there is one, unless SESSION_STORE says otherwise."""
+    """Return the session store: Redis if there is one, unless SESSION_STORE is ``database``."""
     if redis is None or settings.session_store == "database":
         return DatabaseSessions(database, tables)
     from projkit.auth.sessions.redis import RedisSessions  # noqa: PLC0415 - and redis-py, 8 MiB
@@ -93,14 +93,14 @@ def build_auth(
     authenticate: HostLogin | None = None,
     csrf_check: CsrfCheck | None = None,
 ) -> AuthServices:
-    """All of it; ``redis`` holds the sessions where there is one, unless SESSION_STORE says otherwise."""
+    """Build all services of authentication; sessions are in ``redis`` if given, unless SESSION_STORE overrides it."""
     names = cookie_names(settings)
     store = session_store(settings, database, tables, redis, observer)
     counter: AttemptCounter
     if redis is not None and not isinstance(store, DatabaseSessions):
         from projkit.auth.redis_attempt_counter import RedisAttemptCounter  # noqa: PLC0415 - and redis-py, 8 MiB
 
-        # A look-up costs a round trip, and what another worker revokes is refused here within the second.
+        # A look-up costs a round trip; with the cache, another worker's revocation takes effect within a second.
         cache_seconds = settings.session_cache_seconds
         if cache_seconds:
             store = CachedSessions(store, seconds=cache_seconds)

@@ -1,13 +1,13 @@
-"""What a session is, and what a store of sessions promises.
+"""Sessions, and the interface of session stores.
 
-Three implementations, one contract, one test suite over all of them:
+There are three implementations, tested by one suite:
 :class:`~projkit.auth.sessions.database.DatabaseSessions`, :class:`~projkit.auth.sessions.redis.RedisSessions`, and
-:class:`~projkit.auth.sessions.cached.CachedSessions`, which puts a short memory before another one.
+:class:`~projkit.auth.sessions.cached.CachedSessions`, which puts a cache in front of another one.
 
-Rules that all keep: a session is found by the hash of its id alone, so that what is stored lets nobody in; an expired
-one is not found; a refresh token is exchanged by one atomic conditional write; a store that does not answer is a
-:class:`~projkit.errors.SessionStoreUnavailableError` or :class:`~projkit.errors.DatabaseUnavailableError` within a
-second or so, never "no such session".
+All of them guarantee: a session is stored under the hash of its id, so stolen data does not contain valid ids; an
+expired session is not returned; a refresh token is exchanged by one atomic conditional write; a store that does not
+respond raises :class:`~projkit.errors.SessionStoreUnavailableError` or
+:class:`~projkit.errors.DatabaseUnavailableError` within about a second, and never returns "no such session".
 """
 
 import hashlib
@@ -43,8 +43,8 @@ class SessionActivity(NamedTuple):
 class Session:
     """A session and its family of refresh tokens.
 
-    ``seed`` is what the id is derived from; ``generation`` counts the exchanges of the refresh token,
-    ``refresh_hash`` is the present token's, ``parent_hash`` that of the one before it.
+    The id is derived from ``seed``. ``generation`` counts the exchanges of the refresh token; ``refresh_hash`` is the
+    hash of the current one, ``parent_hash`` that of the previous one.
     """
 
     tenant_id: str
@@ -66,7 +66,7 @@ class Session:
 
     @property
     def key(self) -> SessionKey:
-        """Where it is kept."""
+        """Its key in the store."""
         return SessionKey(self.tenant_id, subject_hash(self.tenant_id, self.subject), self.id_hash)
 
     @property
@@ -77,7 +77,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """An exchange of refresh tokens: it happens only if ``expected_hash`` is still the present one."""
+    """An exchange of refresh tokens; it applies only while ``expected_hash`` is the current hash."""
 
     expected_hash: str
     new_hash: str
@@ -87,42 +87,42 @@ class Rotation:
 
 
 class SessionStore(Protocol):
-    """Keeps sessions."""
+    """A store of sessions and one-time values."""
 
     async def create(self, session: Session) -> None:
-        """Keeps a new session."""
+        """Store a new session."""
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         """Return the activity of a live session; a cached store may return it as it was a moment ago."""
 
     async def get_fresh(self, key: SessionKey, now: datetime) -> Session | None:
-        """The whole session, if it is live; never from a cache."""
+        """Return the whole session if it is live; never from a cache."""
 
     async def touch(self, key: SessionKey, now: datetime, idle_expires_at: datetime) -> None:
-        """Notes that it was used; a session that is gone stays gone."""
+        """Record the use of a session; does not recreate a session that was revoked."""
 
     async def rotate(self, key: SessionKey, rotation: Rotation) -> bool:
-        """Exchanges the refresh token atomically; False where another request has done it already."""
+        """Exchange the refresh token atomically; return False if another request has already done so."""
 
     async def revoke(self, key: SessionKey) -> bool:
-        """Ends a session; False where there was none."""
+        """End a session; return False if there was none."""
 
     async def revoke_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> int:
-        """Ends all sessions of a subject, but for the one whose id has the hash ``keep``; gives their number."""
+        """End all sessions of a subject except the one with the id hash ``keep``; return their number."""
 
     async def list(self, tenant_id: str, subject: str, now: datetime) -> Sequence[Session]:
-        """The live sessions of a subject, newest first."""
+        """Return the live sessions of a subject, newest first."""
 
     async def consume(self, value: str, now: datetime, expires_at: datetime) -> bool:
-        """True for the first who shows this value before ``expires_at``, False for everybody after."""
+        """Consume a one-time value; return True for the first call before ``expires_at``, then False."""
 
     async def ping(self) -> None:
-        """Asks for a sign of life."""
+        """Check that the store responds."""
 
 
 @lru_cache(maxsize=4096)
 def key_of(tenant_id: str, subject: str, session_id: str) -> SessionKey:
-    """Where the session of this id is found; remembered, since every request asks and the hashes cost 2 µs."""
+    """Return the key of a session; cached, since every request needs it and the hashes cost 2 µs."""
     return SessionKey(tenant_id, subject_hash(tenant_id, subject), sha256_hex(session_id))
 
 

@@ -1,9 +1,8 @@
-"""Sessions in Redis (6.2 or newer): one hash for each subject, which holds all of their sessions.
+"""Sessions in Redis (6.2 or newer): one hash per subject, which holds all sessions of the subject.
 
-One key is one truth. Whatever else might list the sessions of a subject could be lost without them (evicted, say),
-and "log out everywhere" would then miss some; so a subject's sessions are found, ended, evicted and forgotten
-together. It also lies in one slot of a Cluster, and each operation is one command or one script, so that no other
-comes in between.
+A separate index of a subject's sessions could be evicted without them, and "log out everywhere" would then miss some.
+With one hash, the sessions of a subject are found, ended, evicted and expired together. The hash also lies in one
+slot of a Cluster, and each operation is one command or one script, so it is atomic.
 """
 
 import logging
@@ -34,8 +33,8 @@ _TIMES: Final = frozenset({"rotated_at", "created_at", "used_at", "idle_expires_
 _FIELDS: Final = tuple(Session.__slots__)
 
 # All values are text: cjson would write a time in microseconds with fourteen digits.
-# The key lives as long as the session that ends last. A few others are looked at whenever one is added, so that what
-# has ended goes without anybody waiting for a walk over thousands.
+# The key expires with the session that ends last. Each new session checks up to 20 others and deletes expired ones, so
+# they are removed without a scan over thousands.
 _ADD: Final = """
 local seen = redis.call('HRANDFIELD', KEYS[1], 20, 'WITHVALUES')
 for i = 1, #seen, 2 do
@@ -149,7 +148,7 @@ def _number(moment: datetime) -> str:
 
 
 def _left(now: datetime, ends: datetime) -> int:
-    """Milliseconds until then: Redis goes by a clock of its own, so it is told how long and not until when."""
+    """Return the milliseconds from ``now`` to ``ends``; relative, because Redis has a clock of its own."""
     return max(1, (ends - now) // timedelta(milliseconds=1))
 
 
@@ -167,7 +166,7 @@ def _read(found: str | bytes, read: Callable[[dict[str, str]], T]) -> T | None:
     try:
         return read(orjson.loads(found))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        logger.warning("a session in Redis cannot be read, so it is taken for ended")
+        logger.warning("invalid session data in Redis; the session is treated as ended")
         return None
 
 
