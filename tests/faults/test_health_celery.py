@@ -12,7 +12,7 @@ import celery
 import pytest
 
 from projkit.health.celery import celery_check
-from tests.health.conftest import watching
+from tests.health.conftest import run_checks
 from tests.redis_servers import alone, running
 from tests.services import missing
 
@@ -91,7 +91,7 @@ async def test_workers(broker: Broker) -> None:
     first, second = broker.queues
     for _ in range(3):
         broker.app.send_task("nobody.knows.it", queue=second)
-    async with watching([celery_check(broker.app, None)]) as checks:
+    async with run_checks([celery_check(broker.app, None)]) as checks:
         seen = await checks.until("celery", "error", "no worker responded")
         assert seen.data is not None
         assert seen.data["queues"][second] == {"depth": 3, "consumers": 0, "answering": 0}

@@ -1,4 +1,4 @@
-"""Kits whose health is looked at, and waiting for it to turn."""
+"""Kits with health checks, and waiting for a check's status."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -20,26 +20,26 @@ PATIENCE = 30.0  # seconds, of a busy machine
 Report = dict[str, Any]
 
 
-class Patient:
-    """A client of a kit, with the patience to wait until its health turns."""
+class HealthClient:
+    """A client of a kit that waits for a check's status."""
 
     def __init__(self, kit: ProjKit, client: Client) -> None:
         self.kit = kit
         self.client = client
 
     async def get(self, path: str = "", **headers: str) -> tuple[int, Any]:
-        """Status and content of an endpoint of health."""
+        """Return the status and content of a health endpoint."""
         answer = await self.client.get(HEALTH + path, headers=headers)
         return answer.status_code, answer.json()
 
     async def check(self, name: str) -> Report:
-        """A check, as the details have it."""
+        """Return a check from the details."""
         content = (await self.get("/detailed"))[1]
         found: Report = content["checks"][name]
         return found
 
     async def until(self, name: str, status: str, detail: str = "") -> Report:
-        """Waits until a check has a status, and a detail with this in it."""
+        """Wait until a check has a status and a detail that contains a text."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 found = await self.check(name)
@@ -48,17 +48,17 @@ class Patient:
                 await asyncio.sleep(0.01)
 
 
-OpenHealth = Callable[..., AbstractAsyncContextManager[Patient]]
+OpenHealth = Callable[..., AbstractAsyncContextManager[HealthClient]]
 
 
 @pytest.fixture
 def open_health(sqlite_url: str) -> OpenHealth:
-    """Starts a kit with checks of the host's; ``given`` goes to the kit, the rest to its settings."""
+    """Start a kit with health checks of the host's; ``given`` is passed to the kit, the rest to its settings."""
 
     @asynccontextmanager
     async def start(
         *checks: HealthCheck, url: str = sqlite_url, given: dict[str, Any] | None = None, **changes: Any
-    ) -> AsyncIterator[Patient]:
+    ) -> AsyncIterator[HealthClient]:
         settings = settings_for(url, **changes)
         kit = ProjKit(settings, **(given or {}))
         for each in checks:
@@ -66,24 +66,24 @@ def open_health(sqlite_url: str) -> OpenHealth:
                 each.name, each.function, critical=each.critical, timeout=each.timeout, period=each.period
             )
         async with kit.lifespan(), Client(kit, settings, None) as client:
-            yield Patient(kit, client)
+            yield HealthClient(kit, client)
 
     return start
 
 
-class Watching:
-    """Checks that are looked at in quick succession, without a kit around them."""
+class RunningChecks:
+    """Health checks with a short period, without a kit."""
 
     def __init__(self, scheduler: CheckScheduler) -> None:
         self.scheduler = scheduler
 
     def state(self, name: str) -> CheckState:
-        """A check as it stands."""
+        """Return the state of a check."""
         (found,) = [state for state in self.scheduler.snapshot() if state.name == name]
         return found
 
     async def until(self, name: str, status: str, detail: str = "") -> Observation:
-        """Waits until a check has a status, and a detail with this in it."""
+        """Wait until a check has a status and a detail that contains a text."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 state = self.state(name)
@@ -91,8 +91,8 @@ class Watching:
                     return state.latest
                 await asyncio.sleep(0.01)
 
-    async def looked_at_again(self, name: str) -> Observation:
-        """What the next whole look at a check sees."""
+    async def next_result(self, name: str) -> Observation:
+        """Return the result of the next complete run of a check."""
         async with asyncio.timeout(PATIENCE):
             for _ in range(2):
                 before = self.state(name).latest
@@ -104,22 +104,22 @@ class Watching:
 
 
 @asynccontextmanager
-async def watching(
+async def run_checks(
     checks: Iterable[HealthCheck], *resources: Resource, period: float = 0.05, **changes: Any
-) -> AsyncIterator[Watching]:
-    """Looks at checks each twentieth of a second; ``changes`` are of their other values."""
+) -> AsyncIterator[RunningChecks]:
+    """Run checks every 50 ms; ``changes`` override their other values."""
     quick = [replace(check, period=period, **changes) for check in checks]
     scheduler = CheckScheduler(quick, SystemSampler(), resources)
     scheduler.start()
     try:
-        yield Watching(scheduler)
+        yield RunningChecks(scheduler)
     finally:
         await scheduler.close()
 
 
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[int]:
-    """The port of a server that accepts and never answers."""
+    """Run a server that accepts connections and never responds; yield its port."""
     writers: set[asyncio.StreamWriter] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""The check of Celery where no worker is needed for it: what it is given, and brokers that do not answer."""
+"""The Celery check without workers: its configuration, and unavailable brokers."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from projkit import ConfigurationError, ProjKit
 from projkit.health import celery as check
 from projkit.health.celery import celery_check
 from tests.conftest import settings_for
-from tests.health.conftest import OpenHealth, silent_server, watching
+from tests.health.conftest import OpenHealth, run_checks, silent_server
 from tests.redis_servers import Redises
 
 pytestmark = pytest.mark.anyio
@@ -20,34 +20,34 @@ NOBODY = {"depth": 0, "consumers": 0, "answering": 0}
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits long for a broker or a worker."""
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the timeouts for the broker and the workers."""
     monkeypatch.setattr(check, "_CONNECT_SECONDS", 0.3)
     monkeypatch.setattr(check, "_REPLY_SECONDS", 0.2)
 
 
-async def test_a_broker_that_refuses() -> None:
-    """A broker that nobody listens at is an error, and its password is nowhere in it."""
-    async with watching([celery_check(None, "amqp://guest:hidden@127.0.0.1:1//")]) as checks:
+async def test_unavailable_broker() -> None:
+    """An unavailable broker is an error whose detail contains no password."""
+    async with run_checks([celery_check(None, "amqp://guest:hidden@127.0.0.1:1//")]) as checks:
         seen = await checks.until("celery", "error", "broker unavailable")
         assert "hidden" not in seen.detail
         assert not checks.state("celery").critical
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "redis"])
-async def test_a_broker_that_hangs(scheme: str) -> None:
-    """One that accepts and never answers is an error in bounded time, and no probe waits for it."""
+async def test_silent_broker(scheme: str) -> None:
+    """A broker that accepts and never responds is an error in bounded time."""
     async with silent_server() as port:
         given = celery_check(None, f"{scheme}://guest:hidden@127.0.0.1:{port}//0")
-        async with watching([given], timeout=0.5) as checks:
+        async with run_checks([given], timeout=0.5) as checks:
             seen = await checks.until("celery", "error")
             assert "hidden" not in seen.detail
             assert seen.latency_ms < 5000
 
 
 @pytest.mark.parametrize("form", ["app", "function", "url"])
-async def test_whatever_names_the_broker(open_health: OpenHealth, redis_alone: Redises, form: str) -> None:
-    """An app, a function that gives one and a URL alone are looked at alike; without workers it is an error."""
+async def test_ways_to_configure_the_broker(open_health: OpenHealth, redis_alone: Redises, form: str) -> None:
+    """An app, a function that returns one and a URL are checked alike; without workers it is an error."""
     url = redis_alone.url.replace("/0", "/5")
     app = celery.Celery(broker=url, set_as_current=False)
     app.conf.task_default_queue = "mine"
@@ -56,17 +56,17 @@ async def test_whatever_names_the_broker(open_health: OpenHealth, redis_alone: R
     ]
     changes: dict[str, Any] = {"celery_broker_url": url} if form == "url" else {}
     before = redis_alone.everything()
-    async with open_health(given=given, **changes) as patient:
-        found = await patient.until("celery", "error", "no worker responded")
+    async with open_health(given=given, **changes) as health:
+        found = await health.until("celery", "error", "no worker responded")
         queue = "celery" if form == "url" else "mine"
         assert found["data"] == {"workers": 0, "queues": {queue: NOBODY}}
-        assert (await patient.get("/ready")) == (200, {"status": "degraded"})
+        assert (await health.get("/ready")) == (200, {"status": "degraded"})
     assert set(redis_alone.everything().splitlines()) <= set(before.splitlines()), "it leaves nothing behind"
     app.close()
 
 
 def test_celery_that_is_not_installed(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package a configured broker is a mistake that start-up tells, with the mend."""
+    """A configured broker without the package is rejected at start-up, with the fix."""
 
     def find(name: str) -> ModuleSpec | None:
         return None
@@ -77,14 +77,14 @@ def test_celery_that_is_not_installed(sqlite_url: str, monkeypatch: pytest.Monke
         kit._health.create_scheduler(None, None)
 
 
-def test_something_that_is_no_app(sqlite_url: str) -> None:
-    """What is neither an app nor a function is refused."""
+def test_invalid_celery_app(sqlite_url: str) -> None:
+    """An object that is neither an app nor a function is rejected."""
     kit = ProjKit(settings_for(sqlite_url), celery_app=7)
     with pytest.raises(ConfigurationError, match=r"celery\.Celery or a function"):
         kit._health.create_scheduler(None, None)
 
 
-def test_celery_is_not_imported_unasked() -> None:
+def test_celery_is_imported_only_if_configured() -> None:
     """A kit without a broker imports neither Celery nor kombu."""
     code = (
         "import asyncio, sys\nfrom projkit.testing import open_kit\n"

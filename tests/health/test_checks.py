@@ -1,4 +1,4 @@
-"""Checks of the host's own: whatever they do, no probe waits for it, and health shows it as what it is."""
+"""Checks of the host's: whatever they do, no probe waits for them, and their status is correct."""
 
 import asyncio
 import logging
@@ -21,12 +21,12 @@ QUICK: Any = {"timeout": 0.05, "period": 0.02}
 SECRET_TEXT = "postgresql://me:hidden@host/db"
 
 
-async def well() -> None:
-    """All is well."""
+async def passing() -> None:
+    """Pass."""
 
 
 def raising(error: BaseException) -> Callable[[], Any]:
-    """A function that raises."""
+    """Create a function that raises an error."""
 
     def function() -> None:
         raise error
@@ -35,7 +35,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
 
 
 class Called:
-    """An object whose call is a coroutine."""
+    """An object whose call returns a coroutine."""
 
     async def __call__(self) -> str:
         return "called"
@@ -44,29 +44,29 @@ class Called:
 @pytest.mark.parametrize(
     ("function", "shown"),
     [
-        (well, {}),
+        (passing, {}),
         (lambda: None, {}),
         (lambda: "fine", {"detail": "fine"}),
         (lambda: {"depth": 3}, {"data": {"depth": 3}}),
-        (lambda: well(), {}),  # noqa: PLW0108  # a function that gives an awaitable
+        (lambda: passing(), {}),  # noqa: PLW0108  # a function that gives an awaitable
         (lambda: asyncio.sleep(0, "slept"), {"detail": "slept"}),
         (partial(asyncio.sleep, 0, "partial"), {"detail": "partial"}),
         (Called(), {"detail": "called"}),
     ],
 )
-async def test_whatever_returns_is_well(
+async def test_returning_checks_pass(
     open_health: OpenHealth, function: Callable[[], Any], shown: dict[str, Any]
 ) -> None:
-    """A function, a coroutine function and a function that gives an awaitable are checks alike."""
-    async with open_health(HealthCheck("mine", function, period=0.02)) as patient:
-        found = await patient.until("mine", "ok")
+    """Functions, coroutine functions and functions that return an awaitable pass if they return."""
+    async with open_health(HealthCheck("mine", function, period=0.02)) as health:
+        found = await health.until("mine", "ok")
         assert {name: found[name] for name in ("detail", "data") if name in found} == shown
         assert found["critical"] is False
         assert 0 <= found["latency_ms"] < PATIENCE * 1000
 
 
 async def cancelled() -> None:
-    """Ends as a cancelled one does."""
+    """Raise CancelledError."""
     raise asyncio.CancelledError
 
 
@@ -85,49 +85,47 @@ async def cancelled() -> None:
         (raising(CheckFailedError("two\nlines " + "x" * 1000)), "two lines xxx"),
     ],
 )
-async def test_whatever_raises_is_an_error(
-    open_health: OpenHealth, function: Callable[[], Any], detail: str
-) -> None:
-    """What a check raises is an error that tells its kind and no more, and it is looked at again."""
-    async with open_health(HealthCheck("mine", function, period=0.02)) as patient:
-        found = await patient.until("mine", "error", detail)
+async def test_raising_checks_fail(open_health: OpenHealth, function: Callable[[], Any], detail: str) -> None:
+    """An exception of a check is an error that shows only its class, and the check runs again."""
+    async with open_health(HealthCheck("mine", function, period=0.02)) as health:
+        found = await health.until("mine", "error", detail)
         assert "hidden" not in str(found)
         assert len(found["detail"]) <= 500
-        assert (await patient.get("/ready")) == (200, {"status": "degraded"})
-        later = await patient.until("mine", "error")
+        assert (await health.get("/ready")) == (200, {"status": "degraded"})
+        later = await health.until("mine", "error")
         assert later["observed_at"] >= found["observed_at"]
 
 
-async def test_a_critical_check_decides(open_health: OpenHealth) -> None:
-    """A critical check that fails turns readiness and health to 503, liveness never; and back."""
+async def test_critical_check(open_health: OpenHealth) -> None:
+    """A failing critical check turns readiness and health to 503, but not liveness, until it recovers."""
     broken = threading.Event()
 
     def function() -> bool:
         return not broken.is_set()
 
-    async with open_health(HealthCheck("mine", function, critical=True, period=0.02)) as patient:
-        assert (await patient.get("/ready")) == (200, {"status": "ok"})  # start-up has seen it
+    async with open_health(HealthCheck("mine", function, critical=True, period=0.02)) as health:
+        assert (await health.get("/ready")) == (200, {"status": "ok"})  # start-up has seen it
         broken.set()
-        await patient.until("mine", "error")
+        await health.until("mine", "error")
         for path in ("", "/ready", "/detailed"):
-            status, content = await patient.get(path)
+            status, content = await health.get(path)
             assert (status, content["status"]) == (503, "error")
-        assert (await patient.get("/live")) == (200, {"status": "ok"})
+        assert (await health.get("/live")) == (200, {"status": "ok"})
         broken.clear()
-        await patient.until("mine", "ok")
-        assert (await patient.get("/ready")) == (200, {"status": "ok"})
+        await health.until("mine", "ok")
+        assert (await health.get("/ready")) == (200, {"status": "ok"})
 
 
 @pytest.fixture
 def held() -> Iterator[threading.Event]:
-    """What hanging threads wait for; they end with the test."""
+    """An event that hanging threads wait for; set at the end of the test."""
     event = threading.Event()
     yield event
     event.set()
 
 
 async def test_a_coroutine_that_hangs(open_health: OpenHealth) -> None:
-    """One that does not answer in time is cancelled, fails, and is tried again at the next period."""
+    """A coroutine that exceeds its timeout is cancelled, fails, and runs again at the next period."""
     hang, started = True, 0
 
     async def function() -> None:
@@ -136,18 +134,18 @@ async def test_a_coroutine_that_hangs(open_health: OpenHealth) -> None:
         if hang:
             await asyncio.get_running_loop().create_future()
 
-    async with open_health(HealthCheck("mine", function, critical=True, **QUICK)) as patient:
-        found = await patient.until("mine", "error", "timed out after 0.05 s")
+    async with open_health(HealthCheck("mine", function, critical=True, **QUICK)) as health:
+        found = await health.until("mine", "error", "timed out after 0.05 s")
         assert found["latency_ms"] >= 50
-        assert (await patient.get("/ready"))[0] == 503
+        assert (await health.get("/ready"))[0] == 503
         before = started
         hang = False
-        await patient.until("mine", "ok")
+        await health.until("mine", "ok")
         assert started > before
 
 
 async def test_a_coroutine_that_ignores_its_cancellation(open_health: OpenHealth) -> None:
-    """It is not started a second time while it runs, is shown as hanging, and keeps no shutdown waiting."""
+    """It is not started again while it runs, is shown as running, and does not delay shutdown."""
     started = 0
 
     async def function() -> None:
@@ -159,11 +157,11 @@ async def test_a_coroutine_that_ignores_its_cancellation(open_health: OpenHealth
             except asyncio.CancelledError:
                 continue
 
-    async with open_health(HealthCheck("mine", function, **QUICK)) as patient:
-        await patient.until("mine", "error", "running since 20")
-        first = (await patient.check("mine"))["observed_at"]
+    async with open_health(HealthCheck("mine", function, **QUICK)) as health:
+        await health.until("mine", "error", "running since 20")
+        first = (await health.check("mine"))["observed_at"]
         async with asyncio.timeout(PATIENCE):
-            while (await patient.check("mine"))["observed_at"] == first:
+            while (await health.check("mine"))["observed_at"] == first:
                 await asyncio.sleep(0.01)
         assert started == 1
         stopping = time.monotonic()
@@ -171,7 +169,7 @@ async def test_a_coroutine_that_ignores_its_cancellation(open_health: OpenHealth
 
 
 async def test_a_thread_that_hangs(open_health: OpenHealth, held: threading.Event) -> None:
-    """A blocking function is not started a second time while it blocks, and is well again when it returns."""
+    """A blocking function is not started again while it blocks, and recovers when it returns."""
     started = 0
 
     def function() -> None:
@@ -180,19 +178,19 @@ async def test_a_thread_that_hangs(open_health: OpenHealth, held: threading.Even
         held.wait(PATIENCE)
 
     async with open_health(
-        HealthCheck("mine", function, critical=True, **QUICK), HealthCheck("other", well, period=0.02)
-    ) as patient:
-        await patient.until("mine", "error", "running since 20")
-        await patient.until("other", "ok")
-        assert (await patient.get("/ready")) == (503, {"status": "error"})
+        HealthCheck("mine", function, critical=True, **QUICK), HealthCheck("other", passing, period=0.02)
+    ) as health:
+        await health.until("mine", "error", "running since 20")
+        await health.until("other", "ok")
+        assert (await health.get("/ready")) == (503, {"status": "error"})
         assert started == 1
         held.set()
-        await patient.until("mine", "ok")
+        await health.until("mine", "ok")
         assert started > 1
 
 
-async def test_an_awaitable_that_comes_too_late(open_health: OpenHealth, held: threading.Event) -> None:
-    """What a thread that was given up returns in the end is not awaited any more."""
+async def test_late_awaitable(open_health: OpenHealth, held: threading.Event) -> None:
+    """An awaitable that a function returns after its timeout is not awaited."""
     awaited = False
 
     async def late() -> None:
@@ -203,17 +201,17 @@ async def test_an_awaitable_that_comes_too_late(open_health: OpenHealth, held: t
         held.wait(PATIENCE)
         return late()
 
-    async with open_health(HealthCheck("mine", function, timeout=0.05, period=0.5)) as patient:
-        await patient.until("mine", "error", "timed out")
+    async with open_health(HealthCheck("mine", function, timeout=0.05, period=0.5)) as health:
+        await health.until("mine", "error", "timed out")
         held.set()
         await asyncio.sleep(0.05)
         assert not awaited
-        await patient.until("mine", "ok")
+        await health.until("mine", "ok")
         assert awaited
 
 
 async def test_a_coroutine_that_blocks_the_event_loop(open_health: OpenHealth) -> None:
-    """It is told how long it has kept everybody waiting, and fails where that is longer than its time-out."""
+    """The blocked time is reported, and the check fails if it exceeds the timeout."""
 
     async def blocks(seconds: float) -> None:
         time.sleep(seconds)
@@ -221,15 +219,13 @@ async def test_a_coroutine_that_blocks_the_event_loop(open_health: OpenHealth) -
     async with open_health(
         HealthCheck("long", partial(blocks, 0.15), timeout=0.1, period=1.0),
         HealthCheck("short", partial(blocks, 0.15), timeout=10, period=10),
-    ) as patient:
-        assert "ms" in (await patient.until("long", "error", "blocked the event loop for 1"))["detail"]
-        await patient.until("short", "ok", "blocked the event loop for 1")
+    ) as health:
+        assert "ms" in (await health.until("long", "error", "blocked the event loop for 1"))["detail"]
+        await health.until("short", "ok", "blocked the event loop for 1")
 
 
-async def test_the_log_tells_each_turn_once(
-    open_health: OpenHealth, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A check that turns bad is logged once with its cause, and once when it is well again."""
+async def test_changes_are_logged_once(open_health: OpenHealth, caplog: pytest.LogCaptureFixture) -> None:
+    """A failure is logged once with its cause, and a recovery once."""
     caplog.set_level(logging.INFO, "projkit.health")
     broken = True
     looked = 0
@@ -240,12 +236,12 @@ async def test_the_log_tells_each_turn_once(
         if broken:
             raise ValueError("the cause")
 
-    async with open_health(HealthCheck("mine", function, period=0.02)) as patient:
-        await patient.until("mine", "error")
+    async with open_health(HealthCheck("mine", function, period=0.02)) as health:
+        await health.until("mine", "error")
         while looked < 5:
             await asyncio.sleep(0.01)
         broken = False
-        await patient.until("mine", "ok")
+        await health.until("mine", "ok")
     said = [record for record in caplog.records if record.name == "projkit.health"]
     assert [(record.levelname, "mine" in record.message) for record in said] == [
         ("WARNING", True),
@@ -255,18 +251,19 @@ async def test_the_log_tells_each_turn_once(
 
 
 @pytest.mark.parametrize(("critical", "status"), [(True, "error"), (False, "degraded")])
-async def test_a_result_that_is_too_old(open_health: OpenHealth, critical: bool, status: str) -> None:
-    """What was seen more than three periods ago is unknown, and counts as failing, though nobody looks any more."""
-    async with open_health(HealthCheck("mine", well, critical=critical, **QUICK)) as patient:
-        await patient.until("mine", "ok")
-        scheduler = patient.kit._current.check_scheduler()
+async def test_stale_result(open_health: OpenHealth, critical: bool, status: str) -> None:
+    """A result older than three periods is unknown and counts as failing, even if the check no longer runs."""
+    async with open_health(HealthCheck("mine", passing, critical=critical, **QUICK)) as health:
+        await health.until("mine", "ok")
+        scheduler = health.kit._current.check_scheduler()
         assert scheduler is not None
         scheduler._check_loops["mine"].task.cancel()
         async with asyncio.timeout(PATIENCE):
-            while (await patient.get("/ready"))[1] == {"status": "ok"}:
+            while (await health.check("mine"))["status"] == "ok":
                 await asyncio.sleep(0.01)
-        assert (await patient.get("/ready"))[1] == {"status": status}
-        found = await patient.check("mine")
+            while (await health.get("/ready"))[1] != {"status": status}:
+                await asyncio.sleep(0.01)  # another check can time out on a busy machine
+        found = await health.check("mine")
         assert (found["status"], found["detail"]) == ("unknown", "no result for three periods")
         assert found["age_seconds"] >= 0.15
 
@@ -285,28 +282,28 @@ async def test_a_result_that_is_too_old(open_health: OpenHealth, critical: bool,
         ({"timeout": float("nan")}, "timeout of more than 0"),
         ({"period": -1}, "period of more than 0"),
         ({"period": True}, "period of more than 0"),
-        ({"function": "well"}, "a function to call, not str"),
+        ({"function": "passing"}, "a function to call, not str"),
     ],
 )
-def test_wrong_checks_are_refused(sqlite_url: str, wrong: dict[str, Any], match: str) -> None:
-    """A name that is no name or is taken, a time-out that never comes and what cannot be called are refused."""
+def test_invalid_checks(sqlite_url: str, wrong: dict[str, Any], match: str) -> None:
+    """Invalid or duplicate names, invalid timeouts and objects that are not callable are rejected."""
     kit = ProjKit(settings_for(sqlite_url))
-    kit.add_health_check("taken", well)
+    kit.add_health_check("taken", passing)
     with pytest.raises(ConfigurationError, match=match):
-        kit.add_health_check(**{"name": "mine", "function": well, **wrong})
+        kit.add_health_check(**{"name": "mine", "function": passing, **wrong})
 
 
-async def test_a_check_that_comes_later(open_health: OpenHealth) -> None:
-    """A check may be added while the kit runs, from its event loop and from any thread."""
-    async with open_health() as patient:
-        patient.kit.add_health_check("first", well, critical=True, period=0.02)
-        await asyncio.to_thread(patient.kit.add_health_check, "second", well, period=0.02)
-        assert (await patient.until("first", "ok"))["critical"] is True
-        await patient.until("second", "ok")
+async def test_adding_a_check_while_running(open_health: OpenHealth) -> None:
+    """A check can be added while the kit runs, from its event loop and from any thread."""
+    async with open_health() as health:
+        health.kit.add_health_check("first", passing, critical=True, period=0.02)
+        await asyncio.to_thread(health.kit.add_health_check, "second", passing, period=0.02)
+        assert (await health.until("first", "ok"))["critical"] is True
+        await health.until("second", "ok")
 
 
-def test_an_event_loop_that_just_ends(sqlite_url: str) -> None:
-    """A loop that closes under the kit is kept waiting by no check, whatever that does with its cancellation."""
+def test_closing_event_loop(sqlite_url: str) -> None:
+    """No check delays an event loop that closes, even if it ignores its cancellation."""
 
     async def ignores() -> None:
         while True:

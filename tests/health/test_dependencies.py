@@ -1,4 +1,4 @@
-"""The checks of what the kit needs: database, schema, clock, Redis, disk, event loop."""
+"""The checks of dependencies: database, schema, clock, Redis, disk, event loop."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from projkit.health.system import SystemSampler, disk_check, loop_check
 from projkit.redis.connect import open_redis
 from tests.conftest import settings_for
 from tests.faults.proxy import Proxy
-from tests.health.conftest import OpenHealth, Watching, silent_server, watching
+from tests.health.conftest import OpenHealth, RunningChecks, run_checks, silent_server
 from tests.redis_servers import Redises, alone, running
 from tests.services import open_sqlite
 
@@ -32,20 +32,20 @@ NAMES = {"sqlite": ["database", "migrations"], "postgresql": ["database", "migra
 
 
 @asynccontextmanager
-async def watched_database(url: str, engine: Any = None, **changes: Any) -> AsyncIterator[Watching]:
-    """The checks of a database."""
+async def database_running(url: str, engine: Any = None, **changes: Any) -> AsyncIterator[RunningChecks]:
+    """Run the checks of a database."""
     probe = open_probe(settings_for(url, **changes), engine, seconds=1.0)
-    async with watching(database_checks(probe), probe, timeout=5.0 if engine is None else 1.0) as opened:
+    async with run_checks(database_checks(probe), probe, timeout=5.0 if engine is None else 1.0) as opened:
         yield opened
 
 
 def driver_url(url: str) -> str:
-    """The URL as SQLAlchemy wants it."""
+    """Return the URL with SQLAlchemy's driver."""
     return url.replace("postgresql:", "postgresql+asyncpg:").replace("sqlite:", "sqlite+aiosqlite:")
 
 
 async def ask(url: str, statement: str) -> Any:
-    """Runs a statement on a connection of its own; gives its first value."""
+    """Run a statement on a separate connection and return its first value."""
     if url.startswith("sqlite"):
         with open_sqlite(url) as connection:
             connection.execute(statement)
@@ -58,11 +58,11 @@ async def ask(url: str, statement: str) -> Any:
 
 
 @pytest.mark.parametrize("whose", ["ours", "PgBouncer's", "host's"])
-async def test_a_database_that_is_well(any_database_url: str, whose: str) -> None:
-    """Of each kind of database, however it is reached, all checks are well."""
+async def test_healthy_database(any_database_url: str, whose: str) -> None:
+    """All checks of a database pass, however it is accessed."""
     engine = create_async_engine(driver_url(any_database_url)) if whose == "host's" else None
     mode = {"database_mode": "transactional"} if whose == "PgBouncer's" else {}
-    async with watched_database(any_database_url, engine, **mode) as checks:
+    async with database_running(any_database_url, engine, **mode) as checks:
         names = NAMES[urlsplit(any_database_url).scheme]
         assert [state.name for state in checks.scheduler.snapshot()] == names
         for name in names:
@@ -77,10 +77,10 @@ async def test_a_database_that_is_well(any_database_url: str, whose: str) -> Non
         await engine.dispose()
 
 
-async def test_a_full_pool_is_no_dead_database(any_database_url: str, open_health: OpenHealth) -> None:
-    """While every connection of the pool is in use the database is well all the same."""
-    async with open_health(url=any_database_url, database_pool_size=1) as patient:
-        database = patient.kit._lifecycle.get().database
+async def test_full_pool(any_database_url: str, open_health: OpenHealth) -> None:
+    """The database check passes while all connections of the pool are in use."""
+    async with open_health(url=any_database_url, database_pool_size=1) as health:
+        database = health.kit._lifecycle.get().database
         held, release = asyncio.Event(), asyncio.Event()
 
         async def hold(_: object) -> None:
@@ -89,23 +89,23 @@ async def test_a_full_pool_is_no_dead_database(any_database_url: str, open_healt
 
         holding = asyncio.create_task(database.transact(hold))
         await held.wait()
-        probe = open_probe(patient.kit.settings, None, seconds=1.0)
-        async with watching(database_checks(probe), probe) as checks:
-            assert (await checks.looked_at_again("database")).status == "ok"
+        probe = open_probe(health.kit.settings, None, seconds=1.0)
+        async with run_checks(database_checks(probe), probe) as checks:
+            assert (await checks.next_result("database")).status == "ok"
         release.set()
         await holding
 
 
-async def test_a_full_pool_of_the_hosts(postgres_url: str) -> None:
-    """The same where the pool is the host's: the probe's connection is made as the host makes its own, beside it."""
+async def test_full_pool_of_the_host(postgres_url: str) -> None:
+    """With the host's pool, the check uses a connection of the same kind outside the pool."""
     engine = create_async_engine(driver_url(postgres_url), pool_size=1, max_overflow=0)
-    async with engine.connect(), watched_database(postgres_url, engine) as checks:
-        assert (await checks.looked_at_again("database")).status == "ok"
+    async with engine.connect(), database_running(postgres_url, engine) as checks:
+        assert (await checks.next_result("database")).status == "ok"
     await engine.dispose()
 
 
 async def connections(url: str) -> int:
-    """How many the probes have open."""
+    """Count the open connections of probes."""
     asked = (
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'projkit-health' "
         "AND datname = current_database()"
@@ -115,14 +115,14 @@ async def connections(url: str) -> int:
 
 
 @pytest.mark.parametrize("whose", ["ours", "host's"])
-async def test_a_database_that_falls_silent(postgres_url: str, whose: str) -> None:
-    """It is an error in bounded time, well again by itself, and no connection is left of it."""
+async def test_silent_database(postgres_url: str, whose: str) -> None:
+    """A silent database is an error in bounded time, recovers, and leaves no connection behind."""
     parts = urlsplit(postgres_url)
     async with Proxy(parts.port or 5432) as proxy:
         url = f"postgresql://{parts.username}@127.0.0.1:{proxy.port}{parts.path}"
         engine = create_async_engine(driver_url(url)) if whose == "host's" else None
         probe = open_probe(settings_for(url), engine, seconds=0.3)
-        async with watching(database_checks(probe)[:1], probe, timeout=0.3) as checks:
+        async with run_checks(database_checks(probe)[:1], probe, timeout=0.3) as checks:
             await checks.until("database", "ok")
             proxy.silent = True
             seen = await checks.until("database", "error")
@@ -140,33 +140,33 @@ async def test_a_database_that_falls_silent(postgres_url: str, whose: str) -> No
             await asyncio.sleep(0.05)
 
 
-async def test_a_database_whose_connections_are_cut(postgres_url: str) -> None:
-    """A lost connection is made anew at the next look."""
-    async with watched_database(postgres_url) as checks:
+async def test_lost_connection(postgres_url: str) -> None:
+    """A lost connection is replaced in the next run."""
+    async with database_running(postgres_url) as checks:
         await checks.until("database", "ok")
         await ask(
             postgres_url,
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
             "WHERE application_name = 'projkit-health' AND datname = current_database()",
         )
-        await checks.looked_at_again("database")
+        await checks.next_result("database")
         assert (await checks.until("database", "ok")).status == "ok"
 
 
-async def test_a_database_that_never_answered() -> None:
-    """A server that accepts and says nothing is an error; its port and no password is nowhere in it."""
+async def test_server_that_never_responds() -> None:
+    """A server that accepts and never responds is an error whose detail contains no password."""
     async with silent_server() as port:
         url = f"postgresql://u:hidden@127.0.0.1:{port}/n"
         probe = open_probe(settings_for(url), None, seconds=0.2)
-        async with watching(database_checks(probe)[:1], probe, timeout=0.2) as checks:
+        async with run_checks(database_checks(probe)[:1], probe, timeout=0.2) as checks:
             assert "hidden" not in (await checks.until("database", "error")).detail
-            await checks.looked_at_again("database")
+            await checks.next_result("database")
 
 
-async def test_an_sqlite_file_that_is_gone(sqlite_url: str, tmp_path: Path) -> None:
-    """It is an error, is not made anew, and is well when it is back."""
+async def test_missing_sqlite_file(sqlite_url: str, tmp_path: Path) -> None:
+    """A missing SQLite file is an error, is not created, and recovers when it is back."""
     path, away = tmp_path / "projkit.db", tmp_path / "away.db"
-    async with watched_database(sqlite_url) as checks:
+    async with database_running(sqlite_url) as checks:
         await checks.until("database", "ok")
         path.rename(away)
         await checks.until("database", "error", "unavailable (OperationalError)")
@@ -182,9 +182,9 @@ OTHER_VERSIONS = {
 }
 
 
-async def test_a_schema_of_another_version(any_database_url: str) -> None:
-    """Migrations that are missing, or are too many, are told of with the mend, and are no reason to turn away."""
-    async with watched_database(any_database_url) as checks:
+async def test_other_schema_versions(any_database_url: str) -> None:
+    """An older, newer or missing schema version is reported with the fix, and does not affect readiness."""
+    async with database_running(any_database_url) as checks:
         await checks.until("migrations", "ok")
         for statement, detail in OTHER_VERSIONS.items():
             await ask(any_database_url, statement)
@@ -193,9 +193,9 @@ async def test_a_schema_of_another_version(any_database_url: str) -> None:
         assert checks.scheduler.status() == "degraded"
 
 
-async def test_clocks_that_disagree(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that is more than two seconds apart from the database's is told of."""
-    async with watched_database(postgres_url) as checks:
+async def test_clock_skew(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that differs from the database's by more than two seconds is reported."""
+    async with database_running(postgres_url) as checks:
         for ahead, detail in ((10, "ahead of"), (-10, "behind")):
             monkeypatch.setattr("projkit.health.database.time", lambda ahead=ahead: time.time() + ahead)
             seen = await checks.until("clock", "error", f"{detail} the database's")
@@ -205,26 +205,26 @@ async def test_clocks_that_disagree(postgres_url: str, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def own_redis() -> Iterator[Redises]:
-    """A Redis of one test's own."""
+    """A Redis for a single test."""
     with running(alone) as opened:
         yield opened
 
 
 @asynccontextmanager
-async def watched_redis(url: str, *, writes: bool = True) -> AsyncIterator[Watching]:
-    """The check of a Redis."""
+async def redis_running(url: str, *, writes: bool = True) -> AsyncIterator[RunningChecks]:
+    """Run the check of a Redis."""
     probe = RedisProbe(open_redis(url), prefix="h:", writes=writes, owned=True)
-    async with watching([redis_check(probe, critical=writes)], probe) as opened:
+    async with run_checks([redis_check(probe, critical=writes)], probe) as opened:
         yield opened
 
 
 @pytest.mark.parametrize("kind", ["redis_alone", "redis_with_sentinels", "redis_in_cluster"])
-def test_a_redis_that_is_well(request: pytest.FixtureRequest, kind: str) -> None:
-    """Alone, behind Sentinels and as a Cluster it is well, and nothing is left there for long."""
+def test_healthy_redis(request: pytest.FixtureRequest, kind: str) -> None:
+    """A single server, Sentinel and Cluster pass, and the written key expires."""
     servers: Redises = request.getfixturevalue(kind)
 
     async def look() -> None:
-        async with watched_redis(servers.url) as checks:
+        async with redis_running(servers.url) as checks:
             await checks.until("redis", "ok")
 
     asyncio.run(look())
@@ -232,17 +232,17 @@ def test_a_redis_that_is_well(request: pytest.FixtureRequest, kind: str) -> None
     assert 0 < master.ask("PTTL", "h:health") <= 60_000
 
 
-async def test_a_redis_that_takes_nothing(own_redis: Redises) -> None:
-    """Full, read-only or dead it is an error where it holds the sessions; full is none where it holds nothing."""
+async def test_redis_without_writes(own_redis: Redises) -> None:
+    """A full, read-only or stopped Redis fails if it stores sessions; otherwise a full one passes."""
     server = own_redis.masters[0]
     async with (
-        watched_redis(own_redis.url) as checks,
-        watched_redis(own_redis.url, writes=False) as counts,
+        redis_running(own_redis.url) as checks,
+        redis_running(own_redis.url, writes=False) as counts,
     ):
         await checks.until("redis", "ok")
         server.ask("CONFIG SET", "maxmemory", 1)
         await checks.until("redis", "error", "SET rejected (OutOfMemoryError)")
-        assert (await counts.looked_at_again("redis")).status == "ok"
+        assert (await counts.next_result("redis")).status == "ok"
         server.ask("CONFIG SET", "maxmemory", 0)
         await checks.until("redis", "ok")
         server.ask("REPLICAOF", "127.0.0.1", server.port)
@@ -256,19 +256,19 @@ async def test_a_redis_that_takes_nothing(own_redis: Redises) -> None:
         await checks.until("redis", "ok")
 
 
-async def test_a_redis_with_a_password(own_redis: Redises) -> None:
-    """Refused credentials are told of, and are nowhere in what is told."""
+async def test_redis_with_a_password(own_redis: Redises) -> None:
+    """Rejected credentials are reported without revealing them."""
     own_redis.masters[0].ask("CONFIG SET", "requirepass", "right")
-    async with watched_redis(own_redis.url.replace("//", "//:hidden@")) as checks:
+    async with redis_running(own_redis.url.replace("//", "//:hidden@")) as checks:
         seen = await checks.until("redis", "error", "rejected")
         assert "hidden" not in seen.detail
-    async with watched_redis(own_redis.url.replace("//", "//:right@")) as checks:
+    async with redis_running(own_redis.url.replace("//", "//:right@")) as checks:
         await checks.until("redis", "ok")
 
 
-async def test_a_redis_that_never_answers() -> None:
-    """A server that accepts and says nothing is an error in bounded time."""
-    async with silent_server() as port, watched_redis(f"redis://127.0.0.1:{port}/0") as checks:
+async def test_silent_redis() -> None:
+    """A server that accepts and never responds is an error in bounded time."""
+    async with silent_server() as port, redis_running(f"redis://127.0.0.1:{port}/0") as checks:
         await checks.until("redis", "error", "timed out")
 
 
@@ -281,29 +281,29 @@ async def test_a_redis_that_never_answers() -> None:
         (100 << 20, 20 << 30, True),
     ],
 )
-async def test_a_disk_that_is_full(
+async def test_full_disk(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, size: int, wrong: bool
 ) -> None:
-    """A disk is an error where less than 5 %, and less than a gibibyte, is free."""
+    """A disk fails if less than 5 % and less than 1 GiB are free."""
     monkeypatch.setattr(system, "shutil", SimpleNamespace(disk_usage=lambda _: (size, size - free, free)))
-    async with watching([disk_check(tmp_path)]) as checks:
+    async with run_checks([disk_check(tmp_path)]) as checks:
         seen = await checks.until("disk", "error" if wrong else "ok", "100 MiB" if wrong else "")
         assert seen.data is not None
         assert seen.data["free_bytes"] == free
 
 
-async def test_a_disk_that_is_gone(tmp_path: Path) -> None:
-    """A directory that is not there is an error."""
-    async with watching([disk_check(tmp_path / "none")]) as checks:
+async def test_missing_directory(tmp_path: Path) -> None:
+    """A missing directory is an error."""
+    async with run_checks([disk_check(tmp_path / "none")]) as checks:
         await checks.until("disk", "error", os.strerror(2))
 
 
-async def test_an_event_loop_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What blocks the event loop is told of with how long it did."""
+async def test_event_loop_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blocked event loop is reported with its lag."""
     monkeypatch.setattr(system, "_MAX_LAG_SECONDS", 0.2)
     monkeypatch.setattr(system, "_TICK_SECONDS", 0.05)
     sampler = SystemSampler()
-    async with watching([loop_check(sampler)]) as checks:
+    async with run_checks([loop_check(sampler)]) as checks:
         sampling = asyncio.create_task(sampler.run())
         await asyncio.sleep(0.01)
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""The endpoints of health: what they answer, in which state, and to whom."""
+"""The health endpoints: their responses by state and caller."""
 
 import asyncio
 from typing import Any
@@ -20,36 +20,36 @@ pytestmark = pytest.mark.anyio
 HEALTH_JSON = "application/health+json"
 
 
-async def well() -> None:
-    """All is well."""
+async def passing() -> None:
+    """Pass."""
 
 
-async def broken() -> None:
-    """Nothing is."""
+async def failing() -> None:
+    """Fail."""
     raise OSError
 
 
-async def test_all_is_well(open_health: OpenHealth) -> None:
-    """Each endpoint answers as the contract says, and nothing of it may be kept."""
-    async with open_health() as patient:
-        assert await patient.get() == (
+async def test_healthy_kit(open_health: OpenHealth) -> None:
+    """A healthy kit responds as the contract defines, and responses are not cacheable."""
+    async with open_health() as health:
+        assert await health.get() == (
             200,
             {"status": "ok", "redis_connection": "not_configured", "database_connection": "ok"},
         )
         for path in ("/live", "/ready"):
-            assert await patient.get(path) == (200, {"status": "ok"})
+            assert await health.get(path) == (200, {"status": "ok"})
         for path in ("", "/live", "/ready", "/detailed"):
-            answer = await patient.client.get(HEALTH + path)
+            answer = await health.client.get(HEALTH + path)
             assert answer.headers["cache-control"] == "no-store"
             assert "retry-after" not in answer.headers
 
 
-async def test_the_details(open_health: OpenHealth) -> None:
-    """The details have every check, the machine and the process, and are what the document says."""
-    async with open_health() as patient:
+async def test_details(open_health: OpenHealth) -> None:
+    """The details contain every check, the machine and the process, and match the schema."""
+    async with open_health() as health:
         for name in ("database", "migrations", "disk", "event_loop"):
-            await patient.until(name, "ok")
-        status, content = await patient.get("/detailed")
+            await health.until(name, "ok")
+        status, content = await health.get("/detailed")
         DetailedHealth.model_validate(content, extra="forbid")
         assert (status, content["status"], content["state"]) == (200, "ok", "ready")
         assert content["uptime_seconds"] > 0
@@ -70,11 +70,11 @@ async def test_the_details(open_health: OpenHealth) -> None:
 
 
 async def test_health_json(open_health: OpenHealth) -> None:
-    """As application/health+json each check is a measurement with its component, and words where it does not pass."""
-    async with open_health(HealthCheck("bad", broken), HealthCheck("good", well)) as patient:
-        await patient.until("bad", "error")
-        await patient.until("good", "ok")
-        answer = await patient.client.get(f"{HEALTH}/detailed", headers={"Accept": HEALTH_JSON})
+    """In application/health+json each check is a measurement, with an output if it does not pass."""
+    async with open_health(HealthCheck("bad", failing), HealthCheck("good", passing)) as health:
+        await health.until("bad", "error")
+        await health.until("good", "ok")
+        answer = await health.client.get(f"{HEALTH}/detailed", headers={"Accept": HEALTH_JSON})
         assert answer.headers["content-type"] == HEALTH_JSON
         content = answer.json()
         HealthJson.model_validate(content)
@@ -105,11 +105,11 @@ ACCEPTED = {
 }
 
 
-async def test_the_media_type(open_health: OpenHealth) -> None:
-    """Accept decides between the two forms, by quality and by the most specific range; Vary says so."""
-    async with open_health() as patient:
+async def test_media_type(open_health: OpenHealth) -> None:
+    """Accept selects the representation by quality and specificity, and Vary names it."""
+    async with open_health() as health:
         for accept, as_health_json in ACCEPTED.items():
-            answer = await patient.client.get(f"{HEALTH}/detailed", headers={"Accept": accept})
+            answer = await health.client.get(f"{HEALTH}/detailed", headers={"Accept": accept})
             wanted = HEALTH_JSON if as_health_json else "application/json"
             assert answer.headers["content-type"] == wanted, accept
             assert ("releaseId" in answer.json()) == as_health_json
@@ -126,10 +126,10 @@ async def test_the_media_type(open_health: OpenHealth) -> None:
         ({"health_details": "never"}, set()),
     ],
 )
-async def test_to_whom_details_are_shown(sqlite_url: str, settings: dict[str, Any], shown: set[str]) -> None:
-    """Whoever may not see the details gets the status alone, under the same code, whatever they bring."""
+async def test_callers_with_details(sqlite_url: str, settings: dict[str, Any], shown: set[str]) -> None:
+    """Callers without permission get the status alone, with the same code, whatever they send."""
     kit = ProjKit(settings_for(sqlite_url, **settings))
-    kit.add_health_check("mine", broken, critical=True)
+    kit.add_health_check("mine", failing, critical=True)
     callers = {
         "nobody": {},
         "local": {},
@@ -152,20 +152,20 @@ async def test_to_whom_details_are_shown(sqlite_url: str, settings: dict[str, An
     assert found == shown
 
 
-async def test_credentials_that_cannot_be_looked_at(open_health: OpenHealth) -> None:
-    """Who cannot be recognized in time, since a store does not answer, is told as much as anybody, and in time."""
+async def test_credentials_that_cannot_be_checked(open_health: OpenHealth) -> None:
+    """If the caller cannot be authenticated in time, the response has the status alone."""
 
     async def hangs(_: object) -> None:
         await asyncio.get_running_loop().create_future()
 
     settings: dict[str, Any] = {"env": "production", "health_details": "authorized"}
-    async with open_health(given={"get_principal": hangs}, **settings) as patient:
+    async with open_health(given={"get_principal": hangs}, **settings) as health:
         async with asyncio.timeout(PATIENCE):
-            assert await patient.get("/detailed") == (200, {"status": "ok"})
+            assert await health.get("/detailed") == (200, {"status": "ok"})
 
 
 async def test_before_the_start_and_while_draining(open_health: OpenHealth, sqlite_url: str) -> None:
-    """Before the kit has started and from the moment it drains all is 503 but liveness, and the state says why."""
+    """Before the start and while draining everything but liveness is 503, and the state says why."""
     settings = settings_for(sqlite_url)
     fresh = ProjKit(settings)
     async with Client(fresh, settings, None) as client:
@@ -174,27 +174,27 @@ async def test_before_the_start_and_while_draining(open_health: OpenHealth, sqli
         assert answer.json()["checks"]["database"]["status"] == "unknown"
         assert (await client.get(f"{HEALTH}/live")).status_code == 200
     await fresh.shutdown()
-    async with open_health() as patient:
-        patient.kit.drain()
+    async with open_health() as health:
+        health.kit.drain()
         for path in ("", "/ready", "/detailed"):
-            answer = await patient.client.get(HEALTH + path)
+            answer = await health.client.get(HEALTH + path)
             assert (answer.status_code, answer.json()["status"]) == (503, "error")
             assert answer.headers["retry-after"]
         content = answer.json()
         assert (content["state"], content["checks"]["database"]["status"]) == ("draining", "ok")
-        assert (await patient.get("/live")) == (200, {"status": "ok"})
+        assert (await health.get("/live")) == (200, {"status": "ok"})
 
 
 @pytest.fixture(params=["dead", "empty"])
 def unusable(request: pytest.FixtureRequest) -> tuple[str, str, str]:
-    """A database that cannot be used, the check that tells of it, and what it says."""
+    """An unusable database, the check that reports it, and a part of its detail."""
     if request.param == "dead":
         return "postgresql://u:hidden@127.0.0.1:1/n", "database", "does not answer"
     return request.getfixturevalue("empty_postgres_url"), "migrations", "projkit migrate"
 
 
 async def test_a_kit_that_cannot_start(unusable: tuple[str, str, str]) -> None:
-    """Where the kit cannot start health is there all the same, and says what it knows."""
+    """If the kit cannot start, health responds and reports the reason."""
     url, name, detail = unusable
     kit = ProjKit(settings_for(url))
     async with Client(kit, kit.settings) as client:
@@ -217,72 +217,72 @@ async def test_a_kit_that_cannot_start(unusable: tuple[str, str, str]) -> None:
 
 
 async def test_probes_cause_no_calls(open_health: OpenHealth) -> None:
-    """A thousand probes at once cause no more calls of a dependency than none."""
+    """A thousand concurrent probes cause no call of a dependency."""
     calls = 0
 
     async def counted() -> None:
         nonlocal calls
         calls += 1
 
-    async with open_health(HealthCheck("mine", counted, critical=True, period=3600)) as patient:
+    async with open_health(HealthCheck("mine", counted, critical=True, period=3600)) as health:
         answers = await asyncio.gather(
-            *(patient.get(path) for path in ("", "/live", "/ready", "/detailed") for _ in range(250))
+            *(health.get(path) for path in ("", "/live", "/ready", "/detailed") for _ in range(250))
         )
         assert {status for status, _ in answers} == {200}
         assert calls == 1
 
 
 async def test_root_paths(open_health: OpenHealth) -> None:
-    """/livez and /readyz are there where they are asked for, and are the host's otherwise."""
+    """/livez and /readyz are served if enabled, and belong to the host otherwise."""
     for wanted in (True, False):
-        async with open_health(health_root_paths=wanted) as patient:
+        async with open_health(health_root_paths=wanted) as health:
             for path in ("/livez", "/readyz"):
-                assert (await patient.client.get(path)).status_code == (200 if wanted else 404)
-            assert ("/readyz" in patient.kit.openapi()["paths"]) == wanted
+                assert (await health.client.get(path)).status_code == (200 if wanted else 404)
+            assert ("/readyz" in health.kit.openapi()["paths"]) == wanted
 
 
-async def test_what_is_critical_can_be_set(open_health: OpenHealth) -> None:
-    """HEALTH_CRITICAL says which checks readiness needs, the host's and the kit's own alike."""
-    checks = HealthCheck("a", broken, critical=True, period=0.02), HealthCheck("b", broken, period=0.02)
-    async with open_health(*checks, health_critical="b") as patient:
-        await patient.until("b", "error")
-        assert (await patient.get("/ready"))[0] == 503
-        found = (await patient.get("/detailed"))[1]["checks"]
+async def test_configured_critical_checks(open_health: OpenHealth) -> None:
+    """HEALTH_CRITICAL selects the critical checks, both the kit's and the host's."""
+    checks = HealthCheck("a", failing, critical=True, period=0.02), HealthCheck("b", failing, period=0.02)
+    async with open_health(*checks, health_critical="b") as health:
+        await health.until("b", "error")
+        assert (await health.get("/ready"))[0] == 503
+        found = (await health.get("/detailed"))[1]["checks"]
         assert [name for name, check in found.items() if check["critical"]] == ["b"]
-    async with open_health(*checks, health_critical="") as patient:
-        await patient.until("a", "error")
-        assert (await patient.get("/ready")) == (200, {"status": "degraded"})
+    async with open_health(*checks, health_critical="") as health:
+        await health.until("a", "error")
+        assert (await health.get("/ready")) == (200, {"status": "degraded"})
 
 
 @pytest.mark.parametrize("unknown", ["nonsense", "redis", "celery", "clock"])
-async def test_an_unknown_critical_check(sqlite_url: str, unknown: str) -> None:
-    """A name that no check has here is a mistake that start-up tells, with the setting and the names there are."""
+async def test_unknown_critical_check(sqlite_url: str, unknown: str) -> None:
+    """An unknown name in HEALTH_CRITICAL is rejected at start-up, with the setting and the known names."""
     kit = ProjKit(settings_for(sqlite_url, health_critical=("database", unknown)))
-    kit.add_health_check("mine", well)
+    kit.add_health_check("mine", passing)
     with pytest.raises(ConfigurationError, match=f"unknown health check, {unknown}; .*database.*mine"):
         await kit.startup()
 
 
 @pytest.mark.parametrize("store", ["redis", "database"])
 @pytest.mark.parametrize("whose", ["ours", "host's"])
-async def test_redis_is_critical_where_it_holds_the_sessions(
+async def test_redis_is_critical_if_it_stores_sessions(
     open_health: OpenHealth, redis_alone: Redises, store: str, whose: str
 ) -> None:
-    """Redis has a value of its own, and is critical exactly where sessions are in it, whoever opened it."""
+    """Redis is critical exactly if it stores the sessions, whoever opened the client."""
     changes: dict[str, Any] = {"redis_url": redis_alone.url}
     if store == "database":
         changes["session_store"] = store
     client = open_redis(redis_alone.url)
-    async with open_health(given={"redis": client} if whose == "host's" else {}, **changes) as patient:
-        found = await patient.until("redis", "ok")
+    async with open_health(given={"redis": client} if whose == "host's" else {}, **changes) as health:
+        found = await health.until("redis", "ok")
         assert found["critical"] == (store == "redis")
-        assert (await patient.get())[1]["redis_connection"] == "ok"
+        assert (await health.get())[1]["redis_connection"] == "ok"
     await client.ping()  # nobody has closed it
     await close_redis(client)
 
 
-def test_the_document_has_both_forms() -> None:
-    """The OpenAPI document describes the four endpoints, and of the details both media types."""
+def test_openapi_document() -> None:
+    """The OpenAPI document describes the endpoints, and both media types of the details."""
     document = ProjKit(settings_for("sqlite:///unused.db", secret=SECRET)).openapi()
     for path in ("", "/live", "/ready", "/detailed"):
         responses = document["paths"][HEALTH + path]["get"]["responses"]

@@ -1,4 +1,4 @@
-"""Checks that raise or return what no check should: each is shown as failing, and nothing else fails of it."""
+"""Checks with invalid exceptions or return values: each fails, and affects nothing else."""
 
 import asyncio
 import logging
@@ -20,24 +20,24 @@ pytestmark = pytest.mark.anyio
 
 
 class OwnBaseError(BaseException):
-    """What no `except Exception` catches."""
+    """An exception that ``except Exception`` does not catch."""
 
 
 class MuteError(Exception):
-    """What fails to say what it is."""
+    """An exception whose text raises."""
 
     def __str__(self) -> str:
         raise OwnBaseError
 
 
 class NoDetailError(CheckFailedError):
-    """What was never told why it failed, and so has nothing to show."""
+    """A CheckFailedError without a detail."""
 
     def __init__(self) -> None: ...
 
 
 def caused(error: BaseException, cause: BaseException) -> BaseException:
-    """An error with its cause."""
+    """Add a cause to an error."""
     error.__cause__ = cause
     return error
 
@@ -61,10 +61,10 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, BaseException) else each,
 )
-async def test_nothing_that_is_raised_ends_a_watch(
+async def test_no_exception_ends_the_loop(
     open_health: OpenHealth, error: BaseException, detail: str, waits: bool
 ) -> None:
-    """Whatever a coroutine raises is an error, start-up ends all the same, and the next look finds it well."""
+    """Whatever a coroutine raises is an error, start-up completes, and the next run can pass."""
     broken = True
 
     async def function() -> None:
@@ -74,29 +74,29 @@ async def test_nothing_that_is_raised_ends_a_watch(
             raise error
 
     async with asyncio.timeout(PATIENCE):
-        async with open_health(HealthCheck("mine", function, critical=True, period=0.02)) as patient:
-            await patient.until("mine", "error", detail)
-            assert (await patient.get("/ready"))[0] == 503
+        async with open_health(HealthCheck("mine", function, critical=True, period=0.02)) as health:
+            await health.until("mine", "error", detail)
+            assert (await health.get("/ready"))[0] == 503
             broken = False
-            await patient.until("mine", "ok")
-            assert (await patient.get("/ready"))[0] == 200
+            await health.until("mine", "ok")
+            assert (await health.get("/ready"))[0] == 200
 
 
-async def test_a_cause_is_logged_in_a_line(open_health: OpenHealth, caplog: pytest.LogCaptureFixture) -> None:
-    """The log tells the cause of a failure, without what would be too long or would begin a new line."""
+async def test_cause_is_logged_on_one_line(open_health: OpenHealth, caplog: pytest.LogCaptureFixture) -> None:
+    """The cause of a failure is logged on one line of limited length."""
 
     def function() -> None:
         raise CheckFailedError("down") from ValueError("first\nsecond" + "x" * 10_000)
 
-    async with open_health(HealthCheck("mine", function, period=0.02)) as patient:
-        await patient.until("mine", "error", "down")
+    async with open_health(HealthCheck("mine", function, period=0.02)) as health:
+        await health.until("mine", "error", "down")
     (said,) = [each.getMessage() for each in caplog.records if each.name == "projkit.health"]
     assert "down (ValueError: first second" in said
     assert len(said) < 1000
 
 
-async def test_a_log_that_fails(open_health: OpenHealth) -> None:
-    """A filter of the host's that raises is no reason to look no more."""
+async def test_failing_log_filter(open_health: OpenHealth) -> None:
+    """A logging filter that raises does not end the loop."""
 
     def refuse(_: logging.LogRecord) -> bool:
         raise ValueError
@@ -112,14 +112,14 @@ async def test_a_log_that_fails(open_health: OpenHealth) -> None:
     logger = logging.getLogger("projkit.health")
     logger.addFilter(refuse)
     try:
-        async with open_health(HealthCheck("mine", function, period=0.02)) as patient:
-            await patient.until("mine", "ok")
+        async with open_health(HealthCheck("mine", function, period=0.02)) as health:
+            await health.until("mine", "ok")
     finally:
         logger.removeFilter(refuse)
 
 
-async def test_a_watch_that_ends_before_it_has_looked() -> None:
-    """Nobody waits for the first look of a check that is not looked at any more."""
+async def test_closing_before_the_first_run() -> None:
+    """Closing a scheduler ends the wait for the first run."""
 
     async def hangs() -> None:
         await asyncio.sleep(PATIENCE * 2)
@@ -134,8 +134,8 @@ async def test_a_watch_that_ends_before_it_has_looked() -> None:
     assert scheduler.snapshot()[0].latest is None
 
 
-class Own(Mapping[str, Any]):
-    """A mapping that is no dict, and may fail to tell what is in it."""
+class HostMapping(Mapping[str, Any]):
+    """A mapping that is not a dict, and can raise."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
@@ -156,85 +156,85 @@ class Own(Mapping[str, Any]):
     ("data", "shown"),
     [
         (MappingProxyType({"depth": 3}), {"depth": 3}),
-        (Own(), {"own": 7}),
-        ({"queues": MappingProxyType({"own": Own()})}, {"queues": {"own": {"own": 7}}}),
+        (HostMapping(), {"own": 7}),
+        ({"queues": MappingProxyType({"own": HostMapping()})}, {"queues": {"own": {"own": 7}}}),
     ],
 )
 @pytest.mark.parametrize("fails", [False, True])
 async def test_any_mapping_is_data(
     open_health: OpenHealth, data: Mapping[str, Any], shown: dict[str, Any], fails: bool
 ) -> None:
-    """Data may be of any kind of mapping, at any depth, of a check that returns and of one that fails."""
+    """Data can be any kind of mapping at any depth, of a passing and of a failing check."""
 
     def function() -> Mapping[str, Any]:
         if fails:
             raise CheckFailedError("down", data)
         return data
 
-    async with open_health(HealthCheck("mine", function, period=0.02)) as patient:
-        found = await patient.until("mine", "error" if fails else "ok")
+    async with open_health(HealthCheck("mine", function, period=0.02)) as health:
+        found = await health.until("mine", "error" if fails else "ok")
         assert found["data"] == shown
 
 
 @pytest.mark.parametrize("deep", [False, True])
-async def test_data_is_shown_as_it_was(open_health: OpenHealth, deep: bool) -> None:
-    """What the host does with its data after a look changes nothing of what is shown."""
+async def test_data_is_copied(open_health: OpenHealth, deep: bool) -> None:
+    """Changes to the data after a run do not affect the result."""
     inner: dict[str, Any] = {"depth": 3}
     data: dict[str, Any] = {"queue": inner}
-    async with open_health(HealthCheck("mine", lambda: data, period=3600)) as patient:
-        await patient.until("mine", "ok")
+    async with open_health(HealthCheck("mine", lambda: data, period=3600)) as health:
+        await health.until("mine", "ok")
         (inner if deep else data)["more"] = {object()}
-        assert (await patient.check("mine"))["data"] == {"queue": {"depth": 3}}
+        assert (await health.check("mine"))["data"] == {"queue": {"depth": 3}}
 
 
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (Own(KeyError("own")), "not JSON"),
-        (Own(OwnBaseError()), "raised"),
+        (HostMapping(KeyError("own")), "not JSON"),
+        (HostMapping(OwnBaseError()), "raised"),
         ({"at": {1, 2}}, "not JSON"),
         ({1: 2}, "not JSON"),
         ({"big": "x" * 20_000}, "more than 16384 bytes"),
         (["no", "object"], "not JSON"),
     ],
 )
-async def test_data_that_cannot_be_shown(open_health: OpenHealth, data: Any, said: str) -> None:
-    """Of a failure whose data is none the details say so."""
+async def test_invalid_data(open_health: OpenHealth, data: Any, said: str) -> None:
+    """Invalid data of a failure is reported in the detail."""
 
     def function() -> None:
         raise CheckFailedError("down", data)
 
-    async with open_health(HealthCheck("mine", function, period=0.02)) as patient:
-        assert "data" not in await patient.until("mine", "error", said)
+    async with open_health(HealthCheck("mine", function, period=0.02)) as health:
+        assert "data" not in await health.until("mine", "error", said)
 
 
 def generator() -> Iterator[None]:
-    """Nothing of it runs when it is called."""
+    """Yield; a call runs nothing."""
     yield
 
 
 async def async_generator() -> AsyncIterator[None]:
-    """Nothing of it runs when it is called."""
+    """Yield; a call runs nothing."""
     yield
 
 
 class Called:
-    """An object whose call is a generator."""
+    """An object whose call returns a generator."""
 
     def __call__(self) -> Iterator[None]:
         yield
 
 
 @pytest.mark.parametrize("function", [generator, async_generator, partial(generator), Called()])
-async def test_a_generator_function_is_refused(open_health: OpenHealth, function: Callable[[], Any]) -> None:
-    """A function of which a call runs nothing is no check."""
+async def test_generator_functions_are_rejected(open_health: OpenHealth, function: Callable[[], Any]) -> None:
+    """A generator function is rejected, because calling it runs nothing."""
     with pytest.raises(ConfigurationError, match="mine is a generator function"):
         async with open_health(HealthCheck("mine", function)):
             pass
 
 
 async def nested() -> Any:
-    """Gives a coroutine that nobody awaits."""
+    """Return a coroutine that is not awaited."""
     return asyncio.sleep(0)
 
 
@@ -247,9 +247,7 @@ async def nested() -> Any:
         (lambda: nested(), "coroutine"),  # noqa: PLW0108
     ],
 )
-async def test_work_that_nobody_does_is_no_success(
-    open_health: OpenHealth, function: Callable[[], Any], kind: str
-) -> None:
-    """A check that has only made a generator, or a coroutine of a coroutine, has looked at nothing and fails."""
-    async with open_health(HealthCheck("mine", function, period=0.02)) as patient:
-        await patient.until("mine", "error", f"returned a {kind} that was not run")
+async def test_work_that_was_not_run(open_health: OpenHealth, function: Callable[[], Any], kind: str) -> None:
+    """A check that returns a generator or a nested coroutine has checked nothing and fails."""
+    async with open_health(HealthCheck("mine", function, period=0.02)) as health:
+        await health.until("mine", "error", f"returned a {kind} that was not run")
