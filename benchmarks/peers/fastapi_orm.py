@@ -109,8 +109,8 @@ async def live() -> dict[str, str]:
 @router.get("/projects/{project_id}", response_model=ProjectOut)
 async def get_project(project_id: UUID, owner: Owner, session: Session) -> Project:
     """Return one of the caller's projects."""
-    found = select(Project).where(Project.id == project_id, Project.owner_id == owner)
-    project = await session.scalar(found)
+    query = select(Project).where(Project.id == project_id, Project.owner_id == owner)
+    project = await session.scalar(query)
     if project is None:
         raise HTTPException(404, "No such project")
     return project

@@ -60,18 +60,18 @@ async def until_killed(server: Server, ledger: Ledger, seed: int) -> None:
 async def check(server: Server, ledger: Ledger) -> None:
     """Check that all acknowledged writes are there, and that those in flight are complete or absent."""
     async with httpx2.AsyncClient(headers=headers(), timeout=5) as client:
-        found: dict[str, dict[str, Any]] = {}
+        projects: dict[str, dict[str, Any]] = {}
         query = "?limit=100"
         while query:
             page = (await client.get(server.projects + query)).json()
-            found.update({each["id"]: each for each in page["items"]})
+            projects.update({each["id"]: each for each in page["items"]})
             query = f"?limit=100&cursor={page['next_cursor']}" if page["next_cursor"] else ""
     for identifier, project in ledger.acknowledged.items():
-        there = found[identifier]
+        there = projects[identifier]
         if there != project:
             assert there["name"] == ledger.under_way[identifier]
             assert there["version"] == project["version"] + 1
-    for each in found.values():
+    for each in projects.values():
         assert each["tags"] == ["x", "y"]
 
 

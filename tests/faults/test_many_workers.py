@@ -21,13 +21,13 @@ PATIENCE_SECONDS = 60
 
 async def figures(client: httpx2.AsyncClient) -> dict[str, Any]:
     """Return the figures of all workers, as one of them reports them."""
-    found: dict[str, Any] = (await client.get(PERFORMANCE)).json()
-    return found
+    performance: dict[str, Any] = (await client.get(PERFORMANCE)).json()
+    return performance
 
 
-def live(found: dict[str, Any]) -> int:
+def live(performance: dict[str, Any]) -> int:
     """Return the number of liveness probes that all workers have answered."""
-    return sum(each["count"] for each in found["endpoints"] if each["route"] == LIVE)
+    return sum(each["count"] for each in performance["endpoints"] if each["route"] == LIVE)
 
 
 def connected(server: Server) -> httpx2.AsyncClient:
@@ -43,20 +43,20 @@ async def test_four_workers_count_as_one(sqlite_url: str) -> None:
             start = live(await figures(client))
             await asyncio.gather(*(client.get(LIVE) for _ in range(200)))
             seen = [await figures(client) for _ in range(12)]
-            assert {live(found) for found in seen} == {start + 200}
-            assert {found["scope"] for found in seen} == {"all_workers"}
+            assert {live(performance) for performance in seen} == {start + 200}
+            assert {performance["scope"] for performance in seen} == {"all_workers"}
             pids = {worker["pid"] for worker in seen[0]["workers"]}
             assert len(pids) == 4
-            assert len({found["pid"] for found in seen}) > 1, "more than one of them responded"
+            assert len({performance["pid"] for performance in seen}) > 1, "more than one of them responded"
             os.kill(seen[0]["pid"], signal.SIGKILL)
             deadline = time.monotonic() + PATIENCE_SECONDS
             now: set[int] = set()
             while not (len(now) == 4 and now != pids):
                 assert time.monotonic() < deadline, server.log_text
                 with suppress(httpx2.TransportError):  # connections to the killed worker
-                    found = await figures(client)
-                    now = {worker["pid"] for worker in found["workers"]}
-                    assert live(found) == start + 200
+                    performance = await figures(client)
+                    now = {worker["pid"] for worker in performance["workers"]}
+                    assert live(performance) == start + 200
                 await asyncio.sleep(0.1)
             assert len(now & pids) == 3
 

@@ -21,7 +21,7 @@ These events move it between them:
     IDLE                acquire(), and a slot is available                    ACTIVE
     IDLE                acquire(), and the queue has room                     QUEUED
     IDLE                acquire(), and the queue is full                      REJECTED
-    QUEUED              another request releases its slot: first in line      ACTIVE
+    QUEUED              it is first when another request releases its slot    ACTIVE
     QUEUED              it has waited for the timeout                         REJECTED
     QUEUED              its client disconnects: ClientDisconnectedError       IDLE
     REJECTED            its turn among the rejections: OverloadedError        IDLE
@@ -34,13 +34,13 @@ These events move it between them:
     QUEUED, REJECTED    its task is cancelled                                 IDLE
 
 A slot belongs to exactly one entry that is ACTIVE or READING, or it is available; while entries are queued none is
-available. A slot that is released goes directly to the entry that is first in line. If that entry's task is cancelled
+available. A slot that is released goes directly to the first entry in the queue. If that entry's task is cancelled
 before it runs again, the slot goes to the next one.
 
 A request holds its slot from its route to its response, but releases it:
 
 - before the response is sent, and before the rest of a body that is too large is read and discarded, so that slow
-  clients delay nobody else;
+  clients delay no other requests;
 - while a login waits for the host or an OIDC provider to identify the user; login attempts have their own limit.
 """
 
