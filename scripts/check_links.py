@@ -1,4 +1,4 @@
-"""Tells of every relative link in the documents that leads nowhere; exit code 1 if there is one."""
+"""Report broken relative links in the documents; the exit code is 1 if there are any."""
 
 import re
 import sys
@@ -8,7 +8,7 @@ LINK = re.compile(r"\]\((?!https?://|mailto:|#)(?P<target>[^)#\s]+)")
 
 
 def broken(root: Path) -> list[str]:
-    """``document: target`` for each link to nothing."""
+    """Return ``document: target`` for each broken link."""
     documents = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
     return [
         f"{document.relative_to(root)}: {match['target']}"
@@ -19,7 +19,7 @@ def broken(root: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    found = broken(Path(__file__).parents[1])
-    for line in found:
+    links = broken(Path(__file__).parents[1])
+    for line in links:
         sys.stderr.write(f"broken link in {line}\n")
-    sys.exit(1 if found else 0)
+    sys.exit(1 if links else 0)
