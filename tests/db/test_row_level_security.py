@@ -158,14 +158,14 @@ async def test_idempotency_keys_are_behind_it_as_well(database: Database) -> Non
     assert await owners(database.scoped("", "alice"), KEY_OWNERS) == ["alice"]
     assert await owners(database.scoped("", "bob"), KEY_OWNERS) == []
     assert await owners(database, KEY_OWNERS) == []
-    remember = idempotency_statements(TABLES).remember
+    insert_key = idempotency_statements(TABLES).insert
     params = {
         "tenant_id": "", "owner_id": "alice", "key": "k2", "fingerprint": "", "project_id": uuid7(), "etag": "",
         "body": "", "created_at": utc_now(),
     }  # fmt: skip
     with pytest.raises(REFUSED, match="row-level security"):
-        await database.scoped("", "bob").write_one(remember, params)
-    assert await database.scoped("", "alice").write_one(remember, params) is None
+        await database.scoped("", "bob").write_one(insert_key, params)
+    assert await database.scoped("", "alice").write_one(insert_key, params) is None
     assert await owners(database.scoped("", "alice"), KEY_OWNERS) == ["alice", "alice"]
 
 

@@ -10,7 +10,7 @@ from projkit.db.tables import build_tables
 from projkit.projects.listing import Shape, _count_statement, _page_statement
 from projkit.projects.query import SORT_KEYS
 from projkit.projects.statements import idempotency_statements, project_statements
-from projkit.projects.transfer import _known_statement
+from projkit.projects.transfer import _existing_statement
 from projkit.validation.cleanup import cleanup_statements
 
 TABLES = build_tables("projkit_")
@@ -27,7 +27,7 @@ def statements() -> list[tuple[str, Statement]]:
                 shape = Shape(sort_key=key, after=after, search=True, tags=1)
                 found.append((f"page by {key} after {after!r}", _page_statement(TABLES, shape)))
     found.append(("count", _count_statement(TABLES, Shape(statuses=2))))
-    found.append(("import", _known_statement(TABLES)))
+    found.append(("import", _existing_statement(TABLES)))
     return found
 
 

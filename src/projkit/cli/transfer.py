@@ -28,7 +28,7 @@ from projkit.projects.query import MAX_LIMIT, ProjectQuery
 from projkit.projects.rendering import as_document, render_project
 from projkit.projects.schemas import Project
 from projkit.projects.service import ProjectService
-from projkit.projects.transfer import BATCH, BadRow, Importer, Report
+from projkit.projects.transfer import BATCH, BadRow, Importer, ImportReport
 from projkit.settings import Settings
 
 _FIELDS = tuple(Project.model_fields)
@@ -101,7 +101,7 @@ def export(
     err.print(f"{count} projects exported", highlight=False)
 
 
-async def _import(settings: Settings, file: Path, principal: Principal, *, stop: bool) -> Report:
+async def _import(settings: Settings, file: Path, principal: Principal, *, stop: bool) -> ImportReport:
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)
     total = _count_rows(file)
@@ -124,7 +124,7 @@ async def _import(settings: Settings, file: Path, principal: Principal, *, stop:
 
 async def _flush(importer: Importer, batch: list[tuple[int, Any]], progress: Progress, task: Any) -> None:
     reported = len(importer.report.bad)
-    await importer.take(batch)
+    await importer.import_batch(batch)
     for bad in importer.report.bad[reported:]:
         print_error(f"line {bad.line}: {bad.detail}")
     progress.advance(task, len(batch))

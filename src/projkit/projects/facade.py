@@ -1,4 +1,4 @@
-"""``kit.projects``: the same projects for host code and background tasks, as models."""
+"""``kit.projects``: the projects as models, for host code and background tasks."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -13,44 +13,44 @@ from projkit.identity import Principal
 from projkit.projects.query import REPEATABLE, ProjectQuery
 from projkit.projects.rendering import as_document, as_project
 from projkit.projects.schemas import Project, ProjectInput, ProjectList, ProjectStats
-from projkit.projects.service import Expected, ProjectService
+from projkit.projects.service import ProjectService, VersionCheck
 from projkit.projects.statements import ProjectRow
 
 
 class Projects:
-    """Projects of a principal. The rules, scoping included, are those of the HTTP API; scopes are not asked for."""
+    """The projects of a principal, with the rules of the HTTP API except that no scopes are required."""
 
     def __init__(self, service: Callable[[], AbstractAsyncContextManager[ProjectService]]) -> None:
         self._service = service
 
     async def create(self, principal: Principal, **fields: Any) -> Project:
-        """Stores a new project; ``fields`` are those that a client may set.
+        """Create a project; ``fields`` are the writable fields of the API.
 
         Raises:
-            ValidationFailedError: a field is wrong.
+            ValidationFailedError: a field is invalid.
             ExternalIdTakenError: another undeleted project has this ``external_id``.
         """
         async with self._service() as service:
             return as_project(await service.create(principal, validate(ProjectInput, fields)))
 
     async def get(self, principal: Principal, identifier: UUID | str) -> Project:
-        """One project.
+        """Return a project.
 
         Raises:
-            NotFoundError: there is none, or it is somebody else's.
+            NotFoundError: the principal has no such project.
         """
         async with self._service() as service:
             return as_project(await service.get(principal, _uuid(identifier)))
 
     async def list(self, principal: Principal, **query: Any) -> ProjectList:
-        """One page; ``query`` as the query parameters of ``GET /projects``, repeatable ones as sequences.
+        """Return a page; ``query`` has the parameters of ``GET /projects``, repeatable ones as sequences.
 
         Raises:
-            ValidationFailedError: a parameter is wrong.
-            InvalidCursorError: the cursor was made for another list.
+            ValidationFailedError: a parameter is invalid.
+            InvalidCursorError: the cursor belongs to another list.
         """
         try:
-            wanted = ProjectQuery.model_validate(
+            project_query = ProjectQuery.model_validate(
                 {
                     name: (value,) if name in REPEATABLE and isinstance(value, str) else value
                     for name, value in query.items()
@@ -59,7 +59,7 @@ class Projects:
         except ValidationError as error:
             raise ValidationFailedError(field_errors(error)) from None
         async with self._service() as service:
-            page = await service.list(principal, wanted)
+            page = await service.list(principal, project_query)
         return ProjectList(
             items=[as_project(row) for row in page.rows], next_cursor=page.next_cursor, total=page.total
         )
@@ -72,19 +72,19 @@ class Projects:
         *,
         version: int | None = None,
     ) -> Project:
-        """Sets the fields in ``changes`` and leaves the others; with ``version`` only if it is still that one.
+        """Change the fields in ``changes``; with ``version``, only if that is the current version.
 
         Raises:
-            NotFoundError: there is no such project of the principal's.
-            ValidationFailedError: a field is wrong.
-            PreconditionFailedError: the project has another version by now.
-            ProjectArchivedError: it is archived.
+            NotFoundError: the principal has no such project.
+            ValidationFailedError: a field is invalid.
+            PreconditionFailedError: the project has another version.
+            ProjectArchivedError: the project is archived.
         """
 
         def change(row: ProjectRow) -> ProjectInput:
             document = as_document(row)
-            present = {name: document[name] for name in ProjectInput.model_fields}
-            return validate(ProjectInput, {**present, **changes})
+            current = {name: document[name] for name in ProjectInput.model_fields}
+            return validate(ProjectInput, {**current, **changes})
 
         async with self._service() as service:
             return as_project(await service.update(principal, _uuid(identifier), change, _exactly(version)))
@@ -92,27 +92,27 @@ class Projects:
     async def delete(
         self, principal: Principal, identifier: UUID | str, *, version: int | None = None
     ) -> None:
-        """Marks the project as deleted.
+        """Mark the project as deleted; with ``version``, only if that is the current version.
 
         Raises:
-            NotFoundError: there is no such undeleted project of the principal's.
-            PreconditionFailedError: the project has another version by now.
+            NotFoundError: the principal has no such undeleted project.
+            PreconditionFailedError: the project has another version.
         """
         async with self._service() as service:
             await service.delete(principal, _uuid(identifier), _exactly(version))
 
     async def stats(self, principal: Principal) -> ProjectStats:
-        """A summary of the principal's undeleted projects."""
+        """Return statistics of the principal's undeleted projects."""
         async with self._service() as service:
             return ProjectStats.model_validate(await service.stats(principal))
 
 
-def _exactly(version: int | None) -> Expected:
-    return None if version is None else lambda present: present == version
+def _exactly(version: int | None) -> VersionCheck:
+    return None if version is None else lambda current: current == version
 
 
 def _uuid(identifier: UUID | str) -> UUID:
-    """An id as it came; a malformed one names nothing."""
+    """Return the id as a UUID; a malformed id is one of no project."""
     try:
         return identifier if isinstance(identifier, UUID) else UUID(identifier)
     except ValueError:

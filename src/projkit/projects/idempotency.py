@@ -1,4 +1,4 @@
-"""Creating a project at most once per ``Idempotency-Key``."""
+"""Creation of a project at most once per ``Idempotency-Key``."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from projkit.http.conditional import etag_of
 from projkit.identity import Principal
 from projkit.projects.rendering import render_project
 from projkit.projects.schemas import ProjectInput
-from projkit.projects.scoping import rows_of, scope_params
+from projkit.projects.scoping import scope_params, scoped_queries
 from projkit.projects.service import ProjectService
 from projkit.projects.statements import (
     IDEMPOTENCY_WINDOW,
@@ -27,7 +27,7 @@ from projkit.projects.statements import (
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The answer to a creation, the first or a replayed one."""
+    """The response to a creation, the first one or a replay of it."""
 
     id: UUID
     etag: str
@@ -36,10 +36,10 @@ class Created:
 
 
 class IdempotentCreation:
-    """Stores the project, its key and its answer in one transaction.
+    """Creation of a project together with its key and its response, in one transaction.
 
-    A second request with the same key while the first is under way is told so at once, not kept waiting: within
-    the process by a set, between processes by an advisory lock; on SQLite it waits its turn to write.
+    A second request with the same key during the first is rejected immediately: within the process by a set, between
+    processes by an advisory lock. On SQLite it waits for the first one's write instead.
     """
 
     def __init__(self, database: Database, tables: Tables, service: ProjectService, *, clock: Clock) -> None:
@@ -48,52 +48,54 @@ class IdempotentCreation:
         self._clock = clock
         self._insert = project_statements(tables).insert
         self._statements = idempotency_statements(tables)
-        self._under_way: set[tuple[str, str, str]] = set()
+        self._in_progress: set[tuple[str, str, str]] = set()
 
     async def create(self, principal: Principal, key: str, content: ProjectInput, raw: Any) -> Created:
-        """Stores a new project, or returns what the first request with this key was answered.
+        """Create a project, or return the response to the first request with this key.
 
-        ``raw`` is the body as it was parsed: the same body is the same JSON value, however it was spaced.
+        ``raw`` is the parsed body: two bodies are the same if they are the same JSON value.
 
         Raises:
             IdempotencyKeyReusedError: the key was used with another body within 24 hours.
-            IdempotencyKeyInUseError: a request with this key is under way.
+            IdempotencyKeyInUseError: another request with this key is in progress.
             ExternalIdTakenError: another undeleted project of the caller has this ``external_id``.
         """
-        mark = (principal.tenant_id, principal.subject, key)
-        if mark in self._under_way:
+        scoped_key = (principal.tenant_id, principal.subject, key)
+        if scoped_key in self._in_progress:
             raise IdempotencyKeyInUseError
-        self._under_way.add(mark)
+        self._in_progress.add(scoped_key)
         try:
             return await self._create(principal, key, content, _fingerprint(raw))
         finally:
-            self._under_way.discard(mark)
+            self._in_progress.discard(scoped_key)
 
     async def _create(
         self, principal: Principal, key: str, content: ProjectInput, fingerprint: str
     ) -> Created:
-        named = {**scope_params(principal), "key": key}
+        key_params = {**scope_params(principal), "key": key}
         new = self._service.new_row(principal, content)
 
         async def work(transaction: Transaction) -> Created:
             if self._database.dialect == "postgresql":
-                locked = await transaction.fetch_one(self._statements.lock, {"lock": _lock_number(named)})
+                locked = await transaction.fetch_one(
+                    self._statements.lock, {"lock": _lock_number(key_params)}
+                )
                 if not locked or not locked[0]:
                     raise IdempotencyKeyInUseError
-            found = await transaction.fetch_one(self._statements.find, named)
-            if found is not None:
-                known, project_id, etag, body, created_at = found
+            stored = await transaction.fetch_one(self._statements.get, key_params)
+            if stored is not None:
+                stored_fingerprint, project_id, etag, body, created_at = stored
                 if created_at > self._clock() - IDEMPOTENCY_WINDOW:
-                    if known != fingerprint:
+                    if stored_fingerprint != fingerprint:
                         raise IdempotencyKeyReusedError
                     return Created(project_id, etag, body.encode(), replayed=True)
-                await transaction.fetch_one(self._statements.forget, named)
+                await transaction.fetch_one(self._statements.delete, key_params)
             row = ProjectRow(*required_row(await transaction.fetch_one(self._insert, new)))
             created = Created(row.id, etag_of(row.version), render_project(row), replayed=False)
             await transaction.fetch_one(
-                self._statements.remember,
+                self._statements.insert,
                 {
-                    **named,
+                    **key_params,
                     "fingerprint": fingerprint,
                     "project_id": created.id,
                     "etag": created.etag,
@@ -104,15 +106,15 @@ class IdempotentCreation:
             return created
 
         try:
-            return await rows_of(self._database, principal).transact(work)
+            return await scoped_queries(self._database, principal).transact(work)
         except DatabaseConstraintError as error:
-            raise self._service.conflict(error) from None
+            raise self._service.conflict_error(error) from None
 
 
 def _fingerprint(raw: Any) -> str:
     return hashlib.sha256(orjson.dumps(raw, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _lock_number(named: dict[str, Any]) -> int:
-    digest = hashlib.sha256(orjson.dumps(["projkit-idempotency", *named.values()])).digest()
+def _lock_number(key_params: dict[str, Any]) -> int:
+    digest = hashlib.sha256(orjson.dumps(["projkit-idempotency", *key_params.values()])).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

@@ -1,10 +1,10 @@
-"""Lists: filters, five sort orders, and keyset pages that cost the same wherever they are.
+"""Lists: filters, five sort orders, and keyset pages that cost the same at any position.
 
-A page continues at a row value, ``(key, id) > (:key, :id)``: both databases read that as a place in the index,
-also among a hundred thousand equal keys, where ``key >= :key AND (key > :key OR id > :id)`` would scan them.
+A page continues at a row value, ``(key, id) > (:key, :id)``. Both databases seek to it in the index, even among a
+hundred thousand equal keys, which ``key >= :key AND (key > :key OR id > :id)`` would scan.
 
-Projects without a due date come last in both directions. They are a second segment of the list, read by its own
-index range and joined by UNION ALL, since neither database can walk one index with NULLs at the far end both ways.
+Projects without a due date come last in both directions. They are a second segment of the list, which has its own index
+range and is joined by UNION ALL: neither database can read one index in both directions with NULLs at the end.
 """
 
 import unicodedata
@@ -39,7 +39,7 @@ _RANGES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """All of a query but its values: what decides the SQL."""
+    """The parts of a query that determine its SQL: all but the values."""
 
     statuses: int = 0
     priorities: int = 0
@@ -54,7 +54,7 @@ class Shape:
 
 
 class Listing:
-    """One query of one caller, ready to run."""
+    """A query of one caller, as statements and parameters."""
 
     __slots__ = ("_context", "_cursors", "_query", "_shape", "_tables", "params")
 
@@ -71,16 +71,16 @@ class Listing:
 
     @property
     def page(self) -> Statement:
-        """Reads one row more than the page holds, which tells whether there is a next one."""
+        """Statement that reads one row more than the page has, to find out whether there is a next page."""
         return _page_statement(self._tables, self._shape)
 
     @property
     def count(self) -> Statement:
-        """Counts all that match, wherever the page is."""
+        """Statement that counts all matching projects, whatever the page."""
         return _count_statement(self._tables, self._shape)
 
     def next_cursor(self, last: Row) -> str:
-        """The cursor that continues after ``last``."""
+        """Return the cursor of the page after ``last``."""
         row = ProjectRow(*last)
         key = getattr(row, self._query.sort_key)
         if isinstance(key, (date, datetime)):
@@ -89,12 +89,12 @@ class Listing:
 
 
 def search_text(name: str, description: str) -> str:
-    """What ``q`` is looked for in: both texts without regard to case, whatever the database's locale."""
+    """Return the text in which ``q`` is searched: both texts, case-folded whatever the database's locale."""
     return fold(f"{name}\n{description}")
 
 
 def fold(text: str) -> str:
-    """Text in the form in which it is compared without regard to case (Unicode §3.13)."""
+    """Return text for case-insensitive comparison (Unicode §3.13)."""
     return text.lower() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
 
 
@@ -213,7 +213,7 @@ def _rows() -> sa.BindParameter[int]:
 
 
 def _filters(table: sa.Table, shape: Shape) -> list[sa.ColumnElement[bool]]:
-    found = [owned(table), table.c.deleted_at.is_(None)]
+    conditions = [owned(table), table.c.deleted_at.is_(None)]
 
     def binds(
         prefix: str, count: int, column: sa.Column[Any], type_: Any = None
@@ -221,22 +221,22 @@ def _filters(table: sa.Table, shape: Shape) -> list[sa.ColumnElement[bool]]:
         return [sa.bindparam(f"{prefix}_{index}", type_=type_ or column.type) for index in range(count)]
 
     if shape.statuses:
-        found.append(table.c.status.in_(binds("status", shape.statuses, table.c.status)))
+        conditions.append(table.c.status.in_(binds("status", shape.statuses, table.c.status)))
     if shape.priorities:
-        found.append(table.c.priority.in_(binds("priority", shape.priorities, table.c.priority)))
+        conditions.append(table.c.priority.in_(binds("priority", shape.priorities, table.c.priority)))
     if shape.tags:
         tags = binds("tag", shape.tags, table.c.tags, sa.Text())
-        found.append(has_any(cast("sa.ColumnElement[str]", table.c.tags), *tags))
+        conditions.append(has_any(cast("sa.ColumnElement[str]", table.c.tags), *tags))
     if shape.search:
         pattern = bind(table.c.search_text, "pattern")
-        found.append(table.c.search_text.like(pattern, escape="\\"))
+        conditions.append(table.c.search_text.like(pattern, escape="\\"))
     if shape.archived != "any":
         absent = table.c.archived_at.is_(None)
-        found.append(absent if shape.archived == "false" else sa.not_(absent))
+        conditions.append(absent if shape.archived == "false" else sa.not_(absent))
     for name, column_name, operator in _RANGES:
         if name in shape.ranges:
             column = table.c[column_name]
-            found.append(column.op(operator, is_comparison=True)(bind(column, name)))
+            conditions.append(column.op(operator, is_comparison=True)(bind(column, name)))
     if shape.external_id:
-        found.append(equals(table.c.external_id))
-    return found
+        conditions.append(equals(table.c.external_id))
+    return conditions

@@ -1,4 +1,4 @@
-"""What a list can be asked for."""
+"""The query parameters of lists."""
 
 import re
 from typing import Annotated, Final, Literal
@@ -82,7 +82,7 @@ class ProjectQuery(BaseModel):
 
     @property
     def sort_key(self) -> str:
-        """The column that the list is sorted by."""
+        """Name of the column by which the list is sorted."""
         return self.sort.removeprefix("-")
 
     @property

@@ -1,4 +1,4 @@
-"""Rows become JSON: straight from what the driver returned, JSON columns passed on as they are."""
+"""Rendering of rows as JSON: directly from the driver's values, with JSON columns inserted as text."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,14 +14,14 @@ _OPTIONS: Final = orjson.OPT_UTC_Z
 
 
 def _time(value: datetime | None) -> datetime | str | None:
-    # The encoder leaves out microseconds that are zero; the contract always has them.
+    # orjson omits microseconds that are zero; the API always has them.
     if value is None or value.microsecond:
         return value
     return rfc3339(value)
 
 
 def _content(row: Row) -> dict[str, Any]:
-    # By position: making a ProjectRow of each row of a page would cost 2 % of the request.
+    # By position: creating a ProjectRow for each row of a page would take 2 % of the request.
     (
         identifier, owner_id, name, description, status, priority, tags, start_date, due_date, metadata,
         external_id, archived_at, completed_at, created_at, updated_at, version,
@@ -47,22 +47,22 @@ def _content(row: Row) -> dict[str, Any]:
 
 
 def render_project(row: Row) -> bytes:
-    """One project as JSON."""
+    """Return a project as JSON."""
     return orjson.dumps(_content(row), option=_OPTIONS)
 
 
 def render_list(rows: Sequence[Row], next_cursor: str | None, total: int | None) -> bytes:
-    """One page as JSON."""
+    """Return a page as JSON."""
     content = {"items": [_content(row) for row in rows], "next_cursor": next_cursor, "total": total}
     return orjson.dumps(content, option=_OPTIONS)
 
 
 def as_document(row: Row) -> dict[str, Any]:
-    """The project as the plain JSON document that a client would get."""
+    """Return the project as the JSON document of the API, parsed."""
     document: dict[str, Any] = orjson.loads(render_project(row))
     return document
 
 
 def as_project(row: Row) -> Project:
-    """The project as a model, for host code."""
+    """Return the project as a model, for host code."""
     return Project.model_validate(as_document(row))

@@ -1,4 +1,4 @@
-"""``/projects`` over HTTP: what comes in, what goes out, and the declarations of both."""
+"""The HTTP endpoints of ``/projects``."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from projkit.projects.openapi import PATCH, REPLACEMENT
 from projkit.projects.query import REPEATABLE, ProjectQuery
 from projkit.projects.rendering import as_document, render_list, render_project
 from projkit.projects.schemas import READ_ONLY, Project, ProjectInput, ProjectList, ProjectStats
-from projkit.projects.service import Expected, ProjectService
+from projkit.projects.service import ProjectService, VersionCheck
 from projkit.projects.statements import ProjectRow
 
 READ: Final = "projects:read"
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _CREATED_HEADERS: Final = ("ETag", "Location", "Idempotent-Replayed")
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _DEFAULT_QUERY: Final = ProjectQuery()
-_REMEMBERED_LENGTH: Final = 200  # of a query string, so that what is remembered stays small
+_MAX_CACHED_QUERY_BYTES: Final = 200  # bounds the size of the caches
 
 
 class ProjectRoutes:
@@ -62,7 +62,7 @@ class ProjectRoutes:
         self._put_merges = put_merges
 
     def endpoints(self) -> list[Endpoint]:
-        """The declarations, from which routes and the OpenAPI document are made."""
+        """Return the endpoints, from which the routes and the OpenAPI document are generated."""
         one = f"{self._path}/{{project_id}}"
         replace = Body(ProjectInput, (JSON,), variant=REPLACEMENT)
         patch = Body(ProjectInput, (MERGE_PATCH, JSON), variant=PATCH)
@@ -233,7 +233,7 @@ class ProjectRoutes:
         content, echoed = _split(raw)
         if self._put_merges:
             _check_names(content)
-            return await self._update(request, _changing(echoed, lambda present: {**present, **content}))
+            return await self._update(request, _changing(echoed, lambda current: {**current, **content}))
         replacement = validate(ProjectInput, content)
 
         def change(row: ProjectRow) -> ProjectInput:
@@ -245,22 +245,22 @@ class ProjectRoutes:
     async def patch(self, request: Request, raw: Any) -> Response:
         patch, echoed = _split(raw)
         _check_names(patch)
-        return await self._update(request, _changing(echoed, lambda present: merge_patch(present, patch)))
+        return await self._update(request, _changing(echoed, lambda current: merge_patch(current, patch)))
 
     async def delete(self, request: Request) -> Response:
-        await self._projects().delete(request.principal, _identifier(request), _expected(request))
+        await self._projects().delete(request.principal, _identifier(request), _version_check(request))
         return Response(204, headers=PRIVATE)
 
     async def restore(self, request: Request) -> Response:
-        expected = _expected(request)
+        expected = _version_check(request)
         return _project(await self._projects().restore(request.principal, _identifier(request), expected))
 
     async def archive(self, request: Request) -> Response:
-        expected = _expected(request)
+        expected = _version_check(request)
         return _project(await self._projects().archive(request.principal, _identifier(request), expected))
 
     async def unarchive(self, request: Request) -> Response:
-        expected = _expected(request)
+        expected = _version_check(request)
         return _project(await self._projects().unarchive(request.principal, _identifier(request), expected))
 
     async def stats(self, request: Request) -> Response:
@@ -271,13 +271,13 @@ class ProjectRoutes:
         return Response(200, orjson.dumps(summary), (JSON_TYPE, *PRIVATE))
 
     async def _update(self, request: Request, change: Callable[[ProjectRow], ProjectInput]) -> Response:
-        expected = self._expected(request)
+        expected = self._required_version(request)
         return _project(
             await self._projects().update(request.principal, _identifier(request), change, expected)
         )
 
-    def _expected(self, request: Request) -> Expected:
-        expected = _expected(request)
+    def _required_version(self, request: Request) -> VersionCheck:
+        expected = _version_check(request)
         if self._require_if_match and b"if-match" not in request.headers:
             raise PreconditionRequiredError
         return expected
@@ -302,30 +302,30 @@ _LINKS: Final[Mapping[str, Any]] = {
 }  # fmt: skip
 
 
-def _remembered(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """What is read of short query strings: the same lists are asked for again and again."""
-    before = lru_cache(maxsize=256)(read)
+def _cached_if_short(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Cache the results for short query strings: clients request the same lists again and again."""
+    cached = lru_cache(maxsize=256)(parse)
 
-    def read_or_remember(query_string: bytes) -> T:
-        return (before if len(query_string) <= _REMEMBERED_LENGTH else read)(query_string)
+    def parse_or_get_cached(query_string: bytes) -> T:
+        return (cached if len(query_string) <= _MAX_CACHED_QUERY_BYTES else parse)(query_string)
 
-    return read_or_remember
+    return parse_or_get_cached
 
 
-@_remembered  # 6 µs
+@_cached_if_short  # saves 6 µs
 def _query_of(query_string: bytes) -> ProjectQuery:
     return read_query(ProjectQuery, query_string, repeatable=REPEATABLE)
 
 
-@_remembered  # 8 µs
+@_cached_if_short  # saves 8 µs
 def _without_cursor(query_string: bytes) -> str:
-    """The query without its cursor, ready for another one to follow."""
+    """Return the query string without its cursor, so that another one can be appended."""
     pairs = [(unquote_to_bytes(name), unquote_to_bytes(value)) for name, value in pairs_of(query_string)]
     return "".join(f"{urlencode([pair])}&" for pair in pairs if pair[0] != b"cursor")
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """``target`` changed by ``patch`` as RFC 7396 §2 says."""
+    """Apply a merge patch to ``target`` (RFC 7396 §2)."""
     if not isinstance(patch, dict):
         return patch
     merged = dict(target) if isinstance(target, dict) else {}
@@ -340,7 +340,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 def _changing(
     echoed: Mapping[str, Any], merge: Callable[[dict[str, Any]], Any]
 ) -> Callable[[ProjectRow], ProjectInput]:
-    """The change that ``merge`` makes to what a client may set."""
+    """Return a change that validates what ``merge`` makes of the writable fields."""
 
     def change(row: ProjectRow) -> ProjectInput:
         document = as_document(row)
@@ -353,9 +353,7 @@ def _changing(
 def _check_names(content: Mapping[str, Any]) -> None:
     for name in content:
         if name not in ProjectInput.model_fields:
-            raise body_error(
-                FieldError("extra_forbidden", "There is no such field", pointer=json_pointer(name))
-            )
+            raise body_error(FieldError("extra_forbidden", "Unknown field", pointer=json_pointer(name)))
 
 
 def _project(row: ProjectRow) -> Response:
@@ -370,18 +368,18 @@ def _identifier(request: Request) -> UUID:
     return UUID(request.params["project_id"])
 
 
-def _expected(request: Request) -> Expected:
-    wanted, unwanted = if_match(request), if_none_match(request)
-    if wanted is None and unwanted is None:
+def _version_check(request: Request) -> VersionCheck:
+    match, none_match = if_match(request), if_none_match(request)
+    if match is None and none_match is None:
         return None
 
-    def expected(version: int) -> bool:
+    def matches(version: int) -> bool:
         etag = etag_of(version)
-        return (wanted is None or wanted.matches_strongly(etag)) and (
-            unwanted is None or not unwanted.matches_weakly(etag)
+        return (match is None or match.matches_strongly(etag)) and (
+            none_match is None or not none_match.matches_weakly(etag)
         )
 
-    return expected
+    return matches
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -395,7 +393,7 @@ def _idempotency_key(request: Request) -> str | None:
 
 
 def _split(raw: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a client may set, and the read-only fields that it sent back."""
+    """Split a body into the writable fields and the read-only ones, which clients may send back."""
     if not isinstance(raw, dict):
         raise body_error(FieldError("model_type", "Must be an object", pointer=""))
     content = {name: value for name, value in raw.items() if name not in READ_ONLY}
@@ -406,7 +404,7 @@ def _check_read_only(echoed: Mapping[str, Any], document: Mapping[str, Any]) -> 
     wrong = [
         FieldError(
             "read_only",
-            "This field is read-only and differs from its present value",
+            "This field is read-only and differs from its current value",
             pointer=json_pointer(name),
         )
         for name, value in echoed.items()
@@ -416,12 +414,12 @@ def _check_read_only(echoed: Mapping[str, Any], document: Mapping[str, Any]) -> 
         raise body_error(*wrong)
 
 
-def _same(sent: Any, present: Any) -> bool:
-    if type(sent) is not type(present):
+def _same(sent: Any, current: Any) -> bool:
+    if type(sent) is not type(current):
         return False
-    if sent == present or not isinstance(sent, str):
-        return bool(sent == present)
-    try:  # the same instant written in another way
-        return datetime.fromisoformat(sent) == datetime.fromisoformat(present)
+    if sent == current or not isinstance(sent, str):
+        return bool(sent == current)
+    try:  # the same time in another notation
+        return datetime.fromisoformat(sent) == datetime.fromisoformat(current)
     except (TypeError, ValueError):
         return False

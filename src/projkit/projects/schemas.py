@@ -1,4 +1,4 @@
-"""What a project is, as clients see it: the schemas that validate and that the OpenAPI document shows."""
+"""The schemas of a project, for validation and for the OpenAPI document."""
 
 import re
 from datetime import UTC, date, datetime

@@ -1,8 +1,8 @@
-"""Whose rows a statement sees: the one place that says so.
+"""Restriction of statements to the rows of one caller, in one place.
 
-Every statement on projects is built with :func:`owned`, and every execution gets its parameters from
-:func:`scope_params`; a test holds each statement of the package against that. With row-level security on, the database
-holds what is asked through :func:`rows_of` against the principal once more, whatever the statement says.
+Every statement on projects is built with :func:`owned` and gets its parameters from :func:`scope_params`; a test checks
+every statement of the package. With row-level security, the database additionally checks the rows of all that runs
+through :func:`scoped_queries`, whatever the statement says.
 """
 
 from typing import Any
@@ -15,15 +15,15 @@ from projkit.identity import Principal
 
 
 def owned(table: sa.Table) -> sa.ColumnElement[bool]:
-    """The caller's rows, deleted ones included."""
+    """Return the condition for the caller's rows, including deleted ones."""
     return sa.and_(equals(table.c.tenant_id), equals(table.c.owner_id))
 
 
 def scope_params(principal: Principal) -> dict[str, Any]:
-    """The parameters that :func:`owned` asks for."""
+    """Return the parameters of :func:`owned`."""
     return {"tenant_id": principal.tenant_id, "owner_id": principal.subject}
 
 
-def rows_of(database: Database, principal: Principal) -> Queries:
-    """The database as this caller sees it."""
+def scoped_queries(database: Database, principal: Principal) -> Queries:
+    """Return the queries of this caller."""
     return database.scoped(principal.tenant_id, principal.subject)

@@ -1,4 +1,4 @@
-"""What can be done with projects; knows the rules, and no HTTP."""
+"""Operations on projects, with their rules, independent of HTTP."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ from projkit.identity import Principal
 from projkit.projects.listing import Listing, search_text
 from projkit.projects.query import ProjectQuery
 from projkit.projects.schemas import PRIORITIES, RANK, STATUSES, ProjectInput
-from projkit.projects.scoping import rows_of, scope_params
+from projkit.projects.scoping import scope_params, scoped_queries
 from projkit.projects.statements import ProjectRow, project_statements
 
-# Whether a version is one that the caller agrees to change; None where the caller does not mind.
-Expected = Callable[[int], bool] | None
+# Returns whether the caller's precondition allows changing this version; None without a precondition.
+VersionCheck = Callable[[int], bool] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The rows of one page, the cursor of the next one, and the count if it was asked for."""
+    """The rows of a page, the cursor of the next page, and the total if it was requested."""
 
     rows: Sequence[Row]  # each with the columns of ProjectRow
     next_cursor: str | None
@@ -42,7 +42,7 @@ class Page:
 
 
 class ProjectService:
-    """Projects of one kit on one event loop; every call is scoped to its principal's tenant and subject."""
+    """The projects of one kit on one event loop; each call is restricted to its principal's tenant and subject."""
 
     def __init__(self, database: Database, tables: Tables, *, cursors: CursorCodec, clock: Clock) -> None:
         self._database = database
@@ -52,7 +52,7 @@ class ProjectService:
         self._clock = clock
 
     async def create(self, principal: Principal, content: ProjectInput) -> ProjectRow:
-        """Stores a new project.
+        """Create a project.
 
         Raises:
             ExternalIdTakenError: another undeleted project of the caller has this ``external_id``.
@@ -63,11 +63,11 @@ class ProjectService:
     def new_row(
         self, principal: Principal, content: ProjectInput, *, identifier: UUID | None = None
     ) -> dict[str, Any]:
-        """The parameters of the statement that stores a new project."""
+        """Return the parameters of the statement that inserts a new project."""
         now = self._clock()
         return {
             **scope_params(principal),
-            **editable(content),
+            **editable_values(content),
             "id": identifier or uuid7(),
             "created_by": principal.subject,
             "completed_at": now if content.status == "completed" else None,
@@ -76,12 +76,12 @@ class ProjectService:
         }
 
     async def get(self, principal: Principal, identifier: UUID) -> ProjectRow:
-        """One project.
+        """Return a project.
 
         Raises:
-            NotFoundError: there is none, or it is somebody else's.
+            NotFoundError: the caller has no such project.
         """
-        row = await rows_of(self._database, principal).fetch_one(
+        row = await scoped_queries(self._database, principal).fetch_one(
             self._statements.get, {**scope_params(principal), "id": identifier}
         )
         if row is None:
@@ -89,13 +89,13 @@ class ProjectService:
         return ProjectRow(*row)
 
     async def list(self, principal: Principal, query: ProjectQuery) -> Page:
-        """One page of the caller's projects.
+        """Return a page of the caller's projects.
 
         Raises:
-            InvalidCursorError: the cursor was made for another list.
+            InvalidCursorError: the cursor belongs to another list.
         """
         listing = Listing(principal, query, self._cursors, self._tables)
-        database = rows_of(self._database, principal)
+        database = scoped_queries(self._database, principal)
         rows = await database.fetch_all(listing.page, listing.params)
         next_cursor = None
         if len(rows) > query.limit:
@@ -103,8 +103,7 @@ class ProjectService:
             next_cursor = listing.next_cursor(rows[-1])
         total = None
         if query.total:
-            counted = await database.fetch_one(listing.count, listing.params)
-            total = int(counted[0]) if counted else 0
+            (total,) = required_row(await database.fetch_one(listing.count, listing.params))
         return Page(rows, next_cursor, total)
 
     async def update(
@@ -112,13 +111,13 @@ class ProjectService:
         principal: Principal,
         identifier: UUID,
         change: Callable[[ProjectRow], ProjectInput],
-        expected: Expected = None,
+        expected: VersionCheck = None,
     ) -> ProjectRow:
-        """Replaces what a client may set by what ``change`` makes of the present row.
+        """Replace the writable fields by the result of ``change`` for the current row.
 
         Raises:
-            NotFoundError: there is no such project of the caller's.
-            PreconditionFailedError: ``expected`` refuses the present version.
+            NotFoundError: the caller has no such project.
+            PreconditionFailedError: ``expected`` rejects the current version.
             ProjectArchivedError: the project is archived.
             ExternalIdTakenError: another undeleted project of the caller has this ``external_id``.
         """
@@ -130,30 +129,33 @@ class ProjectService:
             completed_at = None
             if content.status == "completed":
                 completed_at = row.completed_at if row.status == "completed" else self._clock()
-            return {**editable(content), "completed_at": completed_at}
+            return {**editable_values(content), "completed_at": completed_at}
 
         return ProjectRow(
             *await self._change(self._statements.update, principal, identifier, params, expected)
         )
 
-    async def delete(self, principal: Principal, identifier: UUID, expected: Expected = None) -> None:
-        """Marks the project as deleted; it can be restored until it is purged.
+    async def delete(self, principal: Principal, identifier: UUID, expected: VersionCheck = None) -> None:
+        """Mark the project as deleted; it can be restored until it is purged.
 
         Raises:
-            NotFoundError: there is no such undeleted project of the caller's.
-            PreconditionFailedError: ``expected`` refuses the present version.
+            NotFoundError: the caller has no such undeleted project.
+            PreconditionFailedError: ``expected`` rejects the current version.
         """
         await self._change(self._statements.delete, principal, identifier, lambda _: {}, expected)
 
-    async def restore(self, principal: Principal, identifier: UUID, expected: Expected = None) -> ProjectRow:
-        """Takes back a deletion; a project that is not deleted stays as it is.
+    async def restore(
+        self, principal: Principal, identifier: UUID, expected: VersionCheck = None
+    ) -> ProjectRow:
+        """Restore a deleted project; one that is not deleted is returned unchanged.
 
         Raises:
-            NotFoundError: there never was such a project of the caller's, or it has been purged.
-            ExternalIdTakenError: another project has taken its ``external_id`` meanwhile.
+            NotFoundError: the caller has no such project, or it has been purged.
+            PreconditionFailedError: ``expected`` rejects the current version.
+            ExternalIdTakenError: another project has its ``external_id`` by now.
         """
         key = {**scope_params(principal), "id": identifier}
-        row = await rows_of(self._database, principal).fetch_one(self._statements.get_deleted, key)
+        row = await scoped_queries(self._database, principal).fetch_one(self._statements.get_deleted, key)
         if row is not None:
             deleted = ProjectRow(*row)
             _check(expected, deleted)
@@ -161,23 +163,25 @@ class ProjectService:
             restored = await self._write(principal, self._statements.restore, changed)
             if restored is not None:
                 return ProjectRow(*restored)
-        # It was not deleted, or somebody else has restored it meanwhile.
-        present = await self.get(principal, identifier)
-        _check(expected, present)
-        return present
+        # The project was not deleted, or a concurrent request has restored it.
+        current = await self.get(principal, identifier)
+        _check(expected, current)
+        return current
 
-    async def archive(self, principal: Principal, identifier: UUID, expected: Expected = None) -> ProjectRow:
-        """Puts the project away: it leaves the usual lists and refuses edits. Again changes nothing."""
+    async def archive(
+        self, principal: Principal, identifier: UUID, expected: VersionCheck = None
+    ) -> ProjectRow:
+        """Archive the project, which removes it from the default lists and rejects edits; idempotent."""
         return await self._set_archived(principal, identifier, expected, archived=True)
 
     async def unarchive(
-        self, principal: Principal, identifier: UUID, expected: Expected = None
+        self, principal: Principal, identifier: UUID, expected: VersionCheck = None
     ) -> ProjectRow:
-        """Takes the project back among the usual ones. Again changes nothing."""
+        """Unarchive the project; idempotent."""
         return await self._set_archived(principal, identifier, expected, archived=False)
 
     async def stats(self, principal: Principal) -> dict[str, Any]:
-        """A summary of the caller's undeleted projects, read in one round trip."""
+        """Return statistics of the caller's undeleted projects, read in one round trip."""
         now = self._clock()
         params = {
             **scope_params(principal),
@@ -185,7 +189,7 @@ class ProjectService:
             "in_a_week": now.date() + timedelta(days=7),
             "a_month_ago": now - timedelta(days=30),
         }
-        row = await rows_of(self._database, principal).fetch_one(self._statements.stats, params)
+        row = await scoped_queries(self._database, principal).fetch_one(self._statements.stats, params)
         total, archived, *rest = required_row(row)
         by_status = dict(zip(STATUSES, rest, strict=False))
         by_priority = dict(zip(PRIORITIES, rest[len(STATUSES) :], strict=False))
@@ -206,7 +210,7 @@ class ProjectService:
         }
 
     async def _set_archived(
-        self, principal: Principal, identifier: UUID, expected: Expected, *, archived: bool
+        self, principal: Principal, identifier: UUID, expected: VersionCheck, *, archived: bool
     ) -> ProjectRow:
         def params(row: ProjectRow) -> Params | None:
             return None if (row.archived_at is not None) == archived else {}
@@ -220,12 +224,12 @@ class ProjectService:
         principal: Principal,
         identifier: UUID,
         params: Callable[[ProjectRow], Params | None],
-        expected: Expected,
+        expected: VersionCheck,
     ) -> Row:
-        """Reads, decides, and writes only if nobody else has written meanwhile.
+        """Read a project and write the changes that ``params`` returns, if its version is still the same then.
 
-        Whoever loses that race does it again with the row locked, so that it ends with the second try however many
-        want to write. Where ``params`` gives None the row is as it should be.
+        After a concurrent write, repeat this with the row locked, so that it ends with the second attempt however many
+        requests compete. If ``params`` returns None, there is nothing to change.
         """
         key = {**scope_params(principal), "id": identifier}
 
@@ -254,28 +258,30 @@ class ProjectService:
             return required_row(await transaction.fetch_one(statement, changed))
 
         try:
-            return await rows_of(self._database, principal).transact(work)
+            return await scoped_queries(self._database, principal).transact(work)
         except DatabaseConstraintError as error:
-            raise self.conflict(error) from None
+            raise self.conflict_error(error) from None
 
     async def _write(self, principal: Principal, statement: Statement, params: Params) -> Row | None:
         try:
-            return await rows_of(self._database, principal).write_one(statement, params)
+            return await scoped_queries(self._database, principal).write_one(statement, params)
         except DatabaseConstraintError as error:
-            raise self.conflict(error) from None
+            raise self.conflict_error(error) from None
 
-    def conflict(self, error: DatabaseConstraintError) -> ExternalIdTakenError | DatabaseConstraintError:
-        """What a violated constraint means to the caller."""
+    def conflict_error(
+        self, error: DatabaseConstraintError
+    ) -> ExternalIdTakenError | DatabaseConstraintError:
+        """Return the error for a violated constraint, as the API reports it."""
         return ExternalIdTakenError() if error.constraint == self._tables.external_id_constraint else error
 
 
-def _check(expected: Expected, row: ProjectRow) -> None:
+def _check(expected: VersionCheck, row: ProjectRow) -> None:
     if expected is not None and not expected(row.version):
         raise PreconditionFailedError
 
 
-def editable(content: ProjectInput) -> dict[str, Any]:
-    """What a client may set, as parameters of the statements that write it."""
+def editable_values(content: ProjectInput) -> dict[str, Any]:
+    """Return the writable fields as parameters of statements."""
     return {
         "name": content.name,
         "description": content.description,

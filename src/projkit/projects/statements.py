@@ -1,4 +1,4 @@
-"""The statements on single projects, each compiled once; lists are in :mod:`projkit.projects.listing`."""
+"""The statements on single projects, each compiled once. Those of lists are in :mod:`projkit.projects.listing`."""
 
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -34,7 +34,7 @@ class ProjectRow(NamedTuple):
     version: int
 
 
-EDITABLE: Final = (
+_EDITABLE_COLUMNS: Final = (
     "name", "description", "search_text", "status", "priority", "tags", "start_date", "due_date", "metadata",
     "external_id", "completed_at", "updated_at",
 )  # fmt: skip
@@ -65,34 +65,34 @@ class ProjectStatements:
         )
         self.get = Statement(sa.select(*columns).where(this))
         self._get_for_update = Statement(sa.select(*columns).where(this).with_for_update())
-        # SQLite locks all of the file, and only for who writes: a read that becomes a write may be refused.
+        # SQLite locks the whole file, and only for writers: a transaction that reads before it writes can fail.
         self._get_by_update = Statement(
             sa.update(table).where(this).values({table.c.version: table.c.version}).returning(*columns)
         )
         self.update = Statement(
             sa.update(table)
             .where(this, at_version, table.c.archived_at.is_(None))
-            .values({**{table.c[name]: bind(table.c[name]) for name in EDITABLE}, **touched})
+            .values({**{table.c[name]: bind(table.c[name]) for name in _EDITABLE_COLUMNS}, **touched})
             .returning(*columns)
         )
-        # For imports, which bring what was archived where it came from, and need no row back.
+        # For imports, which can contain archived projects, and do not use the returned row.
         self.insert_imported = Statement(
             sa.insert(table).values(
                 {column: bind(column) for column in (*_insertable(table), table.c.archived_at)}
             )
         )
-        self.overwrite = Statement(
+        self.update_imported = Statement(
             sa.update(table)
             .where(this, at_version, table.c.archived_at.is_(None))
-            .values({**{table.c[name]: bind(table.c[name]) for name in EDITABLE}, **touched})
+            .values({**{table.c[name]: bind(table.c[name]) for name in _EDITABLE_COLUMNS}, **touched})
         )
-        # For imports of what has been deleted.
-        self.bring_back = Statement(
+        # For imports of projects that have been deleted here.
+        self.restore_imported = Statement(
             sa.update(table)
             .where(owned(table), equals(table.c.id), at_version)
             .values(
                 {
-                    **{table.c[name]: bind(table.c[name]) for name in EDITABLE},
+                    **{table.c[name]: bind(table.c[name]) for name in _EDITABLE_COLUMNS},
                     **touched,
                     table.c.deleted_at: None,
                     table.c.archived_at: None,
@@ -129,7 +129,7 @@ class ProjectStatements:
         self.stats = Statement(_stats(table, undeleted))
 
     def get_locked(self, dialect: str) -> Statement:
-        """As ``get``, for a transaction that will change the row: nobody else can until it ends."""
+        """Return the statement that reads a project and locks its row until the end of the transaction."""
         return self._get_for_update if dialect == "postgresql" else self._get_by_update
 
 
@@ -142,13 +142,13 @@ class IdempotencyStatements:
         self.lock = Statement(
             sa.select(sa.func.pg_try_advisory_xact_lock(sa.bindparam("lock", type_=sa.BigInteger())))
         )
-        self.find = Statement(
+        self.get = Statement(
             sa.select(
                 table.c.fingerprint, table.c.project_id, table.c.etag, table.c.body, table.c.created_at
             ).where(this)
         )
-        self.forget = Statement(sa.delete(table).where(this))
-        self.remember = Statement(sa.insert(table).values({column: bind(column) for column in table.c}))
+        self.delete = Statement(sa.delete(table).where(this))
+        self.insert = Statement(sa.insert(table).values({column: bind(column) for column in table.c}))
 
 
 def _insertable(table: sa.Table) -> list[sa.Column[Any]]:
@@ -156,7 +156,7 @@ def _insertable(table: sa.Table) -> list[sa.Column[Any]]:
 
 
 def _constant(value: str | int) -> sa.ColumnElement[Any]:
-    """A constant of ours, written into the SQL: compiled statements carry no values of their own."""
+    """Return a constant that is part of the SQL text instead of a parameter."""
     return sa.literal_column(f"'{value}'" if isinstance(value, str) else str(value))
 
 
@@ -190,11 +190,11 @@ def _stats(table: sa.Table, undeleted: sa.ColumnElement[bool]) -> sa.Select[Any]
 
 @lru_cache(maxsize=32)
 def project_statements(tables: Tables) -> ProjectStatements:
-    """The statements for ``tables``, each time the same, compiled ones included."""
+    """Return the statements for ``tables``, with their compiled forms; the same object on each call."""
     return ProjectStatements(tables)
 
 
 @lru_cache(maxsize=32)
 def idempotency_statements(tables: Tables) -> IdempotencyStatements:
-    """The statements for ``tables``, each time the same, compiled ones included."""
+    """Return the statements for ``tables``, with their compiled forms; the same object on each call."""
     return IdempotencyStatements(tables)

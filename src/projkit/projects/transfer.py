@@ -1,7 +1,8 @@
-"""Taking projects from a file, in batches, so that a second run changes nothing.
+"""Import of projects, in batches, so that a second run changes nothing.
 
-A row is known again by its ``external_id``; one without by its ``id``, if it has one, else by its content and how
-many rows of the same content came before it: from these its id is derived, so the second run finds it.
+A row is identified by its ``external_id``. One without is identified by its ``id``, if it has one, otherwise by its
+content and the number of preceding rows with the same content: its id is derived from these, so that the second run
+finds it.
 """
 
 import hashlib
@@ -33,25 +34,25 @@ from projkit.http.cursor import CursorCodec
 from projkit.identity import Principal
 from projkit.projects.rendering import as_document
 from projkit.projects.schemas import READ_ONLY, Instant, ProjectInput
-from projkit.projects.scoping import owned, rows_of, scope_params
-from projkit.projects.service import ProjectService, editable
+from projkit.projects.scoping import owned, scope_params, scoped_queries
+from projkit.projects.service import ProjectService, editable_values
 from projkit.projects.statements import ProjectRow, project_statements, resource_columns
 
 BATCH: Final = 500
-_ATTEMPTS: Final = 5
+_MAX_ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that was not taken, by its line in the file."""
+    """A row that was rejected, with its line number in the file."""
 
     line: int
     detail: str
 
 
 @dataclass(slots=True)
-class Report:
-    """What an import did."""
+class ImportReport:
+    """The outcome of an import: the numbers of projects, and the rejected rows."""
 
     created: int = 0
     updated: int = 0
@@ -59,7 +60,7 @@ class Report:
     bad: list[BadRow] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return the report as JSON, for ``--json``."""
         return asdict(self)
 
 
@@ -72,7 +73,7 @@ class _Candidate:
 
 
 class _Times(BaseModel):
-    """What an exported project brings of its past; a new one keeps it."""
+    """The times of an exported project, which a new project keeps."""
 
     archived_at: Instant | None = None
     completed_at: Instant | None = None
@@ -80,27 +81,27 @@ class _Times(BaseModel):
 
 
 class Importer:
-    """Takes rows for one owner; each batch is one transaction.
+    """Import of rows for one owner; each batch is one transaction.
 
-    A row without an ``external_id`` is known again by an id that is derived from it; where that project has been
-    deleted meanwhile, it comes back. ``stop`` ends with the first bad row: the rows before it are stored.
+    A row without an ``external_id`` is identified by an id derived from it. If that project has been deleted, it is
+    restored. With ``stop``, the import ends at the first invalid row, after the rows before it.
     """
 
     def __init__(
         self, database: Database, tables: Tables, principal: Principal, *, clock: Clock, stop: bool = False
     ) -> None:
-        self._database = rows_of(database, principal)
+        self._database = scoped_queries(database, principal)
         self._statements = project_statements(tables)
-        self._known = _known_statement(tables)
+        self._get_existing = _existing_statement(tables)
         self._principal = principal
         self._clock = clock
         self._stop = stop
         self._service = ProjectService(database, tables, cursors=CursorCodec.throwaway(), clock=clock)
         self._seen: Counter[bytes] = Counter()
-        self.report = Report()
+        self.report = ImportReport()
 
-    async def take(self, rows: Sequence[tuple[int, Any]]) -> None:
-        """Stores a batch of at most :data:`BATCH` rows, given with their line numbers."""
+    async def import_batch(self, rows: Sequence[tuple[int, Any]]) -> None:
+        """Store up to :data:`BATCH` rows, given with their line numbers."""
         candidates: dict[str | UUID, _Candidate] = {}
         for line, raw in rows:
             try:
@@ -110,16 +111,16 @@ class Importer:
                 if self._stop:
                     break
                 continue
-            # Within a batch the last row of a key wins, as it would between batches.
+            # Within a batch the last row with a key wins, as it does between batches.
             candidates[candidate.content.external_id or candidate.ids[-1]] = candidate
         if not candidates:
             return
-        for _ in range(_ATTEMPTS):
+        for _ in range(_MAX_ATTEMPTS):
             try:
                 stored = await self._database.transact(
                     lambda transaction: self._store(transaction, list(candidates.values()))
                 )
-            except DatabaseConstraintError:  # somebody else has stored one of them meanwhile
+            except DatabaseConstraintError:  # a concurrent import has stored one of them
                 continue
             self.report.created += stored.created
             self.report.updated += stored.updated
@@ -127,10 +128,10 @@ class Importer:
             self.report.bad += stored.bad
             return
         raise UnavailableError(
-            "Somebody else imports the same projects; run it again when they have finished"
+            "A concurrent import stores the same projects; run this one again after it has finished"
         )
 
-    async def _store(self, transaction: Transaction, candidates: list[_Candidate]) -> Report:
+    async def _store(self, transaction: Transaction, candidates: list[_Candidate]) -> ImportReport:
         params: dict[str, Any] = scope_params(self._principal)
         params.update({f"external_id_{index}": None for index in range(BATCH)})
         params.update({f"id_{index}": None for index in range(2 * BATCH)})
@@ -138,21 +139,21 @@ class Importer:
             params[f"external_id_{index}"] = candidate.content.external_id
             for offset, identifier in enumerate(candidate.ids):
                 params[f"id_{2 * index + offset}"] = identifier
-        stored_rows = [
+        existing_rows = [
             (ProjectRow(*columns), deleted_at)
-            for *columns, deleted_at in await transaction.fetch_all(self._known, params)
+            for *columns, deleted_at in await transaction.fetch_all(self._get_existing, params)
         ]
-        deleted_ids = {row.id for row, deleted_at in stored_rows if deleted_at is not None}
+        deleted_ids = {row.id for row, deleted_at in existing_rows if deleted_at is not None}
         by_external_id = {
             row.external_id: row
-            for row, deleted_at in stored_rows
+            for row, deleted_at in existing_rows
             if row.external_id is not None and deleted_at is None
         }
-        by_id = {UUID(str(row.id)): row for row, _ in stored_rows}
+        by_id = {UUID(str(row.id)): row for row, _ in existing_rows}
         inserts: list[dict[str, Any]] = []
         updates: list[dict[str, Any]] = []
         restores: list[dict[str, Any]] = []
-        stored = Report()
+        stored = ImportReport()
         for candidate in candidates:
             if candidate.content.external_id:
                 row = by_external_id.get(candidate.content.external_id)
@@ -172,9 +173,9 @@ class Importer:
         if inserts:
             await transaction.execute_many(self._statements.insert_imported, inserts)
         if updates:
-            await transaction.execute_many(self._statements.overwrite, updates)
+            await transaction.execute_many(self._statements.update_imported, updates)
         if restores:
-            await transaction.execute_many(self._statements.bring_back, restores)
+            await transaction.execute_many(self._statements.restore_imported, restores)
         stored.created = len(inserts) + len(restores)
         stored.updated = len(updates)
         return stored
@@ -193,7 +194,7 @@ class Importer:
         now = self._clock()
         return {
             **scope_params(self._principal),
-            **editable(content),
+            **editable_values(content),
             "id": row.id,
             "completed_at": (row.completed_at or now) if content.status == "completed" else None,
             "updated_at": now,
@@ -212,10 +213,10 @@ class Importer:
         times = validate(_Times, {name: document.get(name) for name in _Times.model_fields})
         if content.external_id:
             return _Candidate(line, content, (), times)
-        given = document.get("id")
-        if isinstance(given, str):
+        row_id = document.get("id")
+        if isinstance(row_id, str):
             try:
-                return _Candidate(line, content, (UUID(given), self._derived_id(["id", given])), times)
+                return _Candidate(line, content, (UUID(row_id), self._derived_id(["id", row_id])), times)
             except ValueError:
                 raise InvalidJsonError("id is not a UUID") from None
         key = orjson.dumps(content.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
@@ -225,14 +226,14 @@ class Importer:
     def _derived_id(self, parts: list[Any]) -> UUID:
         scope = [self._principal.tenant_id, self._principal.subject]
         digest = bytearray(hashlib.sha256(orjson.dumps([*scope, *parts])).digest()[:16])
-        digest[0:6] = bytes(6)  # a UUIDv7 of the year 1970: derived, not dated
+        digest[0:6] = bytes(6)  # a UUIDv7 of the year 1970: a derived id has no time
         digest[6] = 0x70 | digest[6] & 0x0F
         digest[8] = 0x80 | digest[8] & 0x3F
         return UUID(bytes=bytes(digest))
 
 
 @lru_cache(maxsize=32)
-def _known_statement(tables: Tables) -> Statement:
+def _existing_statement(tables: Tables) -> Statement:
     table = tables.projects
     external_ids = [bind(table.c.external_id, f"external_id_{index}") for index in range(BATCH)]
     ids = [bind(table.c.id, f"id_{index}") for index in range(2 * BATCH)]
@@ -251,7 +252,7 @@ def _parse(raw: bytes) -> Any:
     try:
         return strict_json.loads(raw)
     except (strict_json.InvalidJson, strict_json.UnrepresentableValue) as error:
-        raise InvalidJsonError(f"not a usable JSON object: {error}") from None
+        raise InvalidJsonError(f"invalid JSON: {error}") from None
 
 
 def _from_csv(row: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from projkit.db.port import Database, Transaction
 from projkit.db.statement import Statement, bind, equals
 from projkit.db.tables import Tables
 from projkit.identity import VALIDATION_SUBJECT, Principal
-from projkit.projects.scoping import owned, rows_of, scope_params
+from projkit.projects.scoping import owned, scope_params, scoped_queries
 
 _RUN_IDS_FROM: Final = f"{VALIDATION_SUBJECT}:"
 _RUN_IDS_BEFORE: Final = f"{VALIDATION_SUBJECT};"  # by code point, the first text after all run ids
@@ -34,7 +34,7 @@ class ValidationRows:
 
     def __init__(self, database: Database, tables: Tables, *, clock: Clock) -> None:
         self._dialect = database.dialect
-        self._database = rows_of(database, _OWNER)
+        self._database = scoped_queries(database, _OWNER)
         self._statements = cleanup_statements(tables)
         self._clock = clock
 
