@@ -1,4 +1,4 @@
-"""What can go wrong, said once and without a word of HTTP.
+"""The errors of projkit, independent of HTTP.
 
 Every error carries a stable ``code`` (documented in ``docs/errors.md``), a ``title`` that never changes and a
 ``detail`` for this occurrence. :mod:`projkit.http.problem` is the one place that turns them into responses.
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One thing wrong with the input.
+    """An error in one field of the input.
 
     ``pointer`` is an RFC 6901 JSON pointer into the body; ``parameter`` names a query parameter or header.
     Exactly one of the two is set.
@@ -24,7 +24,7 @@ class FieldError:
 
 
 class ProjkitError(Exception):
-    """The base of every error that projkit raises on purpose."""
+    """The base class of all errors that projkit raises deliberately."""
 
     code: ClassVar[str] = "internal_error"
     kind: ClassVar[str] = "internal"
@@ -37,7 +37,7 @@ class ProjkitError(Exception):
 
 
 class ConfigurationError(ProjkitError):
-    """A setting is wrong: the message names it, says what is wrong and the command that mends it."""
+    """A setting is invalid; the message names the setting, the problem and the command that fixes it."""
 
     code = "configuration"
     kind = "configuration"
@@ -45,7 +45,7 @@ class ConfigurationError(ProjkitError):
 
 
 class SchemaOutOfDateError(ConfigurationError):
-    """The database's schema is not the one this version needs."""
+    """The database schema is not the one that this version requires."""
 
 
 class InvalidJsonError(ProjkitError):
@@ -68,9 +68,9 @@ class ValidationFailedError(ProjkitError):
     def __init__(self, errors: Sequence[FieldError], title: str | None = None) -> None:
         self.errors = tuple(errors)
         count = len(self.errors)
-        super().__init__(self.errors[0].detail if count == 1 else f"{count} fields are wrong")
+        super().__init__(self.errors[0].detail if count == 1 else f"{count} fields are invalid")
         if title:
-            self.title = title  # type: ignore[misc]  # body and query say which of them it is
+            self.title = title  # type: ignore[misc]  # body and query have titles of their own
 
 
 class InvalidCursorError(ValidationFailedError):
@@ -79,7 +79,7 @@ class InvalidCursorError(ValidationFailedError):
     title = "The cursor does not belong to this list"
 
     def __init__(self) -> None:
-        detail = "The cursor was not made for this list, filter and sort order; start without a cursor"
+        detail = "The cursor is invalid for this list, filter and sort order. Start again without a cursor."
         super().__init__([FieldError("invalid_cursor", detail, parameter="cursor")])
 
 
@@ -89,7 +89,7 @@ class IdempotencyKeyReusedError(ValidationFailedError):
     title = "The idempotency key was used with another body"
 
     def __init__(self) -> None:
-        detail = "This Idempotency-Key was used with another body within the last 24 hours"
+        detail = "This Idempotency-Key was used with a different body within the last 24 hours."
         super().__init__([FieldError("idempotency_key_reused", detail, parameter="Idempotency-Key")])
 
 
@@ -124,7 +124,7 @@ class InvalidRefreshTokenError(UnauthenticatedError):
 
 
 class LoginFailedError(UnauthenticatedError):
-    """The login at an OpenID provider came to nothing."""
+    """A login at an OpenID provider failed."""
 
     code = "login_failed"
     kind = "login-failed"
@@ -132,7 +132,7 @@ class LoginFailedError(UnauthenticatedError):
 
 
 class CsrfFailedError(ProjkitError):
-    """A browser's request that another site may have caused; ``rule`` is the check that it failed."""
+    """A request that another site may have caused; ``rule`` names the check that it failed."""
 
     code = "csrf_failed"
     kind = "csrf-failed"
@@ -144,7 +144,7 @@ class CsrfFailedError(ProjkitError):
 
 
 class RateLimitedError(ProjkitError):
-    """Too many attempts; ``limit`` of them are allowed in ``window`` seconds."""
+    """Too many attempts; ``limit`` attempts are allowed per ``window`` seconds."""
 
     code = "rate_limited"
     kind = "rate-limited"
@@ -163,7 +163,7 @@ class InsufficientScopeError(ProjkitError):
     title = "The credentials do not allow this"
 
     def __init__(self, required: str) -> None:
-        super().__init__(f"This needs the scope {required}")
+        super().__init__(f"Missing scope: {required}")
         self.required = required
 
 
@@ -179,7 +179,7 @@ class MethodNotAllowedError(ProjkitError):
     title = "The method is not allowed here"
 
     def __init__(self, allowed: str) -> None:
-        super().__init__(f"Allowed here: {allowed}")
+        super().__init__(f"Allowed methods: {allowed}")
         self.allowed = allowed
 
 
@@ -229,7 +229,7 @@ class ContentTooLargeError(ProjkitError):
     code = "content_too_large"
     kind = "content-too-large"
     title = "The request body is too large"
-    drained = False  # whether the rest of it has been read
+    drained = False  # whether the rest of the body has been read
 
 
 class UnsupportedMediaTypeError(ProjkitError):
@@ -245,7 +245,7 @@ class RequestTimeoutError(ProjkitError):
 
 
 class UnavailableError(ProjkitError):
-    """Something that projkit needs does not answer; ``retry_after`` is in seconds."""
+    """A dependency of projkit does not respond; ``retry_after`` is in seconds."""
 
     code = "service_unavailable"
     kind = "service-unavailable"
@@ -277,7 +277,7 @@ class SessionStoreUnavailableError(UnavailableError):
 
 
 class ProviderUnavailableError(UnavailableError):
-    """An OpenID provider does not answer, or answers nothing that could be used."""
+    """An OpenID provider does not respond, or its response is unusable."""
 
     code = "provider_unavailable"
     kind = "provider-unavailable"
@@ -285,7 +285,7 @@ class ProviderUnavailableError(UnavailableError):
 
 
 class DatabaseConstraintError(ProjkitError):
-    """A unique, foreign-key or check constraint refused the row; services say what that means."""
+    """A unique, foreign-key or check constraint was violated; services translate this into a specific error."""
 
     code = "conflict"
     kind = "conflict"

@@ -1,4 +1,4 @@
-"""Who is asking."""
+"""The caller of a request: an authenticated principal, or an anonymous one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any, Final
 MAX_SUBJECT_LENGTH: Final = 255
 ADMIN: Final = "admin"
 DEFAULT_SCOPES: Final = ("projects:read", "projects:write")
-# In whose name a kit tries itself out; what it makes is marked with this and a colon, and gone when it has ended.
+# The subject of the kit's self-tests. The rows that they create carry this subject and are deleted afterwards.
 VALIDATION_SUBJECT: Final = "urn:projkit:validation"
 KNOWN_SCOPES: Final = ("projects:read", "projects:write", "monitoring:read", "metrics:read", ADMIN)
 
@@ -21,10 +21,10 @@ def _no_claims() -> Mapping[str, Any]:
 class Principal:
     """An authenticated caller.
 
-    ``subject`` owns the projects it creates; ``tenant_id`` is ``""`` where there is a single tenant.
+    ``subject`` owns the projects it creates; ``tenant_id`` is ``""`` with a single tenant.
 
     Raises:
-        ValueError: one of the two is no text that can be stored, or longer than 255 characters.
+        ValueError: one of the two cannot be stored as text, or is longer than 255 characters.
     """
 
     subject: str
@@ -45,26 +45,26 @@ class Principal:
 
     @property
     def is_authenticated(self) -> bool:
-        """That this is somebody, where frameworks ask."""
+        """True; frameworks read it."""
         return True
 
     @property
     def display_name(self) -> str:
-        """The subject, where frameworks look for a name to show."""
+        """The subject, under the name that frameworks use for a display name."""
         return self.subject
 
     @property
     def identity(self) -> str:
-        """The subject, where frameworks look for an id."""
+        """The subject, under the name that frameworks use for an id."""
         return self.subject
 
     def allows(self, scope: str) -> bool:
-        """Whether this caller has ``scope``; ``admin`` has them all."""
+        """Return whether this caller has ``scope``; ``admin`` includes every scope."""
         return scope in self.scopes or ADMIN in self.scopes
 
 
 class Anonymous:
-    """Nobody, where frameworks expect somebody; it looks like a :class:`Principal` and may do nothing."""
+    """An unauthenticated caller with the attributes of a :class:`Principal` and no scopes."""
 
     __slots__ = ()
 
@@ -79,7 +79,7 @@ class Anonymous:
     identity: Final = ""
 
     def allows(self, scope: str) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
 

@@ -78,7 +78,7 @@ async def test_all_wrong_fields_are_named(client: Client) -> None:
     """Several wrong fields are all in one answer."""
     problem = assert_problem(await client.post(URL, json={"status": 1, "tags": 2}), 422, "validation_error")
     assert {each["pointer"] for each in problem["errors"]} == {"/name", "/status", "/tags"}
-    assert problem["detail"] == "3 fields are wrong"
+    assert problem["detail"] == "3 fields are invalid"
 
 
 @pytest.mark.parametrize("content", [b"[]", b"1", b'"x"', b"null", b"true"])

@@ -25,14 +25,14 @@ logger: Final = logging.getLogger("projkit")
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
-    """What a code was good for."""
+    """The tokens that a code was exchanged for."""
 
     id_token: str
     access_token: str | None
 
 
 class CodeFlow:
-    """Sends browsers to one provider and exchanges the codes that they bring back."""
+    """The authorization code flow with PKCE at one provider."""
 
     def __init__(self, config: OidcProvider, redirect_uri: str, fetcher: Fetcher) -> None:
         self._client_id = config.client_id
@@ -42,13 +42,15 @@ class CodeFlow:
         self._fetcher = fetcher
 
     def authorization_url(self, metadata: Metadata, login_state: LoginState) -> str:
-        """Where the browser has to go.
+        """Return the URL of the authorization request.
 
         Raises:
-            ProviderUnavailableError: the provider names no place to go to.
+            ProviderUnavailableError: the metadata has no usable endpoints.
         """
         if not metadata.authorization_endpoint or not metadata.token_endpoint:
-            logger.warning("%s has no usable authorization_endpoint and token_endpoint", metadata.issuer)
+            logger.warning(
+                "OIDC provider %s has no usable authorization_endpoint and token_endpoint", metadata.issuer
+            )
             raise ProviderUnavailableError
         client = OAuth2Client(
             None,
@@ -66,11 +68,11 @@ class CodeFlow:
         return str(url)
 
     async def exchange(self, metadata: Metadata, code: str, login_state: LoginState) -> Exchanged:
-        """What the provider gives for the code.
+        """Exchange the code for tokens.
 
         Raises:
-            LoginFailedError: it refuses the code, or its answer has no id token.
-            ProviderUnavailableError: it does not answer.
+            LoginFailedError: the provider rejects the code, or its response has no ID token.
+            ProviderUnavailableError: the provider does not respond.
         """
         try:
             async with asyncio.timeout(self._fetcher.seconds), self._client(metadata) as client:
@@ -81,22 +83,30 @@ class CodeFlow:
                     code_verifier=login_state.verifier,
                 )
         except OAuthError as error:
-            logger.warning("%s refuses the code: %s", metadata.issuer, error_code(error.error))
+            logger.warning("OIDC provider %s rejected the code: %s", metadata.issuer, error_code(error.error))
             raise LoginFailedError from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            logger.warning("%s: %s", metadata.token_endpoint, str(error) or type(error).__name__)
+            logger.warning(
+                "OIDC token endpoint %s unavailable: %s",
+                metadata.token_endpoint,
+                str(error) or type(error).__name__,
+            )
             raise ProviderUnavailableError from None
         except (ValueError, TypeError, OverflowError) as error:
-            logger.warning("%s answers nonsense: %s", metadata.token_endpoint, type(error).__name__)
+            logger.warning(
+                "OIDC token endpoint %s returned invalid data: %s",
+                metadata.token_endpoint,
+                type(error).__name__,
+            )
             raise LoginFailedError from None
         id_token, access_token = answer.get("id_token"), answer.get("access_token")
         if not isinstance(id_token, str):
-            logger.warning("%s gives no id token", metadata.issuer)
+            logger.warning("OIDC provider %s returned no ID token", metadata.issuer)
             raise LoginFailedError
         return Exchanged(id_token, access_token if isinstance(access_token, str) else None)
 
     def _client(self, metadata: Metadata) -> AsyncOAuth2Client:
-        # One for each exchange: it remembers the tokens that it was given.
+        # A new client for each exchange, since it stores the tokens that it receives.
         client = AsyncOAuth2Client(
             client_id=self._client_id,
             client_secret=self._secret,
@@ -117,17 +127,17 @@ class CodeFlow:
 
 
 def _basic(client: Any, _method: str, uri: str, headers: Any, body: bytes) -> tuple[str, Any, bytes]:
-    # authlib's own leaves both as they are, where RFC 6749 §2.3.1 has them encoded.
+    # authlib does not encode them, which RFC 6749 §2.3.1 requires.
     pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
     headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     return uri, headers, body
 
 
 def _check(response: httpx2.Response) -> httpx2.Response:
-    """Before authlib reads the answer: a server in trouble is no refusal, and the JSON has to be whole."""
+    """Check a response before authlib parses it: a server error is not a rejection, and JSON must be strict."""
     if response.status_code >= 500 or response.status_code == 429 or response.is_redirect:
         raise httpx2.HTTPStatusError(
-            f"it answered {response.status_code}", request=response.request, response=response
+            f"status {response.status_code}", request=response.request, response=response
         )
     strict_json.loads(response.content)
     return response

@@ -1,4 +1,4 @@
-"""Asking a provider over HTTP: in bounded time, for a bounded answer, and never where it redirects to."""
+"""HTTP requests to providers: with a timeout, a size limit, and without redirects."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,13 +9,13 @@ import httpx2
 from projkit.errors import ProviderUnavailableError
 from projkit.http import strict_json
 
-SECONDS: Final = 3.0  # for one question, from the look-up of the name to the answer's last byte
-MAX_ANSWER_BYTES: Final = 262_144
+SECONDS: Final = 3.0  # for one request, from name resolution to the last byte of the response
+MAX_RESPONSE_BYTES: Final = 262_144
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "projkit"}
 
 
 class ClientOptions(TypedDict):
-    """How every HTTP client towards a provider is set up."""
+    """The options of every HTTP client for providers."""
 
     verify: Any
     timeout: float
@@ -25,7 +25,7 @@ class ClientOptions(TypedDict):
 
 
 class Fetcher:
-    """Reads JSON documents; the certificates are loaded once for all of them."""
+    """A reader of JSON documents; the CA certificates are loaded once."""
 
     def __init__(self) -> None:
         self.seconds = SECONDS
@@ -33,7 +33,7 @@ class Fetcher:
 
     @property
     def options(self) -> ClientOptions:
-        """For whoever makes an HTTP client of their own."""
+        """The options for an HTTP client."""
         return {
             "verify": self._tls,
             "timeout": self.seconds,
@@ -43,18 +43,18 @@ class Fetcher:
         }
 
     async def json(self, url: str) -> dict[str, Any]:
-        """The JSON object at ``url``.
+        """Return the JSON object at ``url``.
 
         Raises:
-            ProviderUnavailableError: there is no such answer; the detail says why, for the log.
+            ProviderUnavailableError: the request failed; the detail gives the reason, for the log.
         """
         try:
             async with asyncio.timeout(self.seconds), httpx2.AsyncClient(**self.options) as client:
                 response = await client.get(url)
             if response.status_code != 200:
-                raise ProviderUnavailableError(f"{url} answered {response.status_code}")
+                raise ProviderUnavailableError(f"{url} returned status {response.status_code}")
             document = strict_json.loads(response.content)
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:  # OSError: too late
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:  # OSError: timeouts
             raise ProviderUnavailableError(f"{url}: {str(error) or type(error).__name__}") from error
         if not isinstance(document, dict):
             raise ProviderUnavailableError(f"{url} is not a JSON object")
@@ -62,7 +62,7 @@ class Fetcher:
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """Stops reading where an answer grows too large."""
+    """A response body that raises an error when it exceeds the size limit."""
 
     def __init__(self, stream: httpx2.AsyncByteStream) -> None:
         self._stream = stream
@@ -71,8 +71,8 @@ class _Bounded(httpx2.AsyncByteStream):
         size = 0
         async for chunk in self._stream:
             size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                raise httpx2.RemoteProtocolError(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+            if size > MAX_RESPONSE_BYTES:
+                raise httpx2.RemoteProtocolError(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
             yield chunk
 
     async def aclose(self) -> None:
@@ -80,8 +80,8 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 async def _bound(response: httpx2.Response) -> None:
-    # What is packed could unpack to anything.
+    # A compressed body could decompress to any size.
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise httpx2.RemoteProtocolError("the answer is compressed, though nobody asked for that")
+        raise httpx2.RemoteProtocolError("the response is compressed, although Accept-Encoding is identity")
     if isinstance(response.stream, httpx2.AsyncByteStream):
         response.stream = _Bounded(response.stream)

@@ -1,6 +1,6 @@
-"""The keys of a provider: public ones, each for one algorithm.
+"""The JWK Set of a provider: public keys, each for one algorithm.
 
-A key that cannot be used is passed over, as RFC 7517 §5 asks: providers publish others beside those that sign.
+Unusable keys are ignored (RFC 7517 §5), since providers publish keys for other purposes too.
 """
 
 import warnings
@@ -22,7 +22,7 @@ _MINIMUM_RSA_BITS: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class ProviderKey:
-    """A public key and the one algorithm that it is for; ``kid`` is None where the provider gave it no name."""
+    """A public key with its one algorithm; ``kid`` is None if the provider gives none."""
 
     kid: str | None
     algorithm: str
@@ -30,18 +30,18 @@ class ProviderKey:
 
 
 class ProviderKeys:
-    """The keys that a provider signs with at present."""
+    """The current keys of a provider."""
 
     def __init__(self, keys: Iterable[ProviderKey]) -> None:
         self.keys = tuple(keys)
         self._by_name = {(key.kid, key.algorithm): key for key in reversed(self.keys)}
 
     def has(self, key: ProviderKey) -> bool:
-        """Whether the key is one of these, and not one from before."""
+        """Return whether ``key`` is one of these objects, and not one of an earlier version of the set."""
         return any(each is key for each in self.keys)
 
     def find(self, unverified: Unverified) -> ProviderKey | None:
-        """The key that a token names.
+        """Return the key that a token names.
 
         A token that names none is taken for the only key there is (OpenID Connect Core 1.0 §10.1).
         """
@@ -53,29 +53,29 @@ class ProviderKeys:
 
 
 def read_keys(document: dict[str, Any]) -> ProviderKeys:
-    """The usable keys of a JWK Set.
+    """Return the usable keys of a JWK Set.
 
     Raises:
-        ValueError: it is not a JWK Set.
+        ValueError: the document is not a JWK Set.
     """
     members = document.get("keys")
     if not isinstance(members, list):
-        raise ValueError("keys is not a list")  # noqa: TRY004  # one kind of error for all that is wrong
-    found = (_read_key(each) for each in members if isinstance(each, dict))
-    return ProviderKeys(key for key in found if key is not None)
+        raise ValueError("keys is not a list")  # noqa: TRY004  # one exception type for every malformed set
+    keys = (_read_key(each) for each in members if isinstance(each, dict))
+    return ProviderKeys(key for key in keys if key is not None)
 
 
 def _read_key(data: dict[str, Any]) -> ProviderKey | None:
     if data.get("use", "sig") != "sig" or not _may_verify(data.get("key_ops")):
         return None
-    # Whoever publishes a secret or a private key lets everybody sign with it.
+    # Anyone could sign with a published secret or private key.
     if data.get("kty") == "oct" or "d" in data:
         return None
     kid = data.get("kid")
     if kid is not None and not isinstance(kid, str):
         return None
     try:
-        with warnings.catch_warnings():  # what joserfc warns of is refused here, below
+        with warnings.catch_warnings():  # what joserfc only warns about is rejected below
             warnings.simplefilter("ignore", SecurityWarning)
             key = import_key(data)
     except (JoseError, ValueError, TypeError, KeyError):
@@ -90,7 +90,7 @@ def _may_verify(operations: object) -> bool:
 
 
 def _algorithms(key: Key) -> tuple[str, ...]:
-    """What the key may be for; the first one is meant where its ``alg`` says nothing."""
+    """Return the algorithms that fit the key; the first one is the default if it has no ``alg``."""
     if isinstance(key, RSAKey):
         return _RSA if key.raw_value.key_size >= _MINIMUM_RSA_BITS else ()
     if isinstance(key, (ECKey, OKPKey)):

@@ -1,4 +1,4 @@
-"""Logging in at a provider: the rules, and no HTTP of ours."""
+"""The rules of a login at a provider. No HTTP."""
 
 import hmac
 import logging
@@ -40,16 +40,16 @@ class ConfiguredProvider:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """Where the browser goes, and what it keeps."""
+class AuthorizationRedirect:
+    """The redirect to the provider, and the cookie value with the login state."""
 
     location: str
-    login_state: str
+    cookie: str
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderAnswer:
-    """What the browser brings back (RFC 6749 §4.1.2, RFC 9207 §2)."""
+class AuthorizationResponse:
+    """The authorization response in the callback's query (RFC 6749 §4.1.2, RFC 9207 §2)."""
 
     state: str | None
     code: str | None
@@ -58,7 +58,7 @@ class ProviderAnswer:
 
 
 class OidcLogin:
-    """Starts logins and finishes them."""
+    """The login service for OpenID providers."""
 
     def __init__(
         self,
@@ -83,26 +83,26 @@ class OidcLogin:
         self._clock = clock
         self._observer = observer
 
-    async def start(self, name: str, next_path: str) -> Started:
-        """The first step; ``next_path`` is where the browser goes in the end.
+    async def start(self, name: str, next_path: str) -> AuthorizationRedirect:
+        """Start a login; ``next_path`` is the path to redirect to after it.
 
         Raises:
             NotFoundError: there is no such provider.
-            ProviderUnavailableError: it does not answer.
+            ProviderUnavailableError: the provider does not respond.
         """
-        configured = self._of(name)
+        configured = self._provider(name)
         metadata = await configured.provider.metadata()
         text, login_state = self._login_states.start(name, next_path)
-        return Started(configured.flow.authorization_url(metadata, login_state), text)
+        return AuthorizationRedirect(configured.flow.authorization_url(metadata, login_state), text)
 
-    def recognise(self, name: str, text: str | None, state: str | None) -> LoginState:
-        """The login that comes back: started by this browser, at this provider, and with this very state.
+    def read_login_state(self, name: str, text: str | None, state: str | None) -> LoginState:
+        """Return the login that this browser started at this provider with this ``state``.
 
         Raises:
             NotFoundError: there is no such provider.
-            LoginFailedError: nothing of the kind was started here.
+            LoginFailedError: there is no such login.
         """
-        self._of(name)
+        self._provider(name)
         with record_failed_login(self._observer, _METHOD):
             if text is None or state is None:
                 raise LoginFailedError
@@ -116,23 +116,23 @@ class OidcLogin:
     async def finish(
         self,
         login_state: LoginState,
-        answer: ProviderAnswer,
+        response: AuthorizationResponse,
         client: Client,
         *,
         before_waiting: Callable[[], None],
     ) -> IssuedTokens:
-        """A new session for whoever the provider says it is.
+        """Finish a login and open a session.
 
-        ``before_waiting`` is called once the attempt has been counted, before the provider is asked.
+        ``before_waiting`` is called after the attempt has been counted, before the requests to the provider.
 
         Raises:
-            LoginFailedError: it says nothing of the kind, it was said before, or the user is shut out.
+            LoginFailedError: the response is invalid or was used before, or the user is disabled.
             RateLimitedError: there were too many attempts.
-            UnavailableError: the provider or a store does not answer.
+            UnavailableError: the provider or a store does not respond.
         """
-        configured = self._of(login_state.provider)
+        configured = self._provider(login_state.provider)
         with record_failed_login(self._observer, _METHOD):
-            issued = await self._finish(configured, login_state, answer, client, before_waiting)
+            issued = await self._finish(configured, login_state, response, client, before_waiting)
         self._observer.record_login(_METHOD, "succeeded")
         return issued
 
@@ -140,7 +140,7 @@ class OidcLogin:
         self,
         configured: ConfiguredProvider,
         login_state: LoginState,
-        answer: ProviderAnswer,
+        response: AuthorizationResponse,
         client: Client,
         before_waiting: Callable[[], None],
     ) -> IssuedTokens:
@@ -149,20 +149,20 @@ class OidcLogin:
             raise LoginFailedError
         before_waiting()
         metadata = await configured.provider.metadata()
-        code = _code(metadata, answer)
+        code = _code(metadata, response)
         exchanged = await configured.flow.exchange(metadata, code, login_state)
         expected = Expected(configured.config.client_id, login_state.nonce, exchanged.access_token)
         try:
             claims = await configured.id_tokens.verify(exchanged.id_token, expected)
             tenant_id = tenant_of(claims, self._tenant_claim)
         except InvalidTokenError as error:
-            logger.warning("an id token of %s is refused: %s", metadata.issuer, error.detail)
+            logger.warning("ID token of OIDC provider %s is invalid: %s", metadata.issuer, error.detail)
             raise LoginFailedError from None
         user = await self._user(configured.config, str(claims["sub"]), tenant_id)
         return await self._open(user, client)
 
     async def _user(self, config: OidcProvider, issuer_subject: str, tenant_id: str) -> User:
-        # An e-mail address is never looked at: whoever can claim one at some provider would get its account here.
+        # Never linked by e-mail address: a user could claim any address at some provider and take over its account.
         known = await self._users.by_identity(config.issuer, issuer_subject, tenant_id)
         if known is not None:
             return known
@@ -177,25 +177,25 @@ class OidcLogin:
             return await self._sessions.open(
                 user.subject, user.scopes, user.tenant_id, "cookie", client, known=user
             )
-        except InvalidCredentialsError:  # disabled, or told to log in anew, while we looked
+        except InvalidCredentialsError:  # disabled, or tokens revoked, at the same moment
             raise LoginFailedError from None
 
-    def _of(self, name: str) -> ConfiguredProvider:
+    def _provider(self, name: str) -> ConfiguredProvider:
         configured = self._configured.get(name)
         if configured is None:
             raise NotFoundError
         return configured
 
 
-def _code(metadata: Metadata, answer: ProviderAnswer) -> str:
-    """The code of an answer that comes from the right provider (RFC 9207 §2.4)."""
-    absent = answer.issuer is None
-    if (absent and metadata.sends_issuer) or (not absent and answer.issuer != metadata.issuer):
-        logger.warning("an answer claims to be from another provider than %s", metadata.issuer)
+def _code(metadata: Metadata, response: AuthorizationResponse) -> str:
+    """Return the code of a response after checking its issuer (RFC 9207 §2.4)."""
+    absent = response.issuer is None
+    if (absent and metadata.sends_issuer) or (not absent and response.issuer != metadata.issuer):
+        logger.warning("authorization response has a wrong or missing iss, expected %s", metadata.issuer)
         raise LoginFailedError
-    if answer.error is not None:
-        logger.info("%s lets nobody in: %s", metadata.issuer, error_code(answer.error))
+    if response.error is not None:
+        logger.info("OIDC provider %s denied the login: %s", metadata.issuer, error_code(response.error))
         raise LoginFailedError
-    if not answer.code:
+    if not response.code:
         raise LoginFailedError
-    return answer.code
+    return response.code

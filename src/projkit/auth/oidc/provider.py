@@ -1,4 +1,4 @@
-"""What is known of a provider: its metadata (OpenID Connect Discovery 1.0) and its keys."""
+"""A provider's metadata (OpenID Connect Discovery 1.0) and keys, cached."""
 
 import asyncio
 import time
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 METADATA_SECONDS: Final = 3600.0
 KEYS_SECONDS: Final = 300.0
-# Where a provider says nothing (OpenID Connect Discovery 1.0 §3).
+# The default if the metadata name none (OpenID Connect Discovery 1.0 §3).
 _DEFAULT_AUTH_METHODS: Final = ("client_secret_basic",)
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What the discovery document says; an endpoint is ``""`` where it names none that may be used."""
+    """The discovery document; an endpoint is ``""`` if the document has no usable URL for it."""
 
     issuer: str
     jwks_uri: str
@@ -35,7 +35,7 @@ class Metadata:
 
 
 class Provider:
-    """An issuer, as it describes itself now; ``keys`` are another object only where they have changed."""
+    """An issuer; ``keys()`` returns a different object only when the keys have changed."""
 
     def __init__(
         self, issuer: str, fetcher: "Fetcher", *, monotonic: Callable[[], float] = time.monotonic
@@ -54,49 +54,49 @@ class Provider:
             fresh_seconds=KEYS_SECONDS,
             monotonic=monotonic,
         )
-        self._known: tuple[dict[str, Any], ProviderKeys] | None = None
+        self._last_keys: tuple[dict[str, Any], ProviderKeys] | None = None
 
     async def metadata(self) -> Metadata:
-        """The discovery document.
+        """Return the metadata.
 
         Raises:
-            ProviderUnavailableError: it cannot be had, or is somebody else's.
+            ProviderUnavailableError: they are unavailable, or belong to another issuer.
         """
         return await self._metadata.get()
 
     async def keys(self) -> ProviderKeys:
-        """The keys at present.
+        """Return the current keys.
 
         Raises:
-            ProviderUnavailableError: they cannot be had.
+            ProviderUnavailableError: they are unavailable.
         """
         return await self._keys.get()
 
     async def key_for(self, unverified: Unverified) -> ProviderKey:
-        """The key that a token names; one that is unknown may be new, so the provider is asked now and then.
+        """Return the key that a token names; an unknown key triggers a refresh, once per cooldown.
 
         Raises:
             InvalidTokenError: there is no such key.
-            ProviderUnavailableError: nobody can tell.
+            ProviderUnavailableError: the keys are unavailable.
         """
         if unverified.algorithm not in PROVIDER_ALGORITHMS:
-            raise InvalidTokenError("the algorithm is not allowed")
+            raise InvalidTokenError("alg is not allowed")
         key = (await self._keys.get()).find(unverified)
         if key is None:
             key = (await self._keys.refresh()).find(unverified)
         if key is None:
-            raise InvalidTokenError("the provider has no such key")
+            raise InvalidTokenError("unknown kid")
         return key
 
     async def close(self) -> None:
-        """Gives up what is under way."""
+        """Cancel fetches that are in progress."""
         await asyncio.gather(self._metadata.close(), self._keys.close())
 
     async def _fetch_metadata(self) -> Metadata:
         document = await self._fetcher.json(self.issuer.rstrip("/") + _WELL_KNOWN)
-        found = document.get("issuer")
-        if found != self.issuer:
-            raise ProviderUnavailableError(f"the document is about {found!r:.200}, not {self.issuer!r}")
+        issuer = document.get("issuer")
+        if issuer != self.issuer:
+            raise ProviderUnavailableError(f"issuer is {issuer!r:.200} instead of {self.issuer!r}")
         metadata = Metadata(
             issuer=self.issuer,
             jwks_uri=self._url(document, "jwks_uri"),
@@ -108,21 +108,21 @@ class Provider:
             sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,
         )
         if not metadata.jwks_uri:
-            raise ProviderUnavailableError("the document has no usable jwks_uri")
+            raise ProviderUnavailableError("no usable jwks_uri")
         return metadata
 
     async def _fetch_keys(self) -> ProviderKeys:
         metadata = await self._metadata.get()
         document = await self._fetcher.json(metadata.jwks_uri)
-        if self._known is None or self._known[0] != document:
+        if self._last_keys is None or self._last_keys[0] != document:
             try:
-                self._known = (document, read_keys(document))
+                self._last_keys = (document, read_keys(document))
             except ValueError as error:
                 raise ProviderUnavailableError(f"{metadata.jwks_uri} is not a JWK Set: {error}") from None
-        return self._known[1]
+        return self._last_keys[1]
 
     def _url(self, document: dict[str, Any], name: str) -> str:
-        """An endpoint; plain HTTP only where the issuer itself was allowed it."""
+        """Return a URL of the document, or ``""``; plain HTTP only if the issuer itself uses it."""
         value = document.get(name)
         if not isinstance(value, str) or not value.isascii() or not value.isprintable():
             return ""
@@ -131,8 +131,8 @@ class Provider:
         except ValueError:
             return ""
         secure = parts.scheme == "https" and bool(parts.hostname)
-        beside = parts.scheme == issuer.scheme == "http" and parts.hostname == issuer.hostname
-        return value if secure or beside else ""
+        same_host = parts.scheme == issuer.scheme == "http" and parts.hostname == issuer.hostname
+        return value if secure or same_host else ""
 
 
 def _names(value: object, *, default: tuple[str, ...]) -> tuple[str, ...]:

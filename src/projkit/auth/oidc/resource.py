@@ -1,7 +1,7 @@
-"""Access tokens of an external issuer: the third profile, beside enhanced and legacy.
+"""Access tokens of an external issuer: a third profile next to enhanced and legacy.
 
-The ``iss`` of a Bearer token decides: what claims to be from OIDC_RESOURCE_ISSUER is verified by that issuer's keys
-and never tried as anything else. Where the keys are is said by the issuer's discovery document, never by a token.
+The ``iss`` of a Bearer token selects the profile: a token that claims to be from OIDC_RESOURCE_ISSUER is verified with
+that issuer's keys only. The keys' location comes from the issuer's discovery document, never from a token.
 """
 
 import time
@@ -25,15 +25,15 @@ EXTERNAL: Final = "external"
 _CACHED_TOKENS: Final = 4096
 _ACCESS_TYPES: Final = {"at+jwt", "application/at+jwt"}  # RFC 9068 §4
 _TYPES: Final = {None, "jwt", *_ACCESS_TYPES}
-# How providers without RFC 9068 say what a token is for: Keycloak in typ, Amazon Cognito in token_use.
+# Claims by which providers without RFC 9068 state a token's purpose: typ in Keycloak, token_use in Amazon Cognito.
 _PURPOSE_CLAIMS: Final = ("typ", "token_use", "token_type")
 _ACCESS: Final = {"access", "bearer", "access_token", "at+jwt", "jwt"}
 _ID_TOKEN_CLAIMS: Final = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
-_MAY_HAVE: Final = frozenset(KNOWN_SCOPES) - {ADMIN}
+_GRANTABLE_SCOPES: Final = frozenset(KNOWN_SCOPES) - {ADMIN}
 
 
 class ExternalTokens:
-    """Verifies them; remembers those it has verified until they expire or the issuer's keys change."""
+    """A verifier of external tokens; verified ones are cached until they expire or the issuer's keys change."""
 
     def __init__(
         self, provider: Provider, settings: Settings, *, now: Callable[[], float] = time.time
@@ -52,7 +52,7 @@ class ExternalTokens:
         self._verified_with: ProviderKeys | None = None
 
     def owns(self, token: str) -> bool:
-        """Whether the token claims to be from the external issuer."""
+        """Return whether the token claims to be from the external issuer."""
         if token in self._verified:
             return True
         try:
@@ -61,13 +61,13 @@ class ExternalTokens:
             return False
 
     async def verify(self, token: str) -> Principal:
-        """The principal that a token speaks for, if :meth:`owns` says that it is one of these.
+        """Verify a token for which :meth:`owns` is true, and return its principal.
 
         Raises:
-            InvalidTokenError: whatever is wrong with it.
-            ProviderUnavailableError: nobody can tell, since the issuer's keys cannot be had.
+            InvalidTokenError: the token is invalid, for whatever reason.
+            ProviderUnavailableError: the issuer's keys are unavailable.
         """
-        keys = await self._provider.keys()  # asked for each time, so that a key that is withdrawn is noticed
+        keys = await self._provider.keys()  # checked each time, so that a withdrawn key is noticed
         if keys is not self._verified_with:
             self._verified.clear()
             self._verified_with = keys
@@ -94,18 +94,18 @@ class ExternalTokens:
             claims=claims,
             tenant_id=tenant_of(claims, self._tenant_claim),
         )
-        self._remember(unverified.token, key, float(expires), principal)
+        self._cache(unverified.token, key, float(expires), principal)
         return principal
 
-    def _remember(self, token: str, key: ProviderKey, expires: float, principal: Principal) -> None:
-        # The keys may have changed while we asked for this one: what is remembered belongs to the keys of before.
+    def _cache(self, token: str, key: ProviderKey, expires: float, principal: Principal) -> None:
+        # If the keys changed during the verification, the cache belongs to the earlier keys.
         if self._verified_with is None or not self._verified_with.has(key):
             return
         self._verified.put(token, principal, expires)
 
 
 def _is_access_token(unverified: Unverified) -> bool:
-    """Whether it was not made for another purpose: an id token also has the issuer's signature (RFC 8725 §2.8)."""
+    """Return whether a token is an access token: ID tokens have the issuer's signature too (RFC 8725 §2.8)."""
     type_, claims = unverified.header.get("typ"), unverified.claims
     type_ = None if type_ is None else type_.lower()
     if type_ not in _TYPES:
@@ -117,7 +117,7 @@ def _is_access_token(unverified: Unverified) -> bool:
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """The scopes of ours that the token names, as text or a list; never ``admin``, which the issuer cannot give."""
+    """Return the kit's scopes in ``scope`` or ``scp``, a string or a list; never ``admin``."""
     named = claims["scope"] if "scope" in claims else claims.get("scp")
     names = named.split() if isinstance(named, str) else named if isinstance(named, list) else []
-    return _MAY_HAVE.intersection(each for each in names if isinstance(each, str))
+    return _GRANTABLE_SCOPES.intersection(each for each in names if isinstance(each, str))

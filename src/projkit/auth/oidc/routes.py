@@ -1,4 +1,4 @@
-"""``/auth/oidc`` over HTTP: to the provider, and back."""
+"""The endpoints below ``/auth/oidc``: redirect to the provider, and the callback."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from projkit.auth.cookies import Cookies
 from projkit.auth.credentials import cookie_values
-from projkit.auth.oidc.login import ProviderAnswer
+from projkit.auth.oidc.login import AuthorizationResponse
 from projkit.auth.oidc.login_state import LIFETIME_SECONDS
 from projkit.auth.session_service import Client, IssuedTokens
 from projkit.auth.wiring import AuthServices
@@ -26,9 +26,9 @@ _TAG: Final = "auth"
 _PROVIDER: Final = Param("The name of the provider in `PROJKIT_OIDC_PROVIDERS`.", "[a-z0-9_-]{1,32}")
 _MAX_NEXT_LENGTH: Final = 1024
 _MAX_PARAMETERS: Final = 50
-# A browser takes // and /\ for another host, and drops tabs and line ends before it looks.
+# Browsers treat // and /\ as the start of a host, and remove tabs and line breaks first.
 _RELATIVE: Final = re.compile(r"/(?!/)[^\\\x00-\x1f\x7f-\x9f]*")
-_SAFE: Final = "/:@!$&'()*+,;=-._~?%#[]"  # what a URL may hold as it is (RFC 3986 §2.2)
+_SAFE: Final = "/:@!$&'()*+,;=-._~?%#[]"  # characters that need no encoding in a URL (RFC 3986 §2.2)
 
 
 def _relative(value: str) -> str:
@@ -78,7 +78,7 @@ class OidcRoutes:
         self._path = f"{settings.api_prefix}/auth/oidc/{{provider}}"
 
     def endpoints(self) -> list[Endpoint]:
-        """The declarations."""
+        """Return the declarations of the endpoints."""
         headers = ("Location", "Set-Cookie")
         return [
             Endpoint(
@@ -116,27 +116,27 @@ class OidcRoutes:
     async def login(self, request: Request) -> Response:
         query = read_query(LoginQuery, request.query_string, repeatable=frozenset())
         request.release_slot()  # a provider that hangs is waited for, for seconds, by all in one question
-        started = await self._services().oidc.start(request.params["provider"], query.next)
-        cookie = self._cookies.login_state(request, started.login_state, LIFETIME_SECONDS)
-        return Response(302, headers=(_location(started.location), *PRIVATE, cookie))
+        redirect = await self._services().oidc.start(request.params["provider"], query.next)
+        cookie = self._cookies.login_state(request, redirect.cookie, LIFETIME_SECONDS)
+        return Response(302, headers=(_location(redirect.location), *PRIVATE, cookie))
 
     async def callback(self, request: Request) -> Response:
         login = self._services().oidc
         kept = cookie_values(request.scope["headers"], self._cookie)
         text = kept[0].decode("latin-1") if len(kept) == 1 else None
-        answer = _read_answer(request.query_string)
-        login_state = login.recognise(request.params["provider"], text, answer.state)
+        response = _read_response(request.query_string)
+        login_state = login.read_login_state(request.params["provider"], text, response.state)
         # From here on the login state is used up, whatever the outcome.
         request.add_response_header(*self._cookies.login_state(request, "", 0))
         client = Client(self._addresses.get(request.scope), request.header(b"user-agent") or "")
-        issued = await login.finish(login_state, answer, client, before_waiting=request.release_slot)
+        issued = await login.finish(login_state, response, client, before_waiting=request.release_slot)
         return Response(
             303, headers=(_location(login_state.next), *PRIVATE, *self._cookies_of(request, issued))
         )
 
 
-def _read_answer(query_string: bytes) -> ProviderAnswer:
-    """What is in the query; a parameter must not be there twice (RFC 6749 §3.1)."""
+def _read_response(query_string: bytes) -> AuthorizationResponse:
+    """Parse the query; a repeated parameter is an error (RFC 6749 §3.1)."""
     try:
         pairs = parse_qsl(
             query_string.decode("ascii"),
@@ -150,7 +150,9 @@ def _read_answer(query_string: bytes) -> ProviderAnswer:
     values = dict(known)
     if len(values) != len(known):
         raise LoginFailedError
-    return ProviderAnswer(values.get("state"), values.get("code"), values.get("iss"), values.get("error"))
+    return AuthorizationResponse(
+        values.get("state"), values.get("code"), values.get("iss"), values.get("error")
+    )
 
 
 def _location(url: str) -> Header:

@@ -1,4 +1,4 @@
-"""Puts the parts of OpenID Connect together, for one event loop."""
+"""Construction of the parts of OpenID Connect, for one event loop."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Providers:
-    """The providers that the settings name, each issuer once; without any, no certificates are loaded."""
+    """The configured providers, one per issuer; without any, no certificates are loaded."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -49,18 +49,18 @@ class Providers:
         return configured
 
     def external(self) -> ExternalTokens | None:
-        """What verifies the access tokens of OIDC_RESOURCE_ISSUER, where there is one."""
+        """Return the verifier of OIDC_RESOURCE_ISSUER's access tokens, or None if the setting is empty."""
         issuer = self._settings.oidc_resource_issuer
         return ExternalTokens(self._by_issuer[issuer], self._settings) if issuer else None
 
     async def close(self) -> None:
-        """Gives up what is under way at them."""
+        """Cancel fetches that are in progress."""
         for each in self._by_issuer.values():
             await each.close()
 
 
 def _fetcher() -> "Fetcher":
-    # Whoever has no provider does without an HTTP client; whoever has one imports it at the start.
+    # The HTTP client is imported only if there is a provider, and then at startup.
     from projkit.auth.oidc.fetch import Fetcher  # noqa: PLC0415
 
     return Fetcher()
@@ -78,7 +78,7 @@ def build_login(
     clock: Clock,
     observer: Observer,
 ) -> OidcLogin:
-    """The login at these providers."""
+    """Build the login service for these providers."""
     return OidcLogin(
         providers.configured(),
         LoginStateCodec(partial(keys.secrets, LABEL), clock=clock),
