@@ -16,7 +16,7 @@ from tests.conftest import settings_for, without_settings
 
 OpenKit = Callable[..., AbstractAsyncContextManager[ProjKit]]
 _QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-_DUMMY_HASH = _QUICK.hash("nobody has this password")
+DUMMY_HASH = _QUICK.hash("nobody has this password")
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def costly_passwords() -> None:
 def quick_passwords(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashes passwords in a hundredth of the time: what is refused, limited or kept does not depend on it."""
     if "costly_passwords" not in request.fixturenames:
-        monkeypatch.setattr(passwords, "_HASHER", _QUICK)
-        monkeypatch.setattr(passwords, "_DUMMY_HASH", _DUMMY_HASH)
+        monkeypatch.setattr(passwords, "HASHER", _QUICK)
+        monkeypatch.setattr(passwords, "DUMMY_HASH", DUMMY_HASH)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from projkit.auth.users import User
 from projkit.auth.wiring import AuthServices
 from projkit.clock import utc_now
 from projkit.identity import DEFAULT_SCOPES
+from projkit.testing.internals import Internals
 from tests.auth.asking import ADDRESS, Answer, Header, ask
 
 AUTH: Final = "/api/v1/auth"
@@ -36,7 +37,7 @@ class ShiftedClock:
 
 def auth_services(kit: ProjKit) -> AuthServices:
     """Return the authentication services of a started kit."""
-    return kit._lifecycle.get().auth
+    return Internals(kit).running.auth
 
 
 async def add_user(
@@ -51,7 +52,7 @@ async def add_user(
     """A new user, whose subject is the name unless another one is given."""
     stored = None
     if password is not None:
-        known = passwords._DUMMY_HASH, password  # the first tells how the hashes of the test are made
+        known = passwords.DUMMY_HASH, password  # the first tells how the hashes of the test are made
         if known not in _hashes:
             hasher = passwords.Passwords(threads=1)
             _hashes[known] = await hasher.hash(password)

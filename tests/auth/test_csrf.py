@@ -12,6 +12,7 @@ from projkit import ProjKit
 from projkit.auth.csrf import session_binding
 from projkit.auth.session_service import Client, IssuedTokens
 from projkit.http.routing import Endpoint
+from projkit.testing.internals import Internals
 from tests.auth import forge
 from tests.auth.asking import Answer, Header, ask, bearer
 from tests.auth.conftest import kit_with_keys
@@ -144,7 +145,7 @@ async def test_every_route(kit: ProjKit, way: str) -> None:
     """Every unsafe route, taken from the live table, is guarded where a cookie authenticates, and no safe one is."""
     credential, value = await credentials(kit, way)
     guarded = 0
-    for endpoint in kit._application.table.endpoints:
+    for endpoint in Internals(kit).application.table.endpoints:
         path, content = asking(endpoint)
         answer = await ask(kit, endpoint.method, path, [("cookie", credential)], **content)
         if endpoint.public:

@@ -22,7 +22,7 @@ class Work:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.verified: list[str] = []
         self.hashed = 0
-        hasher = passwords._HASHER
+        hasher = passwords.HASHER
 
         class Counting:
             """The hasher, with a count before each call."""
@@ -39,7 +39,7 @@ class Work:
                 self.hashed += 1
                 return hasher.hash(password)
 
-        monkeypatch.setattr(passwords, "_HASHER", Counting)
+        monkeypatch.setattr(passwords, "HASHER", Counting)
 
     def take(self) -> tuple[list[str], int]:
         """What was done since it was asked last: the parameters of each verified hash, and the number of new hashes."""

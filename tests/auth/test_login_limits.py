@@ -40,13 +40,13 @@ def is_limited(answer: Answer, policy: str, limit: int, window: int) -> None:
 async def test_parallel_guesses(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of fifty guesses at once no more are evaluated than the limit allows, the right one among them or not."""
     verified = []
-    verify = passwords._verify
+    verify = passwords.verify_hash
 
     def counting(stored: str, password: str) -> bool:
         verified.append(password)
         return verify(stored, password)
 
-    monkeypatch.setattr(passwords, "_verify", counting)
+    monkeypatch.setattr(passwords, "verify_hash", counting)
     async with open_kit(login_limit_address="1000/minute") as kit:
         await add_user(kit)
         guesses = [f"guess {number}" for number in range(50)]
@@ -121,7 +121,7 @@ async def test_device_tokens(open_kit: OpenKit) -> None:
     async with open_kit(login_limit_account="2/hour", login_limit_address="1000/minute") as kit:
         for name in ("alice", "bob"):
             await add_user(kit, name)
-        limits = auth_services(kit).built_in._limits
+        limits = auth_services(kit).built_in.limits
         device_token = limits.new_device_token("0::alice")
         while "-" not in device_token or "_" not in device_token:
             device_token = limits.new_device_token("0::alice")

@@ -8,6 +8,7 @@ from projkit import Principal, ProjKit
 from projkit.auth.passwords import Passwords
 from projkit.auth.sessions.port import Session
 from projkit.auth.wiring import AuthServices
+from projkit.testing.internals import Internals
 from tests.auth.places import patient
 from tests.conftest import Client, settings_for
 from tests.faults.fault_scenario import AUTH, PASSWORD, add_users, bearer
@@ -36,7 +37,7 @@ async def set_password(services: AuthServices) -> None:
 
 def auth_services(kit: ProjKit) -> AuthServices:
     """What the kit's authentication is made of."""
-    return kit._lifecycle.get().auth
+    return Internals(kit).running.auth
 
 
 async def refused(kit: ProjKit, client: Client) -> None:
@@ -109,7 +110,7 @@ async def test_ended_from_somewhere_else_a_moment_ago(
         Client(kits[1], settings, None) as other,
     ):
         # The other worker's memory lasts, however slow the machine is.
-        monkeypatch.setattr(auth_services(kits[1]).store, "_monotonic", lambda: 0.0)
+        monkeypatch.setattr(auth_services(kits[1]).store, "seconds", 3600.0)
         headers = bearer((await one.post(f"{AUTH}/login", json=CREDENTIALS)).json()["access_token"])
         assert (await other.get(f"{AUTH}/session", headers=headers)).status_code == 200
         assert (await one.post(f"{AUTH}/logout", headers=headers)).status_code == 204

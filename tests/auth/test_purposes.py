@@ -69,7 +69,7 @@ async def world(shut_kit: ProjKit) -> World:
     client = Client("203.0.113.5", "tests")
     issued = await services.sessions.open("alice", ("projects:read", "projects:write"), "", "cookie", client)
     page = await ask(shut_kit, "GET", PROJECTS, [bearer(forge.token())], query="limit=1")
-    text, login = auth_services(shut_kit).oidc._login_states.start("acme", "/")
+    text, login = auth_services(shut_kit).oidc.login_states.start("acme", "/")
     return World(shut_kit, issued, page.json()["next_cursor"], text, login)
 
 
@@ -89,7 +89,7 @@ VALUES: Final[dict[str, Callable[[World], str]]] = {
     "refresh token": lambda world: world.issued.refresh_token,
     "session id": lambda world: world.issued.session_id,
     "CSRF value": lambda world: world.issued.csrf_token,
-    "device token": lambda world: world.services.built_in._limits.new_device_token("0::alice"),
+    "device token": lambda world: world.services.built_in.limits.new_device_token("0::alice"),
     "cursor": lambda world: world.cursor,
     "login state of an OIDC login": lambda world: world.login_state,
     "state of an OIDC login": lambda world: world.login.state,

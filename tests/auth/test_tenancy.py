@@ -11,6 +11,7 @@ from uuid_utils import uuid7
 from projkit import ProjKit
 from projkit.auth.session_service import Client
 from projkit.http.routing import Endpoint
+from projkit.testing.internals import Internals
 from tests.auth import forge
 from tests.auth.asking import Answer, Header, ask, bearer
 from tests.auth.conftest import OpenKit
@@ -101,7 +102,7 @@ CALLERS: Final = ("nobody", "owner", "other", "read-only", "admin", "expired", "
 
 def endpoints(kit: ProjKit) -> Iterator[tuple[Endpoint, Rule]]:
     """Each endpoint of the live table with its rule."""
-    for endpoint in kit._application.table.endpoints:
+    for endpoint in Internals(kit).application.table.endpoints:
         yield endpoint, RULES[f"{endpoint.method} {endpoint.path}"]
 
 
@@ -171,7 +172,7 @@ def expected(endpoint: Endpoint, rule: Rule, caller: str) -> int | str:
 async def test_every_route_is_classified(open_kit: OpenKit) -> None:
     """A route that this table does not know fails the suite; the public ones are a fixed list."""
     async with open_kit(**EVERYTHING_ON) as kit:
-        table = kit._application.table.endpoints
+        table = Internals(kit).application.table.endpoints
         assert {f"{endpoint.method} {endpoint.path}" for endpoint in table} == RULES.keys()
         for endpoint, rule in endpoints(kit):
             assert endpoint.public is (rule.kind == "public"), endpoint.path

@@ -79,7 +79,7 @@ def test_no_cached_token_outlives_its_expiry() -> None:
 
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache holds a limited number of tokens; evicted ones are verified again."""
-    monkeypatch.setattr("projkit.auth.tokens._CACHED_TOKENS", 2)
+    monkeypatch.setattr("projkit.auth.tokens.CACHED_TOKENS", 2)
     issuer, verifier = pair(Time())
     tokens = [issuer.issue(f"user {number}", []) for number in range(4)]
     for _ in range(2):

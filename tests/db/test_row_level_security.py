@@ -16,12 +16,12 @@ from projkit import Principal
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.port import Database, Queries, Transaction
-from projkit.db.scoped import _in_scope, allow_purge
+from projkit.db.scoped import allow_purge, with_scope
 from projkit.db.statement import Row, Statement
 from projkit.db.tables import build_tables
 from projkit.http.cursor import CursorCodec
 from projkit.projects.idempotency import IdempotentCreation
-from projkit.projects.listing import Shape, _count_statement, _page_statement
+from projkit.projects.listing import Shape, count_statement, page_statement
 from projkit.projects.query import SORT_KEYS, ProjectQuery
 from projkit.projects.schemas import ProjectInput
 from projkit.projects.service import ProjectService
@@ -355,18 +355,18 @@ async def test_pages_and_counts_are_read_from_their_index(walled: Walled) -> Non
     connection = await asyncpg.connect(walled.url)
 
     async def plan_of(statement: Statement, **params: Any) -> str:
-        compiled = _in_scope(statement).for_postgresql()
+        compiled = with_scope(statement).for_postgresql()
         scope = {"tenant_id": "", "owner_id": "owner 3", "scope_tenant_id": "", "scope_owner_id": "owner 3"}
         arguments = compiled.arguments({**scope, **params})
         return "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {compiled.sql}", *arguments))
 
-    plan = await plan_of(_count_statement(TABLES, Shape()))
+    plan = await plan_of(count_statement(TABLES, Shape()))
     assert "Index Only Scan using ix_projkit_projects_created_at on" in plan, plan
     for sort_key in SORT_KEYS:
         if sort_key == "due_date":  # two segments, sorted together
             continue
         key: Any = {"name": "x", "priority": 1}.get(sort_key, utc_now())
-        page = _page_statement(TABLES, Shape(sort_key=sort_key, after="key"))
+        page = page_statement(TABLES, Shape(sort_key=sort_key, after="key"))
         plan = await plan_of(page, rows=21, after_key=key, after_id=uuid7())
         assert f"Index Scan Backward using ix_projkit_projects_{sort_key} on" in plan, plan
         assert "Sort" not in plan, plan

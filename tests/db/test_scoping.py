@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from projkit.db.statement import Statement
 from projkit.db.tables import build_tables
-from projkit.projects.listing import Shape, _count_statement, _page_statement
+from projkit.projects.listing import Shape, count_statement, page_statement
 from projkit.projects.query import SORT_KEYS
 from projkit.projects.statements import idempotency_statements, project_statements
 from projkit.projects.transfer import _existing_statement
@@ -25,8 +25,8 @@ def statements() -> list[tuple[str, Statement]]:
         for after in ("", "key", "null"):
             if after != "null" or key == "due_date":
                 shape = Shape(sort_key=key, after=after, search=True, tags=1)
-                found.append((f"page by {key} after {after!r}", _page_statement(TABLES, shape)))
-    found.append(("count", _count_statement(TABLES, Shape(statuses=2))))
+                found.append((f"page by {key} after {after!r}", page_statement(TABLES, shape)))
+    found.append(("count", count_statement(TABLES, Shape(statuses=2))))
     found.append(("import", _existing_statement(TABLES)))
     return found
 
@@ -42,7 +42,7 @@ def test_each_statement_names_tenant_and_owner(name: str, statement: Statement, 
         return
     compiled: Any = statement.for_postgresql() if dialect == "postgresql" else statement.for_sqlite()
     sql: str = compiled.sql
-    assert {"tenant_id", "owner_id"} <= set(compiled._names)
+    assert {"tenant_id", "owner_id"} <= set(compiled.names)
     if isinstance(statement.clause, sa.Insert):
         return
     scans = sql.count("FROM projkit_") + sql.count("UPDATE projkit_")

@@ -11,6 +11,7 @@ import pytest
 from projkit import ConfigurationError, ProjKit
 from projkit.health import celery as check
 from projkit.health.celery import celery_check
+from projkit.testing.internals import Internals
 from tests.conftest import settings_for
 from tests.health.conftest import OpenHealth, run_checks, silent_server
 from tests.redis_servers import Redises
@@ -74,14 +75,14 @@ def test_celery_that_is_not_installed(sqlite_url: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(check, "find_spec", find)
     kit = ProjKit(settings_for(sqlite_url, celery_broker_url="amqp://127.0.0.1"))
     with pytest.raises(ConfigurationError, match=r'pip install "projkit\[celery\]"'):
-        kit._health.create_scheduler(None, None)
+        Internals(kit).health.create_scheduler(None, None)
 
 
 def test_invalid_celery_app(sqlite_url: str) -> None:
     """An object that is neither an app nor a function is rejected."""
     kit = ProjKit(settings_for(sqlite_url), celery_app=7)
     with pytest.raises(ConfigurationError, match=r"celery\.Celery or a function"):
-        kit._health.create_scheduler(None, None)
+        Internals(kit).health.create_scheduler(None, None)
 
 
 def test_celery_is_imported_only_if_configured() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from projkit import ConfigurationError, ProjKit
 from projkit.health import CheckFailedError, HealthCheck
+from projkit.testing.internals import Internals
 from tests.conftest import settings_for
 from tests.health.conftest import PATIENCE, OpenHealth
 
@@ -255,9 +256,9 @@ async def test_stale_result(open_health: OpenHealth, critical: bool, status: str
     """A result older than three periods is unknown and counts as failing, even if the check no longer runs."""
     async with open_health(HealthCheck("mine", passing, critical=critical, **QUICK)) as health:
         await health.until("mine", "ok")
-        scheduler = health.kit._current.check_scheduler()
+        scheduler = Internals(health.kit).running.check_scheduler
         assert scheduler is not None
-        scheduler._check_loops["mine"].task.cancel()
+        scheduler.check_loops["mine"].task.cancel()
         async with asyncio.timeout(PATIENCE):
             while (await health.check("mine"))["status"] == "ok":
                 await asyncio.sleep(0.01)

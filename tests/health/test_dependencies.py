@@ -21,6 +21,7 @@ from projkit.health.database import database_checks
 from projkit.health.redis import RedisProbe, redis_check
 from projkit.health.system import SystemSampler, disk_check, loop_check
 from projkit.redis.connect import open_redis
+from projkit.testing.internals import Internals
 from tests.conftest import settings_for
 from tests.faults.proxy import Proxy
 from tests.health.conftest import OpenHealth, RunningChecks, run_checks, silent_server
@@ -80,7 +81,7 @@ async def test_healthy_database(any_database_url: str, whose: str) -> None:
 async def test_full_pool(any_database_url: str, open_health: OpenHealth) -> None:
     """The database check passes while all connections of the pool are in use."""
     async with open_health(url=any_database_url, database_pool_size=1) as health:
-        database = health.kit._lifecycle.get().database
+        database = Internals(health.kit).running.database
         held, release = asyncio.Event(), asyncio.Event()
 
         async def hold(_: object) -> None:

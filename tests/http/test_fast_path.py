@@ -14,6 +14,7 @@ from projkit.http import scope_keys
 from projkit.http.application import Application
 from projkit.http.timing import access_logger
 from projkit.telemetry.endpoint_stats import stats_by_endpoint
+from projkit.testing.internals import Internals
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio
@@ -169,7 +170,7 @@ async def test_requests_are_recorded(sqlite_url: str) -> None:
     for _ in range(3):
         sent, _ = await request(kit, path, (b"x-request-id", b"client-id"))
         assert dict(sent[0]["headers"])[b"x-request-id"] == b"client-id"
-    stats = stats_by_endpoint(kit._recorder.read(), frozenset())[("GET", path)]
+    stats = stats_by_endpoint(Internals(kit).recorder.read(), frozenset())[("GET", path)]
     assert stats.requests == 3
     ids = {dict((await request(kit, path))[0][0]["headers"])[b"x-request-id"] for _ in range(3)}
     assert len(ids) == 3
@@ -186,6 +187,6 @@ async def test_disconnects_are_recorded(sqlite_url: str) -> None:
 
     with pytest.raises(OSError, match="gone"):
         await kit({**scope, scope_keys.MATCHED_ROUTE: None}, None, send)  # type: ignore[arg-type]
-    table = kit._recorder.read()
+    table = Internals(kit).recorder.read()
     assert stats_by_endpoint(table, frozenset())[("GET", path)].requests == 1
     assert table[("http_disconnects", ("GET", path))] == [1.0]

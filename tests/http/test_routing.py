@@ -3,6 +3,7 @@
 import pytest
 
 from projkit import ProjKit
+from projkit.testing.internals import Internals
 from tests.conftest import settings_for
 
 ONE = "/api/v1/projects/{project_id}"
@@ -28,7 +29,7 @@ PATHS = {
 @pytest.mark.parametrize(("path", "template"), PATHS.items())
 def test_templates(path: str, template: str | None) -> None:
     """A path has the endpoint whose template it fits, segment by segment, and no other."""
-    match = ProjKit(settings_for("sqlite:///none.db"))._application.table.find(path)
+    match = Internals(ProjKit(settings_for("sqlite:///none.db"))).application.table.find(path)
     assert (None if match is None else match.template) == template
     if match is not None and "{" in match.template:
         assert list(match.params.values()) == [

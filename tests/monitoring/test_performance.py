@@ -8,6 +8,7 @@ import pytest
 
 from projkit import ProjKit
 from projkit.telemetry import history as history_module
+from projkit.testing.internals import Internals
 from tests.auth.asking import ask, bearer
 from tests.conftest import settings_for, token_for
 
@@ -74,13 +75,13 @@ async def test_windows(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(history_module.Sampler, "_run", lambda _: asyncio.sleep(0))  # samples are taken here
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
-        kit._monitoring._history.record()
+        Internals(kit).monitoring.history.record()
         for minute in range(20):
             for _ in range(minute + 1):
                 await ask(kit, "GET", "/api/v1/health/live")
             for _ in range(6):
                 now += 10_000
-                kit._monitoring._history.record()
+                Internals(kit).monitoring.history.record()
         report = await performance(kit)
     live = "/api/v1/health/live"
     assert of(report, live)["count"] == 210

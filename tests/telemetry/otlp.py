@@ -105,7 +105,7 @@ class Collector:
         self.requests: list[Request] = []
         self.spans: list[Span] = []
         self.metrics: list[Metric] = []
-        self._connections: set[socket.socket] = set()
+        self.connections: set[socket.socket] = set()
         self._closed = threading.Event()
 
     def __enter__(self) -> Self:
@@ -140,7 +140,7 @@ class Collector:
 
     def hang_up(self) -> None:
         """Close every connection, as a restarting collector does."""
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
@@ -181,10 +181,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.owner._connections.add(self.connection)
+        self.owner.connections.add(self.connection)
 
     def finish(self) -> None:
-        self.owner._connections.discard(self.connection)
+        self.owner.connections.discard(self.connection)
         try:
             super().finish()
         except OSError:

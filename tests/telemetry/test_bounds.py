@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from projkit import ProjKit
 from projkit.telemetry.families import HTTP
+from projkit.testing.internals import Internals
 from tests.auth.asking import ask
 from tests.conftest import settings_for
 
@@ -101,7 +102,7 @@ async def test_methods_that_clients_make_up(sqlite_url: str) -> None:
     for number in range(HTTP.limit):
         await ask(kit, f"M{number}", "/")
     await ask(kit, "GET", "/")
-    assert list(kit._recorder._http) == [("GET", "__unknown__", 404)]
+    assert list(Internals(kit).recorder.http_samples) == [("GET", "__unknown__", 404)]
     assert series(kit)["projkit_http_server_request_duration_seconds_count"] == 2
 
 

@@ -14,7 +14,9 @@ from starlette.routing import Route
 from projkit import ProjKit, Settings
 from projkit.auth.passwords import Passwords
 from projkit.cli.logs import JsonFormatter
-from projkit.errors import ProjkitError
+from projkit.errors import ProjkitError, SessionStoreUnavailableError
+from projkit.redis.connect import RedisCommands
+from projkit.testing.internals import Internals
 from tests.auth.asking import Answer, Header, ask, bearer, cookie
 from tests.auth.people import AUTH, PROJECTS, add_user
 from tests.conftest import settings_for
@@ -224,11 +226,11 @@ async def test_sessions_in_redis(redis_alone: Redises, sqlite_url: str, canaries
         login = {"username": "alice", "password": password}
         token = canaries.keep((await ask(kit, "POST", f"{AUTH}/login", json=login)).json()["access_token"])
         assert (await ask(kit, "GET", PROJECTS, [bearer(token)])).status == 200
-        store: Any = kit._lifecycle.get().auth.store
-        with pytest.raises(ProjkitError):
-            await store._store._redis.run(
-                "EVAL", f"no Lua {canaries.new()}", 1, canaries.new(), canaries.new()
-            )
+        client = Internals(kit).running.redis
+        assert client is not None
+        redis = RedisCommands(client, SessionStoreUnavailableError, Internals(kit).recorder)
+        with pytest.raises(SessionStoreUnavailableError):
+            await redis.run("EVAL", f"no Lua {canaries.new()}", 1, canaries.new(), canaries.new())
         for path in FIGURES[:2]:  # the prefix of its keys is a setting, which system/info shows
             canaries.show(await ask(kit, "GET", path, address="127.0.0.1"))
         canaries.show(await ask(kit.metrics_app, "GET", "/"))

@@ -18,6 +18,7 @@ from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.processes import ProcessUsage
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.snapshot import KitInfo
+from projkit.testing.internals import Internals
 from tests.auth.asking import ask
 from tests.conftest import settings_for
 
@@ -120,7 +121,7 @@ async def test_exceptions(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> N
         raise ZeroDivisionError
 
     async with kit.lifespan():
-        monkeypatch.setattr(kit._monitoring._performance, "full", broken)
+        monkeypatch.setattr(Internals(kit).monitoring.performance, "full", broken)
         answer = await ask(kit, "GET", "/api/v1/monitoring/metrics/performance", address="127.0.0.1")
     assert answer.status == 500
     labels = {"route": "/api/v1/monitoring/metrics/performance", "error_type": "ZeroDivisionError"}

@@ -11,6 +11,7 @@ from projkit.errors import SessionStoreUnavailableError
 from projkit.redis.connect import RedisCommands, close_redis, open_redis
 from projkit.telemetry.families import COMMANDS, SUM
 from projkit.telemetry.recorder import Recorder
+from projkit.testing.internals import Internals
 from tests.auth.asking import ask
 from tests.conftest import settings_for
 from tests.redis_servers import Redises, free_port
@@ -39,9 +40,9 @@ async def test_of_a_kit(redis_alone: Redises, sqlite_url: str) -> None:
         login = {"username": "alice", "password": "of nobody"}
         assert (await ask(kit, "POST", "/api/v1/auth/login", json=login)).status == 401
         assert kit.registry.get_sample_value(COUNT, {"operation": "EVAL"}) == 2, "address and account"
-        await kit._lifecycle.get().auth.store.ping()
+        await Internals(kit).running.auth.store.ping()
         assert kit.registry.get_sample_value(COUNT, {"operation": "EXISTS"}) == 1
-    assert errors(kit._recorder) == {}
+    assert errors(Internals(kit).recorder) == {}
 
 
 async def test_failures(redis_alone: Redises) -> None:

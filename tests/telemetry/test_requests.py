@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from projkit import ProjKit
 from projkit.monitoring import PerformanceMiddleware
 from projkit.telemetry.endpoint_stats import EndpointStats, stats_by_endpoint
+from projkit.testing.internals import Internals
 from tests.auth.asking import ask
 from tests.conftest import serving, settings_for
 
@@ -105,7 +106,7 @@ def kit(sqlite_url: str) -> ProjKit:
 
 def stats(kit: ProjKit) -> dict[tuple[str, str], EndpointStats]:
     """Return the statistics by method and route."""
-    return stats_by_endpoint(kit._recorder.read())
+    return stats_by_endpoint(Internals(kit).recorder.read())
 
 
 async def drive(app: Any, scope: Message, *received: Message) -> list[Message]:
@@ -269,13 +270,13 @@ async def test_cancelled_requests(kit: ProjKit) -> None:
     """A request that the server cancels counts as a disconnect, and is no longer active."""
     task = asyncio.create_task(drive(kit.wrap(host()), scope("/hang")))
     await asyncio.sleep(0.05)
-    assert kit._recorder.read()[("http_active", ())] == [1.0]
+    assert Internals(kit).recorder.read()[("http_active", ())] == [1.0]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     found = stats(kit)[("GET", "/hang")]
     assert (found.disconnects, found.requests) == (1, 0)
-    assert kit._recorder.read()[("http_active", ())] == [0.0]
+    assert Internals(kit).recorder.read()[("http_active", ())] == [0.0]
 
 
 async def slow(request: Request) -> PlainTextResponse:
@@ -406,7 +407,7 @@ async def test_web_sockets(kit: ProjKit, room: str, outcome: str) -> None:
         await drive(kit.wrap(host()), scope(f"/chat/{room}", kind="websocket"), connect)
     except RuntimeError:
         assert outcome == "failed"
-    assert kit._recorder.read()[("websockets", ("/chat/{room}", outcome))][0] == 1
+    assert Internals(kit).recorder.read()[("websockets", ("/chat/{room}", outcome))][0] == 1
     assert stats(kit) == {}
 
 

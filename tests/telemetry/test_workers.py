@@ -33,6 +33,7 @@ from projkit.telemetry.history import History
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.store import Family, Table, decode, encode
 from projkit.telemetry.workers import WorkerDirectory
+from projkit.testing.internals import Internals
 from tests.auth.asking import ask
 from tests.conftest import settings_for
 
@@ -193,7 +194,7 @@ async def test_unusable_directory(
         await kit.startup()
     assert (await ask(kit, "GET", "/api/v1/health/live")).status == 200
     assert (await ask(kit, "GET", "/api/v1/health/ready")).status == 503
-    assert requests(kit._recorder) == 3, "this process counts alone"
+    assert requests(Internals(kit).recorder) == 3, "this process counts alone"
 
 
 def _no_room(*_: object) -> None:
@@ -231,7 +232,7 @@ async def test_removed_directory(tmp_path: Path, sqlite_url: str) -> None:
             "/metrics",
         ):
             assert (await ask(kit, "GET", path, address="127.0.0.1")).status == 200, path
-    assert requests(kit._recorder) == 6
+    assert requests(Internals(kit).recorder) == 6
 
 
 def test_two_kits_of_a_process(tmp_path: Path) -> None:

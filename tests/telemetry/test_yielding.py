@@ -95,7 +95,7 @@ async def test_no_step_is_long(tmp_path: Path, accept: str, monkeypatch: pytest.
     The fastest of several tries counts for each step, so that other load on the machine does not matter.
     """
     recorder, other = Recorder(tmp_path), Recorder(tmp_path)
-    other._path = recorder._path  # a second worker in the same directory
+    other.path = recorder.path  # a second worker in the same directory
     fill(recorder)
     fill(other)
     registry = KitRegistry(RecorderCollector(recorder, KitInfo("1.2.3")))

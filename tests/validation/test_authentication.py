@@ -21,6 +21,7 @@ from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.tokens import TokenVerifier
 from projkit.auth.users import RevocationStatus, Users
 from projkit.errors import DatabaseUnavailableError, InvalidTokenError, SessionStoreUnavailableError
+from projkit.testing.internals import Internals
 from projkit.validation.authentication import CredentialChecks
 from projkit.validation.ephemeral import EphemeralCredentials
 from projkit.validation.routes import AuthenticationReport
@@ -216,7 +217,7 @@ async def test_a_key_that_was_taken_out(sqlite_url: str, tmp_path: Path) -> None
     path = forge.write_keys(tmp_path / "keys.json", forge.private("ES256"), forge.private("EdDSA"))
     kit = ProjKit(settings_for(sqlite_url, secret=None, keys_file=path))
     async with kit.lifespan():
-        ring = kit._lifecycle.get().auth.keys
+        ring = Internals(kit).running.auth.keys
         forge.write_keys(path, forge.private("EdDSA"))
         ring.look()
         refuses(await ask(kit, "GET", "/api/v1/auth/session", [bearer(forge.token(kid="ES256"))]))
@@ -232,7 +233,7 @@ async def test_a_key_that_was_taken_out(sqlite_url: str, tmp_path: Path) -> None
 
 async def test_a_key_that_cannot_sign_any_more(kit: ProjKit) -> None:
     """The check of a key in memory that does not verify its own signature fails."""
-    ring = kit._lifecycle.get().auth.keys
+    ring = Internals(kit).running.auth.keys
     (key,) = ring.current.keys
     other = forge.key("EdDSA")
     ring.current.keys = (SigningKey("mixed up", "HS256", other, key.root), key)

@@ -16,7 +16,7 @@ from projkit.db.statement import Statement
 from projkit.errors import DatabaseUnavailableError, UnauthenticatedError
 from projkit.http import scope_keys
 from projkit.http.disconnects import ClientDisconnectedError
-from projkit.http.in_process import call_in_process
+from projkit.http.in_process import call_in_process, in_process_caller
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, Response
 from projkit.identity import VALIDATION_SUBJECT
@@ -26,6 +26,7 @@ from projkit.projects.routes import ProjectRoutes
 from projkit.projects.schemas import ProjectInput
 from projkit.projects.service import ProjectService
 from projkit.testing import FakeClock
+from projkit.testing.internals import Internals
 from projkit.validation import endpoints as validation
 from projkit.validation.cleanup import ValidationRows
 from projkit.validation.endpoints import EndpointValidation
@@ -101,7 +102,7 @@ async def test_every_endpoint_is_really_called(any_database_url: str, any_databa
     called = {(each.method, each.route) for each in report.endpoints}
     table = {
         (each.method, each.path)
-        for each in kit._application.table.endpoints
+        for each in Internals(kit).application.table.endpoints
         if each.tag in {"projects", "health"} and each.documented
     }
     assert table <= called
@@ -161,7 +162,7 @@ async def test_with_the_hosts_own_callers(sqlite_url: str) -> None:
     kit = ProjKit(settings_for(sqlite_url, health_details="authorized"), get_principal=get_principal)
     async with kit.lifespan():
         await all_is_well(kit, sqlite_url)
-        running = kit._lifecycle.get()
+        running = Internals(kit).running
 
         async def whoami(request: Request) -> Response:
             return Response(200, (await running.authenticate(request)).subject.encode())
@@ -278,7 +279,7 @@ async def test_a_table_that_is_gone(any_database_url: str, table: str) -> None:
     """Without a table, the validation reports what fails and that its rows may remain."""
     kit = ProjKit(settings_for(any_database_url))
     async with kit.lifespan():
-        database = kit._lifecycle.get().database
+        database = Internals(kit).running.database
         await database.write_one(Statement(sa.text(f"ALTER TABLE {table} RENAME TO gone")), {})
         answer = await validate(kit, "endpoints")
         await database.write_one(Statement(sa.text(f"ALTER TABLE gone RENAME TO {table}")), {})
@@ -377,10 +378,10 @@ async def test_what_a_killed_run_left_goes_and_nothing_else(any_database_url: st
     kit = ProjKit(settings_for(any_database_url), clock=clock)
     probe, other = Principal(VALIDATION_SUBJECT), Principal("alice")
     async with kit.lifespan():
-        database = kit._lifecycle.get().database
+        database = Internals(kit).running.database
 
         async def left(mark: str) -> None:
-            creation = kit._lifecycle.get().idempotent_creation
+            creation = Internals(kit).running.idempotent_creation
             for name in ("live", "deleted"):
                 content = ProjectInput(name=name, external_id=f"{mark}:{name}")
                 made = await creation.create(probe, f"{mark}:{name}", content, name)
@@ -411,7 +412,7 @@ async def test_a_creation_that_is_being_committed(postgres_url: str, monkeypatch
     """The cleanup waits for a cancelled creation that the server may still commit, and removes its row too."""
     kit = ProjKit(settings_for(postgres_url))
     stored, commits = asyncio.Event(), asyncio.Event()
-    remembering = PostgresqlDatabase._in_transaction
+    remembering = PostgresqlDatabase.run_in_transaction
 
     async def slow_to_commit(self: PostgresqlDatabase, work: Any) -> Any:
         async def slowly(transaction: Any) -> Any:
@@ -424,9 +425,9 @@ async def test_a_creation_that_is_being_committed(postgres_url: str, monkeypatch
         return await remembering(self, slowly)
 
     async with kit.lifespan():
-        running = kit._lifecycle.get()
+        running = Internals(kit).running
         before = await count_rows(postgres_url)
-        monkeypatch.setattr(PostgresqlDatabase, "_in_transaction", slow_to_commit)
+        monkeypatch.setattr(PostgresqlDatabase, "run_in_transaction", slow_to_commit)
         content = ProjectInput(name="A", external_id=MARK)
         creating = asyncio.create_task(
             running.idempotent_creation.create(Principal(VALIDATION_SUBJECT), MARK, content, "A")
@@ -510,8 +511,8 @@ async def test_it_ends_in_bounded_time(sqlite_url: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(validation, "all_steps", only(few))
     kit = ProjKit(settings_for(sqlite_url))
     async with kit.lifespan():
-        app = kit._validation_factory._app
-        clear = ValidationRows(kit._lifecycle.get().database, TABLES, clock=utc_now)
+        app = Internals(kit).application.for_in_process_calls(in_process_caller)
+        clear = ValidationRows(Internals(kit).running.database, TABLES, clock=utc_now)
         before = await count_rows(sqlite_url)
         run = EndpointValidation(app, kit.settings, clear, run_seconds=1.5, step_seconds=0.9)
         results = await asyncio.wait_for(run.run(), 10)

@@ -76,11 +76,11 @@ class HostUsers:
         self._authenticate = authenticate
         self._users = users
         self._sessions = sessions
-        self._limits = limits
+        self.limits = limits
 
     async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
-        await self._limits.attempt(attempt.client.address)
-        count = await self._limits.begin(attempt.account, attempt.device)
+        await self.limits.attempt(attempt.client.address)
+        count = await self.limits.begin(attempt.account, attempt.device)
         attempt.before_waiting()
         principal = await self._authenticate_user(attempt.username, attempt.password)
         if principal is None:
@@ -92,7 +92,7 @@ class HostUsers:
         known = await self._users.by_subject(principal.subject, tenant_id)
         if known is not None and known.disabled_at is not None:
             raise InvalidCredentialsError
-        await self._limits.succeed(count)
+        await self.limits.succeed(count)
         issued = await self._sessions.open(
             principal.subject,
             sorted(principal.scopes),
@@ -101,7 +101,7 @@ class HostUsers:
             attempt.client,
             known=known,
         )
-        return issued, self._limits.new_device_token(attempt.account)
+        return issued, self.limits.new_device_token(attempt.account)
 
     async def _authenticate_user(self, username: str, password: str) -> Principal | None:
         authenticate, is_plain = self._authenticate, not inspect.iscoroutinefunction(self._authenticate)
@@ -123,22 +123,22 @@ class BuiltInUsers:
         self.users = users
         self._passwords = passwords
         self._sessions = sessions
-        self._limits = limits
+        self.limits = limits
 
     async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
-        await self._limits.attempt(attempt.client.address)
-        count = await self._limits.begin(attempt.account, attempt.device)
+        await self.limits.attempt(attempt.client.address)
+        count = await self.limits.begin(attempt.account, attempt.device)
         user = await self.users.by_name(attempt.username, attempt.tenant_id)
         stored = None if user is None or user.disabled_at is not None else user.password_hash
         if not await self._passwords.verify(stored, attempt.password) or user is None or stored is None:
             raise InvalidCredentialsError
-        await self._limits.succeed(count)
+        await self.limits.succeed(count)
         if self._passwords.is_outdated(stored):
             await self.users.rehash(user, await self._passwords.hash(attempt.password))
         issued = await self._sessions.open(
             user.subject, user.scopes, user.tenant_id, attempt.transport, attempt.client, known=user
         )
-        return issued, self._limits.new_device_token(attempt.account)
+        return issued, self.limits.new_device_token(attempt.account)
 
     async def register(self, username: str, password: str, tenant_id: str, address: str) -> User:
         """Create a user with the default scopes and a new subject.
@@ -147,7 +147,7 @@ class BuiltInUsers:
             UsernameTakenError: another user has the name.
             RateLimitedError: there were too many attempts from the address.
         """
-        await self._limits.attempt(address)
+        await self.limits.attempt(address)
         stored = await self._passwords.hash(password)
         return await self.users.add(
             username, stored, subject=str(uuid4()), scopes=DEFAULT_SCOPES, tenant_id=tenant_id
@@ -164,13 +164,13 @@ class BuiltInUsers:
         """
         user = await self.users.by_subject(principal.subject, principal.tenant_id)
         name = principal.subject if user is None or user.username is None else user.username
-        count = await self._limits.begin(f"password:{account_of(principal.tenant_id, name)}", None)
+        count = await self.limits.begin(f"password:{account_of(principal.tenant_id, name)}", None)
         if (
             not await self._passwords.verify(None if user is None else user.password_hash, old)
             or user is None
         ):
             raise InvalidCredentialsError("The current password is wrong")
-        await self._limits.succeed(count)
+        await self.limits.succeed(count)
         check_new_password(new, name, "/new_password")
         stored = await self._passwords.hash(new)
         # Once before, so the password is not changed if sessions cannot be ended, and once after, since the old

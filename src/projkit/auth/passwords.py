@@ -22,19 +22,19 @@ T = TypeVar("T")
 MINIMUM_LENGTH: Final = 8
 MAXIMUM_LENGTH: Final = 256
 # OWASP's first recommendation for Argon2id: 19 MiB, two passes, one lane; about 22 ms.
-_HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
+HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
 
 
 def _dummy_hash() -> str:
     """Return a random hash that no password matches; verifying it takes as long as verifying a real one."""
     salt, digest = (
-        b64encode(token_bytes(length)).decode().rstrip("=") for length in (_HASHER.salt_len, _HASHER.hash_len)
+        b64encode(token_bytes(length)).decode().rstrip("=") for length in (HASHER.salt_len, HASHER.hash_len)
     )
-    cost = f"m={_HASHER.memory_cost},t={_HASHER.time_cost},p={_HASHER.parallelism}"
+    cost = f"m={HASHER.memory_cost},t={HASHER.time_cost},p={HASHER.parallelism}"
     return f"$argon2id$v={ARGON2_VERSION}${cost}${salt}${digest}"
 
 
-_DUMMY_HASH: Final = _dummy_hash()
+DUMMY_HASH: Final = _dummy_hash()
 
 
 # glibc keeps the 19 MiB of a hash for the next one, which is useful during logins: allocating them again makes a hash
@@ -60,7 +60,7 @@ class Passwords:
         Raises:
             UnavailableError: the queue is full.
         """
-        return await self._run(partial(_HASHER.hash, password))
+        return await self._run(partial(HASHER.hash, password))
 
     async def verify(self, stored: str | None, password: str) -> bool:
         """Return whether ``password`` matches; without a hash (``None``) it takes as long and returns False.
@@ -68,13 +68,13 @@ class Passwords:
         Raises:
             UnavailableError: the queue is full.
         """
-        good = await self._run(partial(_verify, stored or _DUMMY_HASH, password))
+        good = await self._run(partial(verify_hash, stored or DUMMY_HASH, password))
         return good and stored is not None
 
     @staticmethod
     def is_outdated(stored: str) -> bool:
         """Return whether the hash has parameters other than the current ones."""
-        return _HASHER.check_needs_rehash(stored)
+        return HASHER.check_needs_rehash(stored)
 
     def close(self) -> None:
         """Shut down the threads."""
@@ -121,8 +121,8 @@ def check_new_password(password: str, username: str, pointer: str) -> None:
         )
 
 
-def _verify(stored: str, password: str) -> bool:
+def verify_hash(stored: str, password: str) -> bool:
     try:
-        return _HASHER.verify(stored, password)
+        return HASHER.verify(stored, password)
     except (Argon2Error, InvalidHashError):
         return False

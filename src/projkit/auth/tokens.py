@@ -29,7 +29,7 @@ ENHANCED: Final = "enhanced"
 CLIENT_ID: Final = "projkit"
 VERSION: Final = 1  # of the format
 LEEWAY_SECONDS: Final = 30
-_CACHED_TOKENS: Final = 4096
+CACHED_TOKENS: Final = 4096
 
 
 class TokenIssuer:
@@ -98,7 +98,7 @@ class TokenVerifier:
             jti={"essential": True},
             client_id={"essential": True},
         )
-        self._verified: BoundedCache[str, Principal] = BoundedCache(_CACHED_TOKENS, now)
+        self.verified: BoundedCache[str, Principal] = BoundedCache(CACHED_TOKENS, now)
         self._verified_with: KeyList | None = None
 
     def verify(self, token: str) -> Principal:
@@ -109,17 +109,17 @@ class TokenVerifier:
         """
         keys = self._keys.current if isinstance(self._keys, KeyRing) else self._keys
         if keys is not self._verified_with:
-            self._verified.clear()
+            self.verified.clear()
             self._verified_with = keys
-        principal = self._verified.get(token)
+        principal = self.verified.get(token)
         if principal is None:
             expires, principal = self._verify(jws.read(token), keys)
-            self._verified.put(token, principal, expires)
+            self.verified.put(token, principal, expires)
         return principal
 
     def has_verified(self, token: str) -> bool:
         """Return whether the token is in the cache; :meth:`verify` checks whether it is still valid."""
-        return token in self._verified
+        return token in self.verified
 
     @staticmethod
     def format_of(token: str) -> str:

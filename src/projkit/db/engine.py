@@ -74,7 +74,7 @@ class EngineDatabase:
         if not isinstance(pool, QueuePool):  # the other pools count nothing
             return {}
         return {
-            "maximum": pool.size() + max(pool._max_overflow, 0),
+            "maximum": pool.size() + max(pool._max_overflow, 0),  # noqa: SLF001
             "open": pool.checkedin() + pool.checkedout(),
             "checked_out": pool.checkedout(),
             "overflow": max(pool.overflow(), 0),

@@ -175,14 +175,14 @@ class PostgresqlDatabase:
         started = perf_counter()
         committed = False
         try:
-            result = await self._in_transaction(work)
+            result = await self.run_in_transaction(work)
             committed = True
             return result
         finally:
             add_database_time(perf_counter() - started)
             self._observer.record_transaction(committed=committed)
 
-    async def _in_transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+    async def run_in_transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         started = perf_counter()
         connection = await self.pool.acquire()
         self._observer.record_pool_wait(perf_counter() - started)

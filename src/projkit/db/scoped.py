@@ -59,14 +59,14 @@ class ScopedDatabase:
         self._scope = {_TENANT: tenant_id, _OWNER: owner_id}
 
     async def fetch_one(self, statement: Statement, params: Params) -> Row | None:
-        return await self._database.fetch_one(_in_scope(statement), {**params, **self._scope})
+        return await self._database.fetch_one(with_scope(statement), {**params, **self._scope})
 
     async def fetch_all(self, statement: Statement, params: Params) -> Sequence[Row]:
-        return await self._database.fetch_all(_in_scope(statement), {**params, **self._scope})
+        return await self._database.fetch_all(with_scope(statement), {**params, **self._scope})
 
     async def write_one(self, statement: Statement, params: Params) -> Row | None:
         if _returns_rows(statement.clause):
-            return await self._database.write_one(_in_scope(statement), {**params, **self._scope})
+            return await self._database.write_one(with_scope(statement), {**params, **self._scope})
         return await self.transact(lambda transaction: transaction.fetch_one(statement, params))
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
@@ -83,7 +83,7 @@ async def allow_purge(transaction: Transaction) -> None:
 
 
 @lru_cache(maxsize=2048)  # more than there are shapes of lists, each of which has a statement of its own
-def _in_scope(statement: Statement) -> Statement:
+def with_scope(statement: Statement) -> Statement:
     """Return the statement combined with the one that sets its scope."""
     scope = _set_scope().offset(_zero()).subquery("scope")
     clause, written = statement.clause, None
@@ -92,7 +92,7 @@ def _in_scope(statement: Statement) -> Statement:
         written = cast("sa.UpdateBase", clause).cte("written")
         clause = sa.select(written)
     query = clause.where(scope.c.owner_id.is_not(None))
-    if query._offset_clause is None:
+    if query._offset_clause is None:  # noqa: SLF001
         query = query.offset(_zero())
     result = query.lateral("result")
     combined = sa.select(result).select_from(scope.join(result, sa.true()))

@@ -21,20 +21,20 @@ _PREFIX: Final = "param_"
 class Compiled:
     """A statement compiled for one dialect: the SQL, the order of its parameters, and the conversions of values."""
 
-    __slots__ = ("_binds", "_constants", "_names", "_results", "collection", "operation", "sql")
+    __slots__ = ("_binds", "_constants", "_results", "collection", "names", "operation", "sql")
 
     def __init__(self, clause: sa.Executable, dialect: sa.Dialect) -> None:
         self.operation, self.collection = _operation_and_table(clause)
         compiled = cast("SQLCompiler", cast("sa.ClauseElement", clause).compile(dialect=dialect))
         self.sql = str(compiled)
-        self._names = tuple(compiled.positiontup or ())
+        self.names = tuple(compiled.positiontup or ())
         # Literal values within the statement, such as the 1 of ``version + 1``.
         self._constants = {
-            name: bind.value for name in self._names if not (bind := compiled.binds[name]).required
+            name: bind.value for name in self.names if not (bind := compiled.binds[name]).required
         }
         self._binds: tuple[tuple[int, Processor], ...] = tuple(
             (index, processor)
-            for index, name in enumerate(self._names)
+            for index, name in enumerate(self.names)
             if (processor := compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
         )
         columns = clause.exported_columns if isinstance(clause, sa.sql.expression.ReturnsRows) else ()
@@ -48,7 +48,7 @@ class Compiled:
         """Return ``params`` in the order of the SQL's placeholders, converted for the driver."""
         if self._constants:
             params = {**self._constants, **params}
-        values = [params[name] for name in self._names]
+        values = [params[name] for name in self.names]
         for index, processor in self._binds:
             values[index] = processor(values[index])
         return values

@@ -67,7 +67,7 @@ class CheckScheduler:
         self._checks = tuple(checks)
         self._resources = tuple(resources)
         self._observer = observer
-        self._check_loops: dict[str, CheckLoop] = {}
+        self.check_loops: dict[str, CheckLoop] = {}
         self._status: Status = "error"
         self._status_valid_until = float("-inf")
 
@@ -81,7 +81,7 @@ class CheckScheduler:
 
     async def wait_for_critical(self) -> None:
         """Wait until each critical check has run once, at most as long as their timeouts."""
-        for check_loop in list(self._check_loops.values()):
+        for check_loop in list(self.check_loops.values()):
             if check_loop.check.critical:
                 await check_loop.first_run.wait()
 
@@ -102,7 +102,7 @@ class CheckScheduler:
 
     def check_status(self, name: str) -> CheckStatus | None:
         """Return the status of a check; None if there is no check with this name."""
-        check_loop = self._check_loops.get(name)
+        check_loop = self.check_loops.get(name)
         return None if check_loop is None else check_loop.status(self._loop.time())
 
     def snapshot(self) -> list[CheckState]:
@@ -116,7 +116,7 @@ class CheckScheduler:
                 check_loop.latest,
                 None if check_loop.latest is None else now - check_loop.latest.loop_time,
             )
-            for check_loop in self._check_loops.values()
+            for check_loop in self.check_loops.values()
         ]
 
     async def close(self) -> None:
@@ -132,8 +132,8 @@ class CheckScheduler:
             resource.abandon()
 
     def _add(self, check: HealthCheck) -> None:
-        if not self._closer.done() and check.name not in self._check_loops:
-            self._check_loops[check.name] = CheckLoop(check, self._invalidate, self._observer)
+        if not self._closer.done() and check.name not in self.check_loops:
+            self.check_loops[check.name] = CheckLoop(check, self._invalidate, self._observer)
             self._invalidate()
 
     def _invalidate(self) -> None:
@@ -143,7 +143,7 @@ class CheckScheduler:
         """Compute the overall status; only a check that is not critical may still be waiting for its first result."""
         status: Status = "ok"
         valid_until = float("inf")
-        for check_loop in self._check_loops.values():
+        for check_loop in self.check_loops.values():
             check_status = check_loop.status(now)
             if now < check_loop.valid_until:
                 valid_until = min(valid_until, check_loop.valid_until)
@@ -171,7 +171,7 @@ class CheckScheduler:
             await asyncio.gather(*closing, return_exceptions=True)
 
     def _cancel_checks(self) -> "list[asyncio.Task[Any]]":
-        return [task for check_loop in self._check_loops.values() for task in check_loop.cancel()]
+        return [task for check_loop in self.check_loops.values() for task in check_loop.cancel()]
 
     def _spawn(self, work: Any) -> "asyncio.Task[None]":
         # A new context, because a request may have triggered the start of the kit.

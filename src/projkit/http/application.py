@@ -68,9 +68,9 @@ class Application:
     def for_in_process_calls(self, authenticate: Authenticate) -> "Application":
         """Return the same endpoints with other authentication, without the start of the kit and without a limit."""
         application = copy(self)
-        application._start = _is_started
-        application._authenticate = authenticate
-        application._limiters = None
+        application._start = _is_started  # noqa: SLF001
+        application._authenticate = authenticate  # noqa: SLF001
+        application._limiters = None  # noqa: SLF001
         return application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -41,15 +41,15 @@ class Monitoring:
         self._recorder = recorder
         self._version = version
         self._host_resources = host_resources
-        self._history = History(recorder)
+        self.history = History(recorder)
         self._database = DatabaseReport(recorder, database)
-        self._performance = PerformanceReport(recorder, self._history)
+        self.performance = PerformanceReport(recorder, self.history)
         self._host_framework: str | None = None
 
     def endpoints(self, allows_anonymous: AllowsAnonymous) -> list[Endpoint]:
         """Declare the endpoints of the reports."""
         return routes.endpoints(
-            self._settings.api_prefix, allows_anonymous, self._performance, self._database, self._system_info
+            self._settings.api_prefix, allows_anonymous, self.performance, self._database, self._system_info
         )
 
     def sample(self, database: Database) -> Sampler:
@@ -58,11 +58,11 @@ class Monitoring:
         def record_pool() -> None:
             self._recorder.record_pool_connections(database.connections())
 
-        return Sampler(self._history, record_pool)
+        return Sampler(self.history, record_pool)
 
     def traffic(self) -> dict[str, Any]:
         """Return a summary of recent requests."""
-        return self._performance.traffic()
+        return self.performance.traffic()
 
     def detect_framework(self, app: object) -> None:
         """Record the framework of the host application, for the system report."""

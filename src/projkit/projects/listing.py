@@ -72,12 +72,12 @@ class Listing:
     @property
     def page(self) -> Statement:
         """Statement that reads one row more than the page has, to find out whether there is a next page."""
-        return _page_statement(self._tables, self._shape)
+        return page_statement(self._tables, self._shape)
 
     @property
     def count(self) -> Statement:
         """Statement that counts all matching projects, whatever the page."""
-        return _count_statement(self._tables, self._shape)
+        return count_statement(self._tables, self._shape)
 
     def next_cursor(self, last: Row) -> str:
         """Return the cursor of the page after ``last``."""
@@ -165,14 +165,14 @@ def _with_after(shape: Shape, after: str) -> Shape:
 
 
 @lru_cache(maxsize=512)
-def _count_statement(tables: Tables, shape: Shape) -> Statement:
+def count_statement(tables: Tables, shape: Shape) -> Statement:
     return Statement(
         sa.select(sa.func.count()).select_from(tables.projects).where(*_filters(tables.projects, shape))
     )
 
 
 @lru_cache(maxsize=512)
-def _page_statement(tables: Tables, shape: Shape) -> Statement:
+def page_statement(tables: Tables, shape: Shape) -> Statement:
     table = tables.projects
     if shape.sort_key != "due_date":
         return Statement(_segment(table, shape, table.c[shape.sort_key]))

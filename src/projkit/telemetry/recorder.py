@@ -85,7 +85,7 @@ def _own_directory(directory: Path) -> Path:
 
 def _reset_all() -> None:
     for recorder in list(_RECORDERS):
-        recorder._reset()
+        recorder._reset()  # noqa: SLF001
 
 
 os.register_at_fork(after_in_child=_reset_all)
@@ -111,7 +111,7 @@ class Recorder(Observer):
         self.quick_paths: frozenset[str] = frozenset()
         self.meters: DurationMeters | None = None
         self.started_at = time.time()
-        self._path = None if directory is None else _own_directory(directory)
+        self.path = None if directory is None else _own_directory(directory)
         self._reset()
         _RECORDERS.add(self)
 
@@ -120,7 +120,7 @@ class Recorder(Observer):
         self._directory: WorkerDirectory | None = None
         self._failure: OSError | None = None
         self._store: MetricStore | None = None
-        self._http: dict[tuple[str, str, int], Sample] = {}
+        self.http_samples: dict[tuple[str, str, int], Sample] = {}
         self._exemplars: dict[tuple[str, str, int], Sample] = {}
         self._statements: dict[StatementInfo, Sample] = {}
         self._credentials: dict[Labels, Sample] = {}
@@ -139,22 +139,22 @@ class Recorder(Observer):
         self.open()
         if self._failure is not None:
             raise ConfigurationError(
-                f"PROJKIT_METRICS_DIRECTORY: {self._path} cannot be used ({self._failure.strerror or self._failure}); "
+                f"PROJKIT_METRICS_DIRECTORY: {self.path} cannot be used ({self._failure.strerror or self._failure}); "
                 "name a directory that every worker may write to, with room for 7 MB for each"
             ) from self._failure
 
     def open(self) -> MetricStore:
         """Return the store of this process; in memory if the directory cannot be used, so that no request fails."""
         if self._store is None:
-            if self._path is not None:
+            if self.path is not None:
                 families = {family.name: family for family in FAMILIES}
                 try:
-                    self._directory = WorkerDirectory(self._path, families, FILE_BYTES)
+                    self._directory = WorkerDirectory(self.path, families, FILE_BYTES)
                 except OSError as error:
                     self._failure = error
                     logger.warning(
                         "metrics directory %s cannot be used (%s); this process counts alone",
-                        self._path,
+                        self.path,
                         error,
                     )
             if self._directory is None:
@@ -209,9 +209,9 @@ class Recorder(Observer):
     def record_request(
         self, method: str, route: str, status: int, seconds: float, trace_id: str | None = None
     ) -> None:
-        sample = self._http.get((method, route, status))
+        sample = self.http_samples.get((method, route, status))
         if sample is None:
-            sample = self._request_sample(HTTP, self._http, method, route, status)
+            sample = self._request_sample(HTTP, self.http_samples, method, route, status)
         _observe(sample, seconds)
         if status >= 500:
             sample[LAST_ERROR] = time.time()

@@ -14,6 +14,7 @@ from projkit.auth.login import HostLogin
 from projkit.auth.middleware import AuthMiddleware
 from projkit.errors import InvalidTokenError
 from projkit.identity import ANONYMOUS
+from projkit.testing.internals import Internals
 from tests.auth.guards.asgi import Answer, Headers, bearer, cookie, http, scope_of, websocket
 from tests.auth.guards.guarded import (
     FROM_APP,
@@ -256,7 +257,7 @@ async def test_a_hosts_user_is_disabled(sqlite_url: str, host: Host) -> None:
     app = AuthMiddleware(host, kit, rules=RULES)
     async with kit.lifespan():
         issued = (await log_in(kit, "carol", "lorac")).json()
-        users = kit._lifecycle.get().auth.users
+        users = Internals(kit).running.auth.users
         await users.add("carol", None, subject="host:carol", scopes=("projects:read",))
         await users.set_disabled("carol", disabled=True)
         assert (await log_in(kit, "carol", "lorac")).status == 401

@@ -319,13 +319,13 @@ async def test_wrapped_around_the_host(kit: ProjKit, host: Host) -> None:
     assert (await http(kit.wrap(host), "/read")).status == 200
 
 
-async def test_other_protocols(app: AuthMiddleware, host: Host) -> None:
+async def test_other_protocols(app: AuthMiddleware, kit: ProjKit, host: Host) -> None:
     """The lifespan passes; a protocol that nobody knows yet is not let past the guard."""
 
     async def lifespan(scope: Any, receive: Any, send: Any) -> None:
         host.paths.append(scope["type"])
 
-    await AuthMiddleware(lifespan, app._kit)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
+    await AuthMiddleware(lifespan, kit)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
     assert host.paths == ["lifespan"]
     with pytest.raises(NotImplementedError, match="webtransport"):
         await app({"type": "webtransport", "path": "/public", "headers": []}, nothing, nothing)  # type: ignore[arg-type]

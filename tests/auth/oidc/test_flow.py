@@ -11,6 +11,7 @@ from starlette.routing import Mount
 
 from projkit import ProjKit
 from projkit.settings import OidcProvider
+from projkit.testing.internals import Internals
 from tests.auth.oidc.conftest import (
     AUTH,
     CLIENT_ID,
@@ -200,7 +201,7 @@ async def test_disabled_while_logging_in(
     """Whoever is disabled between the look at the account and the new session does not keep that session."""
     await browser.log_in()
     browser.cookies.clear()
-    sessions = kit._lifecycle.get().auth.oidc._sessions
+    sessions = Internals(kit).running.auth.sessions
     open_session = sessions.open
 
     async def slow_open(*arguments: Any, **options: Any) -> Any:

@@ -334,7 +334,7 @@ async def test_what_is_remembered(provider: OpenIdProvider) -> None:
 
 async def test_the_cache_is_bounded(provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache holds a limited number of tokens."""
-    monkeypatch.setattr("projkit.auth.oidc.resource._CACHED_TOKENS", 3)
+    monkeypatch.setattr("projkit.auth.oidc.resource.CACHED_TOKENS", 3)
     known = Provider(provider.issuer, Fetcher())
     tokens = ExternalTokens(known, settings_with("sqlite:///x.db", provider))
     made = [token_of(provider, jti=str(number)) for number in range(5)]

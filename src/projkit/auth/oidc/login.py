@@ -74,7 +74,7 @@ class OidcLogin:
         observer: Observer,
     ) -> None:
         self._configured = configured
-        self._login_states = login_states
+        self.login_states = login_states
         self._users = users
         self._sessions = sessions
         self._store = store
@@ -92,7 +92,7 @@ class OidcLogin:
         """
         configured = self._provider(name)
         metadata = await configured.provider.metadata()
-        text, login_state = self._login_states.start(name, next_path)
+        text, login_state = self.login_states.start(name, next_path)
         return AuthorizationRedirect(configured.flow.authorization_url(metadata, login_state), text)
 
     def read_login_state(self, name: str, text: str | None, state: str | None) -> LoginState:
@@ -106,7 +106,7 @@ class OidcLogin:
         with record_failed_login(self._observer, _METHOD):
             if text is None or state is None:
                 raise LoginFailedError
-            login_state = self._login_states.decode(text)
+            login_state = self.login_states.decode(text)
             if login_state.provider != name or not hmac.compare_digest(
                 login_state.state.encode(), state.encode()
             ):

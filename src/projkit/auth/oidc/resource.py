@@ -22,7 +22,7 @@ from projkit.identity import ADMIN, KNOWN_SCOPES, Principal
 from projkit.settings import Settings
 
 EXTERNAL: Final = "external"
-_CACHED_TOKENS: Final = 4096
+CACHED_TOKENS: Final = 4096
 _ACCESS_TYPES: Final = {"at+jwt", "application/at+jwt"}  # RFC 9068 §4
 _TYPES: Final = {None, "jwt", *_ACCESS_TYPES}
 # Claims by which providers without RFC 9068 state a token's purpose: typ in Keycloak, token_use in Amazon Cognito.
@@ -48,12 +48,12 @@ class ExternalTokens:
             sub={"essential": True},
             exp={"essential": True},
         )
-        self._verified: BoundedCache[str, Principal] = BoundedCache(_CACHED_TOKENS, now)
+        self.verified: BoundedCache[str, Principal] = BoundedCache(CACHED_TOKENS, now)
         self._verified_with: ProviderKeys | None = None
 
     def owns(self, token: str) -> bool:
         """Return whether the token claims to be from the external issuer."""
-        if token in self._verified:
+        if token in self.verified:
             return True
         try:
             return jws.read(token).claims.get("iss") == self._provider.issuer
@@ -69,9 +69,9 @@ class ExternalTokens:
         """
         keys = await self._provider.keys()  # checked each time, so that a withdrawn key is noticed
         if keys is not self._verified_with:
-            self._verified.clear()
+            self.verified.clear()
             self._verified_with = keys
-        return self._verified.get(token) or await self._verify(jws.read(token))
+        return self.verified.get(token) or await self._verify(jws.read(token))
 
     async def _verify(self, unverified: Unverified) -> Principal:
         if not _is_access_token(unverified):
@@ -101,7 +101,7 @@ class ExternalTokens:
         # If the keys changed during the verification, the cache belongs to the earlier keys.
         if self._verified_with is None or not self._verified_with.has(key):
             return
-        self._verified.put(token, principal, expires)
+        self.verified.put(token, principal, expires)
 
 
 def _is_access_token(unverified: Unverified) -> bool:

@@ -30,7 +30,7 @@ class CachedSessions:
         self, store: SessionStore, *, seconds: float, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._store = store
-        self._seconds = seconds
+        self.seconds = seconds
         self._monotonic = monotonic
         self._cache: BoundedCache[SessionKey, SessionActivity] = BoundedCache(_MAX_CACHED, monotonic)
 
@@ -41,7 +41,7 @@ class CachedSessions:
         cached = self._cache.get(key)
         if cached is not None and cached.is_live(now):
             return cached
-        generation, expires = self._cache.generation, self._monotonic() + self._seconds
+        generation, expires = self._cache.generation, self._monotonic() + self.seconds
         activity = await self._store.get(key, now)
         if activity is not None:
             self._cache.put(key, activity, expires, generation)
