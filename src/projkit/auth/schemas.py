@@ -10,13 +10,13 @@ _MAX_KEY_BYTES = 4 * MAX_USERNAME_LENGTH
 
 
 def _check_key(username: str) -> str:
-    # One letter may become eighteen where names are made comparable, and no index takes a text of any length.
+    # NFKC may turn one letter into eighteen, and an index limits the length of its values.
     if len(username_key(username).encode()) > _MAX_KEY_BYTES:
-        raise ValueError("The name is too long once its letters are written out")
+        raise ValueError("The name is too long after Unicode normalization")
     return username
 
 
-# What a name may be made of says the team; what nobody types is refused.
+# The allowed characters are the host's decision; only control characters are rejected.
 Username = Annotated[
     str,
     StringConstraints(
