@@ -8,7 +8,7 @@ import pytest
 
 from projkit.auth.attempt_counter import AttemptCounter
 from projkit.auth.sessions.port import sha256_hex
-from tests.auth.places import DATABASES, OWN_CLIENT, REDISES, Place, find, open_place, patient
+from tests.auth.stores import DATABASES, OWN_CLIENT, REDISES, StoreUnderTest, open_store, patient, servers_of
 from tests.redis_servers import Redises
 
 __all__ = ["patient"]  # a fixture
@@ -20,20 +20,20 @@ WINDOW = 3600
 @pytest.fixture(params=(*DATABASES, *REDISES, OWN_CLIENT))
 def found(request: pytest.FixtureRequest) -> tuple[str, Redises | str]:
     """The name of each place where attempt counters may be kept, and what is behind it."""
-    return request.param, find(request.param, request)
+    return request.param, servers_of(request.param, request)
 
 
 @pytest.fixture
-async def place(found: tuple[str, Redises | str]) -> AsyncIterator[Place]:
-    """Each place, open."""
-    async with open_place(*found) as opened:
+async def backend(found: tuple[str, Redises | str]) -> AsyncIterator[StoreUnderTest]:
+    """Each backend, open."""
+    async with open_store(*found) as opened:
         yield opened
 
 
 @pytest.fixture
-async def workers(place: Place) -> tuple[AttemptCounter, AttemptCounter]:
+async def workers(backend: StoreUnderTest) -> tuple[AttemptCounter, AttemptCounter]:
     """The counters of two workers."""
-    return await place.counter(), await place.counter()
+    return await backend.counter(), await backend.counter()
 
 
 async def test_concurrent_attempts_get_different_numbers(
@@ -53,10 +53,12 @@ async def test_counters_are_independent(workers: tuple[AttemptCounter, AttemptCo
     assert (await other.add("alice", 1, WINDOW))[0] == 2
 
 
-async def test_names_are_hashed(place: Place, workers: tuple[AttemptCounter, AttemptCounter]) -> None:
+async def test_names_are_hashed(
+    backend: StoreUnderTest, workers: tuple[AttemptCounter, AttemptCounter]
+) -> None:
     """The stored name is a hash that does not reveal the account."""
     await workers[0].add("account:alice", 1, WINDOW)
-    stored = await place.everything()
+    stored = await backend.everything()
     assert sha256_hex("account:alice") in stored
     assert "alice" not in stored
 

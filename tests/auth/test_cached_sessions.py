@@ -11,7 +11,7 @@ from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.sessions.port import SessionActivity, SessionKey
 from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
-from tests.auth.places import Monotonic
+from tests.auth.stores import Monotonic
 from tests.auth.test_session_stores import IDLE, NOW, rotation, session
 from tests.conftest import settings_for
 

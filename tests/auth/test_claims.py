@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from projkit import ProjKit
 from tests.auth import forge
-from tests.auth.asking import Answer, ask, bearer, refuses
+from tests.auth.asgi_client import Answer, ask, bearer, refuses
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ import pytest
 
 from projkit import ProjKit
 from tests.auth import forge
-from tests.auth.asking import Answer, Header, ask, refuses
+from tests.auth.asgi_client import Answer, Header, ask, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import auth_services
+from tests.auth.users import auth_services
 
 pytestmark = pytest.mark.anyio
 

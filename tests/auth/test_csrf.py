@@ -14,9 +14,9 @@ from projkit.auth.session_service import Client, IssuedTokens
 from projkit.http.routing import Endpoint
 from projkit.testing.internals import Internals
 from tests.auth import forge
-from tests.auth.asking import Answer, Header, ask, bearer
+from tests.auth.asgi_client import Answer, Header, ask, bearer
 from tests.auth.conftest import kit_with_keys
-from tests.auth.people import AUTH, PROJECTS, SAME_ORIGIN, auth_services
+from tests.auth.users import AUTH, PROJECTS, SAME_ORIGIN, auth_services
 
 pytestmark = pytest.mark.anyio
 

@@ -14,10 +14,10 @@ from projkit.errors import ConfigurationError
 from projkit.http.request import Request
 from projkit.observers import NULL_OBSERVER
 from tests.auth import forge
-from tests.auth.asking import Answer, Header, ask, bearer, cookie
+from tests.auth.asgi_client import Answer, Header, ask, bearer, cookie
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PASSWORD, PROJECTS, SAME_ORIGIN, Browser, add_user, auth_services, log_in
 from tests.auth.test_csrf import refuses
+from tests.auth.users import AUTH, PASSWORD, PROJECTS, SAME_ORIGIN, Browser, add_user, auth_services, log_in
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio

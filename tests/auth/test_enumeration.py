@@ -7,9 +7,9 @@ import pytest
 
 from projkit import Principal, ProjKit
 from projkit.auth import passwords
-from tests.auth.asking import Answer, ask
+from tests.auth.asgi_client import Answer, ask
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PASSWORD, add_user, auth_services, log_in
+from tests.auth.users import AUTH, PASSWORD, add_user, auth_services, log_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("costly_passwords")]
 

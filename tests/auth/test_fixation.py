@@ -10,9 +10,9 @@ from projkit.auth.csrf import session_binding
 from projkit.auth.sessions.port import SessionKey, sha256_hex, subject_hash
 from projkit.identity import Principal
 from tests.auth import forge
-from tests.auth.asking import Answer, ask, bearer, cookie, refuses
+from tests.auth.asgi_client import Answer, ask, bearer, cookie, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import (
+from tests.auth.users import (
     AUTH,
     PROJECTS,
     SAME_ORIGIN,

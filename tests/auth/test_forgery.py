@@ -17,7 +17,7 @@ from joserfc.jws import JWSRegistry
 
 from projkit import ProjKit
 from tests.auth import forge
-from tests.auth.asking import Answer, ask, bearer, cookie, refuses
+from tests.auth.asgi_client import Answer, ask, bearer, cookie, refuses
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ import pytest
 
 from projkit import ProjKit
 from tests.auth import forge
-from tests.auth.asking import Answer, ask, bearer, refuses
+from tests.auth.asgi_client import Answer, ask, bearer, refuses
 from tests.corpora import json_test_suite
 
 pytestmark = pytest.mark.anyio

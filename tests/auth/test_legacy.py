@@ -10,9 +10,9 @@ import pytest
 
 from projkit import ProjKit
 from tests.auth import forge
-from tests.auth.asking import Answer, ask, bearer, cookie, refuses
+from tests.auth.asgi_client import Answer, ask, bearer, cookie, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, auth_services
+from tests.auth.users import AUTH, auth_services
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,9 @@ from argon2 import PasswordHasher
 from projkit.auth import jws
 from projkit.errors import NotFoundError
 from tests.auth import forge
-from tests.auth.asking import Answer, ask, bearer, refuses
+from tests.auth.asgi_client import Answer, ask, bearer, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PASSWORD, Browser, add_user, auth_services, log_in
+from tests.auth.users import AUTH, PASSWORD, Browser, add_user, auth_services, log_in
 
 pytestmark = pytest.mark.anyio
 

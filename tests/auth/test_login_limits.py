@@ -9,9 +9,9 @@ import pytest
 from projkit import ProjKit
 from projkit.auth import passwords
 from projkit.errors import ConfigurationError
-from tests.auth.asking import Answer, Header, ask, cookie
+from tests.auth.asgi_client import Answer, Header, ask, cookie
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PASSWORD, Browser, ShiftedClock, add_user, auth_services, log_in
+from tests.auth.users import AUTH, PASSWORD, Browser, ShiftedClock, add_user, auth_services, log_in
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio

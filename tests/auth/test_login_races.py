@@ -9,7 +9,7 @@ from projkit.auth.passwords import Passwords
 from projkit.auth.sessions.port import Session
 from projkit.auth.wiring import AuthServices
 from projkit.testing.internals import Internals
-from tests.auth.places import patient
+from tests.auth.stores import patient
 from tests.conftest import Client, settings_for
 from tests.faults.fault_scenario import AUTH, PASSWORD, add_users, bearer
 from tests.redis_servers import Redises

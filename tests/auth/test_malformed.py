@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from projkit import ProjKit
 from tests.auth import forge
-from tests.auth.asking import Answer, Header, ask, bearer, cookie, refuses
+from tests.auth.asgi_client import Answer, Header, ask, bearer, cookie, refuses
 
 pytestmark = pytest.mark.anyio
 

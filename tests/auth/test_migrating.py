@@ -16,9 +16,9 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from projkit import ProjKit, Settings
-from tests.auth.asking import Header, ask, bearer, refuses
+from tests.auth.asgi_client import Header, ask, bearer, refuses
 from tests.auth.forge import LEGACY_SECRET
-from tests.auth.people import AUTH, PASSWORD, PROJECTS, Browser
+from tests.auth.users import AUTH, PASSWORD, PROJECTS, Browser
 from tests.corpora import ROOT
 from tests.services import postgres_programs
 

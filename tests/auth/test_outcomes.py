@@ -7,9 +7,9 @@ import pytest
 from projkit import ProjKit
 from projkit.errors import UnavailableError
 from projkit.identity import Principal
-from tests.auth.asking import Answer, ask, cookie
+from tests.auth.asgi_client import Answer, ask, cookie
 from tests.auth.conftest import OpenKit
-from tests.auth.people import (
+from tests.auth.users import (
     AUTH,
     SAME_ORIGIN,
     ShiftedClock,

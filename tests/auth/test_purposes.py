@@ -17,9 +17,9 @@ from projkit.auth.oidc.login_state import LABEL as OIDC_LABEL
 from projkit.auth.oidc.login_state import LoginState
 from projkit.auth.session_service import Client, IssuedTokens
 from tests.auth import forge
-from tests.auth.asking import Answer, ask, bearer, cookie
+from tests.auth.asgi_client import Answer, ask, bearer, cookie
 from tests.auth.conftest import kit_with_keys
-from tests.auth.people import AUTH, PASSWORD, PROJECTS, SAME_ORIGIN, add_user, auth_services
+from tests.auth.users import AUTH, PASSWORD, PROJECTS, SAME_ORIGIN, add_user, auth_services
 
 pytestmark = pytest.mark.anyio
 

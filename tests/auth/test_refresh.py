@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from projkit import ProjKit
 from tests.auth import forge
-from tests.auth.asking import Answer, ask, bearer, cookie, refuses
+from tests.auth.asgi_client import Answer, ask, bearer, cookie, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, SAME_ORIGIN, Browser, ShiftedClock, add_user, auth_services, log_in
+from tests.auth.users import AUTH, SAME_ORIGIN, Browser, ShiftedClock, add_user, auth_services, log_in
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from projkit.db.connect import open_database
 from projkit.db.port import Database
 from projkit.db.tables import build_tables
 from projkit.errors import InvalidTokenError
-from tests.auth.places import Monotonic
+from tests.auth.stores import Monotonic
 from tests.auth.test_session_stores import session
 from tests.conftest import Clock, settings_for
 

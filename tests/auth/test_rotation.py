@@ -17,9 +17,9 @@ from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenVerifier
 from projkit.errors import InvalidTokenError
 from tests.auth import forge
-from tests.auth.asking import Answer, ask, bearer, cookie, refuses
+from tests.auth.asgi_client import Answer, ask, bearer, cookie, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import PROJECTS, auth_services
+from tests.auth.users import PROJECTS, auth_services
 
 pytestmark = pytest.mark.anyio
 

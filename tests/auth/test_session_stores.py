@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, sha256_hex
-from tests.auth.places import PLACES, Place, find, open_place, patient
+from tests.auth.stores import STORES, StoreUnderTest, open_store, patient, servers_of
 from tests.faults.fault_scenario import fault_scenario
 from tests.redis_servers import Redises
 
@@ -24,29 +24,29 @@ IDLE, ENDS = NOW + timedelta(hours=1), NOW + timedelta(days=1)
 MOMENT = timedelta(microseconds=1)
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=STORES)
 def found(request: pytest.FixtureRequest) -> tuple[str, Redises | str]:
     """The name of each place where sessions may be kept, and what is behind it."""
-    return request.param, find(request.param, request)
+    return request.param, servers_of(request.param, request)
 
 
 @pytest.fixture
-async def place(found: tuple[str, Redises | str]) -> AsyncIterator[Place]:
-    """Each place, open."""
-    async with open_place(*found) as opened:
+async def backend(found: tuple[str, Redises | str]) -> AsyncIterator[StoreUnderTest]:
+    """Each backend, open."""
+    async with open_store(*found) as opened:
         yield opened
 
 
 @pytest.fixture
-async def store(place: Place) -> SessionStore:
+async def store(backend: StoreUnderTest) -> SessionStore:
     """One worker's store."""
-    return await place.worker()
+    return await backend.worker()
 
 
 @pytest.fixture
-async def other(place: Place) -> SessionStore:
+async def other(backend: StoreUnderTest) -> SessionStore:
     """Another worker's store over the same sessions."""
-    return await place.worker()
+    return await backend.worker()
 
 
 def session(subject: str = "alice", **changes: Any) -> Session:
@@ -141,7 +141,7 @@ async def test_use_prolongs_it(store: SessionStore, other: SessionStore) -> None
     assert await other.get(kept.key, idle) is None
 
 
-async def test_what_is_gone_stays_gone(place: Place, store: SessionStore) -> None:
+async def test_what_is_gone_stays_gone(backend: StoreUnderTest, store: SessionStore) -> None:
     """Neither use nor a refresh brings a revoked session back, nor leaves half of one behind."""
     kept = session()
     await store.create(kept)
@@ -150,7 +150,7 @@ async def test_what_is_gone_stays_gone(place: Place, store: SessionStore) -> Non
     assert not await store.rotate(kept.key, rotation(kept, "new"))
     assert await store.get(kept.key, NOW) is None
     assert await ids(store) == set()
-    assert kept.id_hash not in await place.everything()
+    assert kept.id_hash not in await backend.everything()
 
 
 async def test_rotation(store: SessionStore, other: SessionStore) -> None:
@@ -185,7 +185,7 @@ async def test_one_rotation_wins(store: SessionStore, other: SessionStore) -> No
     assert (present.refresh_hash, present.generation) == (sha256_hex(f"new {done.index(True)}"), 1)
 
 
-async def test_revocation(place: Place, store: SessionStore, other: SessionStore) -> None:
+async def test_revocation(backend: StoreUnderTest, store: SessionStore, other: SessionStore) -> None:
     """An ended session is gone at once where it was ended, elsewhere as soon as it must; the others stay."""
     ended, stays = session(), session()
     for each in (ended, stays):
@@ -195,13 +195,13 @@ async def test_revocation(place: Place, store: SessionStore, other: SessionStore
     assert not await store.revoke(ended.key)
     assert await store.get(ended.key, NOW) is None
     assert await other.get_fresh(ended.key, NOW) is None
-    place.other_workers_learn()
+    backend.other_workers_learn()
     assert await other.get(ended.key, NOW) is None
     assert await other.get(stays.key, NOW) == stays.activity
     assert await ids(other) == {stays.id_hash}
 
 
-async def test_everywhere_but_here(place: Place, store: SessionStore, other: SessionStore) -> None:
+async def test_everywhere_but_here(backend: StoreUnderTest, store: SessionStore, other: SessionStore) -> None:
     """All sessions of a subject end at once, on every worker, but for the one to keep."""
     made = [session() for _ in range(5)]
     for each in made:
@@ -210,7 +210,7 @@ async def test_everywhere_but_here(place: Place, store: SessionStore, other: Ses
         await other.get(each.key, NOW)
     assert await store.revoke_all("", "alice", keep=made[2].id_hash) == 4
     assert [await store.get(each.key, NOW) for each in made] == [None, None, made[2].activity, None, None]
-    place.other_workers_learn()
+    backend.other_workers_learn()
     assert [await other.get(each.key, NOW) for each in made] == [None, None, made[2].activity, None, None]
     assert await ids(other) == {made[2].id_hash}
     assert await other.revoke_all("", "alice") == 1
@@ -250,13 +250,13 @@ async def test_one_time_values(store: SessionStore, other: SessionStore) -> None
     assert not await store.consume("a late value", ENDS, ENDS)
 
 
-async def test_nothing_in_clear(place: Place, store: SessionStore) -> None:
+async def test_nothing_in_clear(backend: StoreUnderTest, store: SessionStore) -> None:
     """Neither a session's id nor a one-time value can be read from what is stored."""
     kept = session(id_hash=sha256_hex("the session's id"))
     await store.create(kept)
     await store.rotate(kept.key, rotation(kept, "the new token"))
     await store.consume("the value", NOW, ENDS)
-    stored = await place.everything()
+    stored = await backend.everything()
     assert kept.id_hash in stored
     assert sha256_hex("the value") in stored
     for secret in ("the session's id", "the new token", "the value"):
@@ -278,7 +278,7 @@ async def test_nothing_in_clear_after_a_login(redis_alone: Redises, sqlite_url: 
         assert [each for each in secret if each in stored] == []
 
 
-async def test_what_has_ended_does_not_pile_up(place: Place, store: SessionStore) -> None:
+async def test_what_has_ended_does_not_pile_up(backend: StoreUnderTest, store: SessionStore) -> None:
     """Ended sessions and values are gone from the store some time after, without anybody's doing."""
     past = NOW - timedelta(days=3)
     ended = [
@@ -289,10 +289,10 @@ async def test_what_has_ended_does_not_pile_up(place: Place, store: SessionStore
     ]
     for each in ended:
         await store.create(each)
-    assert ended[0].id_hash in await place.everything()
+    assert ended[0].id_hash in await backend.everything()
     new = session()
-    await (await place.worker()).create(new)
-    stored = await place.everything()
+    await (await backend.worker()).create(new)
+    stored = await backend.everything()
     assert [each.id_hash for each in ended if each.id_hash in stored] == []
     assert new.id_hash in stored
 
@@ -312,19 +312,19 @@ async def test_ping(store: SessionStore) -> None:
 
 async def test_every_key_in_redis_goes_by_itself(redis_alone: Redises) -> None:
     """A subject's key lives as long as the session that ends last, and no key is left without an end."""
-    async with open_place("redis", redis_alone) as place:
-        store, counter = await place.worker(), await place.counter()
+    async with open_store("redis", redis_alone) as backend:
+        store, counter = await backend.worker(), await backend.counter()
         long, short = session(), session(idle_expires_at=NOW + timedelta(minutes=1))
         for each in (long, short):
             await store.create(each)
         await store.consume("a value", NOW, ENDS)
         await counter.add("a name", 1, 60)
         with redis.Redis.from_url(redis_alone.url) as client:
-            name = f"{place.prefix}{{{long.key.subject_hash}}}:sessions"
+            name = f"{backend.prefix}{{{long.key.subject_hash}}}:sessions"
             assert 3_590_000 < client.pttl(name) <= 3_600_000
             await store.touch(short.key, NOW, NOW + timedelta(hours=2))
             assert 7_190_000 < client.pttl(name) <= 7_200_000
-            keys = list(client.scan_iter(f"{place.prefix}*"))
+            keys = list(client.scan_iter(f"{backend.prefix}*"))
             assert len(keys) == 3
             assert all(client.pttl(key) > 0 for key in keys)
 
@@ -332,13 +332,13 @@ async def test_every_key_in_redis_goes_by_itself(redis_alone: Redises) -> None:
 @pytest.mark.parametrize("junk", [b"", b"{", b"[]", b"{}", b'{"subject": "alice"}', b"\xff", b"null"])
 async def test_an_unreadable_session_has_ended(redis_alone: Redises, junk: bytes) -> None:
     """What somebody else has written in place of a session lets nobody in, and breaks nothing."""
-    async with open_place("redis", redis_alone) as place:
-        store = await place.worker()
+    async with open_store("redis", redis_alone) as backend:
+        store = await backend.worker()
         kept, broken = session(), session()
         await store.create(kept)
         await store.create(broken)
         with redis.Redis.from_url(redis_alone.url) as client:
-            name = f"{place.prefix}{{{broken.key.subject_hash}}}:sessions"
+            name = f"{backend.prefix}{{{broken.key.subject_hash}}}:sessions"
             client.hset(name, broken.id_hash, junk)
         assert await store.get(broken.key, NOW) is None
         assert await store.list("", "alice", NOW) == [kept]

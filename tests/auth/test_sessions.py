@@ -8,9 +8,9 @@ from projkit import ProjKit
 from projkit.auth.session_service import Client
 from projkit.auth.users import User, Users
 from tests.auth import forge
-from tests.auth.asking import Answer, ask, bearer, refuses
+from tests.auth.asgi_client import Answer, ask, bearer, refuses
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PASSWORD, SAME_ORIGIN, Browser, add_user, auth_services, log_in
+from tests.auth.users import AUTH, PASSWORD, SAME_ORIGIN, Browser, add_user, auth_services, log_in
 
 pytestmark = pytest.mark.anyio
 

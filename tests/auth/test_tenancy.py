@@ -13,9 +13,9 @@ from projkit.auth.session_service import Client
 from projkit.http.routing import Endpoint
 from projkit.testing.internals import Internals
 from tests.auth import forge
-from tests.auth.asking import Answer, Header, ask, bearer
+from tests.auth.asgi_client import Answer, Header, ask, bearer
 from tests.auth.conftest import OpenKit
-from tests.auth.people import AUTH, PROJECTS, auth_services
+from tests.auth.users import AUTH, PROJECTS, auth_services
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ import pytest
 
 from projkit import ProjKit
 from projkit.errors import DatabaseUnavailableError, SessionStoreUnavailableError
-from tests.auth.asking import Answer, ask
+from tests.auth.asgi_client import Answer, ask
 from tests.conftest import settings_for
 from tests.faults.conftest import Cluster
 from tests.redis_servers import alone, running

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from projkit import ProjKit
-from tests.auth.asking import ask
+from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio

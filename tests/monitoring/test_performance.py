@@ -9,7 +9,7 @@ import pytest
 from projkit import ProjKit
 from projkit.telemetry import history as history_module
 from projkit.testing.internals import Internals
-from tests.auth.asking import ask, bearer
+from tests.auth.asgi_client import ask, bearer
 from tests.conftest import settings_for, token_for
 
 pytestmark = pytest.mark.anyio

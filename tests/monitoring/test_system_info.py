@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from projkit import ProjKit, Settings, __version__
 from projkit.monitoring.system import framework_of, redacted_settings
-from tests.auth.asking import ask
+from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio

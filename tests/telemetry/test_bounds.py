@@ -14,7 +14,7 @@ from starlette.routing import Route
 from projkit import ProjKit
 from projkit.telemetry.families import HTTP
 from projkit.testing.internals import Internals
-from tests.auth.asking import ask
+from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]

@@ -17,8 +17,8 @@ from projkit.cli.logs import JsonFormatter
 from projkit.errors import ProjkitError, SessionStoreUnavailableError
 from projkit.redis.connect import RedisCommands
 from projkit.testing.internals import Internals
-from tests.auth.asking import Answer, Header, ask, bearer, cookie
-from tests.auth.people import AUTH, PROJECTS, add_user
+from tests.auth.asgi_client import Answer, Header, ask, bearer, cookie
+from tests.auth.users import AUTH, PROJECTS, add_user
 from tests.conftest import settings_for
 from tests.redis_servers import Redises, free_port
 

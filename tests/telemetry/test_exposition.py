@@ -19,7 +19,7 @@ from projkit.telemetry.processes import ProcessUsage
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.snapshot import KitInfo
 from projkit.testing.internals import Internals
-from tests.auth.asking import ask
+from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio

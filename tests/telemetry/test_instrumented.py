@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 
 from projkit import Principal, ProjKit
 from projkit.errors import ConfigurationError
-from tests.auth.asking import ask
+from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
 from tests.telemetry.test_traces import PARENT, TRACE, Spans, attributes
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from projkit import ProjKit
-from tests.auth.asking import ask
+from tests.auth.asgi_client import ask
 from tests.conftest import serving, settings_for
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from projkit.redis.connect import RedisCommands, close_redis, open_redis
 from projkit.telemetry.families import COMMANDS, SUM
 from projkit.telemetry.recorder import Recorder
 from projkit.testing.internals import Internals
-from tests.auth.asking import ask
+from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
 from tests.redis_servers import Redises, free_port
 

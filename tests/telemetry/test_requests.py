@@ -19,7 +19,7 @@ from projkit import ProjKit
 from projkit.monitoring import PerformanceMiddleware
 from projkit.telemetry.endpoint_stats import EndpointStats, stats_by_endpoint
 from projkit.testing.internals import Internals
-from tests.auth.asking import ask
+from tests.auth.asgi_client import ask
 from tests.conftest import serving, settings_for
 
 pytestmark = pytest.mark.anyio

@@ -26,7 +26,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from projkit import Principal, ProjKit
-from tests.auth.asking import Answer, ask
+from tests.auth.asgi_client import Answer, ask
 from tests.conftest import Client, settings_for, token_for
 from tests.redis_servers import Redises
 

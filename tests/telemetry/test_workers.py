@@ -34,7 +34,7 @@ from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.store import Family, Table, decode, encode
 from projkit.telemetry.workers import WorkerDirectory
 from projkit.testing.internals import Internals
-from tests.auth.asking import ask
+from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
 
 GET = "GET"

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from projkit import ProjKit
 from projkit.db.tables import build_tables
-from tests.auth.asking import Answer, ask, bearer
+from tests.auth.asgi_client import Answer, ask, bearer
 from tests.conftest import token_for
 from tests.services import open_sqlite
 

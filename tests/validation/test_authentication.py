@@ -26,7 +26,7 @@ from projkit.validation.authentication import CredentialChecks
 from projkit.validation.ephemeral import EphemeralCredentials
 from projkit.validation.routes import AuthenticationReport
 from tests.auth import forge
-from tests.auth.asking import ask, bearer, cookie, refuses
+from tests.auth.asgi_client import ask, bearer, cookie, refuses
 from tests.conftest import settings_for
 from tests.redis_servers import Redises, alone, running
 from tests.validation.helpers import by_name, count_rows, failed, recorded_metrics, validate

@@ -32,7 +32,7 @@ from projkit.validation.cleanup import ValidationRows
 from projkit.validation.endpoints import EndpointValidation
 from projkit.validation.routes import EndpointReport
 from projkit.validation.steps import Step, all_steps
-from tests.auth.asking import Answer, ask, bearer
+from tests.auth.asgi_client import Answer, ask, bearer
 from tests.conftest import Client, settings_for, token_for
 from tests.db.conftest import Walled, role, walled, walled_template  # noqa: F401  # fixtures
 from tests.validation.helpers import TABLES, by_name, count_rows, failed, recorded_metrics, validate

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from projkit import ProjKit, Settings
-from tests.auth.people import add_user
+from tests.auth.users import add_user
 from tests.conftest import PATIENT, serving, settings_for, token_for
 from tests.web.browsing import chromium
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import Browser, Route, expect
 
 from projkit import Settings
-from tests.auth.people import PASSWORD
+from tests.auth.users import PASSWORD
 from tests.conftest import token_for
 from tests.web.browsing import ELSEWHERE, GONE, REFUSED, STATUS_PAGE, opened, refresh, see_metrics
 

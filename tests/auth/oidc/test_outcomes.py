@@ -4,7 +4,7 @@ import pytest
 
 from projkit import ProjKit
 from tests.auth.oidc.conftest import AUTH, Browser, refused
-from tests.auth.people import logins
+from tests.auth.users import logins
 
 pytestmark = pytest.mark.anyio
 

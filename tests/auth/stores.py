@@ -1,4 +1,4 @@
-"""The places where sessions and attempt counters may be kept, each opened as several workers would."""
+"""The stores of sessions and attempt counters, each opened as several workers would open it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -26,7 +26,7 @@ from tests.redis_servers import Redises
 DATABASES: Final = ("sqlite", "sqlite transactional", "postgresql", "postgresql transactional")
 REDISES: Final = ("redis", "redis sentinel", "redis cluster")
 OWN_CLIENT: Final = "redis of the host's"
-PLACES: Final = (*DATABASES, *REDISES, OWN_CLIENT, *(f"cached {name}" for name in REDISES))
+STORES: Final = (*DATABASES, *REDISES, OWN_CLIENT, *(f"cached {name}" for name in REDISES))
 CACHE_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
 _FIXTURES: Final = {
@@ -43,13 +43,13 @@ Worker = tuple[SessionStore, AttemptCounter]
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the slowest machine answer: how long anything may take is for other tests to say."""
+    """Raise the timeouts of Redis, so that these tests pass on slow machines; other tests check the timeouts."""
     for name in ("SOCKET_TIMEOUT_SECONDS", "_SENTINEL_TIMEOUT_SECONDS", "_COMMAND_TIMEOUT_SECONDS"):
         monkeypatch.setattr(connect, name, _PATIENCE_SECONDS)
 
 
 class Monotonic:
-    """The caches' clock, which a test sets."""
+    """The clock of caches, set by a test."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -58,8 +58,8 @@ class Monotonic:
         return self.now
 
 
-class Place:
-    """One place; each store is what another worker has. ``prefix`` is that of its keys in Redis."""
+class StoreUnderTest:
+    """A store that several workers open; ``prefix`` is the prefix of its keys in Redis."""
 
     def __init__(
         self,
@@ -76,47 +76,47 @@ class Place:
         self._everything = everything
 
     async def worker(self) -> SessionStore:
-        """Another worker's store."""
+        """Return the session store of another worker."""
         sessions, _ = await self._open_worker()
         if self._cached:
             return CachedSessions(sessions, seconds=CACHE_SECONDS, monotonic=self._monotonic)
         return sessions
 
     async def counter(self) -> AttemptCounter:
-        """Another worker's attempt counter."""
+        """Return the attempt counter of another worker."""
         _, counter = await self._open_worker()
         return counter
 
     def other_workers_learn(self) -> None:
-        """Lets the time pass after which a revocation holds everywhere."""
+        """Advance the clock until a revocation takes effect on every worker."""
         self._monotonic.now += CACHE_SECONDS
 
     async def everything(self) -> str:
-        """All that is stored there, as text."""
+        """Return everything that is stored, as text."""
         return await self._everything()
 
 
-def find(name: str, request: pytest.FixtureRequest) -> Redises | str:
-    """The servers, or the database's URL, of a place; started if need be."""
+def servers_of(name: str, request: pytest.FixtureRequest) -> Redises | str:
+    """Return the Redis servers or the database URL of a store, starting them if necessary."""
     kind = name.removeprefix("cached ").removesuffix(" of the host's").removesuffix(" transactional")
-    found: Redises | str = request.getfixturevalue(_FIXTURES[kind])
-    return found
+    servers: Redises | str = request.getfixturevalue(_FIXTURES[kind])
+    return servers
 
 
-def open_place(name: str, found: Redises | str) -> AbstractAsyncContextManager[Place]:
-    """The place of this name; nobody else's sessions are seen from it."""
+def open_store(name: str, found: Redises | str) -> AbstractAsyncContextManager[StoreUnderTest]:
+    """Open the store of this name, isolated from the data of other tests."""
     if isinstance(found, Redises):
         return _in_redis(found, own_client=name == OWN_CLIENT, cached=name.startswith("cached "))
     return _in_database(found, "transactional" if name.endswith("transactional") else "fast")
 
 
 @asynccontextmanager
-async def _in_redis(servers: Redises, *, own_client: bool, cached: bool) -> AsyncIterator[Place]:
+async def _in_redis(servers: Redises, *, own_client: bool, cached: bool) -> AsyncIterator[StoreUnderTest]:
     prefix = f"{uuid4().hex}:"
     async with AsyncExitStack() as stack:
 
         async def open_worker() -> Worker:
-            # A host's own client may answer in bytes, and wait for ever.
+            # A host's own client may return bytes, and may have no timeout.
             client = (
                 Redis.from_url(servers.url, socket_timeout=None)
                 if own_client
@@ -128,11 +128,11 @@ async def _in_redis(servers: Redises, *, own_client: bool, cached: bool) -> Asyn
         async def everything() -> str:
             return servers.everything(prefix)
 
-        yield Place(open_worker, everything, prefix=prefix, cached=cached)
+        yield StoreUnderTest(open_worker, everything, prefix=prefix, cached=cached)
 
 
 @asynccontextmanager
-async def _in_database(url: str, mode: str) -> AsyncIterator[Place]:
+async def _in_database(url: str, mode: str) -> AsyncIterator[StoreUnderTest]:
     patience = {
         f"database_{what}_seconds": _PATIENCE_SECONDS for what in ("connect", "pool_wait", "statement")
     }
@@ -154,4 +154,4 @@ async def _in_database(url: str, mode: str) -> AsyncIterator[Place]:
             await engine.dispose()
             return "\n".join(repr(row) for rows in found for row in rows)
 
-        yield Place(open_worker, everything)
+        yield StoreUnderTest(open_worker, everything)

@@ -1,4 +1,4 @@
-"""Requests as bytes: headers may come twice, in any spelling, and nothing is added to them."""
+"""An ASGI client that sends headers as raw bytes: repeated, in any spelling, and without additions."""
 
 import json as json_module
 from collections.abc import Iterable, Mapping
@@ -11,29 +11,29 @@ ADDRESS: Final = "203.0.113.5"
 
 @dataclass(frozen=True)
 class Answer:
-    """What the app answered."""
+    """The response of the app."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body, parsed as JSON."""
         return json_module.loads(self.body)
 
     def all(self, name: str) -> list[str]:
-        """Every value of a header."""
-        return [value for found, value in self.headers if found == name]
+        """Return every value of a header."""
+        return [value for each, value in self.headers if each == name]
 
     def header(self, name: str) -> str | None:
-        """The value of a header that may come once."""
+        """Return the value of a header that must not be repeated."""
         values = self.all(name)
         assert len(values) <= 1, f"{name} came {len(values)} times"
         return values[0] if values else None
 
     @property
     def code(self) -> str | None:
-        """The code of a failure."""
+        """The problem code of an error response."""
         if self.header("content-type") != "application/problem+json":
             return None
         code = self.json()["code"]
@@ -42,9 +42,9 @@ class Answer:
 
     @property
     def cookies(self) -> dict[str, "SetCookie"]:
-        """What ``Set-Cookie`` says, the last one of each name."""
-        found = [SetCookie.read(value) for value in self.all("set-cookie")]
-        return {each.name: each for each in found}
+        """The cookies that the response sets; the last one of each name."""
+        cookies = [SetCookie.read(value) for value in self.all("set-cookie")]
+        return {each.name: each for each in cookies}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SetCookie:
 
     @staticmethod
     def read(text: str) -> "SetCookie":
-        """Takes the header apart (RFC 6265 §4.1.1)."""
+        """Parse a ``Set-Cookie`` header (RFC 6265 §4.1.1)."""
         pair, *rest = text.split("; ")
         name, _, value = pair.partition("=")
         attributes = {}
@@ -82,9 +82,9 @@ async def ask(
     scheme: str = "http",
     http_version: str = "1.1",
 ) -> Answer:
-    """Sends one request to an ASGI app and gives its answer; whatever the app raises is raised.
+    """Send one request to an ASGI app and return its response; exceptions of the app propagate.
 
-    With another protocol than HTTP/1.1 a body's length is not announced, as it need not be there.
+    With an HTTP version other than 1.1 the body is sent without ``Content-Length``, which is optional there.
     """
     raw = [(_bytes(name).lower(), _bytes(value)) for name, value in headers]
     if json is not None:
@@ -127,17 +127,17 @@ async def ask(
 
 
 def bearer(token: str) -> Header:
-    """The header that a program sends."""
+    """Return an ``Authorization: Bearer`` header."""
     return ("authorization", f"Bearer {token}")
 
 
 def cookie(**values: str) -> Header:
-    """The header that a browser sends."""
+    """Return a ``Cookie`` header."""
     return ("cookie", "; ".join(f"{name}={value}" for name, value in values.items()))
 
 
 def refuses(answer: Answer, code: str = "invalid_token") -> None:
-    """Holds an answer against the one form that a refusal of credentials has, and that tells nothing of the reason."""
+    """Assert that a response is the uniform 401, which does not disclose the reason."""
     assert answer.status == 401, answer
     assert answer.code == code, answer
     problem = answer.json()

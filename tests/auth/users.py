@@ -1,4 +1,4 @@
-"""Users of a kit, and browsers that keep its cookies."""
+"""Users of a kit, and a browser that stores its cookies."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from projkit.auth.wiring import AuthServices
 from projkit.clock import utc_now
 from projkit.identity import DEFAULT_SCOPES
 from projkit.testing.internals import Internals
-from tests.auth.asking import ADDRESS, Answer, Header, ask
+from tests.auth.asgi_client import ADDRESS, Answer, Header, ask
 
 AUTH: Final = "/api/v1/auth"
 PROJECTS: Final = "/api/v1/projects"
@@ -22,7 +22,7 @@ _hashes: dict[tuple[str, str], str] = {}
 
 
 class ShiftedClock:
-    """The real time, moved on by as much as a test says: ``monkeypatch.setattr("projkit.startup.utc_now", clock)``."""
+    """The real time plus an offset that a test sets: ``monkeypatch.setattr("projkit.startup.utc_now", clock)``."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
@@ -31,7 +31,7 @@ class ShiftedClock:
         return utc_now() + self._ahead
 
     def advance(self, **duration: float) -> None:
-        """Goes on by a ``timedelta`` of these parts."""
+        """Advance the clock by a ``timedelta``."""
         self._ahead += timedelta(**duration)
 
 
@@ -49,7 +49,7 @@ async def add_user(
     scopes: Iterable[str] = DEFAULT_SCOPES,
     tenant: str = "",
 ) -> User:
-    """A new user, whose subject is the name unless another one is given."""
+    """Add a user; its subject is the name unless another one is given."""
     stored = None
     if password is not None:
         known = passwords.DUMMY_HASH, password  # the first tells how the hashes of the test are made
@@ -74,18 +74,18 @@ async def log_in(
     address: str = ADDRESS,
     **more: Any,
 ) -> Answer:
-    """The answer to a login."""
+    """Send a login and return the response."""
     content = {"username": name, "password": password, **more}
     return await ask(kit, "POST", f"{AUTH}/login", headers, json=content, address=address)
 
 
 def logins(kit: ProjKit) -> dict[tuple[str, str], int]:
-    """How many logins were counted, by method and outcome."""
+    """Return the number of logins by method and outcome."""
     return {(labels["method"], labels["outcome"]): n for labels, n in _counted(kit, "projkit_auth_logins")}
 
 
 def refreshes(kit: ProjKit) -> dict[str, int]:
-    """How many refreshes were counted, by outcome."""
+    """Return the number of refreshes by outcome."""
     return {labels["outcome"]: number for labels, number in _counted(kit, "projkit_auth_refreshes")}
 
 
@@ -95,7 +95,7 @@ def _counted(kit: ProjKit, name: str) -> list[tuple[dict[str, str], int]]:
 
 
 class Browser:
-    """Sends the cookies that it was given, and what a page of the same origin sends with them."""
+    """A browser that sends its cookies and the headers of a page of the same origin."""
 
     def __init__(self, kit: ProjKit, *, address: str = ADDRESS, scheme: str = "https") -> None:
         self.kit = kit
@@ -112,7 +112,7 @@ class Browser:
         json: Any = None,
         without: Iterable[str] = (),
     ) -> Answer:
-        """Sends a request; ``headers`` replace the page's own, cookies in ``without`` stay at home."""
+        """Send a request; ``headers`` replace the page's headers, and cookies in ``without`` are not sent."""
         sent: list[Header] = [SAME_ORIGIN, ("x-csrf-token", self.jar.get("csrf_token", ""))]
         if headers is not None:
             sent = list(headers)
@@ -130,7 +130,7 @@ class Browser:
         return answer
 
     async def log_in(self, name: str = "alice", password: str = PASSWORD, **more: Any) -> dict[str, Any]:
-        """Logs in; the answer's body."""
+        """Log in and return the body of the response."""
         content = {"username": name, "password": password, "transport": "cookie", **more}
         answer = await self.send("POST", f"{AUTH}/login", json=content)
         assert answer.status == 200, answer
@@ -138,5 +138,5 @@ class Browser:
         return body
 
     async def whoami(self) -> Answer:
-        """The answer to the question who is asking."""
+        """Return the response of ``GET /auth/session``."""
         return await self.send("GET", f"{AUTH}/session")
