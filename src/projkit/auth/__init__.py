@@ -1,0 +1,1 @@
+"""Authentication: tokens, sessions, users, keys, CSRF and OpenID Connect."""

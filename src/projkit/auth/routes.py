@@ -328,7 +328,7 @@ class AuthRoutes:
     async def _logout_by_refresh_cookie(
         self, request: Request, services: AuthServices, refused: UnauthenticatedError
     ) -> Response:
-        """Where the access cookie is gone or no good any more, the refresh cookie still names the session."""
+        """Log out by the refresh cookie, which still names the session if the access cookie is missing or invalid."""
         text = self._refresh_cookie(request)
         if text is None:
             if isinstance(refused, InvalidTokenError):

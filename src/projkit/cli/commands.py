@@ -30,7 +30,7 @@ def options(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """A projects API for any ASGI application, configured by PROJKIT_* environment variables."""
+    """Define the global options."""
 
 
 def run() -> None:

@@ -20,8 +20,12 @@ _COMPONENT_TYPES: Final = {
 # Components that are reported as not configured when a kit does not use them.
 _OPTIONAL: Final = ("redis", "celery")
 _NOT_CONFIGURED: Final = {
-    "status": "not_configured", "critical": False, "latency_ms": None, "observed_at": None, "age_seconds": None,
-}  # fmt: skip
+    "status": "not_configured",
+    "critical": False,
+    "latency_ms": None,
+    "observed_at": None,
+    "age_seconds": None,
+}
 # The public version of the API (draft-inadarei-api-health-check-06 §3.2).
 _API_VERSION: Final = "1"
 

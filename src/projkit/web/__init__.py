@@ -1,0 +1,1 @@
+"""HTML pages: API docs and the status page."""

@@ -27,9 +27,16 @@ _TYPES: Final = {
 _GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.IGNORECASE)
 _DOCS_ASSETS: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png", "docs.js")
 _STATUS_ASSETS: Final = (
-    "status.js", "access.js", "verdict.js", "panels.js", "endpoints.js", "chart.js", "dom.js",
-    "status.css", "status.svg",
-)  # fmt: skip
+    "status.js",
+    "access.js",
+    "verdict.js",
+    "panels.js",
+    "endpoints.js",
+    "chart.js",
+    "dom.js",
+    "status.css",
+    "status.svg",
+)
 # Only resources of the same origin may be loaded; Swagger UI sets inline styles.
 _DOCS_POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -83,8 +90,10 @@ def endpoints(
     """
     docs, status = f"{prefix}/docs", f"{prefix}/monitoring"
     values = (
-        ("{csrf_header}", csrf_header), ("{csrf_cookie}", csrf_cookie), ("{tenants}", "yes" if tenants else "no"),
-    )  # fmt: skip
+        ("{csrf_header}", csrf_header),
+        ("{csrf_cookie}", csrf_cookie),
+        ("{tenants}", "yes" if tenants else "no"),
+    )
     docs_headers = (*_PAGE_HEADERS, (b"content-security-policy", _DOCS_POLICY))
     status_headers = (*_PAGE_HEADERS, (b"content-security-policy", _STATUS_POLICY))
     return [
@@ -106,9 +115,14 @@ def endpoints(
 
 
 def _endpoint(
-    path: str, name: str, operation_id: str, summary: str, is_strict: IsStrict,
-    page_headers: tuple[Header, ...] = (), values: tuple[tuple[str, str], ...] = (),
-) -> Endpoint:  # fmt: skip
+    path: str,
+    name: str,
+    operation_id: str,
+    summary: str,
+    is_strict: IsStrict,
+    page_headers: tuple[Header, ...] = (),
+    values: tuple[tuple[str, str], ...] = (),
+) -> Endpoint:
     async def get(request: Request) -> Response:
         file = _file(name, *values)
         headers: tuple[Header, ...] = (

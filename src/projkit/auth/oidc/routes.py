@@ -59,7 +59,15 @@ class CallbackQuery(BaseModel):
 
 
 class OidcRoutes:
-    """The handlers of ``/auth/oidc``."""
+    """The handlers of ``/auth/oidc``.
+
+    Args:
+        services: returns the services of the running event loop.
+        settings: the settings of the kit.
+        cookies: creates the cookies.
+        addresses: determines client addresses.
+        cookies_of: returns the ``Set-Cookie`` headers of a login.
+    """
 
     def __init__(
         self,
@@ -69,7 +77,6 @@ class OidcRoutes:
         addresses: ClientAddresses,
         cookies_of: Callable[[Request, IssuedTokens], list[Header]],
     ) -> None:
-        """``services`` returns those of the running event loop, ``cookies_of`` the cookies of a login."""
         self._services = services
         self._cookies = cookies
         self._cookie = cookies.names.login.encode()
