@@ -18,7 +18,7 @@ _SAMPLES_PER_STEP: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class KitInfo:
-    """What does not change while a kit runs: its version, and the end of legacy tokens if one is set."""
+    """The constants of a running kit: its version, and the end of legacy tokens if one is set."""
 
     version: str
     legacy_sunset: datetime | None = None
@@ -38,7 +38,7 @@ class Snapshot(NamedTuple):
 
 
 class _SystemState(NamedTuple):
-    """What is read from the disk and the operating system."""
+    """The data read from the disk and the operating system for a snapshot."""
 
     others: list[WorkerFile]
     workers: int

@@ -56,7 +56,7 @@ class SamplerSettings:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Where telemetry is exported to, and what of it.
+    """The destinations of telemetry, and what is exported to them.
 
     Attributes:
         endpoints: the collector's URL, which may contain credentials, by exported signal (``traces``, ``metrics``);
