@@ -219,9 +219,10 @@ def record(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check the relative links in the documents and the index of decisions."""
+    """Check the relative links in the documents, and that the generated pages are up to date."""
     session.run("python", "scripts/check_links.py")
     session.run("python", "scripts/decisions_index.py", "--check")
+    session.run("python", "scripts/module_map.py", "--check")
 
 
 @nox.session

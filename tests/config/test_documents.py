@@ -88,6 +88,19 @@ def test_named_tests_exist(document: str) -> None:
             assert function in functions, f"{path}::{function}"
 
 
+def test_the_map_of_the_code_names_existing_modules_and_classes() -> None:
+    """Each module that CONTRIBUTING.md names exists, and so does each class named next to one."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\w+/)*\w+\.py)`(?:\s+`(\w+)(?:\.\w+)?`)?", text)
+    assert len(named) > 40
+    for module, name in named:
+        path = next((each for each in (ROOT / "src/projkit" / module, ROOT / module) if each.exists()), None)
+        assert path is not None, module
+        assert re.search(
+            rf"^(?:async )?(?:class|def) {name}\b", path.read_text(encoding="utf-8"), re.MULTILINE
+        ), f"{module}: {name}"
+
+
 @pytest.mark.parametrize("document", [f"{path.relative_to(DOCS)}" for path in sorted(DOCS.rglob("*.md"))])
 def test_named_settings_exist(document: str) -> None:
     """Each variable that a document names is a setting."""
