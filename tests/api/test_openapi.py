@@ -1,4 +1,4 @@
-"""The OpenAPI document and the page that shows it."""
+"""The OpenAPI document, and the pages that load files of their own."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_the_document_is_valid_and_complete(client: Client) -> None:
-    """The document is valid OpenAPI 3.1 and has every route of the API with its answers."""
+    """The document is valid OpenAPI 3.1 and has every route of the API with its responses."""
     answer = await client.get("/api/v1/openapi.json")
     document = answer.json()
     validate(document)
@@ -37,35 +37,35 @@ async def test_the_document_is_valid_and_complete(client: Client) -> None:
         operation = document["paths"][path][method.lower()]
         if operation["security"]:
             assert {"401", "500", "503"} <= operation["responses"].keys()
-        # Refused to some who are signed in: by scope, or where another site may be behind the request.
-        refusing = "Scope: " in operation.get("description", "") or (
+        # Authenticated callers can be rejected for their scopes, or by the CSRF check.
+        can_be_forbidden = "Scope: " in operation.get("description", "") or (
             operation["security"] and method != "GET"
         )
-        assert not refusing or "403" in operation["responses"]
+        assert not can_be_forbidden or "403" in operation["responses"]
 
 
 async def test_every_error_class_is_documented() -> None:
-    """Each status that an error can have is in the document's meanings."""
+    """Each status of an error is a response of some operation."""
     document = ProjKit(Settings(secret=SECRET)).openapi()
-    found = {
+    documented = {
         int(status)
         for item in document["paths"].values()
         for operation in item.values()
         if isinstance(operation, dict)
         for status in operation["responses"]
     }
-    assert {status for status in STATUS.values() if status != 405} <= found
+    assert {status for status in STATUS.values() if status != 405} <= documented
 
 
 async def test_the_document_names_the_mount() -> None:
-    """Below a prefix the paths, or the server, carry it."""
+    """A prefix precedes every path."""
     kit = ProjKit(Settings(secret=SECRET))
     assert set(kit.openapi("/kit")["paths"]) == {f"/kit{path}" for path in kit.openapi()["paths"]}
 
 
 @pytest.mark.parametrize(("name", "number"), [("docs", 4), ("monitoring", 3)])
-async def test_a_page_loads_only_from_beside_itself(client: Client, name: str, number: int) -> None:
-    """A page and what it loads come from the kit, allow nothing else, and are revalidated by tag."""
+async def test_pages_load_only_their_own_files(client: Client, name: str, number: int) -> None:
+    """A page and its files come from the kit, its policy allows nothing else, and both are revalidated by ETag."""
     page = await client.get(f"/api/v1/{name}")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -83,8 +83,8 @@ async def test_a_page_loads_only_from_beside_itself(client: Client, name: str, n
         assert again.status_code == 304
 
 
-async def test_the_command_line_prints_the_same_document(client: Client) -> None:
-    """kit.openapi() is what is served."""
+async def test_kit_openapi_returns_the_served_document(client: Client) -> None:
+    """``kit.openapi()`` returns the document that is served."""
     served = (await client.get("/api/v1/openapi.json")).json()
     own = json.loads(json.dumps(ProjKit(Settings(secret=SECRET)).openapi()))
     assert own == served
@@ -92,6 +92,6 @@ async def test_the_command_line_prints_the_same_document(client: Client) -> None
 
 @pytest.mark.parametrize(("host_prefix", "name"), [(False, "auth_token"), (True, "__Host-auth_token")])
 def test_the_document_names_the_cookie_as_it_is_set(host_prefix: bool, name: str) -> None:
-    """Whoever reads the document learns under which name the cookie comes, with the prefix if there is one."""
+    """The security scheme has the name of the cookie, with its prefix if it has one."""
     kit = ProjKit(Settings(secret=SECRET, cookie_host_prefix=host_prefix))
     assert kit.openapi()["components"]["securitySchemes"]["cookie"]["name"] == name

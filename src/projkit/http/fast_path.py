@@ -2,8 +2,8 @@
 
 On a busy server code is cold, and each function on a probe's path costs two to three times as much as in a loop. So a
 plain GET is answered here, before entry, timing, routing and handler, which would nearly double its cost. A request
-that is observed elsewhere (an outer trace, the access log, a host's meters), or that uses another method, takes the
-normal path and gets the same response.
+takes the normal path, and gets the same response, if an outer trace, the access log or a host's meters observe it, or
+if it uses another method.
 """
 
 import logging
