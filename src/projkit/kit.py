@@ -347,7 +347,7 @@ class ProjKit:
         return await self._startup.open(self._validation_factory)
 
     def _validations(self) -> Validations:
-        running = self._lifecycle.running
+        running = self._lifecycle.find()
         return self._validation_factory.create() if running is None else running.validations
 
     @asynccontextmanager

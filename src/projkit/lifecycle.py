@@ -76,9 +76,8 @@ class Lifecycle(Generic[R]):
         """Whether the kit is running and not draining."""
         return not self.draining and self._states.get().running is not None
 
-    @property
-    def running(self) -> R | None:
-        """The open resources, if the kit is running."""
+    def find(self) -> R | None:
+        """Return the open resources; None if the kit is not running."""
         return self._states.get().running
 
     def get(self) -> R:

@@ -111,7 +111,7 @@ class CurrentRunning:
 
     def database(self) -> Database | None:
         """Return the connection pool; None if the kit is not running."""
-        running = self._lifecycle.running
+        running = self._lifecycle.find()
         return None if running is None else running.database
 
     def check_scheduler(self) -> CheckScheduler | None:
@@ -119,7 +119,7 @@ class CurrentRunning:
 
         An instance that is not ready gets no requests, so that the probe itself has to begin a lazy start.
         """
-        running = self._lifecycle.running
+        running = self._lifecycle.find()
         if running is None:
             self._lifecycle.start_in_background()
             return None

@@ -137,7 +137,10 @@ class HealthRoutes:
 
     def ready(self) -> PreparedResponse:
         """Handle ``GET /health/ready``."""
-        return _PROBES[self._current_status()[1]]
+        scheduler = self._scheduler()
+        if scheduler is None or self._is_draining():
+            return _PROBES["error"]
+        return _PROBES[scheduler.status()]
 
     async def detailed(self, request: Request) -> Response:
         """Handle ``GET /health/detailed``."""
