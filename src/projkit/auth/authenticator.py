@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final
 
 from starlette.types import Scope
 
@@ -17,21 +17,11 @@ from projkit.http.request import Request
 from projkit.identity import Principal
 from projkit.observers import Observer
 
+# Returns if a verified token has not been revoked; raises InvalidTokenError, or UnavailableError without its store.
+CheckRevocation = Callable[[Principal, str], Awaitable[None]]
 GetPrincipal = Callable[[Scope], Principal | Awaitable[Principal | None] | None]
 _UNKNOWN: Final = "unknown"
 _NONE: Final = "none"
-
-
-class ChecksRevocation(Protocol):
-    """Checks whether a verified token has been revoked."""
-
-    async def check(self, principal: Principal, token: str) -> None:
-        """Return if the token has not been revoked.
-
-        Raises:
-            InvalidTokenError: it has been revoked.
-            UnavailableError: the store does not respond.
-        """
 
 
 class Authenticator:
@@ -41,7 +31,7 @@ class Authenticator:
         self,
         reader: CredentialReader,
         verifier: TokenVerifier,
-        revocation: ChecksRevocation,
+        check_revocation: CheckRevocation,
         csrf: CsrfGuard,
         legacy: LegacyProfile,
         observer: Observer,
@@ -50,7 +40,7 @@ class Authenticator:
     ) -> None:
         self._reader = reader
         self._verifier = verifier
-        self._revocation = revocation
+        self._check_revocation = check_revocation
         self._csrf = csrf
         self._legacy = legacy
         self._observer = observer
@@ -112,7 +102,7 @@ class Authenticator:
             principal = self._verifier.verify(credential.token)
         if principal.token_format == LEGACY and credential.transport == AUTH_COOKIE:
             raise InvalidTokenError  # this cookie never holds a legacy token
-        await self._revocation.check(principal, credential.token)
+        await self._check_revocation(principal, credential.token)
         return principal
 
     def _is_external(self, credential: Credential, external: ExternalTokens) -> bool:

@@ -43,12 +43,16 @@ class Cookies:
         return [
             self._set(request, self.names.auth, tokens.access, "/", tokens.access_seconds, _HIDDEN_LAX),
             self._set(
-                request, self.names.refresh, tokens.refresh, self._path(request), tokens.refresh_seconds,
+                request,
+                self.names.refresh,
+                tokens.refresh,
+                self._path(request),
+                tokens.refresh_seconds,
                 _HIDDEN_STRICT,
             ),
             self.csrf(request, tokens.csrf, tokens.refresh_seconds),
             *self.clear_legacy(request),
-        ]  # fmt: skip
+        ]
 
     def csrf(self, request: Request, value: str, seconds: int) -> Header:
         """Return the header that sets the CSRF token, which scripts can read."""

@@ -238,9 +238,16 @@ class _Statements:
         by_name = sa.and_(equals(users.c.tenant_id), equals(users.c.username_key))
         by_subject = sa.and_(equals(users.c.tenant_id), equals(users.c.subject))
         stored = (
-            "tenant_id", "subject", "username", "username_key", "password_hash", "scopes", "valid_after",
-            "created_at", "updated_at",
-        )  # fmt: skip
+            "tenant_id",
+            "subject",
+            "username",
+            "username_key",
+            "password_hash",
+            "scopes",
+            "valid_after",
+            "created_at",
+            "updated_at",
+        )
         self.insert = Statement(
             sa.insert(users).values({name: bind(users.c[name]) for name in stored}).returning(*fields)
         )

@@ -140,7 +140,13 @@ def build_auth(
         settings, providers, keys, users, sessions, store, limits, clock=clock, observer=observer
     )
     authenticator = Authenticator(
-        CredentialReader(names), verifier, revocation, csrf, legacy, observer, external=providers.external()
+        CredentialReader(names),
+        verifier,
+        revocation.check,
+        csrf,
+        legacy,
+        observer,
+        external=providers.external(),
     )
     return AuthServices(
         authenticator=authenticator,

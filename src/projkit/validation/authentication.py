@@ -14,6 +14,7 @@ from datetime import timedelta
 from time import perf_counter
 from typing import Final, Literal
 
+from projkit.auth.authenticator import CheckRevocation
 from projkit.auth.revocation import RevocationChecker
 from projkit.auth.sessions.port import Rotation, Session, sha256_hex
 from projkit.auth.wiring import AuthServices, cookie_names
@@ -193,25 +194,27 @@ class CredentialChecks:
 
     async def _revocation(self) -> None:
         """Look a token without a session up in the database."""
-        await self._expect_accepted(self._credentials.bearer(self._credentials.token()), self._checker())
+        await self._expect_accepted(
+            self._credentials.bearer(self._credentials.token()), self._revocation_check()
+        )
 
     async def _session(self) -> str:
         """Create, read, rotate and revoke a session in the real store; after that its token is rejected."""
-        revocation, store = self._checker(), self._started().store
+        check, store = self._revocation_check(), self._started().store
         session_id = secrets.token_urlsafe(32)
         session, rotation = self._new_session(session_id)
         token = self._credentials.bearer(self._credentials.token(session_id=session_id))
-        await self._expect_rejected(token, "an unknown session", revocation)
+        await self._expect_rejected(token, "an unknown session", check)
         creating = asyncio.create_task(store.create(session))
         try:
             await asyncio.shield(creating)
-            await self._expect_accepted(token, revocation)
+            await self._expect_accepted(token, check)
             expect(await store.rotate(session.key, rotation), "its refresh token could not be exchanged")
             expect(
                 not await store.rotate(session.key, rotation), "its refresh token could be exchanged twice"
             )
             expect(await store.revoke(session.key), "it could not be revoked")
-            await self._expect_rejected(token, "a revoked session", revocation)
+            await self._expect_rejected(token, "a revoked session", check)
             expect(await store.get_fresh(session.key, self._clock()) is None, "it is still stored")
         finally:
             await run_to_completion(self._remove(session, creating))
@@ -251,7 +254,7 @@ class CredentialChecks:
         )
         return session, Rotation(first, second, 1, now, expires_at)
 
-    def _checker(self) -> RevocationChecker:
+    def _revocation_check(self) -> CheckRevocation:
         services = self._started()
         return RevocationChecker(
             services.store,
@@ -259,7 +262,7 @@ class CredentialChecks:
             idle_seconds=self._settings.session_idle_seconds,
             cache_seconds=0,
             clock=self._clock,
-        )
+        ).check
 
     def _started(self) -> AuthServices:
         if self._services is None:
@@ -267,16 +270,18 @@ class CredentialChecks:
         return self._services
 
     async def _expect_accepted(
-        self, headers: RawHeaders, revocation: RevocationChecker | None = None
+        self, headers: RawHeaders, check_revocation: CheckRevocation | None = None
     ) -> None:
-        principal = await self._credentials.authenticate(headers, revocation=revocation)
+        principal = await self._credentials.authenticate(headers, check_revocation=check_revocation)
         expect(principal.subject == VALIDATION_SUBJECT, "it authenticates as another subject")
         expect(principal.scopes == frozenset(DEFAULT_SCOPES), "it grants other scopes")
 
     async def _expect_rejected(
-        self, headers: RawHeaders, what: str, revocation: RevocationChecker | None = None
+        self, headers: RawHeaders, what: str, check_revocation: CheckRevocation | None = None
     ) -> None:
-        await expect_rejected(self._credentials.authenticate(headers, revocation=revocation), what)
+        await expect_rejected(
+            self._credentials.authenticate(headers, check_revocation=check_revocation), what
+        )
 
     async def _expect_token_rejected(self, token: str, what: str) -> None:
         await self._expect_rejected(self._credentials.bearer(token), what)

@@ -4,7 +4,6 @@ Their keys are generated for the run and never stored, so no entry point accepts
 decides about a credential (settings, cookie names, formats, CSRF) is the real implementation.
 """
 
-import base64
 import secrets
 import time
 from functools import partial
@@ -17,7 +16,7 @@ from pydantic import SecretStr
 from starlette.types import Message
 
 from projkit.auth import jws
-from projkit.auth.authenticator import Authenticator, ChecksRevocation
+from projkit.auth.authenticator import Authenticator, CheckRevocation
 from projkit.auth.credentials import CookieNames, CredentialReader
 from projkit.auth.csrf import LABEL as CSRF_LABEL
 from projkit.auth.csrf import CsrfGuard
@@ -30,6 +29,7 @@ from projkit.http.request import Request
 from projkit.identity import DEFAULT_SCOPES, VALIDATION_SUBJECT, Principal
 from projkit.observers import NULL_OBSERVER
 from projkit.settings import Settings
+from projkit.signing import decode, encode
 
 # The age in seconds of a credential that has certainly expired.
 EXPIRED_SECONDS: Final = 86_400.0
@@ -59,7 +59,7 @@ class EphemeralCredentials:
         self.csrf = CsrfGuard(
             self.settings, partial(self.keys.secrets, CSRF_LABEL), names, observer=NULL_OBSERVER
         )
-        self._signature_only = self._authenticator(_NothingRevoked())
+        self._signature_only = self._authenticator(_accept)
 
     def token(self, *, session_id: str | None = None, age: float = 0, audience: str | None = None) -> str:
         """Issue an access token, dated ``age`` seconds ago."""
@@ -93,25 +93,27 @@ class EphemeralCredentials:
     def tampered_token(self) -> str:
         """Make a token whose scope was changed after signing."""
         header, payload, signature = self.token().split(".")
-        claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        claims = orjson.loads(decode(payload))
         return f"{header}.{base64url_json({**claims, 'scope': 'admin'})}.{signature}"
 
     async def authenticate(
-        self, headers: RawHeaders, *, method: str = "GET", revocation: ChecksRevocation | None = None
+        self, headers: RawHeaders, *, method: str = "GET", check_revocation: CheckRevocation | None = None
     ) -> Principal:
         """Authenticate a request with these headers, without counting it.
 
         Args:
             headers: the request's headers.
             method: its method; CSRF protection applies to unsafe ones.
-            revocation: the revocation checks to apply; none by default, so that only signature and claims decide.
+            check_revocation: the revocation check to apply; none by default, so that only signature and claims decide.
 
         Raises:
             UnauthenticatedError: the credentials are rejected.
             CsrfFailedError: the request is rejected because another site may have caused it.
             UnavailableError: A store that is needed to decide does not respond.
         """
-        authenticator = self._signature_only if revocation is None else self._authenticator(revocation)
+        authenticator = (
+            self._signature_only if check_revocation is None else self._authenticator(check_revocation)
+        )
         scope = {
             "type": "http",
             "method": method,
@@ -134,18 +136,15 @@ class EphemeralCredentials:
         pairs = (f"{getattr(self.names, name)}={value}" for name, value in values.items())
         return ((b"cookie", "; ".join(pairs).encode()),)
 
-    def _authenticator(self, revocation: ChecksRevocation) -> Authenticator:
+    def _authenticator(self, check_revocation: CheckRevocation) -> Authenticator:
         legacy = LegacyProfile(self.settings)
         verifier = TokenVerifier(self.keys, self.settings, legacy=legacy)
         reader = CredentialReader(self.names)
-        return Authenticator(reader, verifier, revocation, self.csrf, legacy, NULL_OBSERVER)
+        return Authenticator(reader, verifier, check_revocation, self.csrf, legacy, NULL_OBSERVER)
 
 
-class _NothingRevoked:
-    """A revocation check that accepts every token."""
-
-    async def check(self, principal: Principal, token: str) -> None:
-        return
+async def _accept(_: Principal, __: str) -> None:
+    """Accept every token, instead of checking its revocation."""
 
 
 def altered(text: str) -> str:
@@ -155,7 +154,7 @@ def altered(text: str) -> str:
 
 def base64url_json(content: object) -> str:
     """Encode ``content`` as a part of a compact JWS (RFC 7515 §7.1)."""
-    return base64.urlsafe_b64encode(orjson.dumps(content)).rstrip(b"=").decode()
+    return encode(orjson.dumps(content))
 
 
 def _new_secret() -> SecretStr:

@@ -42,11 +42,13 @@ class DatabaseSessions:
             sa.select(*fields).where(of_subject, live).order_by(sessions.c.created_at.desc())
         )
         self._touch = Statement(
-            sa.update(sessions).where(this, live).values(
+            sa.update(sessions)
+            .where(this, live)
+            .values(
                 used_at=bind(sessions.c.used_at, "now"),
                 idle_expires_at=bind(sessions.c.idle_expires_at, "idle"),
             )
-        )  # fmt: skip
+        )
         self._rotate = Statement(
             sa.update(sessions)
             .where(this, live, equals(sessions.c.refresh_hash, "expected"))

@@ -47,9 +47,9 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KE
 return 1
 """
 _CHANGE: Final = """
-local found = redis.call('HGET', KEYS[1], ARGV[1])
-if not found then return 0 end
-local held, now = cjson.decode(found), tonumber(ARGV[3])
+local raw = redis.call('HGET', KEYS[1], ARGV[1])
+if not raw then return 0 end
+local held, now = cjson.decode(raw), tonumber(ARGV[3])
 if tonumber(held.idle_expires_at) <= now or tonumber(held.expires_at) <= now then return 0 end
 if ARGV[2] ~= '' and held.refresh_hash ~= ARGV[2] then return 0 end
 for i = 5, #ARGV, 2 do held[ARGV[i]] = ARGV[i + 1] end
@@ -77,18 +77,24 @@ class RedisSessions:
     async def create(self, session: Session) -> None:
         now, ends = session.created_at, min(session.idle_expires_at, session.expires_at)
         await self._redis.run(
-            "EVAL", _ADD, 1, self._name(session.key.subject_hash), session.id_hash, _written(session),
-            _number(now), _left(now, ends),
-        )  # fmt: skip
+            "EVAL",
+            _ADD,
+            1,
+            self._name(session.key.subject_hash),
+            session.id_hash,
+            _written(session),
+            _number(now),
+            _left(now, ends),
+        )
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
-        found = await self._redis.run("HGET", self._name(key.subject_hash), key.id_hash)
-        activity = None if found is None else _read(found, _activity)
+        raw = await self._redis.run("HGET", self._name(key.subject_hash), key.id_hash)
+        activity = None if raw is None else _read(raw, _activity)
         return activity if activity is not None and activity.is_live(now) else None
 
     async def get_fresh(self, key: SessionKey, now: datetime) -> Session | None:
-        found = await self._redis.run("HGET", self._name(key.subject_hash), key.id_hash)
-        session = None if found is None else _read(found, _session)
+        raw = await self._redis.run("HGET", self._name(key.subject_hash), key.id_hash)
+        session = None if raw is None else _read(raw, _session)
         return session if session is not None and session.activity.is_live(now) else None
 
     async def touch(self, key: SessionKey, now: datetime, idle_expires_at: datetime) -> None:
@@ -115,8 +121,8 @@ class RedisSessions:
         return int(await self._redis.run("EVAL", _END_ALL_BUT, 1, name, keep or ""))
 
     async def list(self, tenant_id: str, subject: str, now: datetime) -> Sequence[Session]:
-        found = await self._redis.run("HVALS", self._name(subject_hash(tenant_id, subject)))
-        sessions = [session for each in found if (session := _read(each, _session)) is not None]
+        values = await self._redis.run("HVALS", self._name(subject_hash(tenant_id, subject)))
+        sessions = [session for each in values if (session := _read(each, _session)) is not None]
         live = [session for session in sessions if session.activity.is_live(now)]
         return sorted(live, key=lambda each: each.created_at, reverse=True)
 
@@ -134,9 +140,16 @@ class RedisSessions:
     ) -> bool:
         pairs = [part for pair in changes.items() for part in pair]
         done = await self._redis.run(
-            "EVAL", _CHANGE, 1, self._name(key.subject_hash), key.id_hash, expected_hash, _number(now),
-            _left(now, ends), *pairs,
-        )  # fmt: skip
+            "EVAL",
+            _CHANGE,
+            1,
+            self._name(key.subject_hash),
+            key.id_hash,
+            expected_hash,
+            _number(now),
+            _left(now, ends),
+            *pairs,
+        )
         return bool(done)
 
     def _name(self, subject: str) -> str:
@@ -162,9 +175,9 @@ def _written(session: Session) -> bytes:
     return orjson.dumps(values)
 
 
-def _read(found: str | bytes, read: Callable[[dict[str, str]], T]) -> T | None:
+def _read(raw: str | bytes, read: Callable[[dict[str, str]], T]) -> T | None:
     try:
-        return read(orjson.loads(found))
+        return read(orjson.loads(raw))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         logger.warning("invalid session data in Redis; the session is treated as ended")
         return None
