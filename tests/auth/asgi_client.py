@@ -1,9 +1,12 @@
 """An ASGI client that sends headers as raw bytes: repeated, in any spelling, and without additions."""
 
 import json as json_module
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
+
+from tests import asgi
+from tests.asgi import call, http_scope
 
 Header = tuple[bytes | str, bytes | str]
 ADDRESS: Final = "203.0.113.5"
@@ -94,31 +97,17 @@ async def ask(
             raw.append((b"content-type", content_type.encode()))
         if http_version == "1.1":
             raw.append((b"content-length", b"%d" % len(body)))
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": http_version,
-        "method": method,
-        "scheme": scheme,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "root_path": "",
-        "headers": raw,
-        "client": (address, 40_000),
-        "server": ("testserver", 80),
-    }
-    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
-    sent: list[Mapping[str, Any]] = []
-
-    async def receive() -> Mapping[str, Any]:
-        return next(messages, {"type": "http.disconnect"})
-
-    async def send(message: Mapping[str, Any]) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    start, *rest = sent
+    scope = http_scope(
+        path,
+        method,
+        raw,
+        raw_path=path.encode(),
+        http_version=http_version,
+        scheme=scheme,
+        query_string=query.encode(),
+        client=(address, 40_000),
+    )
+    start, *rest = await call(app, scope, asgi.body(body))
     return Answer(
         start["status"],
         tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"]),

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from projkit import Principal, ProjKit
+from tests import asgi
+from tests.asgi import http_scope
 from tests.conftest import settings_for
 
 PROJECTS = "/api/v1/projects"
@@ -45,21 +47,17 @@ class PendingRequest:
             self.send_body(b"", more=False)
         else:
             headers = [(b"content-type", b"application/json"), *headers]
-        scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": version, "method": method, "scheme": "http",
-            "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
-            "headers": [(b"host", b"x"), (b"x-name", name.encode()), *headers],
-            "client": ("127.0.0.1", 4711), "server": ("127.0.0.1", 80),
-        }  # fmt: skip
+        headers = [(b"host", b"x"), (b"x-name", name.encode()), *headers]
+        scope = http_scope(path, method, headers, http_version=version)
         self.task = asyncio.create_task(app(scope, self._receive, self._send))
 
     def send_body(self, body: bytes, *, more: bool) -> None:
         """Send a part of the body."""
-        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": more})
+        self._incoming.put_nowait(asgi.body(body, more=more))
 
     def disconnect(self) -> None:
         """Disconnect the client."""
-        self._incoming.put_nowait({"type": "http.disconnect"})
+        self._incoming.put_nowait(asgi.DISCONNECT)
 
     async def status(self) -> int:
         """Wait for the response and return its status."""

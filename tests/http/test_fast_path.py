@@ -15,34 +15,21 @@ from projkit.http.application import Application
 from projkit.http.timing import access_logger
 from projkit.telemetry.endpoint_stats import stats_by_endpoint
 from projkit.testing.internals import Internals
+from tests.asgi import Message, body, call, http_scope
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio
 HEALTH = "/api/v1/health"
 PROBES = (HEALTH, f"{HEALTH}/live", f"{HEALTH}/ready", "/livez", "/readyz")
 PARENT = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-Message = dict[str, Any]
 
 
 async def request(
     kit: ProjKit, path: str, *headers: tuple[bytes, bytes], method: str = "GET", root_path: str = ""
 ) -> tuple[list[Message], Message]:
     """Return the messages that a kit sends, and the scope afterwards."""
-    scope: Message = {
-        "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
-        "query_string": b"", "root_path": root_path, "scheme": "http", "headers": [(b"host", b"here"), *headers],
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
-    }  # fmt: skip
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await kit(scope, receive, send)
-    return sent, scope
+    scope = http_scope(path, method, [(b"host", b"here"), *headers], root_path=root_path)
+    return await call(kit, scope, body()), scope
 
 
 def content_of(sent: list[Message]) -> tuple[int, dict[bytes, bytes], bytes]:

@@ -5,7 +5,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 
 from projkit import Principal, ProjKit
 from projkit.errors import ConfigurationError, DatabaseUnavailableError, ProjkitError, SchemaOutOfDateError
+from tests.asgi import body, call, http_scope, websocket_scope
 from tests.conftest import Client, settings_for, token_for
 from tests.services import postgres_server_url
 
@@ -36,19 +37,10 @@ def make(url: str, **options: Any) -> ProjKit:
 
 async def run_lifespan(app: Any, *, fail: bool = False) -> list[dict[str, Any]]:
     """Run the lifespan of an application and return the messages that it sent."""
-    to_app: asyncio.Queue[Any] = asyncio.Queue()
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    to_app.put_nowait({"type": "lifespan.startup"})
-    to_app.put_nowait({"type": "lifespan.shutdown"})
-    if fail:
-        with pytest.raises(SchemaOutOfDateError):
-            await app({"type": "lifespan"}, to_app.get, send)
-    else:
-        await app({"type": "lifespan"}, to_app.get, send)
+    sent: list[dict[str, Any]] = []
+    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    with pytest.raises(SchemaOutOfDateError) if fail else nullcontext():
+        await call(app, {"type": "lifespan"}, *messages, sent=sent)
     return sent
 
 
@@ -156,21 +148,13 @@ async def test_a_wrapped_host_that_cannot_start(sqlite_url: str, kind: str) -> N
 
     kit = make(sqlite_url)
     app = kit.wrap(Starlette(lifespan=broken) if kind == "starlette" else raw)
-    to_app: asyncio.Queue[Any] = asyncio.Queue()
-    to_app.put_nowait({"type": "lifespan.startup"})
-    to_app.put_nowait({"type": "lifespan.shutdown"})
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message["type"])
-
-    if kind == "starlette":
-        with pytest.raises(RuntimeError, match="the host cannot start"):
-            await app({"type": "lifespan"}, to_app.get, send)
-        assert sent == ["lifespan.startup.failed"]
-    else:
-        await app({"type": "lifespan"}, to_app.get, send)
-        assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[dict[str, Any]] = []
+    failure = pytest.raises(RuntimeError, match="the host cannot start")
+    with failure if kind == "starlette" else nullcontext():
+        await call(app, {"type": "lifespan"}, *messages, sent=sent)
+    expected = ["startup.failed"] if kind == "starlette" else ["startup.complete", "shutdown.complete"]
+    assert [message["type"] for message in sent] == [f"lifespan.{kind}" for kind in expected]
     assert not kit.ready
 
 
@@ -404,17 +388,9 @@ async def test_scopes_of_every_host(sqlite_url: str) -> None:
     token = token_for(kit.settings, "alice")
 
     async def location(**scope: Any) -> str:
-        sent: list[Any] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b'{"name":"A"}', "more_body": False}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
         headers = [(b"authorization", f"Bearer {token}".encode()), (b"content-type", b"application/json")]
         base = {"type": "http", "method": "POST", "query_string": b"", "headers": headers}
-        await kit({**base, **scope}, receive, send)
+        sent = await call(kit, {**base, **scope}, body(b'{"name":"A"}'))
         assert sent[0]["status"] == 201, sent
         location: bytes = dict(sent[0]["headers"])[b"location"]
         return location.decode().rpartition("/")[0]
@@ -433,16 +409,10 @@ async def test_scopes_of_every_host(sqlite_url: str) -> None:
 @pytest.mark.parametrize("extension", [True, False])
 async def test_websockets_are_refused(sqlite_url: str, extension: bool) -> None:
     """The kit has no WebSocket routes: connections are rejected before they are accepted."""
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
     extensions: dict[str, Any] = {"websocket.http.response": {}} if extension else {}
-    await make(sqlite_url)({"type": "websocket", "path": URL, "extensions": extensions}, receive, send)
+    sent = await call(
+        make(sqlite_url), websocket_scope(URL, extensions=extensions), {"type": "websocket.connect"}
+    )
     assert sent[0]["type"] == ("websocket.http.response.start" if extension else "websocket.close")
 
 
@@ -471,22 +441,9 @@ async def test_a_client_that_has_gone(sqlite_url: str) -> None:
     """A client that disconnects while sending its body leaves no row and no error."""
     kit = make(sqlite_url)
     token = token_for(kit.settings, "alice")
-    messages: list[dict[str, Any]] = [
-        {"type": "http.request", "body": b'{"name":', "more_body": True},
-        {"type": "http.disconnect"},
-    ]
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return messages.pop(0)
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
     headers = [(b"authorization", f"Bearer {token}".encode()), (b"content-type", b"application/json")]
     async with kit.lifespan(), Client(kit, kit.settings) as client:
-        scope = {"type": "http", "method": "POST", "path": URL, "query_string": b"", "headers": headers}
-        await kit(scope, receive, send)
+        sent = await call(kit, http_scope(URL, "POST", headers), body(b'{"name":', more=True))
         assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
         assert sent[0]["status"] == 400, "for middleware that requires a response"
         assert (await client.get(URL)).json()["items"] == []
@@ -555,17 +512,9 @@ async def test_serializable_engines_end_in_503(postgres_url: str) -> None:
 async def test_a_path_that_is_no_text(sqlite_url: str) -> None:
     """A path with a lone surrogate is a 404 like any unknown path."""
     kit = make(sqlite_url)
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b""}
-
     scope = {"type": "http", "method": "GET", "path": "/\ud800", "query_string": b"", "headers": []}
     async with kit.lifespan():
-        await kit(scope, receive, send)
+        sent = await call(kit, scope, body())
     assert sent[0]["status"] == 404
 
 

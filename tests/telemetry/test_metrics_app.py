@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from projkit import ProjKit
+from tests.asgi import call
 from tests.auth.asgi_client import ask
 from tests.conftest import serving, settings_for
 
@@ -68,17 +69,8 @@ async def test_before_the_kit_starts(kit: ProjKit) -> None:
 
 async def spoken(app: Any, scope: dict[str, Any], *received: str) -> list[str]:
     """Run an app with these messages and return the types of its own."""
-    waiting = iter(received)
-    sent: list[str] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": next(waiting)}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message["type"])
-
-    await app(scope, receive, send)
-    return sent
+    sent = await call(app, scope, *({"type": kind} for kind in received))
+    return [message["type"] for message in sent]
 
 
 async def test_lifespan_and_websockets(kit: ProjKit) -> None:

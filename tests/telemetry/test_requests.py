@@ -19,11 +19,11 @@ from projkit import ProjKit
 from projkit.monitoring import PerformanceMiddleware
 from projkit.telemetry.endpoint_stats import EndpointStats, stats_by_endpoint
 from projkit.testing.internals import Internals
+from tests.asgi import Message, call, http_scope, websocket_scope
 from tests.auth.asgi_client import ask
 from tests.conftest import serving, settings_for
 
 pytestmark = pytest.mark.anyio
-Message = dict[str, Any]
 
 
 async def hello(request: Request) -> PlainTextResponse:
@@ -109,28 +109,9 @@ def stats(kit: ProjKit) -> dict[tuple[str, str], EndpointStats]:
     return stats_by_endpoint(Internals(kit).recorder.read())
 
 
-async def drive(app: Any, scope: Message, *received: Message) -> list[Message]:
-    """Call an app as a server does, and return its messages."""
-    waiting = iter(received)
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return next(waiting, {"type": "http.disconnect"})
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    return sent
-
-
-def scope(path: str, method: str = "GET", kind: str = "http") -> Message:
-    """Return the scope of a request."""
-    return {
-        "type": kind, "method": method, "path": path, "raw_path": path.encode(), "query_string": b"secret=1",
-        "headers": [(b"host", b"testserver")], "root_path": "", "scheme": "http", "http_version": "1.1",
-        "client": ("203.0.113.5", 1), "server": ("testserver", 80), "asgi": {"version": "3.0"}, "subprotocols": [],
-    }  # fmt: skip
+def scope(path: str, method: str = "GET") -> Message:
+    """Return the scope of a request with a query."""
+    return http_scope(path, method, [(b"host", b"testserver")], query_string=b"secret=1")
 
 
 async def test_kit_routes(kit: ProjKit) -> None:
@@ -241,7 +222,7 @@ async def silent(scope: Message, receive: Callable[[], Awaitable[Message]], send
 
 async def test_app_without_response(kit: ProjKit) -> None:
     """An app that returns without a response counts as a 500."""
-    await drive(kit.wrap(silent, performance=True), scope("/x"), {"type": "http.request", "body": b""})
+    await call(kit.wrap(silent, performance=True), scope("/x"), {"type": "http.request", "body": b""})
     assert stats(kit)[("GET", "__unknown__")].errors == 1
 
 
@@ -251,10 +232,10 @@ async def test_disconnected_clients(kit: ProjKit) -> None:
     announced = [(b"content-length", b"10"), (b"content-type", b"application/json")]
     part = {"type": "http.request", "body": b"12345", "more_body": True}
     with pytest.raises(ClientDisconnect):
-        await drive(app, scope("/upload", "POST") | {"headers": announced}, part)
+        await call(app, scope("/upload", "POST") | {"headers": announced}, part)
     async with kit.lifespan():
         credentials = (b"authorization", _bearer(kit))
-        await drive(app, scope("/api/v1/projects", "POST") | {"headers": [*announced, credentials]}, part)
+        await call(app, scope("/api/v1/projects", "POST") | {"headers": [*announced, credentials]}, part)
     found = stats(kit)
     for key in (("POST", "/upload"), ("POST", "/api/v1/projects")):
         assert (found[key].disconnects, found[key].requests, found[key].errors) == (1, 0, 0)
@@ -268,7 +249,7 @@ def _bearer(kit: ProjKit) -> bytes:
 
 async def test_cancelled_requests(kit: ProjKit) -> None:
     """A request that the server cancels counts as a disconnect, and is no longer active."""
-    task = asyncio.create_task(drive(kit.wrap(host()), scope("/hang")))
+    task = asyncio.create_task(call(kit.wrap(host()), scope("/hang")))
     await asyncio.sleep(0.05)
     assert Internals(kit).recorder.read()[("http_active", ())] == [1.0]
     task.cancel()
@@ -296,9 +277,9 @@ async def test_disconnect_during_handler(kit: ProjKit, monkeypatch: pytest.Monke
     app = kit.wrap(Starlette(routes=[Route("/slow", slow)]))
     async with kit.lifespan():
         monkeypatch.setattr("projkit.projects.service.ProjectService.list", slow_projects)
-        await drive(app, scope("/slow"))
+        await call(app, scope("/slow"))
         credentials = [(b"authorization", _bearer(kit))]
-        await drive(app, scope("/api/v1/projects") | {"headers": credentials, "query_string": b""})
+        await call(app, scope("/api/v1/projects") | {"headers": credentials, "query_string": b""})
     found = stats(kit)
     for key in (("GET", "/slow"), ("GET", "/api/v1/projects")):
         assert (found[key].disconnects, found[key].requests, found[key].errors) == (1, 0, 0)
@@ -331,7 +312,7 @@ async def test_bodies_that_come_unannounced(kit: ProjKit) -> None:
     """Neither does it without an announced body length, as over HTTP/2."""
     app = kit.wrap(Starlette(routes=[Mount("/echo", echo)]))
     whole = {"type": "http.request", "body": b"whole", "more_body": False}
-    sent = await drive(app, scope("/echo/x", "POST") | {"http_version": "2"}, whole)
+    sent = await call(app, scope("/echo/x", "POST") | {"http_version": "2"}, whole)
     assert [message.get("body") for message in sent] == [None, b"whole"]
 
 
@@ -370,7 +351,7 @@ async def test_messages_before_the_response(kit: ProjKit, early: Message) -> Non
         await asyncio.sleep(0.25)
         await send({"type": "http.response.body", "body": b"x"})
 
-    await drive(kit.wrap(app), scope("/x"), {"type": "http.request", "body": b""})
+    await call(kit.wrap(app), scope("/x"), {"type": "http.request", "body": b""})
     assert stats(kit)[("GET", "__unknown__")].max_seconds >= 0.25
 
 
@@ -404,7 +385,7 @@ async def test_web_sockets(kit: ProjKit, room: str, outcome: str) -> None:
     """WebSockets are counted by outcome, and not in the durations of requests."""
     connect = {"type": "websocket.connect"}
     try:
-        await drive(kit.wrap(host()), scope(f"/chat/{room}", kind="websocket"), connect)
+        await call(kit.wrap(host()), websocket_scope(f"/chat/{room}"), connect)
     except RuntimeError:
         assert outcome == "failed"
     assert Internals(kit).recorder.read()[("websockets", ("/chat/{room}", outcome))][0] == 1

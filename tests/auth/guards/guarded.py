@@ -10,7 +10,7 @@ from joserfc.jwk import OctKey
 from projkit import ProjKit, Settings
 from projkit.auth.middleware import PUBLIC
 from projkit.auth.rules import PathRules
-from tests.auth.guards.asgi import Headers, bearer, cookie, http
+from tests.auth.guards.client import Headers, bearer, cookie, http
 from tests.conftest import settings_for, token_for
 
 LEGACY_SECRET = "a legacy secret of the tests, as long as it must be"

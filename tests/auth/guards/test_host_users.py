@@ -15,7 +15,8 @@ from projkit.auth.middleware import AuthMiddleware
 from projkit.errors import InvalidTokenError
 from projkit.identity import ANONYMOUS
 from projkit.testing.internals import Internals
-from tests.auth.guards.asgi import Answer, Headers, bearer, cookie, http, scope_of, websocket
+from tests.asgi import websocket_scope
+from tests.auth.guards.client import Answer, Headers, bearer, cookie, http, websocket
 from tests.auth.guards.guarded import (
     FROM_APP,
     JSON,
@@ -96,7 +97,7 @@ async def test_a_session_that_has_ended(kit: ProjKit, app: AuthMiddleware) -> No
         assert (await http(open_kit, "/api/v1/auth/register", headers=JSON, **body)).status == 201
         issued = (await http(open_kit, "/api/v1/auth/login", headers=JSON, **body)).json()
     headers = bearer(issued["access_token"])
-    scope = scope_of("websocket", "/read", headers)
+    scope = websocket_scope("/read", headers)
     assert (await http(app, "/read", headers=headers)).status == 200
     assert (await kit.authenticate(scope)).session_id == issued["session_id"]
     assert (await http(kit, "/api/v1/auth/logout", method="POST", headers=headers)).status == 204

@@ -15,7 +15,8 @@ from starlette.routing import Mount, Route
 from projkit import Principal, ProjKit
 from projkit.auth.middleware import PUBLIC, SELF_GUARDED, AuthMiddleware
 from projkit.identity import ANONYMOUS
-from tests.auth.guards.asgi import Headers, bearer, cookie, http, raw, scope_of, websocket
+from tests.asgi import http_scope
+from tests.auth.guards.client import Headers, bearer, cookie, http, raw, websocket
 from tests.auth.guards.guarded import (
     FROM_APP,
     KINDS,
@@ -163,7 +164,7 @@ async def test_host_headers_changenothing(app: AuthMiddleware, host: Host, heade
         async def send(message: Any, sent: list[Any] = sent) -> None:
             sent.append(message)
 
-        await app({**scope_of("http", path, []), "method": "GET", "headers": headers}, nothing, send)
+        await app(http_scope(path, headers=headers), nothing, send)
         assert sent[0]["status"] == status
     assert host.paths == ["/public"]
 
@@ -235,7 +236,7 @@ async def test_what_another_kit_knows_saysnothing_here(
 
 async def test_what_the_host_sees(kit: ProjKit, app: AuthMiddleware, host: Host) -> None:
     """The scope that reaches the host is the server's own, with the principal and its scopes added."""
-    server_scope = {**scope_of("http", "/read", bearer(token(kit))), "method": "GET"}
+    server_scope = http_scope("/read", headers=bearer(token(kit)))
     before = dict(server_scope)
 
     async def send(message: Any) -> None:

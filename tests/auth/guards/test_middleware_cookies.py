@@ -6,7 +6,7 @@ import pytest
 
 from projkit import ProjKit
 from projkit.auth.middleware import AuthMiddleware
-from tests.auth.guards.asgi import bearer, http, websocket
+from tests.auth.guards.client import bearer, http, websocket
 from tests.auth.guards.guarded import FROM_APP, JSON, ORIGIN, Host, credentials, csrf, token
 
 pytestmark = pytest.mark.anyio

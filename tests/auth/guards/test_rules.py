@@ -7,7 +7,7 @@ import pytest
 
 from projkit.auth.rules import PUBLIC, SELF_GUARDED, Needed, PathRules, Rules
 from projkit.errors import ConfigurationError
-from tests.auth.guards.asgi import scope_of
+from tests.asgi import http_scope
 
 RULES: PathRules = {
     "/public": PUBLIC,
@@ -24,7 +24,7 @@ EVERYTHING = ("admin", "one:scope", "reports:read", "reports:write")
 
 def needed(path: str, rules: PathRules = RULES, **scope: Any) -> Needed:
     """What a path needs."""
-    return Rules(rules).needed(scope_of("http", path, [], **scope))
+    return Rules(rules).needed(http_scope(path, **scope))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_encoded_slashes(raw_path: bytes) -> None:
 def test_a_long_path_is_read_no_further_than_rules_are_deep() -> None:
     """Paths of 32,768 segments take no time to speak of: 200 of them far less than one second each 20."""
     rules = Rules(RULES)
-    scope = scope_of("http", "/a" * 32_768, [])
+    scope = http_scope("/a" * 32_768)
     started = perf_counter()
     assert {rules.needed(scope) for _ in range(200)} == {()}
     assert perf_counter() - started < 10

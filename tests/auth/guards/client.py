@@ -3,9 +3,13 @@
 import json
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
+
+from tests import asgi
+from tests.asgi import call, http_scope, websocket_scope
 
 Headers = list[tuple[bytes, bytes]]
+HOST = (b"host", b"testserver")
 
 
 @dataclass
@@ -38,38 +42,14 @@ def cookie(name: str, value: str) -> Headers:
     return [(b"cookie", f"{name}={value}".encode())]
 
 
-def scope_of(kind: str, path: str, headers: Headers, **more: Any) -> dict[str, Any]:
-    """A scope; without ``raw_path`` that of a client which encodes no more than it must."""
-    return {
-        "type": kind,
-        "path": path,
-        "raw_path": quote(path).encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(b"host", b"testserver"), *headers],
-        "client": ("127.0.0.1", 1234),
-        "scheme": "http",
-        **more,
-    }
-
-
 async def http(
     app: Any, path: str, *, method: str = "GET", headers: Headers | None = None, **more: Any
 ) -> Answer:
     """One HTTP request; its body, if any, is ``body`` in ``more``."""
     body: bytes = more.pop("body", b"")
     lengths = [(b"content-length", str(len(body)).encode())] if body else []
-    scope = scope_of("http", path, [*(headers or []), *lengths], method=method, **more)
-    messages = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return messages.pop(0)
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
+    scope = http_scope(path, method, [HOST, *(headers or []), *lengths], **more)
+    sent = await call(app, scope, asgi.body(body))
     assert sent[0]["type"] == "http.response.start"
     content = b"".join(message.get("body", b"") for message in sent[1:])
     return Answer(sent[0]["status"], list(sent[0]["headers"]), content, sent)
@@ -85,17 +65,8 @@ async def websocket(
 ) -> Answer:
     """One handshake; ``denial`` is whether the server can answer it with a response."""
     extensions: dict[str, Any] = {"websocket.http.response": {}} if denial else {}
-    scope = scope_of("websocket", path, headers or [], extensions=extensions, subprotocols=[], **more)
-    messages = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return messages.pop(0)
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
+    scope = websocket_scope(path, [HOST, *(headers or [])], extensions=extensions, **more)
+    sent = await call(app, scope, {"type": "websocket.connect"})
     first = sent[0]
     if first["type"] == "websocket.accept":
         text = "".join(message.get("text", "") for message in sent[1:])
