@@ -1,4 +1,4 @@
-"""Bad input: one shape of error, nothing lost, nothing half done."""
+"""Bad input is rejected with the error format of the API, and changes nothing."""
 
 import asyncio
 import json
@@ -17,15 +17,15 @@ URL = "/api/v1/projects"
 JSON = {"Content-Type": "application/json"}
 
 
-def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
-    """The contract's one shape."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem: dict[str, Any] = answer.json()
+def assert_problem(response: Any, status: int, code: str) -> dict[str, Any]:
+    """Check that a response is a problem of the contract's format, and return it."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
     assert problem["code"] == code
     assert problem["status"] == status
     assert problem["type"].startswith("urn:projkit:problem:")
-    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["request_id"] == response.headers["x-request-id"]
     assert {"title", "detail", "instance"} <= problem.keys()
     assert ("errors" in problem) == (status == 422)
     return problem
@@ -66,24 +66,24 @@ def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
 async def test_each_field_has_its_limits(
     client: Client, change: dict[str, Any], pointer: str, code: str | None
 ) -> None:
-    """A wrong field is a 422 that points at it, and nothing is stored."""
-    answer = await client.post(URL, json={"name": "A", **change})
-    problem = assert_problem(answer, 422, "validation_error")
+    """An invalid field gets a 422 with a pointer to it, and nothing is stored."""
+    response = await client.post(URL, json={"name": "A", **change})
+    problem = assert_problem(response, 422, "validation_error")
     assert [each["pointer"] for each in problem["errors"]] == [pointer]
     assert code is None or problem["errors"][0]["code"] == code
     assert (await client.get(URL)).json()["items"] == []
 
 
-async def test_all_wrong_fields_are_named(client: Client) -> None:
-    """Several wrong fields are all in one answer."""
+async def test_all_invalid_fields_are_reported(client: Client) -> None:
+    """Several invalid fields are reported in one response."""
     problem = assert_problem(await client.post(URL, json={"status": 1, "tags": 2}), 422, "validation_error")
     assert {each["pointer"] for each in problem["errors"]} == {"/name", "/status", "/tags"}
     assert problem["detail"] == "3 fields are invalid"
 
 
 @pytest.mark.parametrize("content", [b"[]", b"1", b'"x"', b"null", b"true"])
-async def test_bodies_that_are_no_object(client: Client, content: bytes) -> None:
-    """JSON that is no object is a 422."""
+async def test_bodies_that_are_not_objects(client: Client, content: bytes) -> None:
+    """JSON that is not an object gets a 422."""
     for method, path in (("POST", URL), ("PUT", f"{URL}/{uuid4()}"), ("PATCH", f"{URL}/{uuid4()}")):
         assert_problem(
             await client.request(method, path, content=content, headers=JSON), 422, "validation_error"
@@ -98,8 +98,8 @@ async def test_bodies_that_are_no_object(client: Client, content: bytes) -> None
         b'{"metadata":{"a":1,"\\u0061":2}}', b'{"name":"\xed\xa0\x80"}', '{"name":"A"}'.encode("utf-16"),
     ],
 )  # fmt: skip
-async def test_what_is_no_json(client: Client, content: bytes) -> None:
-    """What RFC 8259 or the contract's stricter rules refuse is a 400."""
+async def test_invalid_json(client: Client, content: bytes) -> None:
+    """A body that RFC 8259 or the contract's stricter rules reject gets a 400."""
     assert_problem(await client.post(URL, content=content, headers=JSON), 400, "invalid_json")
 
 
@@ -115,15 +115,15 @@ async def test_what_is_no_json(client: Client, content: bytes) -> None:
         (b'{"name":"A","metadata":{"n":1e400}}', "/metadata/n"),
     ],
 )
-async def test_what_no_database_keeps(client: Client, content: bytes, pointer: str) -> None:
-    """NUL, lone surrogates and numbers beyond 64 bits are a 422 that points at them."""
+async def test_values_that_cannot_be_stored(client: Client, content: bytes, pointer: str) -> None:
+    """U+0000, lone surrogates and numbers beyond 64 bits get a 422 with a pointer to them."""
     problem = assert_problem(await client.post(URL, content=content, headers=JSON), 422, "validation_error")
     assert len(problem["errors"]) == 1
     assert problem["errors"][0]["pointer"] == pointer
 
 
-async def test_extreme_values_come_back_as_they_were(client: Client) -> None:
-    """The largest integers, deep metadata and every kind of number survive both databases."""
+async def test_extreme_values_are_stored_exactly(client: Client) -> None:
+    """The largest integers, deep metadata and every kind of number are stored exactly by both databases."""
     deep: Any = 1
     for _ in range(60):
         deep = [deep]
@@ -141,19 +141,19 @@ async def test_extreme_values_come_back_as_they_were(client: Client) -> None:
     assert isinstance(got["metadata"]["max"], int)
 
 
-async def test_naughty_strings_come_back_as_they_were(client: Client, naughty_strings: list[str]) -> None:
-    """Every naughty string is either stored faithfully everywhere or refused with a 422 for a reason."""
+async def test_naughty_strings_are_stored_exactly(client: Client, naughty_strings: list[str]) -> None:
+    """Every naughty string is either stored exactly or rejected with a 422."""
     for text in naughty_strings:
         fields = {"name": "A", "description": text, "metadata": {text: text}}
-        answer = await client.post(URL, json=fields)
+        response = await client.post(URL, json=fields)
         if "\0" in text:
-            assert_problem(answer, 422, "validation_error")
+            assert_problem(response, 422, "validation_error")
             continue
-        assert answer.status_code == 201, text
-        got = (await client.get(answer.headers["location"])).json()
+        assert response.status_code == 201, text
+        got = (await client.get(response.headers["location"])).json()
         assert (got["description"], got["metadata"]) == (text, {text: text})
         if text.strip() and len(text.strip()) <= 200:
-            named = await client.patch(answer.headers["location"], json={"name": text})
+            named = await client.patch(response.headers["location"], json={"name": text})
             assert named.status_code == 200, text
             assert (await client.get(URL, params={"q": text[:200]})).status_code == 200
 
@@ -168,22 +168,22 @@ async def test_naughty_strings_come_back_as_they_were(client: Client, naughty_st
     ],
 )  # fmt: skip
 async def test_content_types(client: Client, content_type: str, good: bool) -> None:
-    """Only JSON in UTF-8 is read."""
-    answer = await client.post(URL, content=b'{"name":"A"}', headers={"Content-Type": content_type})
+    """Only JSON in UTF-8 is accepted."""
+    response = await client.post(URL, content=b'{"name":"A"}', headers={"Content-Type": content_type})
     if good:
-        assert answer.status_code == 201
+        assert response.status_code == 201
     else:
-        assert_problem(answer, 415, "unsupported_media_type")
+        assert_problem(response, 415, "unsupported_media_type")
 
 
 async def test_missing_content_type(client: Client) -> None:
-    """A body without a type is not guessed at."""
+    """A body without a content type gets a 415."""
     assert_problem(await client.post(URL, content=b'{"name":"A"}'), 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize("declared", [True, False])
 async def test_large_bodies(open_client: OpenClient, declared: bool) -> None:
-    """A body over the limit is a 413, whether its length is declared or counted as it arrives."""
+    """A body over the limit gets a 413, whether its length is declared or counted as it arrives."""
     sent = 0
 
     async def chunks() -> Any:
@@ -194,15 +194,15 @@ async def test_large_bodies(open_client: OpenClient, declared: bool) -> None:
 
     async with open_client(max_body_bytes=4096) as client:
         content: Any = b" " * 5000 if declared else chunks()
-        answer = await client.post(URL, content=content, headers=JSON)
-        assert_problem(answer, 413, "content_too_large")
-        assert "connection" not in answer.headers
+        response = await client.post(URL, content=content, headers=JSON)
+        assert_problem(response, 413, "content_too_large")
+        assert "connection" not in response.headers
         fits = b'{"name":"A"}'.ljust(4096)
         assert (await client.post(URL, content=fits, headers=JSON)).status_code == 201
 
 
-async def test_a_body_without_end_is_not_read_for_ever(open_client: OpenClient) -> None:
-    """Of a body that is far too large the rest is not read, and the connection closes."""
+async def test_the_rest_of_a_huge_body_is_not_read(open_client: OpenClient) -> None:
+    """The rest of a body that is far too large is not read, and the connection is closed."""
     sent = 0
 
     async def chunks() -> Any:
@@ -212,14 +212,14 @@ async def test_a_body_without_end_is_not_read_for_ever(open_client: OpenClient) 
             yield b" " * 1_048_576
 
     async with open_client() as client:
-        answer = await client.post(URL, content=chunks(), headers=JSON)
-        assert_problem(answer, 413, "content_too_large")
-        assert answer.headers["connection"] == "close"
+        response = await client.post(URL, content=chunks(), headers=JSON)
+        assert_problem(response, 413, "content_too_large")
+        assert response.headers["connection"] == "close"
         assert sent < 32
 
 
-def test_the_writer_of_a_large_body_reads_the_answer(sqlite_url: str) -> None:
-    """A client that writes all of its body before it reads still gets to see the 413."""
+def test_a_client_that_writes_first_receives_the_413(sqlite_url: str) -> None:
+    """A client that writes its whole body before it reads still receives the 413."""
     settings = settings_for(sqlite_url)
     headers = {"Authorization": f"Bearer {token_for(settings, 'alice')}", **JSON}
     with serving(ProjKit(settings)) as url:
@@ -230,16 +230,16 @@ def test_the_writer_of_a_large_body_reads_the_answer(sqlite_url: str) -> None:
             connection.close()
 
 
-async def test_a_body_that_never_ends(open_client: OpenClient) -> None:
-    """A body that stalls is answered with 408 within the request's time."""
+async def test_a_body_that_stalls(open_client: OpenClient) -> None:
+    """A body that stalls gets a 408 within the request timeout."""
 
     async def stall() -> Any:
         yield b'{"name":'
         await asyncio.sleep(30)
 
     async with open_client(request_timeout_seconds=0.2) as client:
-        answer = await client.post(URL, content=stall(), headers=JSON)
-        assert_problem(answer, 408, "request_timeout")
+        response = await client.post(URL, content=stall(), headers=JSON)
+        assert_problem(response, 408, "request_timeout")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ async def test_a_body_that_never_ends(open_client: OpenClient) -> None:
     ],
 )
 async def test_unknown_paths(client: Client, path: str) -> None:
-    """A path that does not exist is a 404 of the one shape, before credentials are asked for."""
+    """A nonexistent path gets a 404, before credentials are required."""
     problem = assert_problem(await client.get(path, headers={"Authorization": "nonsense"}), 404, "not_found")
     assert problem["instance"] == (path or "/")
 
@@ -267,15 +267,15 @@ async def test_unknown_paths(client: Client, path: str) -> None:
     "identifier",
     ["1", "not-a-uuid", "{}", "00000000000000000000000000000000", "%00", "..%2f", "é", "x" * 5000],
 )
-async def test_malformed_ids_are_absent(client: Client, identifier: str) -> None:
-    """A malformed id is a 404 on every route, whatever the body."""
+async def test_malformed_ids(client: Client, identifier: str) -> None:
+    """A malformed id gets a 404 on every route, whatever the body."""
     for method, path in (("GET", ""), ("PUT", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/archive")):
-        answer = await client.request(method, f"{URL}/{identifier}{path}", content=b"{")
-        assert_problem(answer, 404, "not_found")
+        response = await client.request(method, f"{URL}/{identifier}{path}", content=b"{")
+        assert_problem(response, 404, "not_found")
 
 
 async def test_an_id_may_be_upper_case(client: Client) -> None:
-    """UUIDs are compared without regard to case (RFC 9562 §4)."""
+    """UUIDs are case-insensitive (RFC 9562 §4)."""
     project = await client.project()
     assert (await client.get(f"{URL}/{project['id'].upper()}")).json() == project
 
@@ -293,14 +293,14 @@ async def test_an_id_may_be_upper_case(client: Client) -> None:
     ],
 )
 async def test_wrong_methods(client: Client, method: str, path: str, allowed: str) -> None:
-    """A wrong method is a 405 that tells the right ones, before credentials are asked for."""
-    answer = await client.request(method, path, headers={"Authorization": "nonsense"})
-    assert_problem(answer, 405, "method_not_allowed")
-    assert answer.headers["allow"] == allowed
+    """An unsupported method gets a 405 with the supported ones, before credentials are required."""
+    response = await client.request(method, path, headers={"Authorization": "nonsense"})
+    assert_problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == allowed
 
 
-async def test_order_of_refusals(open_client: OpenClient) -> None:
-    """Where several things are wrong the answer is the first of 404, 405, 401, 403, 415, 413, 400, 422."""
+async def test_precedence_of_errors(open_client: OpenClient) -> None:
+    """If several errors apply, the status is the first of 404, 405, 401, 403, 415, 413, 400, 422."""
     async with open_client(None, max_body_bytes=1024) as client:
         reader = {"Authorization": f"Bearer {token_for(client.kit_settings, 'r', ('projects:read',))}"}
         writer = {"Authorization": f"Bearer {token_for(client.kit_settings, 'w')}"}
@@ -316,13 +316,13 @@ async def test_order_of_refusals(open_client: OpenClient) -> None:
             (201, "POST", URL, {**writer, **JSON}, json.dumps({"name": "A"}).encode()),
         ]
         for status, method, path, headers, content in steps:
-            answer = await client.request(method, path, headers=headers, content=content)
-            assert answer.status_code == status
+            response = await client.request(method, path, headers=headers, content=content)
+            assert response.status_code == status
 
 
 @pytest.fixture
 def naughty_strings() -> list[str]:
-    """The Big List of Naughty Strings, and a few more."""
+    """Return the Big List of Naughty Strings, and a few more."""
     own = [
         "", "undefined", "\u202etest", "\ufeff", "Ω≈ç√∫µ≤≥÷", "ﷺ", "👩‍👩‍👧", "Z\u032e\u031eA\u0325", "\u2028",
         "1;DROP TABLE projects", "' OR 1=1 -- 1", "<script>", "$HOME", "%s%n", "\x01\x7f\x80\x9f", "a\0b", "\\", '"',
@@ -331,10 +331,10 @@ def naughty_strings() -> list[str]:
     return own + corpus
 
 
-async def test_a_body_of_another_type_is_told_so(client: Client) -> None:
-    """A body that is no object is answered in the client's words, not in Python's."""
-    answer = await client.post("/api/v1/projects", json=[])
-    assert answer.status_code == 422
-    assert answer.json()["errors"] == [
+async def test_the_detail_for_a_body_that_is_no_object(client: Client) -> None:
+    """The error for a body that is not an object uses JSON's terms instead of Python's."""
+    response = await client.post("/api/v1/projects", json=[])
+    assert response.status_code == 422
+    assert response.json()["errors"] == [
         {"pointer": "", "code": "model_type", "detail": "Must be a JSON object"}
     ]

@@ -1,4 +1,4 @@
-"""The life of a project over HTTP, on each database."""
+"""The life cycle of a project over HTTP, on each database."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(scope="module")
 def database_mode(any_database_mode: str) -> str:
-    """These promises hold in both modes."""
+    """Run the tests in both database modes."""
     return any_database_mode
 
 
@@ -21,30 +21,30 @@ URL = "/api/v1/projects"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
-async def test_created_project_has_everything(client: Client) -> None:
-    """A created project answers with all fields, its address, its tag, and reads back the same."""
+async def test_creation(client: Client) -> None:
+    """The response to a creation has all fields, Location and ETag, and GET returns the same."""
     sent = {
         "name": "  Relaunch ", "description": "All of it", "status": "active", "priority": "high",
         "tags": ["web", "b", "a"], "start_date": "2026-01-01", "due_date": "2026-01-01",
         "metadata": {"z": 1, "a": [1.5, None, {"ü": "😀"}]}, "external_id": "X-1",
     }  # fmt: skip
-    answer = await client.post(URL, json=sent)
-    assert answer.status_code == 201
-    project = answer.json()
+    response = await client.post(URL, json=sent)
+    assert response.status_code == 201
+    project = response.json()
     assert UUID(project["id"]).version == 7
-    assert answer.headers["location"] == f"{URL}/{project['id']}"
-    assert answer.headers["etag"] == '"1"'
+    assert response.headers["location"] == f"{URL}/{project['id']}"
+    assert response.headers["etag"] == '"1"'
     assert {name: project[name] for name in sent} == {**sent, "name": "Relaunch"}
     assert (project["owner_id"], project["version"]) == ("alice", 1)
     assert TIME.fullmatch(project["created_at"])
     assert project["created_at"] == project["updated_at"]
     assert project["archived_at"] is project["completed_at"] is None
-    got = await client.get(answer.headers["location"])
-    assert (got.status_code, got.content, got.headers["etag"]) == (200, answer.content, '"1"')
+    got = await client.get(response.headers["location"])
+    assert (got.status_code, got.content, got.headers["etag"]) == (200, response.content, '"1"')
 
 
 async def test_defaults(client: Client) -> None:
-    """A name is enough; the rest has the contract's defaults."""
+    """Only the name is required; the other fields have the contract's defaults."""
     project = await client.project()
     defaults: dict[str, Any] = {
         "description": "", "status": "planning", "priority": "medium", "tags": [], "start_date": None,
@@ -54,7 +54,7 @@ async def test_defaults(client: Client) -> None:
 
 
 async def test_every_response_has_the_common_headers(client: Client) -> None:
-    """Timing, request id, caching and sniffing headers are on answers of every kind."""
+    """All responses have the timing, request id, caching and sniffing headers."""
     project = await client.project()
     for path, status in (
         (URL, 200),
@@ -62,31 +62,33 @@ async def test_every_response_has_the_common_headers(client: Client) -> None:
         (f"{URL}/{uuid4()}", 404),
         ("/no", 404),
     ):
-        answer = await client.get(path, headers={"X-Request-ID": "mine-1.2_3"})
-        assert answer.status_code == status
-        assert re.fullmatch(r"\d+\.\d{6}", answer.headers["x-process-time"])
-        assert answer.headers["server-timing"].startswith("app;dur=")
-        assert answer.headers["x-request-id"] == "mine-1.2_3"
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["vary"] == "Authorization, Cookie"
-        caching = "private, no-cache" if "etag" in answer.headers else "private, no-store"
-        assert answer.headers["cache-control"] == caching
+        response = await client.get(path, headers={"X-Request-ID": "mine-1.2_3"})
+        assert response.status_code == status
+        assert re.fullmatch(r"\d+\.\d{6}", response.headers["x-process-time"])
+        assert response.headers["server-timing"].startswith("app;dur=")
+        assert response.headers["x-request-id"] == "mine-1.2_3"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["vary"] == "Authorization, Cookie"
+        caching = "private, no-cache" if "etag" in response.headers else "private, no-store"
+        assert response.headers["cache-control"] == caching
     assert "db;dur=" in (await client.get(URL)).headers["server-timing"]
     assert "db;dur=" not in (await client.get("/no")).headers["server-timing"]
 
 
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 129, "é", "a\tb"])
-async def test_strange_request_ids_are_replaced(client: Client, sent: str) -> None:
-    """A request id that is not sane is not echoed."""
-    answers = [await client.get("/no", headers=[(b"x-request-id", sent.encode("latin-1"))]) for _ in range(2)]
-    made = [answer.headers["x-request-id"] for answer in answers]
+async def test_invalid_request_ids_are_replaced(client: Client, sent: str) -> None:
+    """An invalid request id is replaced by a generated one."""
+    responses = [
+        await client.get("/no", headers=[(b"x-request-id", sent.encode("latin-1"))]) for _ in range(2)
+    ]
+    made = [response.headers["x-request-id"] for response in responses]
     assert made[0] != made[1]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,128}", each) for each in made)
-    assert answers[0].json()["request_id"] == made[0]
+    assert responses[0].json()["request_id"] == made[0]
 
 
-async def test_put_replaces_and_takes_back_what_get_gave(client: Client) -> None:
-    """PUT gives omitted fields their defaults, and a document from GET can be sent back as it is."""
+async def test_put_replaces_and_accepts_the_document_of_get(client: Client) -> None:
+    """PUT resets omitted fields to their defaults, and accepts a document from GET unchanged."""
     project = await client.project(description="old", tags=["a"], external_id="E")
     one = f"{URL}/{project['id']}"
     same = await client.put(one, json=project)
@@ -102,30 +104,30 @@ async def test_put_replaces_and_takes_back_what_get_gave(client: Client) -> None
     )
 
 
-async def test_merging_put_keeps_what_is_not_sent(open_client: OpenClient) -> None:
-    """With PUT_MODE=merge a partial PUT keeps the fields that it omits; those that it has are replaced whole."""
+async def test_merging_put_keeps_omitted_fields(open_client: OpenClient) -> None:
+    """With PUT_MODE=merge, PUT keeps omitted fields and replaces the others completely."""
     async with open_client(put_mode="merge") as client:
         project = await client.project(description="old", metadata={"a": 1})
         one = f"{URL}/{project['id']}"
-        answer = await client.put(one, json={"name": "New", "metadata": {"b": None}})
-        assert answer.status_code == 200
-        assert (answer.json()["name"], answer.json()["description"]) == ("New", "old")
-        assert answer.json()["metadata"] == {"b": None}
-        assert (await client.put(one, json=answer.json())).status_code == 200
+        response = await client.put(one, json={"name": "New", "metadata": {"b": None}})
+        assert response.status_code == 200
+        assert (response.json()["name"], response.json()["description"]) == ("New", "old")
+        assert response.json()["metadata"] == {"b": None}
+        assert (await client.put(one, json=response.json())).status_code == 200
         for wrong in ({"tags": None}, {"surprise": 1}, {"version": 99}):
             assert (await client.put(one, json=wrong)).status_code == 422
 
 
 @pytest.mark.parametrize("media_type", ["application/merge-patch+json", "application/json"])
 async def test_patch_merges(client: Client, media_type: str) -> None:
-    """PATCH is a merge patch: null removes, objects merge, arrays are replaced."""
+    """PATCH is a merge patch: null resets, objects are merged, arrays are replaced."""
     project = await client.project(
         description="old", tags=["a", "b"], metadata={"keep": 1, "drop": 2, "deep": {"x": 1, "y": 2}}
     )
     patch = {"description": None, "tags": ["c"], "metadata": {"drop": None, "deep": {"x": None, "z": 3}}}
-    answer = await client.patch(f"{URL}/{project['id']}", json=patch, headers={"Content-Type": media_type})
-    assert answer.status_code == 200
-    changed = answer.json()
+    response = await client.patch(f"{URL}/{project['id']}", json=patch, headers={"Content-Type": media_type})
+    assert response.status_code == 200
+    changed = response.json()
     assert (changed["name"], changed["description"], changed["tags"]) == ("A project", "", ["c"])
     assert changed["metadata"] == {"keep": 1, "deep": {"y": 2, "z": 3}}
 
@@ -143,24 +145,24 @@ async def test_patch_merges(client: Client, media_type: str) -> None:
         ({"start_date": "2026-02-02"}, "/due_date", "due_before_start"),
     ],
 )
-async def test_refused_patches(client: Client, patch: Any, pointer: str, code: str) -> None:
-    """A wrong patch names the field and changes nothing."""
+async def test_invalid_patches(client: Client, patch: Any, pointer: str, code: str) -> None:
+    """An invalid patch gets an error for the field, and changes nothing."""
     project = await client.project(due_date="2026-01-01")
-    answer = await client.patch(f"{URL}/{project['id']}", json=patch)
-    assert answer.status_code == 422
-    assert [(each["pointer"], each["code"]) for each in answer.json()["errors"]] == [(pointer, code)]
+    response = await client.patch(f"{URL}/{project['id']}", json=patch)
+    assert response.status_code == 422
+    assert [(each["pointer"], each["code"]) for each in response.json()["errors"]] == [(pointer, code)]
     assert (await client.get(f"{URL}/{project['id']}")).json() == project
 
 
-async def test_read_only_times_may_be_written_otherwise(client: Client) -> None:
-    """The same instant in another notation equals the present value."""
+async def test_read_only_times_in_another_notation(client: Client) -> None:
+    """The same time in another notation equals the current value."""
     project = await client.project()
     same = project["created_at"].replace("Z", "+00:00")
     assert (await client.patch(f"{URL}/{project['id']}", json={"created_at": same})).status_code == 200
 
 
-async def test_completion_is_dated(client: Client) -> None:
-    """completed_at is set when the status becomes completed, kept while it stays, cleared when it leaves."""
+async def test_completion_time(client: Client) -> None:
+    """completed_at is set when the status becomes completed, kept while it stays so, and then cleared."""
     project = await client.project(status="completed")
     one = f"{URL}/{project['id']}"
     assert project["completed_at"] == project["created_at"]
@@ -172,8 +174,8 @@ async def test_completion_is_dated(client: Client) -> None:
     assert again["completed_at"] > project["completed_at"]
 
 
-async def test_delete_is_soft_and_restore_takes_it_back(client: Client) -> None:
-    """A deleted project is gone for everything but restore; deleting again is 404, restoring again is 200."""
+async def test_deletion_and_restoration(client: Client) -> None:
+    """A deleted project can only be restored; deleting again gets a 404, restoring again a 200."""
     project = await client.project()
     one = f"{URL}/{project['id']}"
     deleted = await client.delete(one)
@@ -196,8 +198,8 @@ async def test_delete_is_soft_and_restore_takes_it_back(client: Client) -> None:
     assert (await client.post(f"{URL}/{uuid4()}/restore")).status_code == 404
 
 
-async def test_archived_projects_refuse_edits(client: Client) -> None:
-    """Archive and unarchive change nothing when repeated; in between edits are 409 and deletion works."""
+async def test_archived_projects_reject_edits(client: Client) -> None:
+    """Archive and unarchive are idempotent; an archived project rejects edits with 409, but can be deleted."""
     project = await client.project()
     one = f"{URL}/{project['id']}"
     first, second = [(await client.post(f"{one}/archive")) for _ in range(2)]
@@ -216,7 +218,7 @@ async def test_archived_projects_refuse_edits(client: Client) -> None:
 
 
 async def test_external_id_is_unique_among_the_undeleted(client: Client) -> None:
-    """A second project with the same external_id is refused on create, edit and restore; another owner's is not."""
+    """A second project with the same external_id is rejected on create, edit and restore, for each owner."""
     first = await client.project(external_id="E")
     again = await client.post(URL, json={"name": "x", "external_id": "E"})
     assert (again.status_code, again.json()["code"]) == (409, "external_id_taken")
@@ -231,8 +233,8 @@ async def test_external_id_is_unique_among_the_undeleted(client: Client) -> None
         await bob.project(external_id="E")
 
 
-async def test_stats_summarize(client: Client, clock: Clock) -> None:
-    """The summary counts as the contract says; today is the clock's UTC day."""
+async def test_stats(client: Client, clock: Clock) -> None:
+    """The summary has the contract's figures; today is the current UTC day."""
     empty = (await client.get(f"{URL}/stats/summary")).json()
     assert (empty["total"], empty["completion_rate"], empty["updated_at_latest"]) == (0, None, None)
     today = clock.now.date().isoformat()
@@ -257,7 +259,7 @@ async def test_stats_summarize(client: Client, clock: Clock) -> None:
 
 
 async def test_head_is_get_without_a_body(client: Client) -> None:
-    """HEAD answers with GET's headers and no content."""
+    """HEAD returns the headers of GET without content."""
     project = await client.project()
     for path in (URL, f"{URL}/{project['id']}", "/api/v1/openapi.json", "/api/v1/health/live"):
         got, head = await client.get(path), await client.head(path)
@@ -265,24 +267,24 @@ async def test_head_is_get_without_a_body(client: Client) -> None:
         assert head.headers["content-length"] == got.headers["content-length"]
 
 
-async def test_options_asks_for_no_credentials(open_client: OpenClient) -> None:
-    """OPTIONS tells what is allowed, to anybody."""
-    async with open_client(None) as anybody:
-        answer = await anybody.options(URL)
-        assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
-        answer = await anybody.options(f"{URL}/{uuid4()}")
-        assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
+async def test_options_requires_no_credentials(open_client: OpenClient) -> None:
+    """OPTIONS returns the allowed methods without credentials."""
+    async with open_client(None) as anonymous:
+        response = await anonymous.options(URL)
+        assert (response.status_code, response.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
+        response = await anonymous.options(f"{URL}/{uuid4()}")
+        assert response.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
 
 
-async def test_somebody_elses_project_is_absent(client: Client) -> None:
-    """Foreign and absent projects answer alike on every route."""
+async def test_projects_of_other_owners_are_not_found(client: Client) -> None:
+    """Projects of other owners and nonexistent ones get the same response on every route."""
     project = await client.project()
     async with client.of("mallory") as mallory:
         for method, path in (
             ("GET", ""), ("PUT", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/archive"), ("POST", "/unarchive"),
             ("POST", "/restore"),
         ):  # fmt: skip
-            answers = [
+            responses = [
                 await mallory.request(
                     method,
                     f"{URL}/{identifier}{path}",
@@ -291,8 +293,8 @@ async def test_somebody_elses_project_is_absent(client: Client) -> None:
                 )
                 for identifier in (project["id"], uuid4())
             ]
-            foreign, absent = [{**answer.json(), "instance": None} for answer in answers]
-            assert [answer.status_code for answer in answers] == [404, 404]
+            foreign, absent = [{**response.json(), "instance": None} for response in responses]
+            assert [response.status_code for response in responses] == [404, 404]
             assert foreign == absent
         assert (await mallory.get(URL)).json()["items"] == []
         assert (await mallory.get(f"{URL}/stats/summary")).json()["total"] == 0

@@ -1,4 +1,4 @@
-"""Lists: every filter, every order, pages that lose nothing."""
+"""Lists: filters, sort orders and pages."""
 
 import asyncio
 import itertools
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(scope="module")
 def database_mode(any_database_mode: str) -> str:
-    """These promises hold in both modes."""
+    """Run the tests in both database modes."""
     return any_database_mode
 
 
@@ -25,22 +25,22 @@ URL = "/api/v1/projects"
 
 
 async def names(client: Client, query: str) -> list[str]:
-    """The names that a list answers with."""
-    answer = await client.get(f"{URL}?{query}")
-    assert answer.status_code == 200, answer.text
-    return [item["name"] for item in answer.json()["items"]]
+    """Return the names in a list."""
+    response = await client.get(f"{URL}?{query}")
+    assert response.status_code == 200, response.text
+    return [item["name"] for item in response.json()["items"]]
 
 
-async def walk(client: Client, query: str) -> list[dict[str, Any]]:
-    """All items, page by page."""
+async def all_pages(client: Client, query: str) -> list[dict[str, Any]]:
+    """Return the items of all pages."""
     items: list[dict[str, Any]] = []
     path = f"{URL}?{query}"
     for _ in range(200):
-        answer = await client.get(path)
-        assert answer.status_code == 200, answer.text
-        items += answer.json()["items"]
-        link = answer.headers.get("link")
-        assert (link is None) == (answer.json()["next_cursor"] is None)
+        response = await client.get(path)
+        assert response.status_code == 200, response.text
+        items += response.json()["items"]
+        link = response.headers.get("link")
+        assert (link is None) == (response.json()["next_cursor"] is None)
         if link is None:
             return items
         path, _, relation = link.partition(">")
@@ -50,10 +50,10 @@ async def walk(client: Client, query: str) -> list[dict[str, Any]]:
 
 
 async def test_an_empty_list(client: Client) -> None:
-    """Nothing is an empty page without a next one."""
-    answer = await client.get(URL)
-    assert answer.json() == {"items": [], "next_cursor": None, "total": None}
-    assert "link" not in answer.headers
+    """An empty list is an empty page without a next one."""
+    response = await client.get(URL)
+    assert response.json() == {"items": [], "next_cursor": None, "total": None}
+    assert "link" not in response.headers
 
 
 FILTERS = [
@@ -90,7 +90,7 @@ FILTERS = [
 
 
 async def test_filters(client: Client, subtests: pytest.Subtests) -> None:
-    """Each filter keeps what it says, and several together keep what all of them say."""
+    """Each filter selects the matching projects, and several together those that match all."""
     await client.project(
         name="a alpha",
         status="active",
@@ -108,8 +108,8 @@ async def test_filters(client: Client, subtests: pytest.Subtests) -> None:
     await client.post(f"{URL}/{archived['id']}/archive")
     for query, expected in FILTERS:
         with subtests.test(query=query):
-            found = await names(client, f"{query}&sort=name")
-            assert "".join(name[0] for name in found) == expected
+            listed = await names(client, f"{query}&sort=name")
+            assert "".join(name[0] for name in listed) == expected
 
 
 PROJECTS: list[dict[str, Any]] = [
@@ -125,7 +125,7 @@ RANK = ["low", "medium", "high", "critical"]
 
 @pytest.mark.parametrize("key", ["created_at", "updated_at", "name", "due_date", "priority"])
 async def test_orders(client: Client, subtests: pytest.Subtests, key: str) -> None:
-    """Each order is the contract's on both databases, whatever the page size: code points, ranks, nulls last."""
+    """Both databases sort as the contract says, with any page size: by code points, by rank, nulls last."""
     made = [await client.project(**fields) for fields in PROJECTS]
     await client.patch(f"{URL}/{made[2]['id']}", json={"description": "touched"})
 
@@ -135,7 +135,7 @@ async def test_orders(client: Client, subtests: pytest.Subtests, key: str) -> No
 
     for descending, limit in itertools.product((False, True), (1, 3, 100)):
         with subtests.test(descending=descending, limit=limit):
-            items = await walk(client, f"sort={'-' if descending else ''}{key}&limit={limit}")
+            items = await all_pages(client, f"sort={'-' if descending else ''}{key}&limit={limit}")
             with_key = [item for item in items if item[key] is not None]
             without = [item for item in items if item[key] is None]
             assert items == with_key + without
@@ -147,14 +147,14 @@ async def test_orders(client: Client, subtests: pytest.Subtests, key: str) -> No
 
 
 async def test_the_default_order_is_newest_first(client: Client) -> None:
-    """Without sort the newest project comes first."""
+    """Without ``sort`` the newest project comes first."""
     for name in "abc":
         await client.project(name=name)
     assert await names(client, "") == ["c", "b", "a"]
 
 
-async def test_total_counts_all_that_match(client: Client) -> None:
-    """total=true counts what matches the filter, on every page alike."""
+async def test_total_counts_all_matches(client: Client) -> None:
+    """total=true counts all matching projects, on every page."""
     for number in range(5):
         await client.project(name=f"p{number}", status="active" if number else "planning")
     first = (await client.get(f"{URL}?status=active&total=true&limit=3")).json()
@@ -167,29 +167,29 @@ async def test_total_counts_all_that_match(client: Client) -> None:
 
 
 async def test_next_link_keeps_the_query(client: Client) -> None:
-    """The Link header repeats the filters, escaped, with the next page's cursor."""
+    """The Link header repeats the filters, escaped, with the cursor of the next page."""
     for _ in range(2):
         await client.project(name="a&b=c +ü", tags=["x y"])
-    answer = await client.get(URL, params=[("tag", "x y"), ("q", "a&b=c +ü"), ("limit", "1")])
-    target = answer.headers["link"].partition(">")[0].removeprefix("<")
+    response = await client.get(URL, params=[("tag", "x y"), ("q", "a&b=c +ü"), ("limit", "1")])
+    target = response.headers["link"].partition(">")[0].removeprefix("<")
     pairs = dict(parse_qsl(urlsplit(target).query))
-    assert pairs == {"tag": "x y", "q": "a&b=c +ü", "limit": "1", "cursor": answer.json()["next_cursor"]}
+    assert pairs == {"tag": "x y", "q": "a&b=c +ü", "limit": "1", "cursor": response.json()["next_cursor"]}
     assert len((await client.get(target)).json()["items"]) == 1
 
 
-async def test_a_query_that_is_escaped_in_part(client: Client) -> None:
-    """Bytes that a client has not escaped, and its server lets through, are read alike in the list and in its Link."""
+async def test_a_partly_escaped_query(client: Client) -> None:
+    """Bytes that the client did not escape are read alike in the list and in its Link header."""
 
-    async def letting_through(scope: Any, receive: Any, send: Any) -> None:
+    async def unescaping(scope: Any, receive: Any, send: Any) -> None:
         raw = scope["query_string"].replace(b"%C3", b"\xc3")
         await client.app({**scope, "query_string": raw}, receive, send)
 
     for number in range(2):
         await client.project(name=f"\u00e9{number}")
-    async with Client(letting_through, client.kit_settings) as careless:
-        answer = await careless.get(f"{URL}?limit=1&q=%C3%A9")
-    assert answer.status_code == 200
-    target = answer.headers["link"].partition(">")[0].removeprefix("<")
+    async with Client(unescaping, client.kit_settings) as unescaped:
+        response = await unescaped.get(f"{URL}?limit=1&q=%C3%A9")
+    assert response.status_code == 200
+    target = response.headers["link"].partition(">")[0].removeprefix("<")
     assert dict(parse_qsl(urlsplit(target).query))["q"] == "\u00e9"
     assert [each["name"] for each in (await client.get(target)).json()["items"]] == ["\u00e90"]
 
@@ -198,7 +198,7 @@ async def test_a_query_that_is_escaped_in_part(client: Client) -> None:
     "other", ["sort=name", "status=active", "archived=any", "q=x", "external_id=a", "tag=a"]
 )
 async def test_a_cursor_belongs_to_its_list(client: Client, other: str) -> None:
-    """A cursor of another filter, order or owner is refused; another limit or total is the same list."""
+    """A cursor of another filter, order or owner is rejected; limit and total can change."""
     for _ in range(2):
         await client.project()
     cursor = (await client.get(f"{URL}?limit=1")).json()["next_cursor"]
@@ -211,7 +211,7 @@ async def test_a_cursor_belongs_to_its_list(client: Client, other: str) -> None:
 
 
 async def test_forged_cursors(client: Client) -> None:
-    """A cursor with any character changed, cut off or added is refused."""
+    """A cursor with any character changed, removed or added is rejected."""
     for _ in range(2):
         await client.project()
     cursor = (await client.get(f"{URL}?limit=1")).json()["next_cursor"]
@@ -221,8 +221,8 @@ async def test_forged_cursors(client: Client) -> None:
         for at in range(0, len(cursor), 7)
     ]
     for value in forged:
-        answer = await client.get(URL, params={"cursor": value})
-        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_cursor"), value
+        response = await client.get(URL, params={"cursor": value})
+        assert (response.status_code, response.json()["code"]) == (422, "invalid_cursor"), value
 
 
 BAD_QUERIES: list[tuple[str, str, str | None]] = [
@@ -259,37 +259,37 @@ BAD_QUERIES: list[tuple[str, str, str | None]] = [
 
 
 async def test_bad_queries(client: Client, subtests: pytest.Subtests) -> None:
-    """What the list does not know or cannot read is a 422 that names the parameter."""
+    """An unknown or invalid parameter gets a 422 that names it."""
     for query, parameter, code in BAD_QUERIES:
         with subtests.test(query=query[:100]):
-            answer = await client.get(f"{URL}?{query}")
-            assert answer.status_code == 422, answer.text
-            assert answer.json()["title"] == "The query parameters have errors"
-            error = answer.json()["errors"][0]
+            response = await client.get(f"{URL}?{query}")
+            assert response.status_code == 422, response.text
+            assert response.json()["title"] == "The query parameters have errors"
+            error = response.json()["errors"][0]
             assert error["parameter"] == parameter
             assert code is None or error["code"] == code
 
 
 async def test_ten_thousand_parameters(client: Client) -> None:
-    """A flood of parameters is refused with one short error."""
+    """Very many parameters are rejected with one short error."""
     for query in ("&".join("tag=a" for _ in range(10_000)), "&".join(map(str, range(10_000)))):
-        answer = await client.get(f"{URL}?{query}")
-        assert answer.status_code == 422
-        assert len(answer.json()["errors"]) == 1
+        response = await client.get(f"{URL}?{query}")
+        assert response.status_code == 422
+        assert len(response.json()["errors"]) == 1
 
 
-async def test_pages_under_change(client: Client) -> None:
-    """Rows that stay are neither lost nor repeated while others come and go between pages."""
+async def test_pages_during_changes(client: Client) -> None:
+    """Unchanged projects are neither lost nor repeated while others are created and deleted between pages."""
     stay = [await client.project(name=f"stay {number:02}") for number in range(20)]
     go = [await client.project(name=f"go {number:02}") for number in range(10)]
     seen: list[str] = []
     path = f"{URL}?sort=name&limit=4"
     for turn in itertools.count():
-        answer = (await client.get(path)).json()
-        seen += [item["id"] for item in answer["items"]]
-        if answer["next_cursor"] is None:
+        response = (await client.get(path)).json()
+        seen += [item["id"] for item in response["items"]]
+        if response["next_cursor"] is None:
             break
-        path = f"{URL}?sort=name&limit=4&cursor={answer['next_cursor']}"
+        path = f"{URL}?sort=name&limit=4&cursor={response['next_cursor']}"
         await client.project(name=f"{'az'[turn % 2]} new")
         if go:
             await client.delete(f"{URL}/{go.pop()['id']}")
@@ -298,10 +298,10 @@ async def test_pages_under_change(client: Client) -> None:
 
 
 async def test_equal_keys_page_by_id(client: Client) -> None:
-    """Many rows with one key are paged through by id."""
+    """Projects with equal sort keys are paginated by id."""
     made = await asyncio.gather(*(client.project(name="same") for _ in range(25)))
     for sort in ("name", "-name", "priority", "-due_date"):
-        items = await walk(client, f"sort={sort}&limit=7")
+        items = await all_pages(client, f"sort={sort}&limit=7")
         ids = [item["id"] for item in items]
         assert ids == sorted((project["id"] for project in made), reverse=sort.startswith("-"))
 
@@ -323,7 +323,7 @@ FIELDS = st.fixed_dictionaries({
     text=st.sampled_from(["", "one", "TWO"]),
     after=st.sampled_from(["", "2025-12-31", "2026-01-01"]),
 )
-async def test_any_filter_agrees_with_a_plain_reading(  # what Hypothesis draws
+async def test_any_combination_of_filters(
     client: Client,
     projects: list[dict[str, Any]],
     status: list[str],
@@ -331,7 +331,7 @@ async def test_any_filter_agrees_with_a_plain_reading(  # what Hypothesis draws
     text: str,
     after: str,
 ) -> None:
-    """Whatever is combined, the list holds exactly the projects that a plain reading of the filters keeps."""
+    """Any combination of filters selects the same projects as the same conditions in Python."""
     query = "&".join(
         [*(f"status={each}" for each in status), *(f"tag={each}" for each in tags), f"q={text}", "limit=2"]
         + ([f"due_after={after}"] if after else [])
@@ -347,6 +347,6 @@ async def test_any_filter_agrees_with_a_plain_reading(  # what Hypothesis draws
             and (not after or (project["due_date"] or "") > after)
         }
         for sort in ("name", "-priority", "due_date", "-updated_at"):
-            found = [item["id"] for item in await walk(owner, f"{query}&sort={sort}")]
-            assert len(found) == len(expected)
-            assert set(found) == expected
+            listed = [item["id"] for item in await all_pages(owner, f"{query}&sort={sort}")]
+            assert len(listed) == len(expected)
+            assert set(listed) == expected

@@ -1,4 +1,4 @@
-"""PostgreSQL databases with row-level security on, and a role that has to obey it."""
+"""PostgreSQL databases with row-level security, and a role that is subject to it."""
 
 import asyncio
 import os
@@ -16,15 +16,15 @@ from projkit.db import migrate
 from tests.conftest import settings_for
 from tests.services import Postgres, administer, database_url, empty
 
-_PASSWORD = "wall"
+_PASSWORD = "rls"
 OWN_TABLES = (
     "DO $$ DECLARE each record; BEGIN FOR each IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP "
     "EXECUTE format('ALTER TABLE %I OWNER TO {role}', each.tablename); END LOOP; END $$"
 )
 
 
-async def as_admin(url: str, *statements: str) -> None:
-    """Runs statements as the server's superuser."""
+async def run_as_superuser(url: str, *statements: str) -> None:
+    """Run statements as the server's superuser."""
     connection = await asyncpg.connect(url)
     try:
         for statement in statements:
@@ -34,45 +34,45 @@ async def as_admin(url: str, *statements: str) -> None:
 
 
 @dataclass(frozen=True)
-class Walled:
-    """A database, as its superuser and as ``role`` reach it."""
+class RlsDatabase:
+    """A database with row-level security, and the URLs of its superuser and of ``role``."""
 
     name: str
     role: str
 
     @property
     def admin_url(self) -> str:
-        """For the superuser, who sees everything."""
+        """URL of the superuser, who bypasses the policies."""
         return database_url(self.name)
 
     @property
     def url(self) -> str:
-        """For the role, which has no privileges beyond its tables."""
+        """URL of the role, which has no privileges except on its tables."""
         return self.url_of(self.role)
 
     def url_of(self, role: str) -> str:
-        """For a role with the tests' password."""
+        """Return the URL of a role with the tests' password."""
         parts = urlsplit(self.admin_url)
         return urlunsplit(parts._replace(netloc=f"{role}:{_PASSWORD}@{parts.hostname}:{parts.port or 5432}"))
 
     def settings(self, **changes: Any) -> Settings:
-        """Settings of a kit behind the wall."""
+        """Return the settings of a kit with row-level security."""
         return settings_for(self.url, **{"row_level_security": True, **changes})
 
     async def migrate(self, *, row_level_security: bool) -> None:
-        """As ``projkit migrate`` of the role does."""
+        """Run the migrations as ``role``."""
         url = self.url.replace("postgresql://", "postgresql+asyncpg://")
         await migrate.upgrade(url, row_level_security=row_level_security)
 
     async def admin(self, *statements: str) -> None:
-        """Runs statements as the superuser."""
-        await as_admin(self.admin_url, *statements)
+        """Run statements as the superuser."""
+        await run_as_superuser(self.admin_url, *statements)
 
 
 @pytest.fixture(scope="session")
 def role(postgres: Postgres, worker_id: str) -> Iterator[str]:
-    """A role that is neither a superuser nor bypasses row-level security."""
-    # Modules of other folders that take this fixture over have a role of their own.
+    """Create a role that is neither a superuser nor bypasses row-level security."""
+    # Test modules of other folders that import this fixture get a role of their own.
     name = f"projkit_test_{os.getpid()}_{worker_id}_{secrets.token_hex(3)}_role"
     asyncio.run(administer(f"CREATE ROLE {name} LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '{_PASSWORD}'"))
     yield name
@@ -80,15 +80,15 @@ def role(postgres: Postgres, worker_id: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def walled_template(postgres: Postgres, role: str) -> Iterator[str]:
-    """A migrated database whose tables belong to the role, with the policies up."""
+def rls_template(postgres: Postgres, role: str) -> Iterator[str]:
+    """Create a migrated database with policies, whose tables belong to the role."""
     name = postgres.create(migrated=True)
 
     async def prepare() -> None:
-        await as_admin(
+        await run_as_superuser(
             database_url(name), f"GRANT CREATE ON SCHEMA public TO {role}", OWN_TABLES.format(role=role)
         )
-        await Walled(name, role).migrate(row_level_security=True)
+        await RlsDatabase(name, role).migrate(row_level_security=True)
 
     asyncio.run(prepare())
     yield name
@@ -96,23 +96,23 @@ def walled_template(postgres: Postgres, role: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def walled(postgres: Postgres, role: str, walled_template: str) -> Iterator[Walled]:
-    """A fresh database with the policies up."""
-    name = postgres.create(migrated=True, template=walled_template)
-    yield Walled(name, role)
+def rls_database(postgres: Postgres, role: str, rls_template: str) -> Iterator[RlsDatabase]:
+    """Create a database with policies."""
+    name = postgres.create(migrated=True, template=rls_template)
+    yield RlsDatabase(name, role)
     postgres.drop(name)
 
 
 @pytest.fixture(scope="module")
-def module_walled(postgres: Postgres, role: str, walled_template: str) -> Iterator[Walled]:
-    """A database with the policies up for all tests of a module."""
-    name = postgres.create(migrated=True, template=walled_template)
-    yield Walled(name, role)
+def module_rls_database(postgres: Postgres, role: str, rls_template: str) -> Iterator[RlsDatabase]:
+    """Create a database with policies for all tests of a module."""
+    name = postgres.create(migrated=True, template=rls_template)
+    yield RlsDatabase(name, role)
     postgres.drop(name)
 
 
 @pytest.fixture
-def emptied_walled(module_walled: Walled) -> Walled:
-    """The module's database without a row, for tests that change nothing but rows."""
-    asyncio.run(empty(module_walled.admin_url))
-    return module_walled
+def emptied_rls_database(module_rls_database: RlsDatabase) -> RlsDatabase:
+    """Return the module's database without rows, for tests that change only rows."""
+    asyncio.run(empty(module_rls_database.admin_url))
+    return module_rls_database

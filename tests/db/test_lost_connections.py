@@ -1,4 +1,4 @@
-"""The pool of PostgreSQL connections when connections, callers or the server give up."""
+"""The connection pool of PostgreSQL after lost connections, cancelled callers and server failures."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ SLEEP = sa.select(sa.func.count(sa.func.pg_sleep(sa.literal_column("1.5"))))
 
 
 def opened(url: str, **changes: float) -> PostgresqlDatabase:
-    """A database with two connections at most and short waits."""
+    """Return a database with at most two connections and short timeouts."""
     limits = {
         "pool_size": 2,
         "connect_seconds": 2.0,
@@ -32,14 +32,14 @@ def opened(url: str, **changes: float) -> PostgresqlDatabase:
 
 @pytest.fixture
 async def database(postgres_url: str) -> AsyncIterator[PostgresqlDatabase]:
-    """An open one."""
+    """Open such a database."""
     database = opened(postgres_url)
     yield database
     await database.close()
 
 
 async def terminate(url: str) -> None:
-    """Ends every other connection to the database, as an administrator does."""
+    """Terminate all other connections to the database."""
     connection = await asyncpg.connect(url)
     await connection.execute(
         "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
@@ -48,27 +48,27 @@ async def terminate(url: str) -> None:
     await connection.close()
 
 
-async def both(database: PostgresqlDatabase) -> None:
-    """Opens both connections."""
+async def open_both(database: PostgresqlDatabase) -> None:
+    """Open both connections."""
     await asyncio.gather(*(count(database) for _ in range(4)))
 
 
 @pytest.mark.parametrize("pause", [0, 0.1])
-async def test_idle_connections_that_were_cut(
+async def test_terminated_idle_connections(
     database: PostgresqlDatabase, postgres_url: str, pause: float
 ) -> None:
-    """A read after all idle connections were cut succeeds all the same, and none of the dead ones stays."""
-    await both(database)
+    """A read succeeds after all idle connections were terminated, and they are removed from the pool."""
+    await open_both(database)
     await terminate(postgres_url)
     await asyncio.sleep(pause)
     assert await count(database) == 0
-    await both(database)
+    await open_both(database)
     assert (database.pool.checked_out, database.pool.waiting) == (0, 0)
     assert database.pool.size <= 2
 
 
-async def test_a_transaction_that_was_cut(database: PostgresqlDatabase, postgres_url: str) -> None:
-    """A transaction whose connection is cut fails as unavailable, leaves nothing, and frees its place."""
+async def test_a_terminated_transaction(database: PostgresqlDatabase, postgres_url: str) -> None:
+    """A transaction whose connection is terminated fails as unavailable, is rolled back, and frees its slot."""
 
     async def work(transaction: Transaction) -> None:
         await transaction.fetch_one(INSERT, row())
@@ -81,8 +81,8 @@ async def test_a_transaction_that_was_cut(database: PostgresqlDatabase, postgres
     assert await count(database) == 0
 
 
-async def test_a_server_that_is_gone(postgres_url: str) -> None:
-    """Where nothing listens each call fails at once as unavailable, and no place is lost."""
+async def test_an_unreachable_server(postgres_url: str) -> None:
+    """If no server listens, each call fails immediately as unavailable, and no slot is lost."""
     parts = urlsplit(postgres_url)
     closed_port = urlunsplit(parts._replace(netloc=parts.netloc.rpartition(":")[0] + ":1"))
     database = opened(closed_port, connect_seconds=0.5)
@@ -95,8 +95,8 @@ async def test_a_server_that_is_gone(postgres_url: str) -> None:
     await database.close()
 
 
-async def test_a_statement_that_takes_too_long(postgres_url: str) -> None:
-    """The server ends a statement at the limit, and its connection serves on."""
+async def test_statement_timeout(postgres_url: str) -> None:
+    """The server cancels a statement after the timeout, and its connection remains usable."""
     database = opened(postgres_url, statement_seconds=0.3)
     connection = await asyncpg.connect(postgres_url)
     async with connection.transaction():
@@ -108,29 +108,29 @@ async def test_a_statement_that_takes_too_long(postgres_url: str) -> None:
     await database.close()
 
 
-async def test_serialization_failures_are_tried_again(database: PostgresqlDatabase) -> None:
-    """A transaction that the server refuses as unserializable is tried three times, then it is unavailable."""
-    tries = 0
+async def test_serialization_failures_are_retried(database: PostgresqlDatabase) -> None:
+    """A transaction with a serialization failure is run three times; then it fails as unavailable."""
+    attempts = 0
 
     async def work(transaction: Transaction) -> int:
-        nonlocal tries
-        tries += 1
+        nonlocal attempts
+        attempts += 1
         await transaction.fetch_one(INSERT, row())
-        if tries < good_after:
+        if attempts < good_after:
             raise asyncpg.SerializationError("could not serialize access")
-        return tries
+        return attempts
 
     good_after = 3
     assert await database.transact(work) == 3
     assert await count(database) == 1
-    tries, good_after = 0, 10
+    attempts, good_after = 0, 10
     with pytest.raises(DatabaseUnavailableError):
         await database.transact(work)
-    assert (tries, await count(database)) == (3, 1)
+    assert (attempts, await count(database)) == (3, 1)
 
 
-async def test_callers_that_give_up_while_waiting(database: PostgresqlDatabase) -> None:
-    """Callers cancelled while they wait, also in the very moment of being served, take nothing with them."""
+async def test_callers_that_are_cancelled_while_waiting(database: PostgresqlDatabase) -> None:
+    """Callers that are cancelled while they wait, even just as they get a connection, lose no connection."""
     release = asyncio.Event()
 
     async def hold(transaction: Transaction) -> None:
@@ -148,12 +148,12 @@ async def test_callers_that_give_up_while_waiting(database: PostgresqlDatabase) 
     waiting[1].cancel()
     await asyncio.gather(*waiting[:2], return_exceptions=True)
     assert await asyncio.gather(*waiting[2:]) == [0, 0]
-    await both(database)
+    await open_both(database)
     assert (database.pool.checked_out, database.pool.waiting) == (0, 0)
 
 
-async def test_a_closed_pool_refuses(postgres_url: str) -> None:
-    """Closing ends what runs, refuses who waits and who comes later."""
+async def test_a_closed_pool(postgres_url: str) -> None:
+    """Closing the pool ends running commands, and fails waiting and later callers."""
     database = opened(postgres_url, pool_size=1, pool_wait_seconds=5.0)
     started = asyncio.Event()
 

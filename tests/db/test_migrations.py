@@ -1,4 +1,4 @@
-"""Migrations: whole, safe, and the same schema as the tables say."""
+"""Migrations: atomic, safe to run concurrently, and equal to the tables in the code."""
 
 import asyncio
 from importlib.resources import files
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest) -> str:
-    """The URL of an empty database of each kind, with its driver."""
+    """Return the URL of an empty database of each kind, with its driver."""
     url: str = request.getfixturevalue(
         "empty_sqlite_url" if request.param == "sqlite" else "empty_postgres_url"
     )
@@ -31,15 +31,15 @@ def empty_url(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_revisions_are_those_of_alembic() -> None:
-    """What a server takes for the schema's revisions, from the names of files, is what alembic reads in them."""
+    """The revisions in the names of the files are those that Alembic reads in them."""
     scripts = ScriptDirectory(str(files("projkit.db") / "migrations"))
     assert revisions.known() == tuple(sorted(script.revision for script in scripts.walk_revisions()))
     assert revisions.head() == scripts.get_current_head()
 
 
 @pytest.mark.parametrize("prefix", ["projkit_", "other_"])
-async def test_the_migrations_make_the_tables(empty_url: str, prefix: str) -> None:
-    """After all migrations there is no difference between the database and the tables, whatever the prefix."""
+async def test_the_migrations_create_the_tables(empty_url: str, prefix: str) -> None:
+    """After all migrations the database equals the tables in the code, with any prefix."""
     assert await migrate.upgrade(empty_url, table_prefix=prefix) == revisions.head()
     tables = build_tables(prefix)
 
@@ -56,14 +56,14 @@ async def test_the_migrations_make_the_tables(empty_url: str, prefix: str) -> No
     await engine.dispose()
 
 
-async def test_several_may_start_at_once(empty_url: str) -> None:
-    """Of several migrations at once each ends well and the schema is there once."""
+async def test_concurrent_migrations(empty_url: str) -> None:
+    """Concurrent migrations all succeed, and create the schema once."""
     assert set(await asyncio.gather(*(migrate.upgrade(empty_url) for _ in range(4)))) == {revisions.head()}
     assert await migrate.current(empty_url) == revisions.head()
 
 
 async def test_two_prefixes_share_a_database(empty_url: str) -> None:
-    """Two kits with different prefixes live side by side."""
+    """Two kits with different prefixes share a database."""
     for prefix in ("a_", "b_"):
         await migrate.upgrade(empty_url, table_prefix=prefix)
         kit = ProjKit(settings_for(empty_url, table_prefix=prefix))
@@ -73,7 +73,7 @@ async def test_two_prefixes_share_a_database(empty_url: str) -> None:
 
 
 async def test_data_survives_the_next_migration(empty_url: str) -> None:
-    """A database one migration behind is refused by name, and goes on with its data after migrating."""
+    """An outdated schema is rejected with its revision, and accepted after migrating."""
     await migrate.upgrade(empty_url, revision="0001")
     settings = settings_for(empty_url)
     if not settings.embedded:
@@ -85,8 +85,8 @@ async def test_data_survives_the_next_migration(empty_url: str) -> None:
     assert await migrate.current(empty_url) == revisions.head()
 
 
-async def test_a_newer_schema_is_refused(empty_url: str) -> None:
-    """A database that a newer version has migrated is refused, and is not touched."""
+async def test_a_newer_schema_is_rejected(empty_url: str) -> None:
+    """A database that a newer version has migrated is rejected, and not changed."""
     await migrate.upgrade(empty_url)
     engine = create_async_engine(empty_url)
     async with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""The database port: one contract, held by each implementation."""
+"""The contract of the database port, for each implementation."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from projkit import Principal
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.engine import EngineDatabase
-from projkit.db.port import Database, Transaction
+from projkit.db.port import Database, Transaction, required_row
 from projkit.db.statement import Statement
 from projkit.db.tables import build_tables
 from projkit.errors import DatabaseConstraintError, DatabaseUnavailableError
@@ -32,7 +32,7 @@ ALICE = Principal("alice")
 
 @pytest.fixture(params=["fast", "transactional"])
 async def database(request: pytest.FixtureRequest, any_database_url: str) -> AsyncIterator[Database]:
-    """An open database of each implementation."""
+    """Open a database with each implementation."""
     settings = settings_for(
         any_database_url, database_mode=request.param, database_pool_size=3,
         database_pool_wait_seconds=0.3, database_statement_seconds=2.0,
@@ -43,25 +43,24 @@ async def database(request: pytest.FixtureRequest, any_database_url: str) -> Asy
 
 
 def row(name: str = "A", **fields: Any) -> dict[str, Any]:
-    """The parameters of an insert."""
+    """Return the parameters of an insert."""
     service = ProjectService(None, TABLES, cursors=CursorCodec(bytes(32)), clock=utc_now)  # type: ignore[arg-type]
     return service.new_row(ALICE, ProjectInput(name=name, **fields))
 
 
 def imported(*names: str) -> list[dict[str, Any]]:
-    """The parameters of an import, a row for each name."""
+    """Return the parameters of an import, with a row for each name."""
     return [{**row(name), "archived_at": None} for name in names]
 
 
 async def count(database: Database) -> int:
-    """How many projects there are."""
-    found = await database.fetch_one(COUNT, {})
-    assert found is not None
-    return int(found[0])
+    """Count the projects."""
+    (projects,) = required_row(await database.fetch_one(COUNT, {}))
+    return int(projects)
 
 
-async def test_writes_are_read_back(database: Database) -> None:
-    """What was written is there for the next read, with the same types from every implementation."""
+async def test_reads_return_what_was_written(database: Database) -> None:
+    """A read returns what was written, with the same types in each implementation."""
     written = await database.write_one(
         INSERT, row(tags=["x"], metadata={"b": 1, "a": 2}, due_date="2026-01-31")
     )
@@ -76,8 +75,8 @@ async def test_writes_are_read_back(database: Database) -> None:
     await database.ping()
 
 
-async def test_a_transaction_is_whole_or_not_at_all(database: Database) -> None:
-    """An error inside a transaction takes back all of it, and reaches the caller as it was."""
+async def test_a_failed_transaction_is_rolled_back(database: Database) -> None:
+    """An error in a transaction rolls it back, and is raised unchanged."""
 
     async def work(transaction: Transaction) -> None:
         await transaction.fetch_one(INSERT, row())
@@ -90,8 +89,8 @@ async def test_a_transaction_is_whole_or_not_at_all(database: Database) -> None:
     assert await count(database) == 0
 
 
-async def test_a_committed_transaction_stays(database: Database) -> None:
-    """What a transaction returns comes back, and its writes stay."""
+async def test_a_committed_transaction(database: Database) -> None:
+    """A transaction returns the result of its function, and commits its writes."""
 
     async def work(transaction: Transaction) -> str:
         await transaction.execute_many(INSERT_IMPORTED, imported("B", "C"))
@@ -102,7 +101,7 @@ async def test_a_committed_transaction_stays(database: Database) -> None:
 
 
 async def test_constraints_are_named(database: Database) -> None:
-    """A violated unique index is told by its name, in autocommit and in a transaction alike."""
+    """The error for a violated unique index has its name, in autocommit and in a transaction."""
     await database.write_one(INSERT, row(external_id="E"))
     with pytest.raises(DatabaseConstraintError) as caught:
         await database.write_one(INSERT, row(external_id="E"))
@@ -117,8 +116,8 @@ async def test_constraints_are_named(database: Database) -> None:
     assert await count(database) == 2
 
 
-async def test_a_cancelled_transaction_leaves_nothing(database: Database) -> None:
-    """Cancellation anywhere in a transaction rolls back, and every connection comes back."""
+async def test_a_cancelled_transaction_is_rolled_back(database: Database) -> None:
+    """Cancellation in a transaction rolls it back, and no connection is lost."""
     for _ in range(5):
         reached = asyncio.Event()
 
@@ -137,9 +136,9 @@ async def test_a_cancelled_transaction_leaves_nothing(database: Database) -> Non
     assert await count(database) == 6
 
 
-async def test_cancelled_reads_leave_the_pool_whole(database: Database) -> None:
-    """Reads cancelled at any moment leave every connection usable."""
-    if isinstance(database, EngineDatabase):  # SQLAlchemy lets asyncpg complain of a cancelled connect
+async def test_cancelled_reads_lose_no_connection(database: Database) -> None:
+    """After reads are cancelled at various times, all connections are usable."""
+    if isinstance(database, EngineDatabase):  # asyncpg logs a cancelled connect under SQLAlchemy
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     for delay in (0, 0, 0.0005, 0.001, 0.002):
         tasks = [asyncio.create_task(database.fetch_all(COUNT, {})) for _ in range(6)]
@@ -151,7 +150,7 @@ async def test_cancelled_reads_leave_the_pool_whole(database: Database) -> None:
 
 
 async def test_waiting_for_a_connection_is_bounded(database: Database) -> None:
-    """With every connection in use the next caller is refused within the wait limit, and served after it."""
+    """With all connections in use, a caller fails after the wait limit, and succeeds once one is free."""
     release = asyncio.Event()
 
     async def work(transaction: Transaction) -> None:
@@ -161,7 +160,7 @@ async def test_waiting_for_a_connection_is_bounded(database: Database) -> None:
     async with asyncio.timeout(10):
         holders = [asyncio.create_task(database.transact(work)) for _ in range(3)]
         await asyncio.sleep(0.1)
-        if database.dialect == "sqlite":  # one writer; readers go on
+        if database.dialect == "sqlite":  # there is one writer; readers can go on
             assert await count(database) == 0
         with pytest.raises(DatabaseUnavailableError):
             await database.write_one(INSERT, row())
@@ -171,7 +170,7 @@ async def test_waiting_for_a_connection_is_bounded(database: Database) -> None:
 
 
 async def test_request_stats(database: Database) -> None:
-    """Each statement adds its time to the request's account."""
+    """Each statement adds its time to the statistics of the request."""
     stats = RequestStats()
     mark = REQUEST_STATS.set(stats)
     try:

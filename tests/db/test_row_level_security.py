@@ -1,4 +1,4 @@
-"""Row-level security: with the application's filter gone, the database still shows nobody else's rows."""
+"""Row-level security: without the application's filter, the database still hides the rows of other owners."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -26,7 +26,7 @@ from projkit.projects.query import SORT_KEYS, ProjectQuery
 from projkit.projects.schemas import ProjectInput
 from projkit.projects.service import ProjectService
 from projkit.projects.statements import IDEMPOTENCY_WINDOW, idempotency_statements, project_statements
-from tests.db.conftest import Walled
+from tests.db.conftest import RlsDatabase
 
 pytestmark = pytest.mark.anyio
 TABLES = build_tables("projkit_")
@@ -35,7 +35,7 @@ STORED = (
     "tenant_id", "owner_id", "id", "created_by", "name", "search_text", "status", "priority", "created_at",
     "updated_at",
 )  # fmt: skip
-# What a forgotten filter leaves of the statements.
+# Statements without the filter for the owner.
 OWNERS = Statement(sa.select(PROJECTS.c.owner_id).order_by(PROJECTS.c.owner_id))
 KEY_OWNERS = Statement(sa.select(KEYS.c.owner_id))
 COUNT = Statement(sa.select(sa.func.count().label("n")).select_from(PROJECTS))
@@ -46,48 +46,48 @@ INSERT = project_statements(TABLES).insert
 BARE_INSERT = Statement(
     sa.insert(PROJECTS).values({each: sa.bindparam(each, type_=PROJECTS.c[each].type) for each in STORED})
 )
-BARE_GIVE_AWAY = Statement(
+BARE_CHANGE_OWNER = Statement(
     sa.update(PROJECTS).values(
         owner_id=sa.bindparam("to_owner", type_=sa.Text()),
         tenant_id=sa.bindparam("to_tenant", type_=sa.Text()),
     )
 )
-GIVE_AWAY = Statement(cast("sa.Update", BARE_GIVE_AWAY.clause).returning(PROJECTS.c.id))
-STRANGE = [
+CHANGE_OWNER = Statement(cast("sa.Update", BARE_CHANGE_OWNER.clause).returning(PROJECTS.c.id))
+UNUSUAL_NAMES = [
     "o'Brien", "\\", "'; DROP TABLE projkit_projects; --", "$1 %s {} :x", "ünï😀", " ", "a\nb\tc", "x" * 255, "=", "on",
 ]  # fmt: skip
-REFUSED = (asyncpg.InsufficientPrivilegeError, sa.exc.ProgrammingError)
+REJECTIONS = (asyncpg.InsufficientPrivilegeError, sa.exc.ProgrammingError)
 
 
 @pytest.fixture
-def walled(emptied_walled: Walled) -> Walled:
-    """A database behind the wall."""
-    return emptied_walled
+def rls_database(emptied_rls_database: RlsDatabase) -> RlsDatabase:
+    """Return a database with row-level security."""
+    return emptied_rls_database
 
 
 @pytest.fixture(params=["fast", "transactional", "host's engine"])
-async def database(request: pytest.FixtureRequest, walled: Walled) -> AsyncIterator[Database]:
-    """An open database behind the wall, in each mode."""
+async def database(request: pytest.FixtureRequest, rls_database: RlsDatabase) -> AsyncIterator[Database]:
+    """Open a database with row-level security, in each mode."""
     if request.param != "host's engine":
         opened = await open_database(
-            walled.settings(database_mode=request.param, database_pool_size=2), TABLES
+            rls_database.settings(database_mode=request.param, database_pool_size=2), TABLES
         )
         yield opened
         await opened.close()
         return
-    settings = walled.settings()
+    settings = rls_database.settings()
     engine = create_async_engine(settings.database_url, pool_size=2, max_overflow=0)
     yield await open_database(settings, TABLES, engine)
     await engine.dispose()
 
 
 def service_of(database: Database) -> ProjectService:
-    """The projects in a database."""
+    """Return the service for a database."""
     return ProjectService(database, TABLES, cursors=CursorCodec.throwaway(), clock=utc_now)
 
 
 async def add(database: Database, *owners: str, tenant: str = "") -> list[UUID]:
-    """A project for each owner."""
+    """Create a project for each owner."""
     service = service_of(database)
     return [
         (await service.create(Principal(each, tenant_id=tenant), ProjectInput(name="A")))[0]
@@ -96,13 +96,13 @@ async def add(database: Database, *owners: str, tenant: str = "") -> list[UUID]:
 
 
 def new_row(owner: str, tenant: str = "") -> dict[str, Any]:
-    """The parameters of an insert."""
+    """Return the parameters of an insert."""
     row = service_of(None).new_row(Principal("x"), ProjectInput(name="A"))  # type: ignore[arg-type]
     return {**row, "owner_id": owner, "tenant_id": tenant}
 
 
 async def owners(queries: Queries, statement: Statement = OWNERS) -> list[str]:
-    """Whose rows are seen, by a single statement and by a transaction alike."""
+    """Return the owners of the visible rows, after comparing a single statement with a transaction."""
     alone = [row[0] for row in await queries.fetch_all(statement, {})]
 
     async def work(transaction: Transaction) -> list[str]:
@@ -113,14 +113,14 @@ async def owners(queries: Queries, statement: Statement = OWNERS) -> list[str]:
 
 
 async def counted(queries: Queries) -> int:
-    """How many rows are seen."""
+    """Count the visible rows."""
     row = await queries.fetch_one(COUNT, {})
     assert row is not None
     return int(row[0])
 
 
-async def test_without_the_filter_only_ones_own_is_seen(database: Database) -> None:
-    """A SELECT without a filter shows a caller's rows; a stranger, another tenant and nobody see none."""
+async def test_reads_without_the_filter(database: Database) -> None:
+    """A SELECT without a filter returns only the rows of its owner and tenant; without a scope, none."""
     await add(database, "alice", "alice", "bob")
     await add(database, "alice", tenant="acme")
     assert await owners(database.scoped("", "alice")) == ["alice", "alice"]
@@ -141,8 +141,8 @@ async def test_without_the_filter_only_ones_own_is_seen(database: Database) -> N
     assert await counted(database) == 0
 
 
-async def test_the_principal_decides_and_not_the_parameters(database: Database) -> None:
-    """The application's own statement, asked with somebody else's name as its parameter, finds nothing."""
+async def test_the_scope_overrides_the_parameters(database: Database) -> None:
+    """A statement of the application with another owner as its parameter returns nothing."""
     (identifier,) = await add(database, "bob")
     params = {"tenant_id": "", "owner_id": "bob", "id": identifier}
     get = project_statements(TABLES).get
@@ -151,8 +151,8 @@ async def test_the_principal_decides_and_not_the_parameters(database: Database) 
     assert await database.fetch_one(get, params) is None
 
 
-async def test_idempotency_keys_are_behind_it_as_well(database: Database) -> None:
-    """What was answered under a key is seen by its owner alone."""
+async def test_idempotency_keys(database: Database) -> None:
+    """A stored response is visible only to its owner."""
     creation = IdempotentCreation(database, TABLES, service_of(database), clock=utc_now)
     await creation.create(Principal("alice"), "k", ProjectInput(name="A"), {"name": "A"})
     assert await owners(database.scoped("", "alice"), KEY_OWNERS) == ["alice"]
@@ -163,14 +163,14 @@ async def test_idempotency_keys_are_behind_it_as_well(database: Database) -> Non
         "tenant_id": "", "owner_id": "alice", "key": "k2", "fingerprint": "", "project_id": uuid7(), "etag": "",
         "body": "", "created_at": utc_now(),
     }  # fmt: skip
-    with pytest.raises(REFUSED, match="row-level security"):
+    with pytest.raises(REJECTIONS, match="row-level security"):
         await database.scoped("", "bob").write_one(insert_key, params)
     assert await database.scoped("", "alice").write_one(insert_key, params) is None
     assert await owners(database.scoped("", "alice"), KEY_OWNERS) == ["alice", "alice"]
 
 
-async def test_writes_without_the_filter_reach_only_ones_own(database: Database) -> None:
-    """UPDATE and DELETE without a filter leave everybody else's rows as they are."""
+async def test_writes_without_the_filter(database: Database) -> None:
+    """UPDATE and DELETE without a filter do not change the rows of other owners."""
     await add(database, "alice", "bob")
     bob = database.scoped("", "bob")
     for queries in (database, database.scoped("", "mallory")):
@@ -187,34 +187,32 @@ async def test_writes_without_the_filter_reach_only_ones_own(database: Database)
 
 
 @pytest.mark.parametrize(("tenant", "owner"), [("", "bob"), ("acme", "alice"), ("", ""), ("", "=alice")])
-async def test_nobody_writes_into_somebody_elses_ownership(
-    database: Database, tenant: str, owner: str
-) -> None:
-    """An INSERT for somebody else, and an UPDATE that gives a row away, are refused by the database."""
+async def test_writes_for_another_owner(database: Database, tenant: str, owner: str) -> None:
+    """The database rejects an INSERT for another owner, and an UPDATE that changes the owner."""
     await add(database, "alice")
     alice = database.scoped("", "alice")
-    given = {"to_tenant": tenant, "to_owner": owner}
+    new_owner = {"to_tenant": tenant, "to_owner": owner}
     row = new_row(owner, tenant)
     attempts: list[Callable[[Queries], Awaitable[Any]]] = [
-        # Without RETURNING it is the check alone that refuses; with it the row would have to be seen as well.
+        # Without RETURNING only WITH CHECK rejects it; with it the row must also be visible.
         lambda queries: queries.write_one(BARE_INSERT, row),
-        lambda queries: queries.write_one(BARE_GIVE_AWAY, given),
+        lambda queries: queries.write_one(BARE_CHANGE_OWNER, new_owner),
         lambda queries: queries.write_one(INSERT, row),
         lambda queries: queries.transact(lambda it: it.execute_many(INSERT, [row])),
-        lambda queries: queries.write_one(GIVE_AWAY, given),
-        lambda queries: queries.transact(lambda it: it.fetch_one(GIVE_AWAY, given)),
+        lambda queries: queries.write_one(CHANGE_OWNER, new_owner),
+        lambda queries: queries.transact(lambda it: it.fetch_one(CHANGE_OWNER, new_owner)),
     ]
     for attempt in attempts:
-        with pytest.raises(REFUSED, match="row-level security"):
+        with pytest.raises(REJECTIONS, match="row-level security"):
             await attempt(alice)
-    with pytest.raises(REFUSED, match="row-level security"):
+    with pytest.raises(REJECTIONS, match="row-level security"):
         await database.write_one(INSERT, new_row("alice"))
     assert await owners(alice) == ["alice"]
     assert await owners(database.scoped(tenant, owner)) == []
 
 
-async def test_nothing_is_left_on_a_connection(database: Database) -> None:
-    """After a read, a write, an error and a cancellation, the connections' next user sees nothing of the last one's."""
+async def test_the_scope_does_not_outlive_its_use(database: Database) -> None:
+    """After a read, a write, an error or a cancellation, the next use of a connection has no scope."""
     alice, reached = database.scoped("", "alice"), asyncio.Event()
     await add(database, "alice", "alice")
 
@@ -229,19 +227,19 @@ async def test_nothing_is_left_on_a_connection(database: Database) -> None:
         reached.set()
         await asyncio.sleep(30)
 
-    async def give_up() -> None:
+    async def cancel() -> None:
         staying = asyncio.create_task(alice.transact(stay))
         await reached.wait()
         staying.cancel()
         await asyncio.gather(staying, return_exceptions=True)
 
-    async def fall() -> None:
+    async def roll_back() -> None:
         with pytest.raises(ValueError, match="2"):
             await alice.transact(fail)
 
     uses: list[Callable[[], Awaitable[Any]]] = [
         lambda: alice.fetch_all(OWNERS, {}), lambda: alice.fetch_one(OWNERS, {}), lambda: alice.write_one(RENAME, {}),
-        lambda: alice.write_one(TOUCH, {}), lambda: alice.transact(read), fall, give_up,
+        lambda: alice.write_one(TOUCH, {}), lambda: alice.transact(read), roll_back, cancel,
     ]  # fmt: skip
     for use in uses:
         await asyncio.gather(use(), use())  # both connections have been alice's
@@ -252,23 +250,23 @@ async def test_nothing_is_left_on_a_connection(database: Database) -> None:
         assert await owners(alice) == ["alice", "alice"]
 
 
-async def test_many_owners_at_once_each_see_their_own(database: Database) -> None:
-    """With more callers than connections, interleaved, nobody is shown anybody else's rows."""
+async def test_concurrent_owners(database: Database) -> None:
+    """With more owners than connections, concurrent queries return only the rows of their owner."""
     names = [f"owner {number}" for number in range(8)]
     await add(database, *names)
 
-    async def look(name: str) -> None:
+    async def query_repeatedly(name: str) -> None:
         for _ in range(10):
             assert await owners(database.scoped("", name)) == [name]
 
-    await asyncio.gather(*map(look, names))
+    await asyncio.gather(*map(query_repeatedly, names))
 
 
-async def test_any_text_names_an_owner_or_a_tenant(database: Database) -> None:
-    """Whatever characters an owner and a tenant have, they see their own rows and no other's."""
+async def test_unusual_names(database: Database) -> None:
+    """Owners and tenants with any characters see only their own rows."""
     service = service_of(database)
     ids = {}
-    for text in STRANGE:
+    for text in UNUSUAL_NAMES:
         for principal in (
             Principal(text),
             Principal("alice", tenant_id=text),
@@ -281,8 +279,8 @@ async def test_any_text_names_an_owner_or_a_tenant(database: Database) -> None:
         assert await counted(database.scoped(principal.tenant_id, principal.subject)) == 1
 
 
-async def test_a_purge_sees_and_removes_only_what_may_go(database: Database, walled: Walled) -> None:
-    """Set to purge, a transaction without a filter reaches all deleted projects and expired keys, and no more."""
+async def test_purge(database: Database, rls_database: RlsDatabase) -> None:
+    """With the purge setting, a transaction without a filter reaches only deleted projects and expired keys."""
     service = service_of(database)
     gone = await add(database, "alice", "bob")
     await add(database, "alice", "bob")
@@ -308,7 +306,7 @@ async def test_a_purge_sees_and_removes_only_what_may_go(database: Database, wal
         await transaction.fetch_one(INSERT, new_row("alice"))
 
     for work in (changing, adding):
-        with pytest.raises(REFUSED, match="row-level security"):
+        with pytest.raises(REJECTIONS, match="row-level security"):
             await database.transact(work)
     removed, expired = await database.transact(purging)
     assert sorted(row[0] for row in removed) == ["alice", "bob"]
@@ -318,15 +316,15 @@ async def test_a_purge_sees_and_removes_only_what_may_go(database: Database, wal
         assert await owners(database.scoped("", owner)) == [owner, owner]
 
 
-async def test_the_wall_itself(walled: Walled) -> None:
-    """On a bare connection of the tables' own owner nothing is seen or written until both settings are set."""
-    connection = await asyncpg.connect(walled.url)
+async def test_the_policies_of_the_tables_owner(rls_database: RlsDatabase) -> None:
+    """On a plain connection of the tables' owner, no row is visible or writable until both settings are set."""
+    connection = await asyncpg.connect(rls_database.url)
     insert = (
         "INSERT INTO projkit_projects (tenant_id, owner_id, id, created_by, name, search_text, status, priority, "
         "created_at, updated_at) VALUES ('', $1, gen_random_uuid(), 'x', 'x', 'x', 'active', 1, now(), now())"
     )
     count = "SELECT count(*) FROM projkit_projects"
-    await walled.admin(insert.replace("$1", "'alice'"), insert.replace("$1", "''"))
+    await rls_database.admin(insert.replace("$1", "'alice'"), insert.replace("$1", "''"))
     setting = "SELECT set_config('projkit.{}_id', '{}', true)"
     owner, tenant = setting.format("owner", "=alice"), setting.format("tenant", "=")
     for _ in range(2):  # the second time the settings have been set before, and are empty instead of NULL
@@ -344,15 +342,15 @@ async def test_the_wall_itself(walled: Walled) -> None:
     await connection.close()
 
 
-async def test_pages_and_counts_are_read_from_their_index(walled: Walled) -> None:
-    """Behind the wall a page is still read from where it begins, and the plain list counted from its index alone."""
-    await walled.admin(
+async def test_pages_and_counts_are_read_from_their_index(rls_database: RlsDatabase) -> None:
+    """With policies, a page is still read from its place in the index, and a list is counted from its index alone."""
+    await rls_database.admin(
         "INSERT INTO projkit_projects (owner_id, id, created_by, name, search_text, status, priority, created_at, "
         "updated_at) SELECT 'owner ' || n % 200, gen_random_uuid(), 'x', 'x', 'x', 'active', 1, "
         "now() - n * interval '1 minute', now() FROM generate_series(1, 20000) AS n",
         "VACUUM ANALYZE projkit_projects",
     )
-    connection = await asyncpg.connect(walled.url)
+    connection = await asyncpg.connect(rls_database.url)
 
     async def plan_of(statement: Statement, **params: Any) -> str:
         compiled = with_scope(statement).for_postgresql()

@@ -1,4 +1,4 @@
-"""Row-level security is put up and taken down by ``projkit migrate``, and no kit starts where it would not hold."""
+"""``projkit migrate`` creates and drops the policies, and a kit does not start if they are not enforced."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.cli.conftest import Run, run
 from tests.cli.running import serving
 from tests.cli.test_commands import write
 from tests.conftest import SECRET, Client, settings_for
-from tests.db.conftest import OWN_TABLES, Walled
+from tests.db.conftest import OWN_TABLES, RlsDatabase
 
 __all__ = ["run"]  # a fixture
 pytestmark = pytest.mark.anyio
@@ -31,61 +31,61 @@ STATE = (
     "(SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid) FROM pg_class c "
     "WHERE c.relname IN ('projkit_projects', 'projkit_idempotency_keys') ORDER BY 1"
 )
-UP = [("projkit_idempotency_keys", True, True, 1), ("projkit_projects", True, True, 1)]
-DOWN = [("projkit_idempotency_keys", False, False, 0), ("projkit_projects", False, False, 0)]
+ENABLED = [("projkit_idempotency_keys", True, True, 1), ("projkit_projects", True, True, 1)]
+DISABLED = [("projkit_idempotency_keys", False, False, 0), ("projkit_projects", False, False, 0)]
 
 
-async def state(walled: Walled) -> list[tuple[Any, ...]]:
-    """What the tables have of row-level security."""
-    connection = await asyncpg.connect(walled.admin_url)
+async def state(rls_database: RlsDatabase) -> list[tuple[Any, ...]]:
+    """Return the state of row-level security on the tables."""
+    connection = await asyncpg.connect(rls_database.admin_url)
     rows = await connection.fetch(STATE)
     await connection.close()
     return [tuple(row) for row in rows]
 
 
-async def refusal(settings: Settings, engine: AsyncEngine | None = None) -> str:
-    """What a kit says that does not start."""
+async def startup_error(settings: Settings, engine: AsyncEngine | None = None) -> str:
+    """Return the error of a kit that does not start."""
     with pytest.raises(ConfigurationError) as caught:
         await ProjKit(settings, engine=engine).startup()
     return caught.value.detail
 
 
-async def test_it_can_be_turned_off_and_on_again(walled: Walled) -> None:
-    """Each migrate leaves the database as its setting says, as often as it runs, and the rows stay."""
+async def test_it_can_be_turned_off_and_on_again(rls_database: RlsDatabase) -> None:
+    """Each migrate enables or disables the policies as its setting says, repeatedly, and keeps the rows."""
     for row_level_security in (True, False, False, True, True):
-        await walled.migrate(row_level_security=row_level_security)
-        assert await state(walled) == (UP if row_level_security else DOWN)
-        kit = ProjKit(walled.settings(row_level_security=row_level_security))
+        await rls_database.migrate(row_level_security=row_level_security)
+        assert await state(rls_database) == (ENABLED if row_level_security else DISABLED)
+        kit = ProjKit(rls_database.settings(row_level_security=row_level_security))
         async with kit.lifespan(), Client(kit, kit.settings) as client:
             await client.project()
             seen = len((await client.get("/api/v1/projects")).json()["items"])
     assert seen == 5
 
 
-async def test_what_is_as_wanted_is_left_alone(walled: Walled) -> None:
-    """A migrate with nothing to do locks no table: it ends while a transaction has them in use."""
-    connection = await asyncpg.connect(walled.url)
+async def test_a_migration_without_changes_takes_no_locks(rls_database: RlsDatabase) -> None:
+    """A migrate with nothing to do does not lock the tables, so it ends while a transaction uses them."""
+    connection = await asyncpg.connect(rls_database.url)
     async with connection.transaction():
         await connection.execute(
             "LOCK TABLE projkit_projects, projkit_idempotency_keys IN ROW EXCLUSIVE MODE"
         )
         async with asyncio.timeout(20):
-            await walled.migrate(row_level_security=True)
+            await rls_database.migrate(row_level_security=True)
     await connection.close()
 
 
-async def test_several_migrate_at_once(walled: Walled) -> None:
-    """Of several at once, whatever they want, each ends well, and the policies are up or down as a whole."""
-    await walled.migrate(row_level_security=False)
-    for wanted in ([True] * 4, [False] * 4, [True, False] * 2):
-        await asyncio.gather(*(walled.migrate(row_level_security=each) for each in wanted))
-        if len(set(wanted)) == 1:
-            assert await state(walled) == (UP if wanted[0] else DOWN)
-        assert await state(walled) in (UP, DOWN)
+async def test_concurrent_migrations(rls_database: RlsDatabase) -> None:
+    """Concurrent migrations with any setting succeed, and enable or disable all policies."""
+    await rls_database.migrate(row_level_security=False)
+    for settings in ([True] * 4, [False] * 4, [True, False] * 2):
+        await asyncio.gather(*(rls_database.migrate(row_level_security=each) for each in settings))
+        if len(set(settings)) == 1:
+            assert await state(rls_database) == (ENABLED if settings[0] else DISABLED)
+        assert await state(rls_database) in (ENABLED, DISABLED)
 
 
-async def test_a_fresh_database_gets_it_at_once(empty_postgres_url: str) -> None:
-    """The first migrate makes the tables and the policies together, for each prefix its own."""
+async def test_a_new_database(empty_postgres_url: str) -> None:
+    """The first migrate creates the tables and the policies, separately for each prefix."""
     url = settings_for(empty_postgres_url).database_url
     for prefix in ("a_", "b_"):
         await migrate.upgrade(url, table_prefix=prefix, row_level_security=prefix == "b_")
@@ -98,19 +98,23 @@ async def test_a_fresh_database_gets_it_at_once(empty_postgres_url: str) -> None
         await engine.dispose()
 
 
-async def test_others_policies_are_left_alone(walled: Walled) -> None:
-    """What an administrator has added to the tables stays there."""
-    await walled.admin("CREATE POLICY reporting ON projkit_projects FOR SELECT TO postgres USING (true)")
+async def test_other_policies_are_kept(rls_database: RlsDatabase) -> None:
+    """Policies that an administrator has added to the tables are kept."""
+    await rls_database.admin(
+        "CREATE POLICY reporting ON projkit_projects FOR SELECT TO postgres USING (true)"
+    )
     for _ in range(2):
-        await walled.migrate(row_level_security=True)
-    assert (await state(walled))[1] == ("projkit_projects", True, True, 2)
-    await walled.migrate(row_level_security=False)
-    assert (await state(walled))[1][3] == 1
+        await rls_database.migrate(row_level_security=True)
+    assert (await state(rls_database))[1] == ("projkit_projects", True, True, 2)
+    await rls_database.migrate(row_level_security=False)
+    assert (await state(rls_database))[1][3] == 1
 
 
-async def test_a_revision_sees_the_rows_of_all(walled: Walled, empty_postgres_url: str, role: str) -> None:
-    """While a revision is applied the policies are down, and afterwards they are up again."""
-    old = Walled(empty_postgres_url.rpartition("/")[2], role)
+async def test_a_revision_sees_all_rows(
+    rls_database: RlsDatabase, empty_postgres_url: str, role: str
+) -> None:
+    """The policies are disabled while a revision is applied, and enabled afterwards."""
+    old = RlsDatabase(empty_postgres_url.rpartition("/")[2], role)
     await old.admin(f"GRANT CREATE ON SCHEMA public TO {role}")
     url = settings_for(old.url).database_url
     await migrate.upgrade(url, revision="0002")
@@ -118,7 +122,7 @@ async def test_a_revision_sees_the_rows_of_all(walled: Walled, empty_postgres_ur
     async with engine.begin() as connection:
         await row_security.apply(connection, "projkit_", enabled=True)
     await engine.dispose()
-    assert await state(old) == UP
+    assert await state(old) == ENABLED
     await old.admin(
         "INSERT INTO projkit_projects (owner_id, id, created_by, name, search_text, status, priority, created_at, "
         "updated_at) VALUES ('a', gen_random_uuid(), 'x', 'x', 'x', 'active', 1, now(), now())",
@@ -134,11 +138,11 @@ async def test_a_revision_sees_the_rows_of_all(walled: Walled, empty_postgres_ur
     await connection.close()
     assert seen
     assert set(seen) == {1}
-    assert await state(old) == UP
+    assert await state(old) == ENABLED
 
 
-async def test_no_start_without_the_policies(walled: Walled) -> None:
-    """With the setting on and the policies absent, half there or of another version, the start is refused."""
+async def test_missing_policies_prevent_the_start(rls_database: RlsDatabase) -> None:
+    """With the setting on, a kit does not start if policies are missing, incomplete or of another version."""
     damages = (
         "DROP POLICY projkit_owner ON projkit_projects",
         "ALTER TABLE projkit_idempotency_keys DISABLE ROW LEVEL SECURITY",
@@ -147,110 +151,112 @@ async def test_no_start_without_the_policies(walled: Walled) -> None:
         "COMMENT ON POLICY projkit_owner ON projkit_projects IS NULL",
     )
     for damage in damages:
-        await walled.admin(damage)
-        said = await refusal(walled.settings())
-        assert said.startswith("PROJKIT_ROW_LEVEL_SECURITY is on")
-        assert said.endswith("projkit migrate")
-        await walled.migrate(row_level_security=True)
-        assert await state(walled) == UP
-        await (await open_database(walled.settings(), TABLES)).close()
-    await walled.migrate(row_level_security=False)
-    assert "projkit migrate" in await refusal(walled.settings())
+        await rls_database.admin(damage)
+        message = await startup_error(rls_database.settings())
+        assert message.startswith("PROJKIT_ROW_LEVEL_SECURITY is on")
+        assert message.endswith("projkit migrate")
+        await rls_database.migrate(row_level_security=True)
+        assert await state(rls_database) == ENABLED
+        await (await open_database(rls_database.settings(), TABLES)).close()
+    await rls_database.migrate(row_level_security=False)
+    assert "projkit migrate" in await startup_error(rls_database.settings())
 
 
-async def test_no_start_with_forgotten_policies(walled: Walled) -> None:
-    """With the setting off and policies there, also a part of them, the start is refused: all would look empty."""
-    settings = walled.settings(row_level_security=False)
-    said = await refusal(settings)
-    assert said.startswith("PROJKIT_ROW_LEVEL_SECURITY is off")
-    assert said.endswith("projkit migrate")
-    assert "PROJKIT_ROW_LEVEL_SECURITY=true" in said
-    await walled.admin("DROP POLICY projkit_owner ON projkit_projects")
-    assert await refusal(settings) == said
-    await walled.migrate(row_level_security=False)
+async def test_policies_without_the_setting_prevent_the_start(rls_database: RlsDatabase) -> None:
+    """With the setting off, a kit does not start if any policy exists, which would hide all rows."""
+    settings = rls_database.settings(row_level_security=False)
+    message = await startup_error(settings)
+    assert message.startswith("PROJKIT_ROW_LEVEL_SECURITY is off")
+    assert message.endswith("projkit migrate")
+    assert "PROJKIT_ROW_LEVEL_SECURITY=true" in message
+    await rls_database.admin("DROP POLICY projkit_owner ON projkit_projects")
+    assert await startup_error(settings) == message
+    await rls_database.migrate(row_level_security=False)
     await (await open_database(settings, TABLES)).close()
 
 
 @pytest.mark.parametrize("privilege", ["SUPERUSER", "BYPASSRLS"])
 @pytest.mark.parametrize("mode", ["fast", "transactional", "host's engine"])
-async def test_no_start_as_a_role_that_bypasses_it(walled: Walled, privilege: str, mode: str) -> None:
-    """A role for which no policy holds is named, with the command that makes one for which they do."""
-    mighty = f"{walled.role}_mighty"
-    await walled.admin(f"CREATE ROLE {mighty} LOGIN {privilege} PASSWORD 'wall'")
+async def test_roles_that_bypass_policies_prevent_the_start(
+    rls_database: RlsDatabase, privilege: str, mode: str
+) -> None:
+    """The error names a role that bypasses policies, and the command that creates another one."""
+    bypassing = f"{rls_database.role}_bypassing"
+    await rls_database.admin(f"CREATE ROLE {bypassing} LOGIN {privilege} PASSWORD 'rls'")
     try:
-        url = walled.url_of(mighty)
+        url = rls_database.url_of(bypassing)
         if privilege == "BYPASSRLS":
-            await walled.admin(f"GRANT {walled.role} TO {mighty}")
+            await rls_database.admin(f"GRANT {rls_database.role} TO {bypassing}")
         if mode == "host's engine":
             settings = settings_for(url, row_level_security=True)
             engine = create_async_engine(settings.database_url)
-            said = await refusal(settings, engine)
+            message = await startup_error(settings, engine)
             await engine.dispose()
         else:
-            said = await refusal(settings_for(url, row_level_security=True, database_mode=mode))
-        assert said.startswith("PROJKIT_ROW_LEVEL_SECURITY")
-        assert mighty in said
-        assert "NOSUPERUSER NOBYPASSRLS" in said
+            message = await startup_error(settings_for(url, row_level_security=True, database_mode=mode))
+        assert message.startswith("PROJKIT_ROW_LEVEL_SECURITY")
+        assert bypassing in message
+        assert "NOSUPERUSER NOBYPASSRLS" in message
     finally:
-        await walled.admin(f"DROP ROLE {mighty}")
+        await rls_database.admin(f"DROP ROLE {bypassing}")
 
 
-async def test_a_hosts_engine_must_keep_transactions(walled: Walled, empty_sqlite_url: str) -> None:
-    """An engine that commits each statement by itself, or is not PostgreSQL's, is refused."""
-    settings = walled.settings()
+async def test_unsuitable_host_engines(rls_database: RlsDatabase, empty_sqlite_url: str) -> None:
+    """An engine that commits each statement by itself, or is not for PostgreSQL, is rejected."""
+    settings = rls_database.settings()
     engine = create_async_engine(settings.database_url, isolation_level="AUTOCOMMIT")
-    assert "AUTOCOMMIT" in await refusal(settings, engine)
+    assert "AUTOCOMMIT" in await startup_error(settings, engine)
     await engine.dispose()
     url = settings_for(empty_sqlite_url).database_url
     await migrate.upgrade(url)
     engine = create_async_engine(url)
-    assert "PostgreSQL" in await refusal(settings, engine)
+    assert "PostgreSQL" in await startup_error(settings, engine)
     await engine.dispose()
 
 
-async def test_a_role_that_owns_nothing_is_enough(walled: Walled) -> None:
-    """A role with no more than the rights on rows serves the API; the tables' owner migrates."""
-    await walled.admin(
+async def test_a_role_with_row_privileges_is_enough(rls_database: RlsDatabase) -> None:
+    """A role with privileges on rows only can serve the API, but not migrate."""
+    await rls_database.admin(
         OWN_TABLES.format(role="postgres"),
-        f"REVOKE CREATE ON SCHEMA public FROM {walled.role}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {walled.role}",
+        f"REVOKE CREATE ON SCHEMA public FROM {rls_database.role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {rls_database.role}",
     )
-    kit = ProjKit(walled.settings())
+    kit = ProjKit(rls_database.settings())
     async with kit.lifespan(), Client(kit, kit.settings) as client:
         project = await client.project()
         assert (await client.get(f"/api/v1/projects/{project['id']}")).status_code == 200
         async with Client(kit, kit.settings, "bob") as bob:
             assert (await bob.get(f"/api/v1/projects/{project['id']}")).status_code == 404
         with pytest.raises(sa.exc.ProgrammingError, match="must be owner"):
-            await walled.migrate(row_level_security=False)
+            await rls_database.migrate(row_level_security=False)
 
 
-def test_the_commands_work_behind_it(run: Run, walled: Walled, tmp_path: Path) -> None:
-    """migrate, check, import, export, serve --demo and purge do what they do without it."""
+def test_commands(run: Run, rls_database: RlsDatabase, tmp_path: Path) -> None:
+    """migrate, check, import, export, serve --demo and purge work with row-level security."""
     variables: dict[str, Any] = {
-        "PROJKIT_DATABASE_URL": walled.url, "PROJKIT_ROW_LEVEL_SECURITY": "true", "PROJKIT_SECRET": SECRET,
+        "PROJKIT_DATABASE_URL": rls_database.url, "PROJKIT_ROW_LEVEL_SECURITY": "true", "PROJKIT_SECRET": SECRET,
     }  # fmt: skip
     off = {**variables, "PROJKIT_ROW_LEVEL_SECURITY": "false"}
     assert "PROJKIT_ROW_LEVEL_SECURITY" in run("migrate", "--check", expect=1, **off).stderr
-    found = {each["name"]: each for each in json.loads(run("check", "--json", expect=1, **off).stdout)}
-    assert not found["row security"]["ok"]
+    checks = {each["name"]: each for each in json.loads(run("check", "--json", expect=1, **off).stdout)}
+    assert not checks["row security"]["ok"]
     run("migrate", **off)
     run("migrate", "--check", **off)
     assert "PROJKIT_ROW_LEVEL_SECURITY" in run("migrate", "--check", expect=1, **variables).stderr
     assert "with row-level security" in run("migrate", **variables).stderr
     run("migrate", "--check", **variables)
-    found = {each["name"]: each for each in json.loads(run("check", "--json", **variables).stdout)}
-    assert found["row security"]["ok"]
+    checks = {each["name"]: each for each in json.loads(run("check", "--json", **variables).stdout)}
+    assert checks["row security"]["ok"]
     source = write(tmp_path / "in.ndjson", [{"name": "A", "external_id": "E"}, {"name": "B"}])
     for owner in ("alice", "bob"):
         for created, unchanged in ((2, 0), (0, 2)):
-            said = run("import", str(source), "--owner", owner, "--json", **variables).stdout
-            report = json.loads(said)
+            message = run("import", str(source), "--owner", owner, "--json", **variables).stdout
+            report = json.loads(message)
             assert (report["created"], report["unchanged"], report["bad"]) == (created, unchanged, [])
         out = run("export", "-", "--owner", owner, **variables).stdout
         assert [json.loads(line)["owner_id"] for line in out.splitlines()] == [owner, owner]
     asyncio.run(
-        walled.admin(
+        rls_database.admin(
             "UPDATE projkit_projects SET deleted_at = now() - interval '2 days' WHERE external_id = 'E'"
         )
     )

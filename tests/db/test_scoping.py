@@ -1,4 +1,4 @@
-"""Every statement on projects is scoped to its owner."""
+"""Every statement on projects is restricted to its owner."""
 
 from typing import Any
 
@@ -17,26 +17,28 @@ TABLES = build_tables("projkit_")
 
 
 def statements() -> list[tuple[str, Statement]]:
-    """All statements that requests run, by name."""
-    found: list[tuple[str, Statement]] = []
+    """Return all statements that requests run, with names."""
+    named: list[tuple[str, Statement]] = []
     for holder in (project_statements(TABLES), idempotency_statements(TABLES), cleanup_statements(TABLES)):
-        found += [(name, value) for name, value in vars(holder).items() if isinstance(value, Statement)]
+        named += [(name, value) for name, value in vars(holder).items() if isinstance(value, Statement)]
     for key in SORT_KEYS:
         for after in ("", "key", "null"):
             if after != "null" or key == "due_date":
                 shape = Shape(sort_key=key, after=after, search=True, tags=1)
-                found.append((f"page by {key} after {after!r}", page_statement(TABLES, shape)))
-    found.append(("count", count_statement(TABLES, Shape(statuses=2))))
-    found.append(("import", _existing_statement(TABLES)))
-    return found
+                named.append((f"page by {key} after {after!r}", page_statement(TABLES, shape)))
+    named.append(("count", count_statement(TABLES, Shape(statuses=2))))
+    named.append(("import", _existing_statement(TABLES)))
+    return named
 
 
 @pytest.mark.parametrize("dialect", ["postgresql", "sqlite"])
 @pytest.mark.parametrize(("name", "statement"), statements())
-def test_each_statement_names_tenant_and_owner(name: str, statement: Statement, dialect: str) -> None:
-    """Each SELECT from, UPDATE and DELETE of the tables compares tenant and owner; each INSERT sets them."""
+def test_each_statement_is_restricted_to_tenant_and_owner(
+    name: str, statement: Statement, dialect: str
+) -> None:
+    """Each SELECT, UPDATE and DELETE compares tenant and owner; each INSERT sets them."""
     if name == "claim" and dialect == "sqlite":
-        return  # for PostgreSQL alone
+        return  # only for PostgreSQL
     if name == "lock":
         assert "FROM" not in str(statement.clause)
         return

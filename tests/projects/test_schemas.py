@@ -1,4 +1,4 @@
-"""What Python callers may hand in, where no JSON has been read before."""
+"""Validation of values from Python code, which no JSON parser has checked."""
 
 from datetime import UTC, date, datetime
 from typing import Any
@@ -35,15 +35,15 @@ NAIVE = datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)
         ({"due_date": "20260101"}, "date_format"),
     ],
 )  # fmt: skip
-def test_refused(fields: dict[str, Any], kind: str) -> None:
-    """A wrong value is refused with the same kind of error, however it came in."""
+def test_invalid_fields(fields: dict[str, Any], kind: str) -> None:
+    """An invalid value gets the same error from Python as over HTTP."""
     with pytest.raises(ValidationError) as caught:
         ProjectInput(**{"name": "A", **fields})
     assert kind in {error["type"] for error in caught.value.errors()}
 
 
-def test_python_values_are_taken() -> None:
-    """Dates may be given as dates, times as aware datetimes, and an escaped backslash-u0000 is only text."""
+def test_python_values() -> None:
+    """Dates can be dates, times can be aware datetimes, and an escaped ``\\u0000`` is ordinary text."""
     assert ProjectInput(name="A", due_date=date(2026, 1, 31)).due_date == date(2026, 1, 31)
     assert ProjectInput(name="A", metadata={"a": "\\u0000", "b": [1, None]}).metadata["a"] == "\\u0000"
     assert ProjectInput(name="A", metadata=nested(63)).metadata == nested(63)
@@ -59,7 +59,7 @@ def test_unstorable_filters(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [NAIVE, "2026-02-30T00:00:00Z", "0001-01-01T00:00:00+14:00", 5])
-def test_refused_times(value: object) -> None:
-    """A time without a zone, or none at all, is refused."""
+def test_invalid_times(value: object) -> None:
+    """A time without a zone, and other values, are rejected."""
     with pytest.raises(ValidationError, match="RFC 3339"):
         ProjectQuery(created_after=value)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ from projkit.validation.routes import EndpointReport
 from projkit.validation.steps import Step, all_steps
 from tests.auth.asgi_client import Answer, ask, bearer
 from tests.conftest import Client, settings_for, token_for
-from tests.db.conftest import Walled, role, walled, walled_template  # noqa: F401  # fixtures
+from tests.db.conftest import RlsDatabase, rls_database, rls_template, role  # noqa: F401  # fixtures
 from tests.validation.helpers import TABLES, by_name, count_rows, failed, recorded_metrics, validate
 
 pytestmark = pytest.mark.anyio
@@ -127,17 +127,17 @@ async def test_whatever_is_set(sqlite_url: str, changes: dict[str, Any]) -> None
         await all_is_well(kit, sqlite_url)
 
 
-async def test_behind_row_level_security(walled: Walled) -> None:  # noqa: F811
+async def test_behind_row_level_security(rls_database: RlsDatabase) -> None:  # noqa: F811
     """With row-level security it sees and removes its own rows, in both modes and with a host's engine."""
     for mode in ("fast", "transactional"):
-        kit = ProjKit(walled.settings(database_mode=mode))
+        kit = ProjKit(rls_database.settings(database_mode=mode))
         async with kit.lifespan():
-            await all_is_well(kit, walled.admin_url)
-    settings = walled.settings()
+            await all_is_well(kit, rls_database.admin_url)
+    settings = rls_database.settings()
     engine = create_async_engine(settings.database_url)
     kit = ProjKit(settings, engine=engine)
     async with kit.lifespan():
-        await all_is_well(kit, walled.admin_url)
+        await all_is_well(kit, rls_database.admin_url)
     await engine.dispose()
 
 
