@@ -79,7 +79,7 @@ async def test_a_bad_one_decides_too(shared_kit: ProjKit, place: str, bad: str) 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 async def test_a_bad_lower_one_does_no_harm(shared_kit: ProjKit, bad: str) -> None:
-    """A cookie left over from old times locks nobody out."""
+    """A leftover legacy cookie does not lock a user out."""
     for place, lower in (
         ("bearer", "auth_token"),
         ("bearer", "access_token"),
@@ -231,7 +231,7 @@ async def test_formats_and_places(shared_kit: ProjKit) -> None:
 
 
 async def test_prefixed_names(open_kit: OpenKit) -> None:
-    """With COOKIE_HOST_PREFIX the secure cookie is nobody's without its prefix; the legacy one keeps its name."""
+    """With COOKIE_HOST_PREFIX the cookie without the prefix is ignored; the legacy one keeps its name."""
     async with open_kit(cookie_host_prefix=True, legacy_secret=forge.LEGACY_SECRET) as kit:
         token = auth_services(kit).issuer.issue("alice", ())
         assert (await whoami(kit, ("cookie", f"__Host-auth_token={token}"))).status == 200

@@ -270,7 +270,7 @@ async def test_bodies_by_their_announcement(kit: ProjKit) -> None:
 
 
 async def test_values(kit: ProjKit) -> None:
-    """Only the value that was made for this session or subject passes: no part, no other form, nobody else's."""
+    """Only the token issued for this session or subject passes: no part of it, no other spelling, no other token."""
     for way in WAYS:
         credential, value = await credentials(kit, way)
         guard = auth_services(kit).csrf

@@ -184,7 +184,7 @@ def made_by(keys_file: Path) -> str:
     ],
 )  # fmt: skip
 async def test_names_of_ones_own(open_kit: OpenKit, settings: dict[str, Any], header: str, name: str) -> None:
-    """Header and cookie have the names that the front end knows, and the default names are then nobody's."""
+    """Header and cookie have the configured names, and the default names are then ignored."""
     async with open_kit(legacy_secret=forge.LEGACY_SECRET, **settings) as kit:
         answer = await ask(kit, "GET", f"{AUTH}/csrf", [cookie(access_token=forge.legacy())])
         value = answer.json()["csrf_token"]

@@ -124,7 +124,7 @@ async def test_the_same_limits(open_kit: OpenKit, work: Work) -> None:
 
 
 async def test_the_work_of_changing_a_password(open_kit: OpenKit, work: Work) -> None:
-    """Whoever has no password here costs the same verification as whoever has a wrong one."""
+    """A login without a password here costs the same verification as one with a wrong password."""
     async with open_kit() as kit:
         await fill(kit)
         work.take()

@@ -29,7 +29,7 @@ CREDENTIALS: Final = ("auth_token", "refresh_token", "csrf_token")
 
 
 async def whoami(kit: ProjKit, token: str) -> Answer:
-    """The answer to whoever asks with the token."""
+    """Return the response to a request with the token."""
     return await ask(kit, "GET", f"{AUTH}/session", [bearer(token)])
 
 
@@ -55,7 +55,7 @@ async def test_a_session_that_was_there_before(open_kit: OpenKit) -> None:
 
 
 async def test_values_of_ones_own_choice(open_kit: OpenKit) -> None:
-    """Cookies that nobody issued do not become a session, whoever logs in over them."""
+    """Cookies that were not issued here do not become a session at a login."""
     async with open_kit() as kit:
         await add_user(kit, "alice")
         browser = Browser(kit)
@@ -119,7 +119,7 @@ async def test_a_session_of_somebody_else(open_kit: OpenKit) -> None:
 
 
 async def test_a_session_of_another_tenant(open_kit: OpenKit) -> None:
-    """The same subject in another tenant is somebody else, with sessions of their own."""
+    """The same subject in another tenant is another user with separate sessions."""
     async with open_kit(tenant_claim="org") as kit:
         for tenant in ("acme", "umbrella"):
             await add_user(kit, "alice", tenant=tenant)

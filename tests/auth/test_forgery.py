@@ -1,4 +1,4 @@
-"""Tokens that somebody without a key makes from what everybody can know: all of them are refused alike."""
+"""Tokens forged from public information: all of them are rejected in the same way."""
 
 import base64
 import itertools
@@ -25,7 +25,7 @@ ASYMMETRIC: Final = ("RS256", "ES256", "EdDSA", "RS256-public")
 
 
 async def whoami(kit: ProjKit, token: str) -> Answer:
-    """The answer to whoever asks with the token."""
+    """Return the response to a request with the token."""
     return await ask(kit, "GET", "/api/v1/auth/session", [bearer(token)])
 
 
@@ -211,7 +211,7 @@ def canary() -> Iterator[Canary]:
 
 
 async def test_addresses_of_keys(shared_kit: ProjKit, canary: Canary) -> None:
-    """Where a token says that its key may be fetched, nobody goes."""
+    """A key URL in a token is never fetched."""
     url = f"http://127.0.0.1:{canary.port}/keys"
     for kid, signer in itertools.product(("EdDSA", url), ("EdDSA", "EdDSA-thief")):
         for name in ("jku", "x5u", "url", "iss", "kid", "jwks_uri"):
@@ -236,7 +236,7 @@ async def test_addresses_of_keys(shared_kit: ProjKit, canary: Canary) -> None:
     ids=forge.ALGORITHMS,
 )  # fmt: skip
 async def test_embedded_keys(shared_kit: ProjKit, thief: Key) -> None:
-    """A key in the header is nobody's: neither by its own signature nor beside a good one is the token taken."""
+    """A token with an embedded key is rejected, whether signed with that key or with a valid one."""
     algorithm = {"oct": "HS256", "RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}[thief.key_type]
     jwk = thief.as_dict(private=thief.key_type == "oct")
     chain = [base64.b64encode(b"0\x82\x01\x00").decode()]

@@ -28,7 +28,7 @@ def inside(document: Any, content: bytes) -> bytes:
 
 
 async def whoami(kit: ProjKit, token: str) -> Answer:
-    """The answer to whoever asks with the token."""
+    """Return the response to a request with the token."""
     return await ask(kit, "GET", "/api/v1/auth/session", [bearer(token)])
 
 

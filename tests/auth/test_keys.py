@@ -99,7 +99,7 @@ def test_the_development_keys_are_followed_too(tmp_path: Path) -> None:
 
 
 def test_a_key_that_expires_neither_signs_nor_verifies(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key stops at its ``exp``, though nobody has read the file again."""
+    """A key expires at its ``exp`` without a reload of the file."""
     lasting = read_jwks(path)[0]
     ending = {**new_key("ES256"), "exp": 4_000_000_000}
     write_keys_file(path, [lasting, ending], replace=True)

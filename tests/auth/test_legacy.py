@@ -27,7 +27,7 @@ def any_database_url(sqlite_url: str) -> str:
 
 
 async def whoami(kit: ProjKit, token: str) -> Answer:
-    """The answer to whoever asks with the token, the same as Bearer and in the cookie."""
+    """Return the response to the token, which is the same as Bearer and in the cookie."""
     answers = [
         await ask(kit, "GET", f"{AUTH}/session", [way]) for way in (bearer(token), cookie(access_token=token))
     ]
@@ -60,7 +60,7 @@ NOT_SUBJECTS: Final[tuple[Any, ...]] = (
 
 @pytest.mark.parametrize("value", NOT_SUBJECTS, ids=lambda value: repr(value)[:20])
 async def test_no_subjects(shared_kit: ProjKit, value: Any) -> None:
-    """What is neither text nor an integer is nobody, and a bad ``sub`` is not made good by a ``user_id``."""
+    """A subject that is neither text nor an integer is rejected, and ``user_id`` does not replace a bad ``sub``."""
     for claims in ({"sub": value}, {"sub": value, "user_id": "bob"}, {"sub": ABSENT, "user_id": value}):
         refuses(await whoami(shared_kit, forge.legacy(**claims)))
     refuses(await whoami(shared_kit, forge.legacy(sub=ABSENT)))

@@ -18,7 +18,7 @@ ALWAYS: Final = {"token_type", "expires_in", "refresh_expires_in", "csrf_token",
 
 
 async def test_what_a_login_gives(open_kit: OpenKit) -> None:
-    """The tokens and their lifetimes, in the body and as cookies; nobody may keep the answer."""
+    """A login returns tokens and lifetimes in the body and as cookies; the response must not be stored."""
     async with open_kit() as kit:
         await add_user(kit, "alice", subject="u-1", scopes=("projects:read", "monitoring:read"))
         answer = await log_in(kit)
@@ -241,7 +241,7 @@ async def test_registration_is_off(open_kit: OpenKit) -> None:
 
 
 async def test_registration(open_kit: OpenKit) -> None:
-    """Whoever registers gets the default scopes, a subject that nobody chose, and no session yet."""
+    """A registered user gets the default scopes, a random subject, and no session yet."""
     async with open_kit(registration="open") as kit:
         content = {"username": "Bob", "password": PASSWORD}
         answer = await ask(kit, "POST", f"{AUTH}/register", json=content)

@@ -1,4 +1,4 @@
-"""How often somebody may try to log in, and that nobody is shut out for good by others."""
+"""Rate limits of logins, and that other clients cannot lock a user out permanently."""
 
 import asyncio
 import base64
@@ -151,7 +151,7 @@ async def test_device_tokens(open_kit: OpenKit) -> None:
 
 
 async def test_an_address(open_kit: OpenKit, clock: ShiftedClock) -> None:
-    """So many attempts from one address, whoever they are for and however they end; others are not concerned."""
+    """Attempts from one address are limited, for all accounts and outcomes; other addresses are not affected."""
     async with open_kit(login_limit_address="3/minute") as kit:
         await add_user(kit)
         for name in ("alice", "nobody", "somebody"):
@@ -164,7 +164,7 @@ async def test_an_address(open_kit: OpenKit, clock: ShiftedClock) -> None:
 
 
 async def test_registering_counts(open_kit: OpenKit) -> None:
-    """Registering counts as an attempt: nobody tries names out, or fills the table, faster than that."""
+    """A registration counts as an attempt, so names cannot be enumerated or the table filled faster."""
     async with open_kit(login_limit_address="2/minute", registration="open") as kit:
         for number, status in enumerate((201, 201, 429)):
             content = {"username": f"user {number}", "password": PASSWORD}
@@ -239,7 +239,7 @@ async def test_networks_of_a_subscriber(open_kit: OpenKit) -> None:
 
 @pytest.mark.parametrize("limit", ["", "10", "ten per minute", "0/minute", "-1/minute", "10/fortnight"])
 def test_limits_that_are_none(limit: str) -> None:
-    """A limit that cannot be read, or lets nobody in, is refused at start-up by its name."""
+    """An invalid limit, or one of zero, is rejected at startup with its name."""
     for name in ("login_limit_account", "login_limit_address"):
         with pytest.raises(ConfigurationError, match=f"PROJKIT_{name.upper()}"):
             settings_for("sqlite:///x.db", **{name: limit})

@@ -77,7 +77,7 @@ async def test_overtaken_while_the_password_is_looked_at(
 async def test_overtaken_while_the_session_is_made(
     any_database_url: str, monkeypatch: pytest.MonkeyPatch, *, own_users: bool, too_early: bool
 ) -> None:
-    """Disabled while the session is made, before or after: it is refused, whoever keeps the passwords."""
+    """A user disabled while the session is created is rejected, with the kit's users and the host's."""
     settings = settings_for(any_database_url)
     await add_users(settings, PASSWORD, "alice")
     kit = ProjKit(settings, authenticate=None if own_users else lambda name, _: Principal(name))

@@ -214,7 +214,7 @@ async def test_the_whole_move(
 async def test_users_that_move_into_the_kits_table(
     sqlite_url: str, shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Users that are taken over keep the subject that owns their projects, and nobody knows their random passwords."""
+    """Migrated users keep the subject that owns their projects, with random passwords."""
     monkeypatch.setenv("PROJKIT_DATABASE_URL", sqlite_url)
     monkeypatch.setenv("PROJKIT_SECRET", "a new secret of the tests, long enough too")
     (tmp_path / "users.csv").write_text("bob@example.com,7\nal,8\n")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class World:
-    """A kit in which alice has a session, and somebody has guessed at her password until her account was shut."""
+    """A kit in which alice has a session and her account has reached the limit of failures."""
 
     kit: ProjKit
     issued: IssuedTokens
@@ -224,7 +224,7 @@ async def test_secrets_of_purposes_differ(world: World) -> None:
 
 
 async def test_values_of_another_session(world: World) -> None:
-    """A CSRF value belongs to its session: neither another's, nor the subject's, nor one for nobody passes."""
+    """A CSRF token is bound to its session: one of another session, of the subject or of no one is rejected."""
     csrf = world.services.csrf
     for binding in (
         "session:other",

@@ -241,7 +241,7 @@ async def test_any_bytes(shared_kit: ProjKit, raw: bytes) -> None:
 
 
 async def test_nothing_in_clear(open_kit: OpenKit) -> None:
-    """Neither a session's id nor a refresh token is stored: what is in the database lets nobody in."""
+    """Neither session ids nor refresh tokens are stored in clear text."""
     async with open_kit() as kit:
         await add_user(kit)
         browser = Browser(kit)

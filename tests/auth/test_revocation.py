@@ -1,4 +1,4 @@
-"""Whether a good token still holds: what is asked of the session, and what is remembered of tokens without one."""
+"""Revocation of valid tokens: the check of the session, and the cached status of tokens without one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,12 +26,12 @@ TABLES = build_tables("projkit_")
 
 
 class SlowUsers(Users):
-    """Users whose answers wait where ``answers`` is not set."""
+    """Users whose responses wait until ``answers`` is set."""
 
     asked = 0
 
     async def revocation_status(self, subject: str, tenant_id: str, token_hash: str) -> RevocationStatus:
-        """What is noted at the moment of asking, told later."""
+        """Return the status as of the call, but later."""
         self.asked += 1
         found = await super().revocation_status(subject, tenant_id, token_hash)
         self.under_way.set()
@@ -106,7 +106,7 @@ def plain(clock: Clock) -> Principal:
 async def test_only_its_own_subject(
     check: RevocationChecker, sessions: DatabaseSessions, clock: Clock
 ) -> None:
-    """A session holds for the subject and the tenant that it was made for, and for nobody else."""
+    """A session is valid only for its own subject and tenant."""
     await sessions.create(made_now(clock))
     assert await holds(check, Principal("alice", session_id="an id"))
     assert not await holds(check, Principal("bob", session_id="an id"))
@@ -117,7 +117,7 @@ async def test_only_its_own_subject(
 async def test_use_is_noted_now_and_then(
     check: RevocationChecker, sessions: DatabaseSessions, clock: Clock
 ) -> None:
-    """Use prolongs a session, noted at most once a minute, and never beyond its absolute end."""
+    """Use extends a session, recorded at most once a minute, and never beyond its absolute end."""
     kept = made_now(clock)
     await sessions.create(kept)
     alice = Principal("alice", session_id="an id")
@@ -140,7 +140,7 @@ async def test_use_is_noted_now_and_then(
 
 
 async def test_idle_for_too_long(check: RevocationChecker, sessions: DatabaseSessions, clock: Clock) -> None:
-    """A session that nobody uses ends."""
+    """A session that is not used expires."""
     await sessions.create(made_now(clock))
     clock.now += timedelta(seconds=IDLE)
     assert not await holds(check, Principal("alice", session_id="an id"))
@@ -149,7 +149,7 @@ async def test_idle_for_too_long(check: RevocationChecker, sessions: DatabaseSes
 async def test_a_token_without_a_session_is_asked_for_once_in_a_while(
     check: RevocationChecker, users: SlowUsers, clock: Clock, monotonic: Monotonic
 ) -> None:
-    """What is noted of a user is remembered for so long, and what another worker notes holds after that."""
+    """A user's status is cached for a while; another worker's revocation takes effect after that."""
     alice = plain(clock)
     for _ in range(3):
         assert await holds(check, alice)
@@ -165,7 +165,7 @@ async def test_a_token_without_a_session_is_asked_for_once_in_a_while(
 async def test_calling_back_holds_here_at_once(
     check: RevocationChecker, users: SlowUsers, clock: Clock, *, one_token: bool
 ) -> None:
-    """An answer under way when this worker calls tokens back is not remembered, nor is what was before."""
+    """A look-up in progress while this worker revokes is not cached, nor are earlier results."""
     alice = plain(clock)
     users.answers.clear()
     asking = asyncio.create_task(holds(check, alice))

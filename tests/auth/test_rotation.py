@@ -33,7 +33,7 @@ def any_database_url(sqlite_url: str) -> str:
 
 
 async def whoami(kit: ProjKit, token: str) -> Answer:
-    """The answer to whoever asks with the token."""
+    """Return the response to a request with the token."""
     return await ask(kit, "GET", "/api/v1/auth/session", [bearer(token)])
 
 

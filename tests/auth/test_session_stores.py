@@ -50,7 +50,7 @@ async def other(backend: StoreUnderTest) -> SessionStore:
 
 
 def session(subject: str = "alice", **changes: Any) -> Session:
-    """A session that nobody has seen yet."""
+    """Create a session that is not stored yet."""
     made = Session(
         tenant_id="", id_hash=sha256_hex(secrets.token_hex()), seed=secrets.token_hex(), subject=subject,
         scopes=("projects:read", "projects:write"), transport="cookie", user_agent="Mozilla/5.0 (X11)",
@@ -331,7 +331,7 @@ async def test_every_key_in_redis_goes_by_itself(redis_alone: Redises) -> None:
 
 @pytest.mark.parametrize("junk", [b"", b"{", b"[]", b"{}", b'{"subject": "alice"}', b"\xff", b"null"])
 async def test_an_unreadable_session_has_ended(redis_alone: Redises, junk: bytes) -> None:
-    """What somebody else has written in place of a session lets nobody in, and breaks nothing."""
+    """Invalid data in place of a session is treated as no session, without an error."""
     async with open_store("redis", redis_alone) as backend:
         store = await backend.worker()
         kept, broken = session(), session()

@@ -18,7 +18,7 @@ NEW: Final = "another battery staple"
 
 
 async def whoami(kit: ProjKit, token: str) -> Answer:
-    """The answer to whoever asks with the token."""
+    """Return the response to a request with the token."""
     return await ask(kit, "GET", f"{AUTH}/session", [bearer(token)])
 
 
@@ -141,7 +141,7 @@ async def test_a_bad_cookie_beside_a_good_refresh_cookie(open_kit: OpenKit) -> N
 
 
 async def test_logging_out_everywhere(open_kit: OpenKit) -> None:
-    """All sessions of the user end, and the tokens that have none; nobody else's do."""
+    """All sessions of the user end, and tokens without a session; those of other users do not."""
     async with open_kit() as kit:
         for name in ("alice", "bob"):
             await add_user(kit, name)
@@ -214,7 +214,7 @@ async def test_what_is_no_new_password(open_kit: OpenKit) -> None:
 
 
 async def test_whose_password(open_kit: OpenKit) -> None:
-    """Whoever has no password here cannot set one, and learns no more than whoever has a wrong one."""
+    """A user without a password here cannot set one, and gets the same response as with a wrong one."""
     async with open_kit() as kit:
         await add_user(kit, None, None, subject="by-oidc")
         await add_user(kit)

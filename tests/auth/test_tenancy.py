@@ -26,7 +26,7 @@ Kind = Literal["project", "session", "own", "public", "operator"]
 
 @dataclass(frozen=True)
 class Rule:
-    """What a route is about, and how whoever may use it is answered: a status, or the code of a later failure."""
+    """A route's resource, and the expected response to an authorized caller: a status, or a later error's code."""
 
     kind: Kind
     good: int | str
@@ -124,7 +124,7 @@ def credentials(kit: ProjKit, caller: str, owner: str) -> list[Header]:
 
 
 async def project_of(kit: ProjKit, owner: str, state: str = "live") -> str:
-    """A project of somebody's."""
+    """A project of the owner."""
     mine = [bearer(auth_services(kit).issuer.issue(owner, BOTH))]
     created = await ask(kit, "POST", PROJECTS, mine, json={"name": "A", "tags": ["t"]})
     assert created.status == 201
@@ -135,7 +135,7 @@ async def project_of(kit: ProjKit, owner: str, state: str = "live") -> str:
 
 
 async def session_of(kit: ProjKit, owner: str) -> str:
-    """A session of somebody's."""
+    """A session of the owner."""
     issued = await auth_services(kit).sessions.open(owner, BOTH, "", "cookie", Client("", ""))
     return issued.session_id
 
@@ -211,7 +211,7 @@ VOLATILE: Final = {"x-request-id", "x-process-time", "server-timing"}
 
 
 def told(answer: Answer, path: str) -> tuple[Any, ...]:
-    """What an answer tells whoever compares it with another one."""
+    """Return the parts of a response by which it could be told apart from another one."""
     headers = [(name, value) for name, value in answer.headers if name not in VOLATILE]
     request_id = answer.header("x-request-id") or ""
     body = answer.body.replace(request_id.encode(), b"<request>").replace(path.encode(), b"<path>")

@@ -60,7 +60,7 @@ async def test_the_hosts_own_get_principal(
 
 
 async def test_nobody_is_not_somebody(sqlite_url: str, host: Host) -> None:
-    """An anonymous principal that get_principal gives is nobody, also to the kit's own routes."""
+    """An anonymous principal from get_principal is unauthenticated, also on the kit's own routes."""
     kit = ProjKit(make_settings(sqlite_url), get_principal=lambda scope: scope.get("user", ANONYMOUS))
     app = AuthMiddleware(host, kit)
     async with kit.lifespan():

@@ -1,4 +1,4 @@
-"""AuthMiddleware: nobody gets at a host's route or WebSocket whom its rule does not let in."""
+"""AuthMiddleware: a host's routes and WebSockets are reachable only as their rules allow."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -321,7 +321,7 @@ async def test_wrapped_around_the_host(kit: ProjKit, host: Host) -> None:
 
 
 async def test_other_protocols(app: AuthMiddleware, kit: ProjKit, host: Host) -> None:
-    """The lifespan passes; a protocol that nobody knows yet is not let past the guard."""
+    """The lifespan scope passes; an unknown scope type is rejected."""
 
     async def lifespan(scope: Any, receive: Any, send: Any) -> None:
         host.paths.append(scope["type"])

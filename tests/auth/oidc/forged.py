@@ -1,4 +1,4 @@
-"""Tokens that nobody should take."""
+"""Tokens that must be rejected everywhere."""
 
 import base64
 import hmac
@@ -28,7 +28,7 @@ def with_header(header: dict[str, Any], claims: dict[str, Any], key: Key) -> str
 
 
 def encodings(key: Key) -> dict[str, bytes]:
-    """A public key in every form that somebody might take for a secret."""
+    """A public key in every form that could be mistaken for an HMAC secret."""
     assert isinstance(key, RSAKey)
     pem = key.as_pem(private=False)
     return {

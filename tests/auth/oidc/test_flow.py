@@ -128,7 +128,7 @@ async def test_algorithms(browser: Browser, provider: OpenIdProvider, algorithm:
 
 
 async def test_the_same_person_again(kit: ProjKit, provider: OpenIdProvider) -> None:
-    """Issuer and subject make the account: the same pair is the same subject, another one is somebody else."""
+    """Issuer and subject identify the account: the same pair is the same user, another pair another user."""
     subjects = []
     for sub in ("u-1", "u-1", "u-2"):
         provider.user = {"sub": sub}
@@ -267,7 +267,7 @@ async def test_without_providers(open_kit: OpenKit) -> None:
 
 
 async def test_tenants(open_kit: OpenKit, provider: OpenIdProvider) -> None:
-    """With TENANT_CLAIM the id token names the tenant: one subject in two of them is two users, in none nobody."""
+    """With TENANT_CLAIM the ID token names the tenant: a subject in two is two users; without it, the login fails."""
     async with open_kit(tenant_claim="org") as kit:
         subjects = set()
         for tenant in ("red", "blue"):

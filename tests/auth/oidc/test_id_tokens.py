@@ -1,4 +1,4 @@
-"""Id tokens: whatever is wrong with one, nobody is let in."""
+"""ID tokens: a login with an invalid one fails."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 async def test_claims_of_the_id_token(
     browser: Browser, provider: OpenIdProvider, claim: str, value: object
 ) -> None:
-    """An id token that says anything wrong, or not what it must, lets nobody in."""
+    """An ID token with a wrong or missing claim fails the login."""
     provider.claim_changes = {claim: value}
     assert refused(await browser.log_in())
     assert await browser.subject() is None
@@ -106,7 +106,7 @@ async def test_an_access_token_is_no_id_token(browser: Browser, provider: OpenId
 async def test_answers_without_an_id_token(
     browser: Browser, provider: OpenIdProvider, changes: dict[str, Any]
 ) -> None:
-    """Without an id token that looks like one nobody is let in."""
+    """A response without a well-formed ID token fails the login."""
     provider.token_changes = changes
     assert refused(await browser.log_in())
 

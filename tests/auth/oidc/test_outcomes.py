@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_logins(kit: ProjKit, browser: Browser) -> None:
-    """Who comes back from the provider is counted once; a repeated answer, or one that nobody asked for, has failed."""
+    """Each callback is counted once; a repeated or unsolicited one counts as failed."""
     back = await browser.to_provider()
     assert logins(kit) == {}, "nobody has come back yet"
     assert (await browser.get(back)).status_code == 303

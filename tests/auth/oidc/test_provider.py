@@ -1,4 +1,4 @@
-"""What is known of a provider: fetched once for all, kept where it cannot be had, and never asked for in a storm."""
+"""A provider's metadata and keys: fetched once for all, stale if the provider fails, without request storms."""
 
 import asyncio
 from typing import Any
@@ -133,7 +133,7 @@ async def test_another_algorithm_than_the_key_is_for(known: Provider, provider: 
 async def test_old_keys_are_kept(
     provider: OpenIdProvider, time: Time, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
-    """While the keys cannot be had the old ones are good; nobody waits again, and a day later they are good no more."""
+    """While the keys are unavailable the previous ones stay valid without waiting, for one day."""
     monkeypatch.setattr(fetch, "SECONDS", 0.3)
     known = Provider(provider.issuer, Fetcher(), monotonic=time)
     before = await known.keys()
@@ -164,7 +164,7 @@ async def test_old_keys_are_kept(
 
 
 async def test_a_quiet_night(known: Provider, provider: OpenIdProvider, time: Time) -> None:
-    """Keys that nobody has asked for in hours are fetched before they are used: one may have been withdrawn."""
+    """Keys unused for hours are fetched again before they are used, since one may have been withdrawn."""
     withdrawn = provider.keys[0].kid
     await known.key_for(naming(withdrawn))
     provider.rotate(keep_old=False)

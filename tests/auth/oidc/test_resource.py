@@ -220,7 +220,7 @@ async def test_a_new_key(app: App, provider: OpenIdProvider) -> None:
 
 
 async def test_the_provider_cannot_be_reached(app: App, provider: OpenIdProvider) -> None:
-    """Without its keys nobody can tell what a token is worth: 503 and when to ask again, never 401 and never 200."""
+    """Without the provider's keys a token gets 503 with Retry-After, never 401 and never 200."""
     provider.answers = {DISCOVERY: JSONResponse({}, 500)}
     for token in (token_of(provider), token_of(provider, key=new_key("ES256"))):
         answer = await app.get(URL, headers={"Authorization": f"Bearer {token}"})
@@ -259,7 +259,7 @@ async def test_not_in_cookies(open_kit: OpenKit, provider: OpenIdProvider, cooki
 
 
 async def test_without_the_setting(open_kit: OpenKit, provider: OpenIdProvider) -> None:
-    """A kit that knows no external issuer takes no external token and asks nobody, even where users log in there."""
+    """Without a configured external issuer, external tokens are rejected without a request."""
     async with open_kit(oidc_resource_issuer="", oidc_resource_audience="") as kit, App(kit) as app:
         assert await app.status(token_of(provider)) == 401
         assert not provider.hits
