@@ -189,7 +189,7 @@ async def test_before_the_start_and_while_draining(open_health: OpenHealth, sqli
 def unusable(request: pytest.FixtureRequest) -> tuple[str, str, str]:
     """An unusable database, the check that reports it, and a part of its detail."""
     if request.param == "dead":
-        return "postgresql://u:hidden@127.0.0.1:1/n", "database", "does not answer"
+        return "postgresql://u:hidden@127.0.0.1:1/n", "database", "is unavailable"
     return request.getfixturevalue("empty_postgres_url"), "migrations", "projkit migrate"
 
 
