@@ -120,7 +120,8 @@ async def test_silent_database(postgres_url: str, whose: str) -> None:
     """A silent database is an error in bounded time, recovers, and leaves no connection behind."""
     parts = urlsplit(postgres_url)
     async with Proxy(parts.port or 5432) as proxy:
-        url = f"postgresql://{parts.username}@127.0.0.1:{proxy.port}{parts.path}"
+        credentials = parts.netloc.rpartition("@")[0]
+        url = parts._replace(netloc=f"{credentials}@127.0.0.1:{proxy.port}").geturl()
         engine = create_async_engine(driver_url(url)) if whose == "host's" else None
         probe = open_probe(settings_for(url), engine, seconds=0.3)
         async with run_checks(database_checks(probe)[:1], probe, timeout=0.3) as checks:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -105,13 +106,18 @@ def settings_with(url: str, canaries: Canaries, **changes: Any) -> Settings:
         "login_limit_address": "10000/minute",
         **changes,
     }
-    return settings_for(with_password(url, canaries.new()) if "@" in url else url, **given)
+    return settings_for(with_password(url, canaries), **given)
 
 
-def with_password(url: str, password: str) -> str:
-    """Return the URL with a password, which the server does not require."""
-    user, _, rest = url.partition("@")
-    return f"{user}:{password}@{rest}"
+def with_password(url: str, canaries: Canaries) -> str:
+    """Return the URL with a secret password: the server's, or a new one where it requires none."""
+    parts = urlsplit(url)
+    if parts.username is None:  # SQLite
+        return url
+    if parts.password is not None:
+        canaries.keep(parts.password)
+        return url
+    return url.replace("@", f":{canaries.new()}@", 1)
 
 
 async def look(kit: ProjKit, canaries: Canaries) -> None:
