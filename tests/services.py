@@ -35,7 +35,7 @@ _DISCONNECT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datn
 
 
 def missing(reason: str) -> NoReturn:
-    """Skip the test, or fail it where services are required."""
+    """Skip the test, or fail it if services are required."""
     if _REQUIRED:
         pytest.fail(f"PROJKIT_REQUIRE_SERVICES=1, but {reason}")
     pytest.skip(reason)
@@ -112,7 +112,7 @@ def open_sqlite(url: str) -> Iterator[sqlite3.Connection]:
 
 
 async def empty(url: str) -> None:
-    """Leaves no row in a migrated database."""
+    """Delete all rows of a migrated database."""
     if url.startswith("sqlite:///"):
         with closing(
             sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60, isolation_level=None)
@@ -127,7 +127,7 @@ async def empty(url: str) -> None:
 
 
 async def shape(url: str) -> list[str]:
-    """Every table, index and column that there is, with what is set for it."""
+    """Return the tables, indexes, columns, constraints, triggers and policies of a database."""
     connection = await asyncpg.connect(url, timeout=60)
     try:
         return [row["part"] for row in await connection.fetch(_SHAPE)]
@@ -168,7 +168,7 @@ class Postgres:
         self._shape = await shape(database_url(self._template))
 
     def create(self, *, migrated: bool, template: str | None = None) -> str:
-        """A new database's name; it is a copy of ``template`` where one is named."""
+        """Create a database, a copy of ``template`` if given, and return its name."""
         name = f"{self._prefix}_{next(self._numbers)}"
         template = template or (self._template if migrated else "template0")
         asyncio.run(administer(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
@@ -176,7 +176,7 @@ class Postgres:
         return name
 
     def borrow(self) -> str:
-        """The name of a migrated database without a row, to be given back with the same tables."""
+        """Return the name of a migrated database without rows; call :meth:`give_back` with it."""
         if not self._idle:
             return self.create(migrated=True)
         name = self._idle.pop()
@@ -184,7 +184,7 @@ class Postgres:
         return name
 
     def give_back(self, name: str) -> None:
-        """Keeps a database for the next who borrows, unless its shape was changed; ends whatever is connected."""
+        """End all connections to a database, and keep it for the next test unless its tables were changed."""
         asyncio.run(administer(_DISCONNECT.format(name)))
         if asyncio.run(shape(database_url(name))) == self._shape:
             self._idle.append(name)
@@ -192,19 +192,19 @@ class Postgres:
             self.drop(name)
 
     def drop(self, name: str) -> None:
-        """Removes a database, whoever is still connected."""
+        """Remove a database, ending all connections to it."""
         asyncio.run(administer(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
         self._made.remove(name)
 
     def close(self) -> None:
-        """Removes what is left."""
+        """Remove the remaining databases."""
         for name in list(self._made):
             self.drop(name)
 
 
 @pytest.fixture(scope="session")
 def postgres(worker_id: str) -> Iterator[Postgres]:
-    """The PostgreSQL server."""
+    """Yield the databases of the PostgreSQL server."""
     postgres_server_url()
     server = Postgres(worker_id)
     yield server
@@ -213,7 +213,7 @@ def postgres(worker_id: str) -> Iterator[Postgres]:
 
 @pytest.fixture
 def postgres_url(postgres: Postgres) -> Iterator[str]:
-    """A migrated PostgreSQL database without a row."""
+    """Yield the URL of a migrated PostgreSQL database without rows."""
     name = postgres.borrow()
     yield database_url(name)
     postgres.give_back(name)
@@ -221,7 +221,7 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
 
 @pytest.fixture
 def empty_postgres_url(postgres: Postgres) -> Iterator[str]:
-    """A fresh PostgreSQL database without tables."""
+    """Yield the URL of a new PostgreSQL database without tables."""
     name = postgres.create(migrated=False)
     yield database_url(name)
     postgres.drop(name)
@@ -229,7 +229,7 @@ def empty_postgres_url(postgres: Postgres) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file."""
+    """Return the path of a migrated SQLite file."""
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
     asyncio.run(migrate.upgrade(f"sqlite+aiosqlite:///{path}"))
     return path
@@ -237,7 +237,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """A fresh, migrated SQLite database."""
+    """Return the URL of a new, migrated SQLite database."""
     path = tmp_path / "projkit.db"
     shutil.copy(sqlite_template, path)
     return f"sqlite:///{path}"
@@ -245,19 +245,19 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def empty_sqlite_url(tmp_path: Path) -> str:
-    """The URL of an SQLite database that is not there yet."""
+    """Return the URL of an SQLite database that does not exist yet."""
     return f"sqlite:///{tmp_path / 'empty.db'}"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def any_database(request: pytest.FixtureRequest) -> str:
-    """Each kind."""
+    """Return each kind of database."""
     return str(request.param)
 
 
 @pytest.fixture
 def any_database_url(any_database: str, request: pytest.FixtureRequest) -> str:
-    """A migrated database without a row, of each kind."""
+    """Return the URL of a migrated database without rows, of each kind."""
     return str(request.getfixturevalue("sqlite_url" if any_database == "sqlite" else "postgres_url"))
 
 
@@ -265,7 +265,7 @@ def any_database_url(any_database: str, request: pytest.FixtureRequest) -> str:
 def module_database_url(
     any_database: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A migrated database of each kind for all tests of a module."""
+    """Yield the URL of a migrated database of each kind, for all tests of a module."""
     if any_database == "sqlite":
         path = tmp_path_factory.mktemp("module") / "projkit.db"
         yield f"sqlite:///{shutil.copy(request.getfixturevalue('sqlite_template'), path)}"
@@ -278,6 +278,6 @@ def module_database_url(
 
 @pytest.fixture
 def emptied_database_url(module_database_url: str) -> str:
-    """The module's database without a row."""
+    """Return the URL of the module's database, without rows."""
     asyncio.run(empty(module_database_url))
     return module_database_url

@@ -151,7 +151,7 @@ def _sqlite_arguments(lock_seconds: float) -> dict[str, Any]:
 
 
 async def _connect_sqlite(*args: Any, **options: Any) -> aiosqlite.Connection:
-    """Connect as SQLAlchemy does, but close the connection if the caller is cancelled meanwhile.
+    """Connect as SQLAlchemy does, but close the connection if the caller is cancelled before it is open.
 
     aiosqlite itself would leave what its thread has opened by then to the garbage collector.
     """

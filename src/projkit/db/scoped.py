@@ -41,7 +41,7 @@ def _set_scope() -> sa.Select[str, str]:
 
 
 def _prefixed(name: str) -> sa.ColumnElement[str]:
-    """Return a parameter behind ``=``, which tells the policies an empty text from a setting that was never set."""
+    """Return a parameter behind ``=``, by which the policies distinguish an empty text from an unset setting."""
     return sa.literal_column("'='", sa.Text()) + sa.bindparam(name, type_=sa.Text())
 
 

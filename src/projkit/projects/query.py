@@ -13,9 +13,17 @@ REPEATABLE: Final = frozenset({"status", "priority", "tag"})
 MAX_LIMIT: Final = 100
 
 Sort = Literal[
-    "created_at", "updated_at", "name", "due_date", "priority",
-    "-created_at", "-updated_at", "-name", "-due_date", "-priority",
-]  # fmt: skip
+    "created_at",
+    "updated_at",
+    "name",
+    "due_date",
+    "priority",
+    "-created_at",
+    "-updated_at",
+    "-name",
+    "-due_date",
+    "-priority",
+]
 
 
 def _limit(value: object) -> object:

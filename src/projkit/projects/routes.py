@@ -296,10 +296,15 @@ class ProjectRoutes:
 _LINKS: Final[Mapping[str, Any]] = {
     name: {"operationId": name, "parameters": {"project_id": "$response.body#/id"}}
     for name in (
-        "getProject", "replaceProject", "patchProject", "archiveProject", "unarchiveProject", "deleteProject",
+        "getProject",
+        "replaceProject",
+        "patchProject",
+        "archiveProject",
+        "unarchiveProject",
+        "deleteProject",
         "restoreProject",
     )
-}  # fmt: skip
+}
 
 
 def _cached_if_short(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:

@@ -35,9 +35,19 @@ class ProjectRow(NamedTuple):
 
 
 _EDITABLE_COLUMNS: Final = (
-    "name", "description", "search_text", "status", "priority", "tags", "start_date", "due_date", "metadata",
-    "external_id", "completed_at", "updated_at",
-)  # fmt: skip
+    "name",
+    "description",
+    "search_text",
+    "status",
+    "priority",
+    "tags",
+    "start_date",
+    "due_date",
+    "metadata",
+    "external_id",
+    "completed_at",
+    "updated_at",
+)
 IDEMPOTENCY_WINDOW: Final = timedelta(hours=24)
 
 
