@@ -19,7 +19,7 @@ from projkit import ProjKit
 from projkit.monitoring import PerformanceMiddleware
 from projkit.telemetry.endpoint_stats import EndpointStats, stats_by_endpoint
 from projkit.testing.internals import Internals
-from tests.asgi import Message, call, http_scope, websocket_scope
+from tests.asgi import DISCONNECT, Message, body, call, http_scope, websocket_scope
 from tests.auth.asgi_client import ask
 from tests.conftest import serving, settings_for
 
@@ -314,6 +314,22 @@ async def test_bodies_that_come_unannounced(kit: ProjKit) -> None:
     whole = {"type": "http.request", "body": b"whole", "more_body": False}
     sent = await call(app, scope("/echo/x", "POST") | {"http_version": "2"}, whole)
     assert [message.get("body") for message in sent] == [None, b"whole"]
+
+
+async def test_unannounced_bodies_that_are_read_late(kit: ProjKit) -> None:
+    """Nor does it lose the rest of such a body, or the disconnect, if the host reads on after the poll."""
+    received: list[Message] = []
+
+    async def app(_: Any, receive: Any, send: Any) -> None:
+        received.append(await receive())
+        await asyncio.sleep(0.1)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        received.extend([await receive(), await receive()])
+        await send({"type": "http.response.body", "body": b"done"})
+
+    parts = [body(b"first", more=True), body(b"last")]
+    await call(kit.wrap(app), scope("/upload") | {"http_version": "2"}, *parts)
+    assert received == [*parts, DISCONNECT]
 
 
 async def test_background_tasks(kit: ProjKit) -> None:

@@ -63,8 +63,8 @@ class _HostExchange(Exchange):
         has_body: bool,
         on_start: Callable[[], None],
     ) -> None:
+        super().__init__(request_id, request_headers, receive, send)
         self.detector = DisconnectDetector(receive)
-        super().__init__(request_id, request_headers, self.detector.receive, send)
         self.on_start = on_start
         self.has_body = has_body
         self.handled_by_kit = False
@@ -83,6 +83,9 @@ class _HostExchange(Exchange):
     def can_poll(self) -> bool:
         # A host that has read the complete body has sent 100 Continue, if the client waited for it.
         return (self.detector.complete or not self.has_body) and not self.handled_by_kit
+
+    async def is_disconnected(self) -> bool:
+        return await self.detector.is_disconnected()  # which keeps what it receives for the host
 
     def with_timing_headers(self, headers: Iterable[Header]) -> list[Header]:
         own = list(headers)

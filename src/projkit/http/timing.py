@@ -127,7 +127,7 @@ class Exchange:
                 and not self.disconnected
                 and self.can_poll()
             ):
-                self.disconnected = await DisconnectDetector(self.receive).is_disconnected()
+                self.disconnected = await self.is_disconnected()
             message["headers"] = self.with_timing_headers(message.get("headers", ()))
             await self.send(message)
         elif self.complete or kind not in _BODY_MESSAGES:
@@ -148,6 +148,10 @@ class Exchange:
         If the client sent ``Expect``, a server answers ``receive`` with 100 Continue (RFC 9110 §10.1.1).
         """
         return all(name != b"expect" for name, _ in self.request_headers)
+
+    async def is_disconnected(self) -> bool:
+        """Poll once; return whether the client has already disconnected."""
+        return await DisconnectDetector(self.receive).is_disconnected()
 
     def with_timing_headers(self, headers: Iterable[Header]) -> list[Header]:
         """Return ``headers`` with the timing headers; a list is extended in place, to save a copy."""
