@@ -1,6 +1,5 @@
 """Histograms with buckets fine enough to compute percentiles, a subset of which is exported to Prometheus."""
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,11 +15,6 @@ BOUNDS: Final = (
 EXPORTED_BOUNDS: Final = (0.005, 0.010, 0.025, 0.040, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 SIZE: Final = len(BOUNDS) + 1  # the last bucket has no upper bound
 _EXPORTED_INDEXES: Final = tuple(BOUNDS.index(bound) for bound in EXPORTED_BOUNDS)
-
-
-def bucket_of(seconds: float) -> int:
-    """Return the index of the bucket: the first whose bound is not below ``seconds``."""
-    return bisect_left(BOUNDS, seconds)
 
 
 def cumulative(buckets: Sequence[float]) -> list[tuple[float, float]]:

@@ -49,7 +49,7 @@ class RequestTracing:
 
     Attributes:
         quiet_paths: the kit's paths that start no traces of their own.
-        parents: the headers from which a parent is extracted.
+        parent_headers: the headers from which a parent is extracted, in lower case.
     """
 
     def __init__(
