@@ -42,6 +42,14 @@ def test_invalid_fields(fields: dict[str, Any], kind: str) -> None:
     assert kind in {error["type"] for error in caught.value.errors()}
 
 
+@pytest.mark.parametrize("name", ["q", "external_id"])
+def test_long_filters(name: str) -> None:
+    """A filter that is too long gets the same error code as a field that is too long."""
+    with pytest.raises(ValidationError) as caught:
+        ProjectQuery.model_validate({name: "x" * 201})
+    assert [error["type"] for error in caught.value.errors()] == ["string_too_long"]
+
+
 def test_python_values() -> None:
     """Dates can be dates, times can be aware datetimes, and an escaped ``\\u0000`` is ordinary text."""
     assert ProjectInput(name="A", due_date=date(2026, 1, 31)).due_date == date(2026, 1, 31)

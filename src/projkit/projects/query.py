@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from projkit.projects.schemas import CalendarDate, Instant, Priority, Status, StorableText, Tag
+from projkit.projects.schemas import CalendarDate, FilterText, Instant, Priority, Status, Tag
 
 SORT_KEYS: Final = ("created_at", "updated_at", "name", "due_date", "priority")
 REPEATABLE: Final = frozenset({"status", "priority", "tag"})
@@ -54,10 +54,8 @@ class ProjectQuery(BaseModel):
     tag: tuple[Tag, ...] = Field(
         default=(), max_length=50, description="Only projects with this tag; repeat it for any of several."
     )
-    q: StorableText = Field(
-        default="",
-        max_length=200,
-        description="Text that the name or the description contains; case-insensitive.",
+    q: FilterText = Field(
+        default="", description="Text that the name or the description contains; case-insensitive."
     )
     archived: Literal["false", "true", "any"] = Field(
         default="false", description="Whether the list has archived projects: not, only, or both."
@@ -72,8 +70,8 @@ class ProjectQuery(BaseModel):
     )
     due_after: CalendarDate | None = Field(default=None, description="Only projects due after this date.")
     due_before: CalendarDate | None = Field(default=None, description="Only projects due before this date.")
-    external_id: StorableText | None = Field(
-        default=None, max_length=200, description="Only the project with this external id."
+    external_id: FilterText | None = Field(
+        default=None, description="Only the project with this external id."
     )
     sort: Sort = Field(
         default="-created_at",

@@ -107,7 +107,7 @@ CalendarDate = Annotated[
 Instant = Annotated[
     datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
-StorableText = Annotated[str, AfterValidator(_storable_text)]
+FilterText = Annotated[str, StringConstraints(max_length=200), AfterValidator(_storable_text)]
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
