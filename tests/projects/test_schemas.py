@@ -7,7 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from projkit.projects.query import ProjectQuery
-from projkit.projects.schemas import ProjectInput
+from projkit.projects.schemas import Priority, ProjectInput
+
+
+class Celsius(float):
+    """A number of a type that is not encoded as JSON."""
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -30,6 +34,8 @@ NAIVE = datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)
         ({"metadata": {"a": "\ud800"}}, "string_lone_surrogate"), ({"metadata": nested(64)}, "metadata_not_json"),
         ({"metadata": {"a": ["\0"]}}, "string_contains_nul"), ({"metadata": {"a": {"\0": 1}}}, "string_contains_nul"),
         ({"metadata": {"a": "x" * 20_000}}, "metadata_too_large"),
+        ({"metadata": {"a": Celsius(1.5)}}, "metadata_not_json"),
+        ({"metadata": {"a": {Priority.LOW: 1}}}, "metadata_not_json"),
         ({"due_date": datetime(2026, 1, 1, tzinfo=UTC)}, "date_format"),
         ({"due_date": "2026-02-30"}, "date_format"), ({"due_date": 1}, "date_format"),
         ({"due_date": "20260101"}, "date_format"),

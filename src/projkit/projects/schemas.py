@@ -90,7 +90,11 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
     except strict_json.UnrepresentableValue as error:
         code = "metadata_not_json" if error.code == "not_json" else error.code
         raise PydanticCustomError(code, error.detail) from None
-    if len(orjson.dumps(value)) > MAX_METADATA_BYTES:
+    try:
+        encoded = orjson.dumps(value)
+    except TypeError:  # it does not encode subclasses of float, nor those of str as names
+        raise PydanticCustomError("metadata_not_json", "Must be a JSON object of plain values") from None
+    if len(encoded) > MAX_METADATA_BYTES:
         raise PydanticCustomError("metadata_too_large", "Must be at most 16 KiB of JSON")
     return value
 
