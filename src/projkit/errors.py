@@ -1,4 +1,4 @@
-"""The errors of projkit, independent of HTTP.
+"""The errors of projkit, with their codes and titles, independent of HTTP.
 
 Every error carries a stable ``code`` (documented in ``docs/errors.md``), a ``title`` that never changes and a
 ``detail`` for this occurrence. :mod:`projkit.http.problem` is the one place that turns them into responses.

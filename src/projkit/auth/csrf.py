@@ -19,7 +19,6 @@ from projkit.signing import Signer, SigningKeys
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
 CsrfCheck = Callable[[Request], Awaitable[bool]]
-# Records a check by mode (``signed``, ``origin`` or ``own``) and outcome.
 LABEL: Final = "csrf"
 _JSON: Final = ("application/json", "application/merge-patch+json")
 

@@ -1,4 +1,4 @@
-"""The keys, newest last: the last one signs, and all that have not expired verify."""
+"""The keys that sign and verify tokens, newest last: the last one signs, and all that have not expired verify."""
 
 import logging
 import time

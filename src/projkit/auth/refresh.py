@@ -3,6 +3,8 @@
 A token holds where its session is (tenant, hash of the subject, session id) and a 256-bit secret. The first secret of a
 family is random. Every other one is a MAC over its parent, the session and the generation, so a client that lost the
 response gets the same successor again, although nothing is stored in clear.
+
+:class:`projkit.auth.session_service.SessionService` exchanges the tokens and detects their reuse.
 """
 
 import hmac

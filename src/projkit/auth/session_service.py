@@ -1,4 +1,4 @@
-"""The rules of sessions: open, refresh, list and end them. No HTTP."""
+"""The rules of sessions: open, refresh (with detection of reused refresh tokens), list and end them. No HTTP."""
 
 import hmac
 import secrets

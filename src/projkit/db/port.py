@@ -9,7 +9,7 @@ The contract:
 
 - reads outside a transaction are autocommit;
 - a write is one transaction, which is rolled back on any error or cancellation;
-- a connection whose command was cancelled is discarded;
+- after a cancelled command a connection is discarded or, by ``SqliteDatabase``, kept until the command has ended;
 - every wait is bounded and ends in :class:`~projkit.errors.DatabaseUnavailableError`;
 - a violated constraint raises a :class:`~projkit.errors.DatabaseConstraintError` that names it.
 """

@@ -1,4 +1,4 @@
-"""The scheduler that runs all health checks of one event loop in the background.
+"""The scheduler that runs all health checks of one event loop in the background, and their overall status.
 
 Rules:
 - each check has its own loop, so that one that hangs delays no other;

@@ -2,6 +2,9 @@
 
 ASGI servers report a disconnect only to a caller of ``receive``, as an ``http.disconnect`` message. Detection therefore
 has to receive the next message, which may also be a part of the body and must not be lost.
+
+A queued request is watched, and a slow response is preceded by a poll (:mod:`projkit.http.timing`). The reader of a
+body gets the message itself.
 """
 
 import asyncio

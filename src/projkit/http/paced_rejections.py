@@ -1,4 +1,4 @@
-"""Rejections at a limited rate.
+"""Rejections of requests by the queue, delivered at a limited rate.
 
 A rejection is cheap, but clients that retry at once could keep a server busy with nothing else. So only a burst of
 rejections is delivered immediately, and the rest at :data:`REJECTIONS_PER_SECOND`, or faster if the last of them would

@@ -1,4 +1,7 @@
-"""Conversion of errors to ``application/problem+json`` responses (RFC 9457); nothing else does it."""
+"""Conversion of errors to ``application/problem+json`` responses (RFC 9457); nothing else does it.
+
+Code and title come from the class of the error (:mod:`projkit.errors`); status and headers are chosen here.
+"""
 
 import logging
 from typing import Any, Final

@@ -1,4 +1,7 @@
-"""The metric families of a kit, and the indices of their samples' values."""
+"""The families of samples that the recorder counts, and the indices of their values.
+
+:mod:`projkit.telemetry.series` declares the Prometheus metrics that are computed from them.
+"""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Traces of requests (:class:`projkit.http.tracing.Tracing`).
+"""The start of each request's trace: joined, sampled or not recorded (:class:`projkit.http.tracing.Tracing`).
 
 Rules:
 
