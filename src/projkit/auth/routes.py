@@ -250,14 +250,14 @@ class AuthRoutes:
                 await services.sessions.end(principal, principal.session_id)
         else:
             await services.revocation.revoke_token(principal, credential.token)
-        return self._gone(request)
+        return self._logged_out(request)
 
     async def logout_all(self, request: Request) -> Response:
         services, principal = self._services(), request.principal
         await services.built_in.users.end_tokens(principal.subject, principal.tenant_id)
         await services.sessions.end_all(principal.tenant_id, principal.subject)
         services.revocation.clear_cache()
-        return self._gone(request)
+        return self._logged_out(request)
 
     async def password(self, request: Request, raw: Any) -> Response:
         services = self._services()
@@ -339,7 +339,7 @@ class AuthRoutes:
         shown = services.sessions.read_refresh_token(text)
         await services.authenticator.guard(request, session_binding(shown.session_id))
         await services.sessions.end_by_refresh_token(text)
-        return self._gone(request)
+        return self._logged_out(request)
 
     def _refresh_cookie(self, request: Request) -> str | None:
         values = cookie_values(request.scope["headers"], self._cookies.names.refresh.encode())
@@ -372,7 +372,7 @@ class AuthRoutes:
         )
         return self._cookies.login(request, tokens)
 
-    def _gone(self, request: Request) -> Response:
+    def _logged_out(self, request: Request) -> Response:
         return Response(204, headers=(*PRIVATE, *self._cookies.logout(request)))
 
     def _client(self, request: Request) -> Client:
