@@ -178,13 +178,13 @@ class SessionService:
             session = await self._store.get_fresh(shown.key, now)  # another request exchanged it first
             if session is None:
                 return "refused", None
-        current = self._retried(shown, text, session, now)
+        current = self._token_for_retry(shown, text, session, now)
         if current is None:
             await self._store.revoke(shown.key)
             return "reused", None
         return "replayed", self._issue(session, shown.session_id, current, now)
 
-    def _retried(
+    def _token_for_retry(
         self, shown: RefreshToken, text: str, session: Session, now: datetime
     ) -> RefreshToken | None:
         """Return the session's current token if ``shown`` is its parent and was exchanged within the grace period."""
