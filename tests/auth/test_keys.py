@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key ring that looks at its file each time."""
-    monkeypatch.setattr(keys_module, "_LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(keys_module, "_CHECK_PERIOD_SECONDS", 0.0)
 
 
 def secret_key(secret: str, **members: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_a_ring_follows_its_file(path: Path) -> None:
 
 def test_an_unknown_key_makes_it_look_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token by a key that another worker has seen before is good here as well."""
-    monkeypatch.setattr(keys_module, "_LOOK_AGAIN_SECONDS", 3600.0)
+    monkeypatch.setattr(keys_module, "_CHECK_PERIOD_SECONDS", 3600.0)
     settings = Settings(keys_file=path)
     verifier = TokenVerifier(KeyRing(settings), settings)
     rotation.rotate(path, None, development=False)

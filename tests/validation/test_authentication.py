@@ -219,14 +219,14 @@ async def test_a_key_that_was_taken_out(sqlite_url: str, tmp_path: Path) -> None
     async with kit.lifespan():
         ring = Internals(kit).running.auth.keys
         forge.write_keys(path, forge.private("EdDSA"))
-        ring.look()
+        ring.check_file()
         refuses(await ask(kit, "GET", "/api/v1/auth/session", [bearer(forge.token(kid="ES256"))]))
         checks = by_name(await ask(kit, "GET", URL, address="127.0.0.1"))
         assert checks["key:ES256"]["status"] == "not_configured"
         assert "tokens signed with it are rejected" in checks["key:ES256"]["detail"]
         assert checks["key:EdDSA"]["status"] == "ok"
         forge.write_keys(path, forge.private("ES256"), forge.private("EdDSA"))
-        ring.look()
+        ring.check_file()
         checks = by_name(await ask(kit, "GET", URL, address="127.0.0.1"))
         assert checks["key:ES256"]["status"] == "ok"
 

@@ -25,7 +25,7 @@ logger: Final = logging.getLogger("projkit")
 _NEW_KEYS: Final = "make a new one with: projkit keys new --file"
 _CURVES: Final = {"ES256": "P-256", "EdDSA": "Ed25519"}
 _MINIMUM_RSA_BITS: Final = 2048
-_LOOK_AGAIN_SECONDS: Final = 0.1
+_CHECK_PERIOD_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,21 +112,21 @@ class KeyRing:
         self._path = keys_path(settings)
         self._keys = load_keys(settings)
         self._removed: set[str] = set()
-        self._stamp = self._look()
-        self._next_look = time.monotonic() + _LOOK_AGAIN_SECONDS
+        self._stamp = self._file_stamp()
+        self._next_check = time.monotonic() + _CHECK_PERIOD_SECONDS
 
     @property
     def current(self) -> KeyList:
         """The current keys; a different object at most a tenth of a second after the file has changed."""
-        if self._path is None or time.monotonic() < self._next_look:
+        if self._path is None or time.monotonic() < self._next_check:
             return self._keys
-        return self.look()
+        return self.check_file()
 
-    def look(self) -> KeyList:
+    def check_file(self) -> KeyList:
         """Return the keys after checking the file now: another worker may sign with a key that was just added."""
         if self._path is not None:
-            self._next_look = time.monotonic() + _LOOK_AGAIN_SECONDS
-            stamp = self._look()
+            self._next_check = time.monotonic() + _CHECK_PERIOD_SECONDS
+            stamp = self._file_stamp()
             if stamp != self._stamp:
                 self._stamp = stamp
                 self._reload(self._path)
@@ -151,7 +151,7 @@ class KeyRing:
             self._removed = (self._removed | before) - {key.kid for key in self._keys.keys}
             logger.info("loaded %d keys, signing with %s", len(self._keys.keys), self._keys.newest.kid)
 
-    def _look(self) -> tuple[int, int, int] | None:
+    def _file_stamp(self) -> tuple[int, int, int] | None:
         if self._path is None:
             return None
         try:

@@ -139,7 +139,7 @@ class TokenVerifier:
         key = keys.get(unverified.kid)
         if key is None and isinstance(self._keys, KeyRing):
             # Another worker may have loaded a new key before this one.
-            key = self._keys.look().get(unverified.kid)
+            key = self._keys.check_file().get(unverified.kid)
         if key is None:
             raise InvalidTokenError
         jws.verify(unverified, key.key, key.algorithm)
