@@ -22,7 +22,7 @@ class PerLoop(Generic[T]):
         self._create = create
         self._drop = drop
         self._values: dict[asyncio.AbstractEventLoop, T] = {}
-        # The loop that asked last and its value, in one tuple: the loops of several threads read it at the same time.
+        # The most recently used loop and its value, in one tuple because several threads read it at the same time.
         self._last: tuple[asyncio.AbstractEventLoop, T] | None = None
 
     def get(self) -> T:

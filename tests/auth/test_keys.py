@@ -190,7 +190,7 @@ def test_a_file_that_would_be_refused_is_not_written(path: Path) -> None:
     public = {name: value for name, value in read_jwks(path)[0].items() if name != "d"}
     write_keys_file(path, [new_key("ES256"), {**public, "kid": "p"}, new_key("EdDSA")], replace=True)
     before = path.read_bytes()
-    with pytest.raises(ConfigurationError, match="is the key that signs"):
+    with pytest.raises(ConfigurationError, match="is the signing key"):
         rotation.retire(path, read_jwks(path)[-1]["kid"])
     assert path.read_bytes() == before
 

@@ -44,7 +44,7 @@ from types import SimpleNamespace
 def _hash(password):
     return hashlib.scrypt(password.encode(), salt=b"salt", n=1024, r=8, p=1)
 
-NOBODY = _hash("nobody has this password")
+DUMMY_HASH = _hash("nobody has this password")
 _USERS = {"bob@example.com": SimpleNamespace(id=7, password_hash=_hash("correct horse battery staple"))}
 find_user = _USERS.get
 

@@ -223,7 +223,7 @@ def test_unusable_keys_files(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(
         ConfigurationError,
-        match=r"PROJKIT_KEYS_FILE: .*; move it away and make a new one with: projkit keys new --file .*keys.json$",
+        match=r"PROJKIT_KEYS_FILE: .*; move it away and create a new one with: projkit keys new --file .*keys.json$",
     ):
         load_keys(Settings(keys_file=path))
 

@@ -130,7 +130,7 @@ def test_retire(run: Run, keys_file: Path) -> None:
     old = TokenIssuer(load_keys(settings), settings).issue("alice", [])
     (first,) = kids(keys_file)
     said = run("keys", "retire", first, expect=1).stderr
-    assert "is the key that signs; add another one first with: projkit keys rotate" in said
+    assert "is the signing key; add a new one first with: projkit keys rotate" in said
     second = run("keys", "rotate").stdout.strip()
     assert run("keys", "retire", first).stdout == f"{first}\n"
     assert kids(keys_file) == [second]

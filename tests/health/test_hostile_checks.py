@@ -250,4 +250,4 @@ async def nested() -> Any:
 async def test_work_that_was_not_run(open_health: OpenHealth, function: Callable[[], Any], kind: str) -> None:
     """A check that returns a generator or a nested coroutine has checked nothing and fails."""
     async with open_health(HealthCheck("mine", function, period=0.02)) as health:
-        await health.until("mine", "error", f"returned a {kind} that was not run")
+        await health.until("mine", "error", f"returned a {kind}, which is not executed")

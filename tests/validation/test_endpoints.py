@@ -271,7 +271,7 @@ async def test_writes_that_are_lost_are_seen(sqlite_url: str, monkeypatch: pytes
     async with kit.lifespan():
         answer = await validate(kit, "endpoints")
     assert {"create", "retry the creation"} <= failed(answer)
-    assert "not as written: external_id" in by_name(answer)["create"]["detail"]
+    assert "different from the written values: external_id" in by_name(answer)["create"]["detail"]
 
 
 @pytest.mark.parametrize("table", ["projkit_projects", "projkit_idempotency_keys"])

@@ -137,4 +137,4 @@ def pop_response_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 async def _no_body() -> Message:
-    raise RuntimeError("the body is the host's to read")
+    raise RuntimeError("only the host application reads the body")

@@ -87,7 +87,8 @@ class CsrfGuard:
             return
         raise CsrfFailedError(
             "origin",
-            "Sec-Fetch-Site must be same-origin, or Origin one of PROJKIT_ALLOWED_ORIGINS or of PROJKIT_PUBLIC_URL",
+            "Sec-Fetch-Site must be same-origin, or Origin must be one of PROJKIT_ALLOWED_ORIGINS "
+            "or that of PROJKIT_PUBLIC_URL",
         )
 
     def allows_origin(self, origin: str | None) -> bool:

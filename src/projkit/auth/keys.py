@@ -22,7 +22,7 @@ from projkit.settings import MINIMUM_SECRET_BYTES, Settings
 
 logger: Final = logging.getLogger("projkit")
 
-_NEW_KEYS: Final = "make a new one with: projkit keys new --file"
+_NEW_KEYS: Final = "create a new one with: projkit keys new --file"
 _CURVES: Final = {"ES256": "P-256", "EdDSA": "Ed25519"}
 _MINIMUM_RSA_BITS: Final = 2048
 _CHECK_PERIOD_SECONDS: Final = 0.1
@@ -67,7 +67,7 @@ class KeyList:
         for key in reversed(self.keys):
             if key.can_sign and not key.has_expired:
                 return key
-        raise UnavailableError("Every key that signs has expired")
+        raise UnavailableError("Every signing key has expired")
 
     def get(self, kid: str) -> SigningKey | None:
         """Return the key ``kid``, or None if there is none or it has expired."""
@@ -89,7 +89,7 @@ class KeyList:
             )
         valid = tuple(secret for key, secret in derived if not key.has_expired)
         if not valid:
-            raise UnavailableError("Every key that signs has expired")
+            raise UnavailableError("Every signing key has expired")
         return valid
 
     def public(self) -> list[dict[str, Any]]:
@@ -206,9 +206,9 @@ def key_list(jwks: Sequence[Jwk], *, production: bool = False) -> KeyList:
         key for key in (_signing_key(each, production=production) for each in jwks) if not key.has_expired
     ]
     if not keys:
-        raise ValueError("there is no key that has not expired")
+        raise ValueError("no key is left that has not expired")
     if not keys[-1].can_sign:
-        raise ValueError("the last key must have its private part, since it signs")
+        raise ValueError("the last key signs, so it must include its private part")
     if len({key.kid for key in keys}) != len(keys):
         raise ValueError("two keys have the same kid")
     return KeyList(keys)

@@ -139,7 +139,8 @@ def locked(path: Path) -> Iterator[None]:
             acquired = stack.enter_context(locked_file(lock))
         except OSError as error:
             raise ConfigurationError(
-                f"cannot write {path}: {error.strerror}; if it is a copy, change the original and copy it again"
+                f"cannot write {path}: {error.strerror}; make its directory writable or, if the file is a copy, "
+                "change the original and copy it again"
             ) from error
         if not acquired:
             raise ConfigurationError(f"another command is changing {path}; try again when it has finished")

@@ -92,7 +92,7 @@ class RefreshTokens:
 
 def _split(raw: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     if raw[:1] != _VERSION or len(raw) < _TENANT or b"\0" in raw[_TENANT:]:
-        raise ValueError("too short, of another version, or with a tenant that no database can store")
+        raise ValueError("it is too short, has another version, or names a tenant that no database can store")
     ends = (1, 1 + _BYTES, 1 + 2 * _BYTES, _TENANT)
     return raw[ends[0] : ends[1]], raw[ends[1] : ends[2]], raw[ends[2] : ends[3]], raw[_TENANT:]
 

@@ -70,10 +70,10 @@ def retire(path: Path, kid: str) -> None:
     with locked(path):
         keys = entries(path)
         if kid not in {entry.kid for entry in keys}:
-            raise NotFoundError(f"There is no key {kid} in {path}; see them with: projkit keys list")
+            raise NotFoundError(f"There is no key {kid} in {path}; list the keys with: projkit keys list")
         if kid == _signing(keys):
             raise ConfigurationError(
-                f"{kid} is the key that signs; add another one first with: projkit keys rotate"
+                f"{kid} is the signing key; add a new one first with: projkit keys rotate"
             )
         _remove(path, [kid])
 

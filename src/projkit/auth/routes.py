@@ -241,7 +241,7 @@ class AuthRoutes:
             raise
         except UnauthenticatedError as error:
             if b"authorization" in request.headers:
-                raise  # what did not decide is left as it is
+                raise  # the rejected header is the credential that decides; cookies are not touched
             return await self._logout_by_refresh_cookie(request, services, error)
         if credential.is_cookie:
             await services.authenticator.guard(request, binding_of(principal))
@@ -381,7 +381,11 @@ class AuthRoutes:
     def _tenant(self, tenant: str) -> str:
         if bool(tenant) == bool(self._settings.tenant_claim):
             return tenant
-        detail = "Is required here" if self._settings.tenant_claim else "There are no tenants here"
+        detail = (
+            "A tenant is required"
+            if self._settings.tenant_claim
+            else "Must be omitted: there is a single tenant"
+        )
         raise ValidationFailedError([FieldError("tenant", detail, pointer="/tenant")])
 
 

@@ -1,8 +1,8 @@
 """Access tokens in the enhanced format (RFC 9068), and the choice between the formats.
 
-The header alone decides which format a token is in: ``typ: at+jwt`` is enhanced, all else is legacy. (What the
-configured external issuer has made goes to :mod:`projkit.auth.oidc.resource` and never comes here.) A token that fails
-as one is never tried as the other. Whatever is wrong, the caller learns only that the token is invalid.
+The header alone selects the format: ``typ: at+jwt`` is enhanced, everything else is legacy. A token that is invalid in
+one format is never tried in the other, and the error does not tell the caller what is wrong. Tokens of the configured
+external issuer are verified by :mod:`projkit.auth.oidc.resource` instead.
 """
 
 import time

@@ -78,7 +78,7 @@ def write_out(contents: Mapping[str, str], directory: Path, *, force: bool) -> N
     targets = {directory / name: text for name, text in sorted(contents.items())}
     existing = [str(target) for target in targets if target.exists()]
     if existing and not force:
-        raise ConfigurationError(f"{', '.join(existing)} would be overwritten; use --force to overwrite")
+        raise ConfigurationError(f"{', '.join(existing)} already exist; overwrite with --force")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for target, text in targets.items():

@@ -241,9 +241,9 @@ async def _clock(settings: Settings, database: Database, _: Tables) -> Finding:
     row = await database.fetch_one(statement, {})
     skew = abs(float(row[0]) - time.time()) if row else 0.0
     if skew > _MAX_CLOCK_SKEW_SECONDS:
-        detail = f"differs from the database's by {skew:.1f} s; synchronize both with NTP"
+        detail = f"differs from the database's clock by {skew:.1f} s; synchronize both with NTP"
         return Finding("clock", ok=False, detail=detail)
-    return Finding("clock", ok=True, detail=f"agrees with the database's within {_MAX_CLOCK_SKEW_SECONDS} s")
+    return Finding("clock", ok=True, detail=f"within {_MAX_CLOCK_SKEW_SECONDS} s of the database's clock")
 
 
 async def _users(settings: Settings, database: Database, tables: Tables) -> Finding:

@@ -40,7 +40,9 @@ def serve(
         int, typer.Option(help="The port to listen on; 0 for any free port.", min=0, max=65535)
     ] = 8000,
     workers: Annotated[int, typer.Option(help="The number of worker processes.", min=1, max=256)] = 1,
-    demo: Annotated[bool, typer.Option("--demo", help="Add a demo user and demo projects, once.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Add a demo user and demo projects, unless they exist.")
+    ] = False,
     access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = True,
 ) -> None:
     """Serve the API. Migrates the embedded database, starts uvicorn, and drains before exiting."""

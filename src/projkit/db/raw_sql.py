@@ -65,7 +65,7 @@ class RawConnection:
 async def raw_connection(settings: "Settings") -> AsyncIterator[RawConnection]:
     """Open a connection to the database in the settings, and close it afterwards."""
     if settings.dialect == "sqlite":
-        # Never wait for a lock: a caller that gets an error finds out in another way.
+        # Never wait for a lock: opening or migrating the database afterwards waits, or reports the error.
         with closing(sqlite3.connect(settings.sqlite_path, timeout=0)) as file:
 
             async def first_row(sql: str) -> Row | None:

@@ -59,7 +59,7 @@ def require_head(revision: str | None) -> None:
             f"PROJKIT_DATABASE_URL: the database's schema is at revision {revision}, which this version of projkit "
             "does not know. A newer version has migrated it; upgrade with: pip install --upgrade projkit"
         )
-    state = f"is at revision {revision}" if revision else "has no tables of projkit"
+    state = f"is at revision {revision}" if revision else "has no projkit tables"
     raise SchemaOutOfDateError(
         f"PROJKIT_DATABASE_URL: the database {state}, but revision {head()} is required; "
         "upgrade it with: projkit migrate"

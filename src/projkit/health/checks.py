@@ -123,14 +123,14 @@ def read_result(result: object) -> tuple[str, Mapping[str, Any] | None]:
     """Return the detail and the data in the return value of a check.
 
     Raises:
-        CheckFailedError: the value is False, is not JSON, or is an awaitable or generator that was not run.
+        CheckFailedError: the value is False, is not JSON, or is an awaitable or a generator.
     """
     if result is False:
         raise CheckFailedError("returned False")
     if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         if inspect.iscoroutine(result):
             result.close()
-        raise CheckFailedError(f"returned a {type(result).__name__} that was not run")
+        raise CheckFailedError(f"returned a {type(result).__name__}, which is not executed")
     if isinstance(result, str):
         return truncate_detail(result), None
     if isinstance(result, Mapping):

@@ -28,7 +28,7 @@ Traffic = Callable[[], dict[str, Any]]
 
 # If the credentials cannot be checked in this time, because a store is unavailable, the response has the status alone.
 _AUTHENTICATION_SECONDS: Final = 0.5
-_USABLE: Final = "The service can be used; `degraded` if a check fails that is not critical."
+_USABLE: Final = "The service is usable; `status` is `degraded` if a non-critical check fails."
 _NOT_USABLE: Final = "A critical check fails, or the service is starting or draining."
 _SCOPE: Final = "monitoring:read"
 _RETRY: Final[Header] = (b"retry-after", b"1")

@@ -32,7 +32,9 @@ class CheckReport(BaseModel):
     latency_ms: float | None
     observed_at: str | None
     age_seconds: float | None
-    detail: str | None = Field(default=None, description="Why the check fails, or the text that it returned.")
+    detail: str | None = Field(
+        default=None, description="The reason for a failure, or the text that the check returned."
+    )
     data: dict[str, Any] | None = Field(default=None, description="The measurements of the check.")
 
 

@@ -39,7 +39,7 @@ def require_scopes(kit: Authenticates, *scopes: str) -> Callable[[F], F]:
                 (each for each in (*args, *kwargs.values()) if isinstance(each, HTTPConnection)), None
             )
             if connection is None:
-                raise TypeError(f"{endpoint.__qualname__} takes neither a request nor a WebSocket")
+                raise TypeError(f"{endpoint.__qualname__} was called with neither a request nor a WebSocket")
             await authorize_or_raise(kit, connection.scope, scopes, HTTPException)
             if iscoroutinefunction(endpoint):
                 response = await endpoint(*args, **kwargs)

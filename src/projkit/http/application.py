@@ -146,7 +146,7 @@ class Application:
         return self._start() if acquiring is None else self._prepare_after(acquiring)
 
     def _prepare_standalone(self, endpoint: Endpoint) -> Awaitable[None] | None:
-        """Do the same for an endpoint that needs no slot, nor a started kit unless it says so."""
+        """Do the same for a standalone endpoint: acquire no slot, and start the kit only if ``starts_kit`` is set."""
         return self._start() if endpoint.starts_kit else None
 
     async def _prepare_after(self, acquiring: Awaitable[None]) -> None:

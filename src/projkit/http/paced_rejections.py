@@ -22,7 +22,7 @@ CreateError = Callable[[], Exception]
 
 
 class PacedRejections:
-    """Futures of one event loop that are to fail, and the rate at which they do: a token bucket."""
+    """The pending rejections of one event loop, delivered at a limited rate (token bucket)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -37,8 +37,8 @@ class PacedRejections:
         """Fail ``future`` immediately if the rate permits it, otherwise later.
 
         Args:
-            future: is skipped if it is done, as when its request was cancelled, by the time it is to fail.
-            create_error: creates the exception at that time.
+            future: the future to fail; it is skipped if it is already done by then, because its request was cancelled.
+            create_error: creates the exception when the future fails.
         """
         now = self._loop.time()
         if not self._pending:

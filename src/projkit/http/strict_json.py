@@ -211,7 +211,7 @@ def _reject_deep(body: bytes) -> None:
     outside_strings = b"".join(unescaped.split(b'"')[::2])
     steps = memoryview(outside_strings.translate(_STEPS, _NOT_BRACKETS)).cast("b")
     if max(accumulate(steps), default=0) > MAX_DEPTH:
-        raise InvalidJson(f"The document nests deeper than {MAX_DEPTH} levels")
+        raise InvalidJson(f"The document is nested deeper than {MAX_DEPTH} levels")
 
 
 def require_storable(value: object, path: Sequence[str | int] = ()) -> None:

@@ -85,7 +85,7 @@ class DatabaseMetrics(BaseModel):
     detail: str | None = Field(default=None, description="The reason, if the database is not reachable.")
     server_version: str | None
     round_trip_ms: float | None = Field(
-        description="The duration of an empty statement at the time of this request."
+        description="The round-trip time of a trivial statement, measured during this request."
     )
     database_bytes: int | None
     pool: Pool

@@ -7,7 +7,7 @@ from projkit.projects.schemas import READ_ONLY
 
 _READ_ONLY_FIELD: Final = {
     "readOnly": True,
-    "description": "May be sent back unchanged; another value is an error.",
+    "description": "Read-only: may be sent back unchanged; a different value is rejected.",
 }
 
 

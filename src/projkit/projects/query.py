@@ -58,7 +58,8 @@ class ProjectQuery(BaseModel):
         default="", description="Text that the name or the description contains; case-insensitive."
     )
     archived: Literal["false", "true", "any"] = Field(
-        default="false", description="Whether the list has archived projects: not, only, or both."
+        default="false",
+        description="`false` excludes archived projects, `true` lists only these, `any` lists both.",
     )
     created_after: Instant | None = Field(default=None, description="Only projects created after this time.")
     created_before: Instant | None = Field(

@@ -219,6 +219,6 @@ class ProjectStats(BaseModel):
     created_last_30_days: int
     completed_last_30_days: int
     completion_rate: float | None = Field(
-        description="completed / (total - cancelled); null if there is nothing to divide by."
+        description="completed / (total - cancelled); null if the denominator is 0."
     )
     updated_at_latest: datetime | None

@@ -134,13 +134,13 @@ class Recorder(Observer):
         """Check at start-up that the metrics directory can be used.
 
         Raises:
-            ConfigurationError: it cannot; the message names the setting. Meanwhile, this process counts alone.
+            ConfigurationError: it cannot; the message names the setting. The process then reports only itself.
         """
         self.open()
         if self._failure is not None:
             raise ConfigurationError(
                 f"PROJKIT_METRICS_DIRECTORY: {self.path} cannot be used ({self._failure.strerror or self._failure}); "
-                "name a directory that every worker may write to, with room for 7 MB for each"
+                "set it to a directory that every worker can write to, with 7 MB of free space for each"
             ) from self._failure
 
     def open(self) -> MetricStore:
@@ -153,7 +153,7 @@ class Recorder(Observer):
                 except OSError as error:
                     self._failure = error
                     logger.warning(
-                        "metrics directory %s cannot be used (%s); this process counts alone",
+                        "metrics directory %s cannot be used (%s); this process reports only its own metrics",
                         self.path,
                         error,
                     )

@@ -250,14 +250,14 @@ SCALARS: Final = (
     Scalar(
         "gauge",
         "projkit_event_loop_lag_seconds",
-        "Maximum event loop lag within the last ten seconds, of the worker with the highest.",
+        "Maximum event loop lag of any worker within the last ten seconds.",
         (),
         _value(EVENT_LOOP_LAG),
     ),
     Scalar(
         "gauge",
         "projkit_health_check_status",
-        "Status of the health check in the worst worker: 1 healthy, 0 failing or unknown.",
+        "Status of the health check: 1 healthy in every worker, 0 failing or unknown in at least one.",
         ("check",),
         _health,
     ),
@@ -271,7 +271,7 @@ SCALARS: Final = (
     Scalar(
         "gauge",
         "projkit_health_check_latency_seconds",
-        "Duration of the last run of the health check, in the slowest worker.",
+        "Duration of the last run of the health check in the slowest worker.",
         ("check",),
         _value(HEALTH, LATENCY),
     ),

@@ -1,4 +1,4 @@
-"""All that a scrape shows at one moment: recorded samples, and figures of the operating system."""
+"""The data of one scrape: recorded samples, and figures of the operating system."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping

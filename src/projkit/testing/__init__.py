@@ -63,9 +63,7 @@ async def open_kit(
         ConfigurationError: A setting is invalid, or a server's package is not installed.
     """
     if database == "postgresql" and "database_url" in settings:
-        raise ConfigurationError(
-            "database='postgresql' starts a server; leave it out with a database_url of yours"
-        )
+        raise ConfigurationError("database='postgresql' starts a server; omit it if you pass a database_url")
     given = {"secret": SECRET, **settings}
     async with AsyncExitStack() as stack:
         if redis:

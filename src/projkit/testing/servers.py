@@ -254,4 +254,4 @@ def _start(
         _end(process, signal.SIGKILL)
     said = (directory / "log").read_text(errors="replace").strip()
     shutil.rmtree(directory, ignore_errors=True)
-    raise ConfigurationError(f"{name} does not start: {said}")
+    raise ConfigurationError(f"{name} did not start: {said}")

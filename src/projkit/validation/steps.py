@@ -316,4 +316,4 @@ def _expect_name_error(response: InProcessResponse) -> None:
 
 def _expect_values(document: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     wrong = [name for name, value in expected.items() if document[name] != value]
-    expect(not wrong, f"not as written: {', '.join(wrong)}")
+    expect(not wrong, f"different from the written values: {', '.join(wrong)}")

@@ -1,1 +1,1 @@
-"""OpenID Connect: logging in at a provider, and taking the access tokens of one."""
+"""OpenID Connect: logins at a provider, and verification of a provider's access tokens."""

@@ -43,7 +43,7 @@ class ProviderKeys:
     def find(self, unverified: Unverified) -> ProviderKey | None:
         """Return the key that a token names.
 
-        A token that names none is taken for the only key there is (OpenID Connect Core 1.0 §10.1).
+        If the token names no key, the set must contain exactly one, which is used (OpenID Connect Core 1.0 §10.1).
         """
         if unverified.kid is not None:
             return self._by_name.get((unverified.kid, unverified.algorithm))

@@ -122,7 +122,7 @@ class OidcRoutes:
 
     async def login(self, request: Request) -> Response:
         query = read_query(LoginQuery, request.query_string, repeatable=frozenset())
-        request.release_slot()  # a provider that hangs is waited for, for seconds, by all in one question
+        request.release_slot()  # concurrent logins share one fetch, which takes seconds if the provider hangs
         redirect = await self._services().oidc.start(request.params["provider"], query.next)
         cookie = self._cookies.login_state(request, redirect.cookie, LIFETIME_SECONDS)
         return Response(302, headers=(_location(redirect.location), *PRIVATE, cookie))

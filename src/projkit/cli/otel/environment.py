@@ -71,8 +71,8 @@ class EnvironmentReader:
         """Check comma-separated headers; their content is never shown, since it may be secret."""
         for header in self.text(name).split(","):
             if header.strip() and not _HEADER.fullmatch(header.strip()):
-                fix = "names and values, as in api-key=…,other=… (write other characters as %2C)"
-                raise invalid(name, "has a part that is no pair of name and value", fix)
+                fix = "name=value pairs, as in api-key=…,other=… (percent-encode other characters: %2C is a comma)"
+                raise invalid(name, "contains a part that is not a name=value pair", fix)
 
 
 def _shown(value: str) -> str:

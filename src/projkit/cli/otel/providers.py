@@ -43,7 +43,7 @@ class TelemetryProviders:
     Attributes:
         tracer_provider: None if traces are not exported.
         meter_provider: None if metrics are not exported.
-        accounting: what became of the spans.
+        accounting: the outcomes of the spans.
     """
 
     def __init__(self, export: ExportSettings, on_spans: Callable[[str, int], None]) -> None:

@@ -24,7 +24,7 @@ def run_with_timeout(seconds: float, work: Callable[[], object]) -> bool:
 
 
 class SpanAccounting:
-    """Counts of what became of every span, and the bound on the spans held in memory.
+    """Counts of the outcome of every span, and the bound on the spans held in memory.
 
     Every span that was handed in is exported, failed, dropped or held.
 
