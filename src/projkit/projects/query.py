@@ -1,14 +1,13 @@
 """The query parameters of lists."""
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from projkit.projects.schemas import CalendarDate, FilterText, Instant, Priority, Status, Tag
 
-SORT_KEYS: Final = ("created_at", "updated_at", "name", "due_date", "priority")
 REPEATABLE: Final = frozenset({"status", "priority", "tag"})
 MAX_LIMIT: Final = 100
 
@@ -24,6 +23,7 @@ Sort = Literal[
     "-due_date",
     "-priority",
 ]
+SORT_KEYS: Final[tuple[str, ...]] = tuple(each for each in get_args(Sort) if not each.startswith("-"))
 
 
 def _limit(value: object) -> object:
