@@ -26,7 +26,7 @@ def costly_passwords() -> None:
 
 @pytest.fixture(autouse=True)
 def quick_passwords(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes passwords in a hundredth of the time: what is refused, limited or kept does not depend on it."""
+    """Hash passwords at a hundredth of the cost; what is rejected, limited or stored does not depend on it."""
     if "costly_passwords" not in request.fixturenames:
         monkeypatch.setattr(passwords, "HASHER", _QUICK)
         monkeypatch.setattr(passwords, "DUMMY_HASH", DUMMY_HASH)

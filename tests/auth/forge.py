@@ -32,12 +32,12 @@ def key(kid: str) -> Key:
 
 
 def private(kid: str, **members: Any) -> dict[str, Any]:
-    """A key as it stands in KEYS_FILE."""
+    """A key as an entry of KEYS_FILE."""
     return {**key(kid).as_dict(private=True), "kid": kid, **members}
 
 
 def public(kid: str, **members: Any) -> dict[str, Any]:
-    """The public part of a key as it stands in KEYS_FILE."""
+    """The public part of a key as an entry of KEYS_FILE."""
     return {**key(kid).as_dict(private=False), "kid": kid, **members}
 
 
@@ -71,7 +71,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def signature(signing_input: str, kid: str = NEWEST, *, algorithm: str | None = None) -> bytes:
-    """What a key makes of a signing input."""
+    """Return the signature of a signing input."""
     model = JWSRegistry.algorithms[algorithm or kid.partition("-")[0]]
     return model.sign(signing_input.encode(), key(kid))
 

@@ -19,7 +19,7 @@ WINDOW = 3600
 
 @pytest.fixture(params=(*DATABASES, *REDISES, OWN_CLIENT))
 def found(request: pytest.FixtureRequest) -> tuple[str, Redises | str]:
-    """The name of each place where attempt counters may be kept, and what is behind it."""
+    """Return the name and the open function of each backend of attempt counters."""
     return request.param, servers_of(request.param, request)
 
 

@@ -1,4 +1,4 @@
-"""The memory before a store: what it may remember, and for how long."""
+"""The session cache: what it may contain, and for how long."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ SECONDS = 0.5
 
 
 class SlowStore(DatabaseSessions):
-    """A store that counts its look-ups, and whose answers wait where ``answers`` is not set."""
+    """A store that counts look-ups and whose responses wait until ``answers`` is set."""
 
     looked_up = 0
 
@@ -31,7 +31,7 @@ class SlowStore(DatabaseSessions):
         self.answers.set()
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
-        """What is there at the moment of asking, told later."""
+        """Return the state at the time of the call, later."""
         self.looked_up += 1
         found = await super().get(key, now)
         self.asked.set()
@@ -85,7 +85,7 @@ async def test_absence_is_not_remembered(store: CachedSessions) -> None:
 
 
 async def test_its_lifetimes_end_all_the_same(store: CachedSessions) -> None:
-    """A remembered session ends on time."""
+    """A cached session expires on time."""
     kept = session()
     await store.create(kept)
     assert await store.get(kept.key, NOW) == kept.activity
@@ -95,7 +95,9 @@ async def test_its_lifetimes_end_all_the_same(store: CachedSessions) -> None:
 async def test_the_age_counts_from_before_the_look_up(
     store: CachedSessions, slow: SlowStore, monotonic: Monotonic
 ) -> None:
-    """An answer that took long is as old as its question: ended elsewhere meanwhile, it is not believed for longer."""
+    """The age of a slow look-up counts from its start, so a session that ended meanwhile is not valid for
+    longer.
+    """
     kept = session()
     await store.create(kept)
     slow.answers.clear()
@@ -112,7 +114,7 @@ async def test_the_age_counts_from_before_the_look_up(
 async def test_ending_it_here_holds_here_at_once(
     store: CachedSessions, slow: SlowStore, *, everywhere: bool
 ) -> None:
-    """An answer under way when a session is ended by this worker is not remembered, nor is what was before."""
+    """A look-up in progress while this worker ends the session is not cached, nor is an earlier result."""
     kept = session()
     await store.create(kept)
     assert await store.get(kept.key, NOW) == kept.activity
@@ -134,7 +136,7 @@ async def test_ending_it_here_holds_here_at_once(
 
 
 async def test_use_and_refresh_are_seen(store: CachedSessions, slow: SlowStore) -> None:
-    """Use is seen in what is remembered, and after a refresh the session is looked up anew."""
+    """A touch updates the cached session, and a refresh causes a new look-up."""
     kept = session()
     await store.create(kept)
     await store.get(kept.key, NOW)

@@ -20,7 +20,7 @@ ABSENT: Final = ...
 
 
 async def whoami(kit: ProjKit, **changes: Any) -> Answer:
-    """The answer to a token with changed claims."""
+    """Return the response to a token with changed claims."""
     return await ask(
         kit, "GET", "/api/v1/auth/session", [bearer(forge.token(payload=forge.claims(**changes)))]
     )
@@ -67,14 +67,14 @@ async def test_names(shared_kit: ProjKit, name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("value", NOT_A_NAME, ids=lambda value: repr(value)[:20])
 async def test_session_ids(shared_kit: ProjKit, value: Any) -> None:
-    """A session id that is no name is refused, as is one that names no session."""
+    """An invalid or unknown session id is rejected."""
     refuses(await whoami(shared_kit, sid=value))
     refuses(await whoami(shared_kit, sid="nobody's"))
 
 
 @pytest.mark.parametrize("value", [*NOT_TEXT[1:], "\ud800", "\0"], ids=lambda value: repr(value)[:20])
 async def test_scopes(shared_kit: ProjKit, value: Any) -> None:
-    """Scopes are one text (RFC 9068 §2.2.3); a list or anything else is refused rather than guessed at."""
+    """Scopes are one string (RFC 9068 §2.2.3); any other type is rejected."""
     refuses(await whoami(shared_kit, scope=value))
 
 
@@ -109,7 +109,7 @@ async def test_times(shared_kit: ProjKit, name: str, value: Any) -> None:
     "literal", ["NaN", "Infinity", "-Infinity", "1e999", "0x7fffffff", "1_000", "01", "+1", "1."]
 )
 async def test_numbers_that_json_does_not_know(shared_kit: ProjKit, name: str, literal: str) -> None:
-    """What other parsers take for a number makes the whole token unreadable."""
+    """A number in a notation that JSON does not have makes the whole token unreadable."""
     payload = json.dumps(forge.claims(**{name: "here"})).replace('"here"', literal)
     token = forge.token(payload=payload)
     refuses(await ask(shared_kit, "GET", "/api/v1/auth/session", [bearer(token)]))
@@ -145,7 +145,7 @@ OTHERS: Final = (
 
 @pytest.mark.parametrize("value", [*OTHERS, ["projkit"], ["projkit", "other"], {"projkit": 1}], ids=repr)
 async def test_issuers(shared_kit: ProjKit, value: Any) -> None:
-    """The issuer is exactly ours: no part of it, nothing that holds it, no list."""
+    """The issuer must match exactly: no substring, superstring or list is accepted."""
     refuses(await whoami(shared_kit, iss=value))
 
 
@@ -158,13 +158,15 @@ async def test_issuers(shared_kit: ProjKit, value: Any) -> None:
     ids=lambda value: repr(value)[:30],
 )  # fmt: skip
 async def test_audiences(shared_kit: ProjKit, value: Any) -> None:
-    """The audience is ours or a list of texts that has ours in it; a part of the name, or what holds it, is another."""
+    """The audience must be ours or a list of strings that contains ours; substrings and superstrings do not
+    match.
+    """
     refuses(await whoami(shared_kit, aud=value))
 
 
 @pytest.mark.parametrize("value", ["projkit", ["projkit"], ["other", "projkit"], ["projkit"] * 3], ids=repr)
 async def test_our_audience(shared_kit: ProjKit, value: Any) -> None:
-    """A list of audiences is good where one of them is ours."""
+    """A list of audiences is accepted if one of them is ours."""
     assert (await whoami(shared_kit, aud=value)).status == 200
 
 
@@ -185,7 +187,7 @@ async def test_our_audience(shared_kit: ProjKit, value: Any) -> None:
     ],
 )
 async def test_subjects(shared_kit: ProjKit, subject: str) -> None:
-    """A subject is opaque: any text of its length, kept to the letter."""
+    """A subject is opaque: any string of a valid length is preserved exactly."""
     answer = await whoami(shared_kit, sub=subject)
     assert (answer.status, answer.json()["subject"]) == (200, subject)
 
@@ -207,7 +209,7 @@ VALUES: Final = st.recursive(
     st.sampled_from(["iss", "aud", "exp", "iat", "nbf", "jti", "client_id", "scope", "ver", "sid"]), VALUES
 )
 async def test_any_value(shared_kit: ProjKit, name: str, value: Any) -> None:
-    """Any value of any claim is taken or refused as every other token is, and a token that is taken is alice's."""
+    """For any value of any claim, a token is accepted as alice's or rejected as usual."""
     answer = await whoami(shared_kit, **{name: value})
     if answer.status == 200:
         assert answer.json()["subject"] == "alice"
@@ -220,6 +222,6 @@ async def test_any_value(shared_kit: ProjKit, name: str, value: Any) -> None:
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=6), VALUES, max_size=4))
 async def test_any_claims(shared_kit: ProjKit, payload: dict[str, Any]) -> None:
-    """Claims of one's own choice are refused, though the signature be good."""
+    """Forged claims are rejected, even with a valid signature."""
     token = forge.token(payload=json.dumps(payload))
     refuses(await ask(shared_kit, "GET", "/api/v1/auth/session", [bearer(token)]))

@@ -19,12 +19,12 @@ PLACES: Final = ("bearer", "auth_token", "access_token")
 
 @pytest.fixture
 def any_database_url(sqlite_url: str) -> str:
-    """Where rows are kept makes no difference to what a request brings."""
+    """The database makes no difference to the credentials of a request."""
     return sqlite_url
 
 
 async def whoami(kit: ProjKit, *headers: Header) -> Answer:
-    """The answer to a request with these headers."""
+    """Return the response to a request with these headers."""
     return await ask(kit, "GET", URL, headers)
 
 
@@ -40,14 +40,14 @@ def counted(kit: ProjKit) -> dict[tuple[str, ...], float]:
 
 
 def good(place: str) -> str:
-    """A token that is good in a place, of a subject named after it."""
+    """Return a token that is valid for a transport, with the transport as its subject."""
     return (
         forge.legacy(sub=place) if place == "access_token" else forge.token(payload=forge.claims(sub=place))
     )
 
 
 def header(place: str, value: str) -> Header:
-    """The header that brings a value to a place."""
+    """Return the header that carries a value by a transport."""
     return ("authorization", f"Bearer {value}") if place == "bearer" else ("cookie", f"{place}={value}")
 
 
@@ -70,7 +70,7 @@ async def test_the_first_one_decides(shared_kit: ProjKit, present: tuple[bool, .
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 @pytest.mark.parametrize("place", PLACES[:2])
 async def test_a_bad_one_decides_too(shared_kit: ProjKit, place: str, bad: str) -> None:
-    """What is present and bad is refused: no lower-ranked credential is tried in its stead."""
+    """A credential that is present but invalid is rejected: no lower-ranked credential is tried instead."""
     lower = PLACES[PLACES.index(place) + 1 :]
     refuses(await whoami(shared_kit, header(place, bad), *(header(each, good(each)) for each in lower)))
     expired = forge.token(payload=forge.claims(exp=1))
@@ -90,7 +90,7 @@ async def test_a_bad_lower_one_does_no_harm(shared_kit: ProjKit, bad: str) -> No
 
 
 async def test_counting(open_kit: OpenKit) -> None:
-    """Each credential is counted once, by how it came, its format, and what became of it; ignored ones as well."""
+    """Each credential is counted once by transport, format and outcome, including ignored ones."""
     async with open_kit(legacy_secret=forge.LEGACY_SECRET) as kit:
         enhanced = auth_services(kit).issuer.issue("alice", ())
         legacy = forge.legacy()
@@ -130,7 +130,9 @@ async def test_twice_the_header(shared_kit: ProjKit) -> None:
 
 @pytest.mark.parametrize("name", PLACES[1:])
 async def test_twice_the_cookie(shared_kit: ProjKit, name: str) -> None:
-    """A credential cookie that comes twice is ambiguous, in one header or in two, whatever else is there."""
+    """A repeated credential cookie is ambiguous, in one header or in two, whatever other credentials there
+    are.
+    """
     token, other = good(name), good(name)[:-4]
     for first, second in ((token, token), (token, other), (other, token), ("", token), (token, "")):
         for separator in ("; ", ";", "; theme=dark; ", ";;"):
@@ -155,7 +157,7 @@ PADDINGS: Final = (
 @pytest.mark.parametrize("name", [b"auth_token", b"access_token"])
 @pytest.mark.parametrize("padding", PADDINGS, ids=[str(each) for each in PADDINGS])
 async def test_padded_names(shared_kit: ProjKit, name: bytes, padding: bytes) -> None:
-    """A name with anything before or after it is another cookie's, alone or beside the true one."""
+    """A name with anything before or after it is another cookie, alone or next to the right one."""
     token = good(name.decode()).encode()
     for padded in (padding + name, name + padding, padding + name + padding, name[:4] + padding + name[4:]):
         for before in (b"", b"theme=dark;", b"theme=dark; "):
@@ -231,7 +233,7 @@ async def test_formats_and_places(shared_kit: ProjKit) -> None:
 
 
 async def test_prefixed_names(open_kit: OpenKit) -> None:
-    """With COOKIE_HOST_PREFIX the cookie without the prefix is ignored; the legacy one keeps its name."""
+    """With COOKIE_HOST_PREFIX, the cookie without the prefix is ignored; the legacy cookie keeps its name."""
     async with open_kit(cookie_host_prefix=True, legacy_secret=forge.LEGACY_SECRET) as kit:
         token = auth_services(kit).issuer.issue("alice", ())
         assert (await whoami(kit, ("cookie", f"__Host-auth_token={token}"))).status == 200

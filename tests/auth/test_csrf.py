@@ -1,4 +1,4 @@
-"""Requests that another site may have caused: what a cookie authenticates must pass three rules, all of them."""
+"""Cross-site request forgery: a request authenticated by a cookie must pass all three rules."""
 
 import base64
 import itertools
@@ -92,7 +92,7 @@ async def credentials(kit: ProjKit, way: str) -> tuple[str, str]:
 def shown(
     how: str, value: str, other: str, *, header: str = "x-csrf-token", name: str = "csrf_token"
 ) -> list[Header]:
-    """The headers that bring a CSRF value."""
+    """Return the headers that carry a CSRF token."""
     in_header, in_cookie = {
         "both": (value, value), "neither": (None, None), "header alone": (value, None), "cookie alone": (None, value),
         "two that differ": (value, other), "of another session": (other, other),
@@ -102,7 +102,7 @@ def shown(
 
 
 def refuses(answer: Answer, rule: str) -> None:
-    """Holds an answer against the form of a refusal, which names the rule."""
+    """Assert that a response is a 403 that names the rule."""
     assert (answer.status, answer.code) == (403, "csrf_failed"), answer
     assert answer.json()["rule"] == rule
     assert answer.header("www-authenticate") is None
@@ -168,7 +168,9 @@ async def test_every_route(kit: ProjKit, way: str) -> None:
 
 
 async def test_bearer_is_exempt_where_it_authenticates(kit: ProjKit) -> None:
-    """What no browser sends by itself needs no proof, even beside cookies; a cookie is not excused by a bad Bearer."""
+    """Credentials that no browser adds by itself need no CSRF token; an invalid Bearer token does not exempt
+    a cookie.
+    """
     cross: list[Header] = [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")]
     cookie = ("cookie", f"auth_token={forge.token()}")
     for more in ([], [cookie], [("cookie", f"access_token={forge.legacy()}; csrf_token=x")]):
@@ -201,7 +203,7 @@ async def test_methods_that_nobody_knows(kit: ProjKit) -> None:
 
 
 async def test_origin_is_never_compared_with_host(kit: ProjKit) -> None:
-    """Whoever chooses both ``Host`` and ``Origin`` has proven nothing."""
+    """A ``Host`` header that equals ``Origin`` proves nothing."""
     credential, value = await credentials(kit, WAYS[0])
     mine = [("cookie", credential), *shown("both", value, "")]
     for host in ("evil.example", "testserver", "app.example.com", "kit.example.com"):
@@ -236,7 +238,7 @@ async def test_origin_is_never_compared_with_host(kit: ProjKit) -> None:
     ],
 )  # fmt: skip
 async def test_what_comes_twice(kit: ProjKit, twice: list[Header], rule: str) -> None:
-    """A header or cookie of the rules that comes twice proves nothing, though both be right."""
+    """A repeated header or cookie of the rules is rejected, even if both values are right."""
     credential, value = await credentials(kit, WAYS[0])
     sent = [(name, str(text).replace("{}", value)) for name, text in twice]
     mine = ("cookie", f"{credential}; csrf_token={value}")

@@ -1,4 +1,4 @@
-"""The rules against other sites at login, refresh and logout, and what settings make of them."""
+"""CSRF rules at login, refresh and logout, and the settings that change them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +28,7 @@ EVIL: Final[Header] = ("origin", "https://evil.example")
 
 @pytest.fixture
 def any_database_url(sqlite_url: str) -> str:
-    """Where rows are kept makes no difference to where a request comes from."""
+    """The database makes no difference to CSRF checks."""
     return sqlite_url
 
 
@@ -67,7 +67,7 @@ async def test_before_there_is_a_session(open_kit: OpenKit, headers: list[Header
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
 )
 async def test_a_form_cannot_log_in(open_kit: OpenKit, content_type: str) -> None:
-    """What a plain form can send is no login: JSON in another guise is refused, from a browser and from a program."""
+    """A content type that a plain form can send is rejected at login, from browsers and other clients."""
     async with open_kit() as kit:
         await add_user(kit, "alice")
         body = b'{"username":"alice","password":"%s"}' % PASSWORD.encode()
@@ -103,7 +103,7 @@ async def test_bodies_that_come_unannounced(open_kit: OpenKit) -> None:
 
 
 async def test_refresh_by_cookie(open_kit: OpenKit) -> None:
-    """The refresh cookie is a cookie: all three rules, and a refused attempt does not use the token up."""
+    """All three rules apply to the refresh cookie, and a rejected attempt does not consume the token."""
     async with open_kit(allowed_origins=[ALLOWED]) as kit:
         await add_user(kit, "alice")
         browser, other = Browser(kit), Browser(kit)
@@ -127,7 +127,7 @@ async def test_refresh_by_cookie(open_kit: OpenKit) -> None:
 
 
 async def test_logout(open_kit: OpenKit) -> None:
-    """Nobody is logged out by another site: by either cookie only with all three rules, by Bearer without."""
+    """Another site cannot log a user out: cookies require all three rules, Bearer tokens none."""
     async with open_kit() as kit:
         await add_user(kit, "alice")
         browser = Browser(kit)
@@ -151,7 +151,7 @@ async def test_logout(open_kit: OpenKit) -> None:
 
 
 async def test_rotated_keys(open_kit: OpenKit, tmp_path: Path) -> None:
-    """A value by an older key is good for as long as that key is, and by a key of others never."""
+    """A CSRF token of an older key is valid as long as that key; one of a foreign key never is."""
     path = forge.write_keys(tmp_path / "keys.json", forge.private("HS256"), forge.private("EdDSA"))
     async with open_kit(secret=None, keys_file=path) as kit:
         for kid, good in (("HS256", True), ("HS256-stranger", False)):
@@ -202,7 +202,9 @@ async def test_names_of_ones_own(open_kit: OpenKit, settings: dict[str, Any], he
 
 
 async def test_origin_mode(open_kit: OpenKit) -> None:
-    """CSRF_MODE=origin leaves the token out, holds the other rules, and counts who would fail without it."""
+    """CSRF_MODE=origin does not require the token, enforces the other rules, and counts requests that would
+    fail.
+    """
     async with open_kit(csrf_mode="origin", allowed_origins=[ALLOWED]) as kit:
         token = auth_services(kit).issuer.issue("alice", ("projects:read", "projects:write"))
         mine = cookie(auth_token=token)
@@ -239,7 +241,7 @@ def counted(kit: ProjKit) -> dict[tuple[str, str], float]:
 
 
 async def test_a_check_of_the_hosts_own(open_kit: OpenKit) -> None:
-    """The host's own check stands in for the token, and for nothing else."""
+    """The host's own check replaces the token check only."""
     asked: list[str | None] = []
 
     async def check(request: Request) -> bool:
@@ -271,7 +273,9 @@ async def test_a_check_of_the_hosts_own(open_kit: OpenKit) -> None:
 
 
 async def test_a_wildcard_allows_nobody(open_kit: OpenKit) -> None:
-    """A wildcard, which development may have, lets no other origin use cookies; production refuses to start with it."""
+    """A wildcard origin, allowed in development, permits no other origin with cookies; production fails to
+    start.
+    """
     async with open_kit(allowed_origins=["*"]) as kit:
         token = auth_services(kit).issuer.issue("alice", ("projects:write",))
         for origin in ("https://evil.example", "*", "null"):

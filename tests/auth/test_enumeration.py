@@ -1,4 +1,4 @@
-"""Nobody learns from a login which users there are: the same work, the same answer."""
+"""A login does not reveal which users exist: it costs the same work and gets the same response."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -17,7 +17,7 @@ VOLATILE: Final = {"x-request-id", "x-process-time", "server-timing"}
 
 
 class Work:
-    """Counts what the hasher really does: its answers stay its own."""
+    """A hasher that counts its operations and returns their real results."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.verified: list[str] = []
@@ -42,7 +42,9 @@ class Work:
         monkeypatch.setattr(passwords, "HASHER", Counting)
 
     def take(self) -> tuple[list[str], int]:
-        """What was done since it was asked last: the parameters of each verified hash, and the number of new hashes."""
+        """Return the operations since the last call: the parameters of each verified hash, and the number of
+        new hashes.
+        """
         done = [stored.rpartition("$")[0].rpartition("$")[0] for stored in self.verified], self.hashed
         self.verified, self.hashed = [], 0
         return done
@@ -55,7 +57,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
 
 
 def told(answer: Answer) -> tuple[Any, ...]:
-    """What an answer tells but for its id and its time."""
+    """Return a response without its request id and date."""
     headers = [(name, value) for name, value in answer.headers if name not in VOLATILE]
     return answer.status, headers, answer.body.replace((answer.header("x-request-id") or "").encode(), b"")
 
@@ -70,7 +72,7 @@ async def fill(kit: ProjKit) -> None:
 
 
 async def fill_another(kit: ProjKit) -> None:
-    """One more user who is shut out."""
+    """Add a disabled user."""
     await add_user(kit, "disabled as well")
     await auth_services(kit).users.set_disabled("disabled as well", disabled=True)
 
@@ -88,7 +90,7 @@ ATTEMPTS: Final = {
 
 
 async def test_the_same_work_and_the_same_answer(open_kit: OpenKit, work: Work) -> None:
-    """Whoever cannot log in costs one verification by the same parameters and gets the same answer to the byte."""
+    """A failed login costs one verification with the same parameters and gets an identical response."""
     async with open_kit() as kit:
         await fill(kit)
         work.take()
@@ -106,7 +108,9 @@ async def test_the_same_work_and_the_same_answer(open_kit: OpenKit, work: Work) 
 
 
 async def test_the_same_limits(open_kit: OpenKit, work: Work) -> None:
-    """An account is shut after as many guesses whether there is one or not, and then nothing is computed for any."""
+    """An account is limited after the same number of guesses whether it exists or not, and then nothing is
+    hashed.
+    """
     async with open_kit(login_limit_account="2/hour", login_limit_address="1000/minute") as kit:
         await fill(kit)
         work.take()
@@ -142,7 +146,7 @@ HostLogin = Callable[[str, str], Awaitable[Principal | None] | Principal | None]
 
 
 async def in_a_coroutine(username: str, password: str) -> Principal | None:
-    """A host's users, asked asynchronously."""
+    """The asynchronous authenticate function of a host."""
     return at_once(username, password)
 
 
@@ -154,7 +158,9 @@ def at_once(username: str, password: str) -> Principal | None:
 
 @pytest.mark.parametrize("host_login", [in_a_coroutine, at_once])
 async def test_users_of_the_host(open_kit: OpenKit, work: Work, host_login: HostLogin) -> None:
-    """Where the host knows the users it is asked alone: the kit hashes nothing, and refuses its disabled ones alike."""
+    """With the host's authenticate, the kit hashes nothing and denies its disabled users with the same
+    response.
+    """
     async with open_kit(options={"authenticate": host_login}) as kit:
         await add_user(kit, "carol")
         work.take()

@@ -1,4 +1,4 @@
-"""What was in the browser before a login is worth nothing after it; a token is good for its own session alone."""
+"""Credentials from before a login are useless after it; a token is valid for its own session only."""
 
 import time
 from typing import Final
@@ -34,7 +34,7 @@ async def whoami(kit: ProjKit, token: str) -> Answer:
 
 
 async def test_a_session_that_was_there_before(open_kit: OpenKit) -> None:
-    """Whoever planted their own session in a browser learns nothing of the one that its user then opens."""
+    """An attacker who planted their session in a browser learns nothing of the session its user opens."""
     async with open_kit() as kit:
         await add_user(kit, "alice")
         await add_user(kit, "mallory")
@@ -70,7 +70,7 @@ async def test_values_of_ones_own_choice(open_kit: OpenKit) -> None:
 
 
 async def test_every_login_is_another_session(open_kit: OpenKit) -> None:
-    """Logging in again gives another id, other tokens and another CSRF value, each good for itself alone."""
+    """A second login returns another session id, tokens and CSRF token, each valid for its own session only."""
     async with open_kit() as kit:
         await add_user(kit, "alice")
         first, second = Browser(kit), Browser(kit)
@@ -98,7 +98,7 @@ async def test_a_value_from_before_the_login(open_kit: OpenKit) -> None:
 
 
 async def test_a_session_of_somebody_else(open_kit: OpenKit) -> None:
-    """A well-signed token that names another subject's session is refused, in every part of the matrix."""
+    """A validly signed token with another subject's session id is rejected, for every combination."""
     async with open_kit() as kit:
         for name in ("alice", "bob"):
             await add_user(kit, name)
@@ -132,7 +132,7 @@ async def test_a_session_of_another_tenant(open_kit: OpenKit) -> None:
 
 
 async def test_ended_sessions(open_kit: OpenKit) -> None:
-    """However a session ends, its tokens are refused at once, although they have not expired."""
+    """When a session ends in any way, its unexpired tokens are rejected at once."""
     async with open_kit() as kit:
         user = await add_user(kit, "alice")
         service = auth_services(kit).sessions

@@ -31,7 +31,9 @@ async def whoami(kit: ProjKit, token: str) -> Answer:
 
 @pytest.mark.parametrize("kid", [*forge.ALGORITHMS, "RS256-public"])
 async def test_good_tokens(shared_kit: ProjKit, kid: str) -> None:
-    """What these tests make is taken where it is signed by a key of KEYS_FILE, and refused by an expired one."""
+    """The forged tokens of these tests are accepted with a key of KEYS_FILE, and rejected with an expired
+    one.
+    """
     answer = await whoami(shared_kit, forge.token(kid=kid))
     assert (answer.status, answer.json()["subject"]) == (200, "alice")
     assert answer.json()["token_format"] == "enhanced"
@@ -87,7 +89,7 @@ def as_secrets(kid: str) -> list[bytes]:
 
 @pytest.mark.parametrize("kid", ASYMMETRIC)
 async def test_a_public_key_is_no_secret(shared_kit: ProjKit, kid: str) -> None:
-    """No HMAC whose secret is a public key, in whatever encoding, passes for that key, for another, or for none."""
+    """An HMAC whose secret is a public key, in any encoding, is rejected for that key, another key, and none."""
     secrets = as_secrets(kid)
     assert len(secrets) > 60
     legacy = {"sub": "alice", "exp": forge.claims()["exp"]}
@@ -108,7 +110,7 @@ NONE: Final = [
     "alg", [*NONE, "", " none", "none ", "no\0ne", "\uff4e\uff4f\uff4e\uff45", "null", "None\n"]
 )
 async def test_none(shared_kit: ProjKit, alg: str) -> None:
-    """``none`` is no algorithm, however it is written and whatever stands where the signature was."""
+    """``none`` is rejected in any spelling and with any signature part."""
     for typ in ("at+jwt", "JWT", None):
         head = {"alg": alg, "kid": forge.NEWEST} | ({} if typ is None else {"typ": typ})
         parts = f"{forge.b64(head)}.{forge.b64(forge.claims())}"
@@ -133,14 +135,14 @@ OTHER_ALGORITHMS: Final = (
 
 @pytest.mark.parametrize("kid", forge.ALGORITHMS)
 async def test_another_algorithm(shared_kit: ProjKit, kid: str) -> None:
-    """A key has one algorithm: a header that names another is refused, though the signature be the key's own."""
+    """A key has one algorithm: a header with another one is rejected, even if the key signed it."""
     for alg in (*forge.ALGORITHMS, *OTHER_ALGORITHMS):
         if alg != kid:
             refuses(await whoami(shared_kit, forge.token(forge.header(kid, alg=alg), kid=kid)))
 
 
 async def test_good_signatures_by_another_algorithm(shared_kit: ProjKit) -> None:
-    """A key's signature by an algorithm that is not its own is refused, named truly or not."""
+    """A signature by an algorithm other than the key's is rejected, whichever one the header names."""
     for kid, algorithms in {
         "RS256": ("RS384", "RS512", "PS256", "PS512"),
         "HS256": ("HS384", "HS512"),
@@ -164,7 +166,7 @@ async def test_one_key_for_another(shared_kit: ProjKit, signer: str, named: str)
 
 
 async def test_formats_have_keys_of_their_own(shared_kit: ProjKit) -> None:
-    """Neither profile takes what the other's keys have signed."""
+    """Neither profile accepts signatures of the other's keys."""
     secret = forge.LEGACY_SECRET.encode()
     assert (await whoami(shared_kit, forge.legacy())).status == 200
     for kid in (*forge.ALGORITHMS, "secret", "legacy"):
@@ -179,7 +181,7 @@ async def test_formats_have_keys_of_their_own(shared_kit: ProjKit) -> None:
 
 
 class Canary:
-    """A server that only counts who connects to it."""
+    """A server that only counts its connections."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -263,7 +265,7 @@ async def test_embedded_keys(shared_kit: ProjKit, thief: Key) -> None:
     ],
 )  # fmt: skip
 async def test_other_header_members(shared_kit: ProjKit, extra: dict[str, Any]) -> None:
-    """A header with any member but ``alg``, ``typ`` and ``kid`` is refused, well signed or not."""
+    """A header with a member other than ``alg``, ``typ`` and ``kid`` is rejected, validly signed or not."""
     refuses(await whoami(shared_kit, forge.token(forge.header(**extra))))
     refuses(await whoami(shared_kit, forge.legacy(head={"alg": "HS256", "typ": "JWT", **extra})))
 
@@ -279,7 +281,7 @@ KIDS: Final = (
 
 @pytest.mark.parametrize("kid", KIDS, ids=[f"kid{number}" for number in range(len(KIDS))])
 async def test_names_of_keys(shared_kit: ProjKit, kid: str) -> None:
-    """A name of a key is compared and nothing else: no path, statement or spelling leads to a key."""
+    """A kid is only compared: no path, statement or spelling leads to a key."""
     for secret in (b"", b"\0", b"0", b"2\n", b"secret", kid.encode()):
         refuses(
             await whoami(shared_kit, forge.mac(forge.header(kid=kid, alg="HS256"), forge.claims(), secret))
@@ -289,7 +291,9 @@ async def test_names_of_keys(shared_kit: ProjKit, kid: str) -> None:
 
 @pytest.mark.parametrize("kid", [None, 0, 1, True, 1.5, [], ["EdDSA"], {}, {"EdDSA": 1}], ids=repr)
 async def test_names_of_keys_that_are_no_text(shared_kit: ProjKit, kid: Any) -> None:
-    """A ``kid``, ``alg`` or ``typ`` that is not text is refused, and so is a token without one of the first two."""
+    """A ``kid``, ``alg`` or ``typ`` that is not a string is rejected, and so is a token without ``kid`` or
+    ``alg``.
+    """
     for name in ("kid", "alg", "typ"):
         refuses(await whoami(shared_kit, forge.token(forge.header(**{name: kid}))))
     for name in ("kid", "alg"):

@@ -23,7 +23,7 @@ REFUSED_THOUGH_VALID: Final = {
 
 
 def inside(document: Any, content: bytes) -> bytes:
-    """A JSON object with one more member, whose value is ``content``."""
+    """Return a JSON object with one more member, whose value is ``content``."""
     return json.dumps(document).encode()[:-1] + b', "more": ' + content + b"}"
 
 
@@ -43,13 +43,13 @@ async def test_as_header_or_payload(shared_kit: ProjKit, file: Path) -> None:
 
 @pytest.mark.parametrize("file", json_test_suite("n_"))
 async def test_invalid_json_within_claims(shared_kit: ProjKit, file: Path) -> None:
-    """Good claims with one more member that is not JSON are refused."""
+    """Valid claims with one more member that is not JSON are rejected."""
     refuses(await whoami(shared_kit, forge.token(payload=inside(forge.claims(), file.read_bytes()))))
 
 
 @pytest.mark.parametrize("file", json_test_suite("y_"))
 async def test_valid_json_within_claims(shared_kit: ProjKit, file: Path) -> None:
-    """Good claims with one more member of any value are taken, but for what has more than one meaning."""
+    """Valid claims with one more member of any JSON value are accepted, except for ambiguous values."""
     answer = await whoami(shared_kit, forge.token(payload=inside(forge.claims(), file.read_bytes())))
     if file.name in REFUSED_THOUGH_VALID:
         refuses(answer)
@@ -60,7 +60,7 @@ async def test_valid_json_within_claims(shared_kit: ProjKit, file: Path) -> None
 
 @pytest.mark.parametrize("file", json_test_suite("i_"))
 async def test_open_questions_within_claims(shared_kit: ProjKit, file: Path) -> None:
-    """Where the corpus leaves it open, good claims with one more member are taken or refused as any other token."""
+    """Where the corpus permits both, a token is accepted or rejected as any other."""
     answer = await whoami(shared_kit, forge.token(payload=inside(forge.claims(), file.read_bytes())))
     if answer.status != 200:
         refuses(answer)

@@ -58,7 +58,7 @@ def test_a_ring_follows_its_file(path: Path) -> None:
 
 
 def test_an_unknown_key_makes_it_look_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token by a key that another worker has seen before is good here as well."""
+    """A token by a key that another worker has loaded first is accepted here as well."""
     monkeypatch.setattr(keys_module, "_CHECK_PERIOD_SECONDS", 3600.0)
     settings = Settings(keys_file=path)
     verifier = TokenVerifier(KeyRing(settings), settings)
@@ -73,7 +73,7 @@ def test_an_unknown_key_makes_it_look_at_once(path: Path, monkeypatch: pytest.Mo
 def test_an_unusable_file_changes_nothing(
     path: Path, content: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file that is gone or broken leaves the keys as they were, and the log says so once."""
+    """A missing or invalid file leaves the keys unchanged and is logged once."""
     ring = KeyRing(Settings(keys_file=path))
     before = ring.current
     if content is None:
@@ -88,7 +88,7 @@ def test_an_unusable_file_changes_nothing(
 
 @pytest.mark.usefixtures("always_looks")
 def test_the_development_keys_are_followed_too(tmp_path: Path) -> None:
-    """Development keys rotate as well; where their file has gone they stay, and no others are made."""
+    """Development keys rotate too; if their file is missing, they stay in use and no others are created."""
     ring = KeyRing(Settings())
     path = tmp_path / "projkit-keys.json"
     added = rotation.rotate(path, None, development=True)
@@ -144,7 +144,7 @@ def test_secrets_that_everybody_knows(
 
 
 def test_no_key_is_also_a_legacy_secret(tmp_path: Path) -> None:
-    """Whoever knows the legacy secret must not be able to make new tokens."""
+    """The legacy secret cannot sign new tokens."""
     path = tmp_path / "keys.json"
     secret = "one and the same secret for old and new tokens"
     write_keys_file(path, [secret_key(secret)], replace=False)

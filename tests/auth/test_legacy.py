@@ -1,4 +1,4 @@
-"""Tokens in the legacy format: what is taken of them, for how long, and what their answers say."""
+"""Legacy tokens: their claims, their lifetime, and the headers of responses to them."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ ABSENT: Final = ...
 
 @pytest.fixture
 def any_database_url(sqlite_url: str) -> str:
-    """Where rows are kept makes no difference to what a token says."""
+    """The database makes no difference to legacy tokens."""
     return sqlite_url
 
 
@@ -101,7 +101,7 @@ async def test_times(shared_kit: ProjKit, name: str, value: Any) -> None:
 )
 @pytest.mark.parametrize("name", ["scope", "scopes", "scp", "roles", "permissions"])
 async def test_no_administrators(shared_kit: ProjKit, name: str, value: Any) -> None:
-    """No claim whatever makes a legacy token an administrator's, or lets it see metrics."""
+    """No claim grants a legacy token administrative scopes or access to metrics."""
     token = forge.legacy(**{name: value, "is_admin": True, "is_superuser": True, "admin": True})
     answer = await whoami(shared_kit, token)
     assert answer.status == 200
@@ -188,7 +188,7 @@ async def test_several_secrets(open_kit: OpenKit) -> None:
 
 
 async def test_what_answers_say(open_kit: OpenKit) -> None:
-    """An answer to a legacy token says since when it is deprecated (RFC 9745) and when it ends (RFC 8594)."""
+    """A response to a legacy token has the dates of its deprecation (RFC 9745) and sunset (RFC 8594)."""
     sunset = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
     deprecated = datetime(2026, 3, 1, tzinfo=UTC)
     async with open_kit(
@@ -221,7 +221,7 @@ async def test_what_answers_say(open_kit: OpenKit) -> None:
 
 
 async def test_sunset(open_kit: OpenKit) -> None:
-    """From the sunset on every legacy token is refused, one that was taken a moment before as well."""
+    """From the sunset on, every legacy token is rejected, including one that was verified before."""
     sunset = datetime.now(UTC) + timedelta(seconds=1.5)
     async with open_kit(legacy_secret=forge.LEGACY_SECRET, legacy_sunset=sunset) as kit:
         token = forge.legacy()
@@ -232,7 +232,7 @@ async def test_sunset(open_kit: OpenKit) -> None:
 
 
 async def test_valid_after(open_kit: OpenKit) -> None:
-    """Once a user has logged out everywhere, older legacy tokens are refused, and those that do not say their age."""
+    """After a user has logged out everywhere, legacy tokens that are older or have no iat are rejected."""
     async with open_kit(legacy_secret=forge.LEGACY_SECRET) as kit:
         now = int(time.time())
         old, ageless = forge.legacy(iat=now - 5), forge.legacy(iat=ABSENT)
@@ -247,7 +247,9 @@ async def test_valid_after(open_kit: OpenKit) -> None:
 
 
 async def test_disabled_users(open_kit: OpenKit) -> None:
-    """A disabled user's legacy tokens are refused at once, and those from before stay so when the user is back."""
+    """A disabled user's legacy tokens are rejected at once, and remain invalid when the user is enabled
+    again.
+    """
     async with open_kit(legacy_secret=forge.LEGACY_SECRET) as kit:
         users = auth_services(kit).users
         await users.add("Alice", None, subject="alice", scopes=())
@@ -271,7 +273,7 @@ async def test_logging_out(open_kit: OpenKit) -> None:
 
 
 async def test_tenants(open_kit: OpenKit) -> None:
-    """With TENANT_CLAIM a legacy token names its tenant too, or is refused."""
+    """With TENANT_CLAIM, a legacy token must contain the tenant too."""
     async with open_kit(legacy_secret=forge.LEGACY_SECRET, tenant_claim="org") as kit:
         assert (await whoami(kit, forge.legacy(org="acme"))).status == 200
         for org in (ABSENT, None, "", 7, True, ["acme"], "x" * 256, "\0"):

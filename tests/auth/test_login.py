@@ -1,4 +1,4 @@
-"""Logging in: what a login answers, which cookies it sets, and who may become a user."""
+"""Login: its response and cookies, and registration."""
 
 from typing import Any, Final
 
@@ -126,7 +126,7 @@ async def test_secure(
 
 
 async def test_prefixed_cookies(open_kit: OpenKit) -> None:
-    """With the ``__Host-`` prefix every cookie has it, and what it asks for: Secure, the path /, no Domain."""
+    """With the ``__Host-`` prefix, every cookie has it and meets its conditions: Secure, Path=/, no Domain."""
     async with open_kit(cookie_host_prefix=True, legacy_cookie_domain="example.com") as kit:
         await add_user(kit)
         answer = await log_in(kit)
@@ -187,7 +187,7 @@ async def test_user_names(open_kit: OpenKit) -> None:
 
 
 async def test_what_is_no_password(open_kit: OpenKit) -> None:
-    """What cannot be a password or a name is told so, with where it stands and without being repeated."""
+    """An invalid password or name gets an error with its pointer, without the value."""
     async with open_kit() as kit:
         wrong: tuple[Any, ...] = ("", "x" * 1025, "a\0b", "\ud800", 7, None, ["x"])
         for each in wrong:
@@ -202,7 +202,7 @@ async def test_what_is_no_password(open_kit: OpenKit) -> None:
 
 
 async def test_what_a_login_does_not_take(open_kit: OpenKit) -> None:
-    """Nobody asks for scopes or another subject; a tenant is asked for where there are tenants, and only there."""
+    """A login cannot choose scopes or the subject, and chooses a tenant only where tenants are configured."""
     async with open_kit() as kit:
         await add_user(kit)
         more: tuple[dict[str, Any], ...] = (
@@ -213,7 +213,7 @@ async def test_what_a_login_does_not_take(open_kit: OpenKit) -> None:
 
 
 async def test_a_wrong_password(open_kit: OpenKit) -> None:
-    """A wrong password is refused without a cookie and without a word of what is wrong; passwords are not trimmed."""
+    """A wrong password is rejected without a cookie or a reason; passwords are not trimmed."""
     async with open_kit() as kit:
         await add_user(kit)
         for password in (f"{PASSWORD} ", PASSWORD.upper(), PASSWORD[:-1], "x", f"{PASSWORD}x" * 20):
@@ -291,7 +291,7 @@ async def test_who_cannot_register(open_kit: OpenKit) -> None:
 
 
 async def test_clients_of_any_name(open_kit: OpenKit) -> None:
-    """What a client calls itself is shown in the list of sessions, cut to length, and breaks nothing."""
+    """The client's user agent is truncated in the list of sessions, and any value is safe."""
     async with open_kit() as kit:
         await add_user(kit)
         for agent in (b"curl/8", b"x" * 10_000, b"\xff\xfe\x80", b"a\0b", b"<script>", b""):
@@ -350,7 +350,7 @@ async def test_hashes_are_kept_up_to_date(open_kit: OpenKit) -> None:
 
 
 async def test_who_has_no_name_is_disabled_by_subject(open_kit: OpenKit) -> None:
-    """A user who came by OpenID Connect is shut out, and let in again, by the subject that they have here."""
+    """A user of an OpenID provider is disabled and enabled by their subject in the kit."""
     async with open_kit() as kit:
         users = auth_services(kit).users
         came = await users.add_identity("https://provider.example", "7", subject="a subject", scopes=())

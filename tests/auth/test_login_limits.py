@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
 
 
 def is_limited(answer: Answer, policy: str, limit: int, window: int) -> None:
-    """Holds an answer against the form of a refusal for too many attempts."""
+    """Assert that a response is a 429 for too many attempts."""
     assert (answer.status, answer.code) == (429, "rate_limited"), answer
     after = int(answer.header("retry-after") or "")
     assert 0 < after <= window
@@ -88,7 +88,9 @@ async def test_the_window_ends(open_kit: OpenKit, clock: ShiftedClock) -> None:
 
 
 async def test_good_logins_do_not_count(open_kit: OpenKit) -> None:
-    """Whoever knows the password may log in as often as the address may, and failures before it stay counted."""
+    """A user with the right password may log in as often as the address limit allows, and earlier failures
+    still count.
+    """
     async with open_kit(login_limit_account="2/hour", login_limit_address="1000/minute") as kit:
         await add_user(kit)
         for _ in range(4):
@@ -182,7 +184,7 @@ FORGED: Final[tuple[Header, ...]] = (
 
 @pytest.mark.parametrize("trusted", [[], ["10.0.0.0/8"]], ids=["nobody", "another network"])
 async def test_forged_addresses(open_kit: OpenKit, trusted: list[str]) -> None:
-    """What a client says of its own address resets nothing, unless a trusted proxy says it."""
+    """A client's own X-Forwarded-For does not reset a limit, unless a trusted proxy sends it."""
     async with open_kit(login_limit_address="3/minute", trusted_proxies=trusted) as kit:
         statuses = []
         for number in range(3):
@@ -204,7 +206,9 @@ async def statuses_of(kit: ProjKit, forwarded: list[str], address: str = "10.0.0
 
 
 async def test_a_trusted_proxy(open_kit: OpenKit) -> None:
-    """Behind a trusted proxy clients are counted one by one, by what it wrote and not by what they wrote before it."""
+    """Behind a trusted proxy, clients are counted by the address that the proxy added, not by those before
+    it.
+    """
     limits = {"login_limit_address": "2/minute", "login_limit_account": "1000/minute"}
     async with open_kit(**limits, trusted_proxies=["10.0.0.0/8", "fd00::/8"]) as kit:
         assert await statuses_of(kit, ["192.0.2.1"] * 3) == [401, 401, 429]

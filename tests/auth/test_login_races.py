@@ -22,7 +22,7 @@ CREDENTIALS = {"username": "alice", "password": PASSWORD}
 
 
 async def disable(services: AuthServices) -> None:
-    """Somebody shuts alice out, and ends her sessions."""
+    """Disable alice and end her sessions."""
     await services.users.set_disabled("alice", disabled=True)
     await services.store.revoke_all("", "alice")
 
@@ -36,12 +36,12 @@ async def set_password(services: AuthServices) -> None:
 
 
 def auth_services(kit: ProjKit) -> AuthServices:
-    """What the kit's authentication is made of."""
+    """The kit's authentication services."""
     return Internals(kit).running.auth
 
 
 async def refused(kit: ProjKit, client: Client) -> None:
-    """A login is refused, and leaves no session behind."""
+    """Assert that a login is rejected and leaves no session."""
     answer = await client.post(f"{AUTH}/login", json=CREDENTIALS)
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_credentials")
     assert "set-cookie" not in answer.headers

@@ -1,4 +1,4 @@
-"""Tokens that are broken, cut, stretched or written otherwise: refused alike, in bounded time, never a 500."""
+"""Malformed tokens are all rejected alike, in bounded time, never with a 500."""
 
 import json
 import re
@@ -25,7 +25,7 @@ BOUND_SECONDS: Final = 0.1
 
 
 async def entries(kit: ProjKit, token: str | bytes) -> list[Answer]:
-    """The answers to a token in each place where one may come."""
+    """Return the responses to a token by each transport."""
     raw = token if isinstance(token, bytes) else token.encode("utf-8", "surrogatepass")
     places: list[Header] = [("authorization", b"Bearer " + raw)]
     places += [("cookie", name + b"=" + raw) for name in (b"auth_token", b"access_token")]
@@ -94,7 +94,7 @@ MANGLED: Final[dict[str, Mangle]] = {
 
 @pytest.mark.parametrize("mangle", MANGLED.values(), ids=MANGLED.keys())
 async def test_mangled(shared_kit: ProjKit, mangle: Mangle) -> None:
-    """A good token that was changed anywhere is refused wherever it comes."""
+    """A valid token with any change is rejected by every transport."""
     header, payload, signature = forge.token().split(".")
     for answer in await entries(shared_kit, mangle(header, payload, signature)):
         refuses(answer)
@@ -145,7 +145,7 @@ TWICE: Final = (
 
 @pytest.mark.parametrize(("head", "members"), TWICE)
 async def test_names_that_come_twice(shared_kit: ProjKit, head: str | None, members: str | None) -> None:
-    """A name that comes twice in header or claims is refused, though both values be the same."""
+    """A duplicate name in header or claims is rejected, even with equal values."""
     payload: Any = forge.claims()
     if members is not None:
         rest = {name: value for name, value in payload.items() if f'"{name}"' not in members}
@@ -177,7 +177,7 @@ HEAVY: Final[dict[str, bytes]] = {
 
 @pytest.mark.parametrize("sent", HEAVY.values(), ids=HEAVY.keys())
 async def test_heavy(shared_kit: ProjKit, sent: bytes) -> None:
-    """However large or deep a token is, it is refused at once."""
+    """A token of any size or depth is rejected at once."""
     seconds = []
     for _ in range(5):
         started = time.thread_time()
@@ -189,7 +189,7 @@ async def test_heavy(shared_kit: ProjKit, sent: bytes) -> None:
 
 
 async def test_the_longest(shared_kit: ProjKit) -> None:
-    """A token of 4,096 bytes or a little less is read; a longer one is refused, though it be signed well."""
+    """A token of up to 4,096 bytes is read; a longer one is rejected, even if it is validly signed."""
     lengths = {}
     for size in range(2_600, 2_800):
         token = forge.token(payload=forge.claims(x="x" * size))
@@ -232,7 +232,7 @@ async def test_heavy_cookie_headers(shared_kit: ProjKit, value: bytes) -> None:
     ],
 )  # fmt: skip
 async def test_other_schemes(shared_kit: ProjKit, value: str) -> None:
-    """What is not a bearer token by RFC 6750 is refused, also where a good cookie comes beside it."""
+    """A value that is not a bearer token (RFC 6750) is rejected, also next to a valid cookie."""
     good = forge.token()
     for sent in (value, value.replace("x", good)):
         refuses(await ask(shared_kit, "GET", URL, [("authorization", sent)]))
@@ -241,7 +241,7 @@ async def test_other_schemes(shared_kit: ProjKit, value: str) -> None:
 
 @st.composite
 def mutations(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A good token of any key, and what some edits have made of it."""
+    """Generate a valid token of any key, and the token after some edits."""
     kid = draw(st.sampled_from(forge.ALGORITHMS))
     good = forge.token(forge.header(kid), FIXED, kid=kid)
     sent = good.encode()
@@ -263,7 +263,7 @@ FIXED: Final = json.dumps(forge.claims(exp=4_000_000_000, iat=1_700_000_000))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutations())
 async def test_mutations(shared_kit: ProjKit, mutation: tuple[str, bytes]) -> None:
-    """Any edit of a good token is refused, but one that leaves it as it was."""
+    """Any edit that changes a valid token makes it invalid."""
     good, sent = mutation
     answer = await ask(shared_kit, "GET", URL, [("authorization", b"Bearer " + sent)])
     if sent.strip(b" ") == good.encode():  # spaces around a token do not belong to it
@@ -277,7 +277,7 @@ async def test_mutations(shared_kit: ProjKit, mutation: tuple[str, bytes]) -> No
 @given(st.binary(max_size=200) | st.from_regex(re.compile(rb"[A-Za-z0-9_.=-]{0,80}"), fullmatch=True))
 @example(b"a.b.c")
 async def test_any_bytes(shared_kit: ProjKit, sent: bytes) -> None:
-    """Any bytes at all are refused alike, wherever they come."""
+    """Arbitrary bytes are rejected alike by every transport."""
     refuses(await ask(shared_kit, "GET", URL, [("authorization", b"Bearer " + sent)]))
     refuses(await ask(shared_kit, "GET", URL, [("authorization", sent)]))
     for name in (b"auth_token", b"access_token"):
@@ -298,7 +298,7 @@ async def test_any_bytes(shared_kit: ProjKit, sent: bytes) -> None:
     )
 )
 async def test_any_header(shared_kit: ProjKit, head: dict[str, Any]) -> None:
-    """Any header but the one of our own format is refused, though the signature be good."""
+    """Any header other than that of the enhanced format is rejected, even with a valid signature."""
     answer = await ask(shared_kit, "GET", URL, [bearer(forge.token(head))])
     if head == forge.header():
         assert answer.status == 200

@@ -118,7 +118,7 @@ def old_browser(kit: ProjKit) -> Browser:
 
 
 def count(kit: ProjKit, name: str, **labels: str) -> float:
-    """What a counter stands at."""
+    """Return the value of a counter."""
     return kit.registry.get_sample_value(name, labels) or 0.0
 
 
@@ -232,7 +232,7 @@ async def test_users_that_move_into_the_kits_table(
 async def test_a_user_of_the_host_is_shut_out(
     sqlite_url: str, shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row that is disabled here ends what a user of the host's has open, sessions and legacy tokens alike."""
+    """Disabling a host's user here ends their sessions and legacy tokens."""
     (tmp_path / "myapp").mkdir()
     (tmp_path / "myapp" / "users.py").write_text(OLD_USERS)
     monkeypatch.syspath_prepend(str(tmp_path))

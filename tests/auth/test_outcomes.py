@@ -43,7 +43,9 @@ async def test_logins(open_kit: OpenKit) -> None:
 
 
 async def test_logins_of_a_host(open_kit: OpenKit) -> None:
-    """A host's users count as the kit's own do; what its function raises is an error, and a store's silence is not."""
+    """Logins of a host's users are counted like the kit's; an exception of the host counts as error, a silent
+    store does not.
+    """
     answers: list[Any] = [Principal("carol"), None, ZeroDivisionError(), UnavailableError("down")]
 
     def authenticate(username: str, password: str) -> Principal | None:
@@ -60,12 +62,12 @@ async def test_logins_of_a_host(open_kit: OpenKit) -> None:
 
 
 async def refresh(kit: ProjKit, token: str) -> Answer:
-    """The answer to a refresh by body."""
+    """Return the response to a refresh by body."""
     return await ask(kit, "POST", f"{AUTH}/refresh", json={"refresh_token": token})
 
 
 async def test_refreshes(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refresh counts once: rotated, replayed in time, reused too late, or refused since nothing is known of it."""
+    """A refresh counts once: rotated, replayed in time, reused too late, or refused as unknown."""
     clock = ShiftedClock()
     monkeypatch.setattr("projkit.startup.utc_now", clock)
     async with open_kit() as kit:
@@ -86,7 +88,7 @@ async def test_refreshes(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_refreshes_without_a_store(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the store does not answer, nothing is known of the token, and it counts as unavailable."""
+    """If the store does not respond, the refresh counts as unavailable."""
     async with open_kit() as kit:
         await add_user(kit)
         token = (await log_in(kit)).json()["refresh_token"]

@@ -36,7 +36,7 @@ class World:
 
     @property
     def services(self) -> Any:
-        """What the kit's routes work with."""
+        """The services of the kit's routes."""
         return auth_services(self.kit)
 
 
@@ -44,7 +44,7 @@ class World:
 async def shut_kit(
     anyio_backend: str, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ProjKit]:
-    """A kit with alice, her three projects, and her account shut to all but known devices."""
+    """A kit with alice, her three projects, and her account limited to known devices."""
     changes: dict[str, Any] = {
         "login_limit_account": "1/hour", "login_limit_address": "100000/minute", "public_url": "http://127.0.0.1",
         # Nothing listens there: whoever is let on their way to the provider does not come far.
@@ -74,7 +74,7 @@ async def world(shut_kit: ProjKit) -> World:
 
 
 def id_token(kid: str = forge.NEWEST, **changes: Any) -> str:
-    """What an OpenID provider with our keys would issue (OpenID Connect Core 1.0 §2)."""
+    """Return the ID token that an OpenID provider with our keys would issue (OpenID Connect Core 1.0 §2)."""
     names = ("iss", "sub", "aud", "exp", "iat")
     payload = {name: value for name, value in forge.claims().items() if name in names} | {
         "nonce": "n",
@@ -205,7 +205,7 @@ RIGHTFUL: Final = {
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("value", VALUES)
 async def test_every_value_at_every_door(world: World, value: str, door: str) -> None:
-    """A value opens the door that it is for, and is refused at all others as any stranger's."""
+    """A value is accepted where it belongs, and rejected everywhere else like any unknown value."""
     enter, opened, refusals = DOORS[door]
     answer = await enter(world, VALUES[value](world))
     if (value, door) in RIGHTFUL:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def refresh(kit: ProjKit, token: Any) -> Answer:
-    """The answer to a refresh by body."""
+    """Return the response to a refresh by body."""
     return await ask(kit, "POST", f"{AUTH}/refresh", json={"refresh_token": token})
 
 
@@ -61,7 +61,7 @@ async def test_rotation(open_kit: OpenKit) -> None:
 
 
 async def test_a_retry(open_kit: OpenKit, clock: ShiftedClock) -> None:
-    """Whoever lost the answer asks again within ten seconds, and gets the same successor as often as they ask."""
+    """A client that lost the response gets the same successor for ten seconds, however often it retries."""
     async with open_kit() as kit:
         await add_user(kit)
         parent = (await log_in(kit)).json()["refresh_token"]
@@ -105,7 +105,7 @@ async def test_an_older_token_is_a_replay(open_kit: OpenKit) -> None:
 
 
 async def test_a_race(open_kit: OpenKit) -> None:
-    """Of many who show the same token at once all get one successor, and no session ends for it."""
+    """Concurrent requests with the same token all get one successor, and no session ends."""
     async with open_kit() as kit:
         await add_user(kit)
         login = (await log_in(kit)).json()
@@ -116,7 +116,7 @@ async def test_a_race(open_kit: OpenKit) -> None:
 
 
 async def test_a_disabled_user(open_kit: OpenKit) -> None:
-    """A disabled user gets nothing for a token, and the session is over also when they are let in again."""
+    """A disabled user's refresh fails and ends the session, also after the user is enabled again."""
     async with open_kit() as kit:
         await add_user(kit)
         body = (await log_in(kit)).json()
@@ -128,7 +128,7 @@ async def test_a_disabled_user(open_kit: OpenKit) -> None:
 
 
 async def test_an_absolute_end(open_kit: OpenKit, clock: ShiftedClock) -> None:
-    """Refreshing prolongs a session up to its absolute end, and what is issued shortly before it ends with it."""
+    """Refreshing prolongs a session up to its absolute end; tokens issued shortly before it end with it."""
     async with open_kit(session_idle_seconds=1000, session_max_seconds=2000) as kit:
         await add_user(kit)
         body = (await log_in(kit)).json()
@@ -163,7 +163,7 @@ async def test_successors_under_another_key(open_kit: OpenKit, tmp_path: Path) -
 
 
 async def test_where_the_token_comes(open_kit: OpenKit) -> None:
-    """The body goes before the cookie; a cookie that comes twice is ambiguous; no other place is looked at."""
+    """The body takes precedence over the cookie; a repeated cookie is ambiguous; no other source is read."""
     async with open_kit() as kit:
         for name in ("alice", "bob"):
             await add_user(kit, name)
@@ -188,7 +188,7 @@ async def test_where_the_token_comes(open_kit: OpenKit) -> None:
 
 
 async def test_forged_tokens(open_kit: OpenKit) -> None:
-    """Whatever is made without the secret is refused, and only a token of that very session may end it."""
+    """A token made without the secret is rejected, and only a token of that very session may end it."""
     async with open_kit() as kit:
         await add_user(kit)
         body, other = (await log_in(kit)).json(), (await log_in(kit)).json()
@@ -229,7 +229,7 @@ async def test_forged_tokens(open_kit: OpenKit) -> None:
     st.binary(min_size=1, max_size=120) | st.binary(min_size=80, max_size=120).map(lambda raw: b"\1" + raw)
 )
 async def test_any_bytes(shared_kit: ProjKit, raw: bytes) -> None:
-    """Any bytes at all are refused alike, in the body and in the cookie."""
+    """Arbitrary bytes are rejected alike, in the body and in the cookie."""
     refuses(await refresh(shared_kit, forge.b64(raw)), "invalid_refresh_token")
     sent = [cookie(refresh_token=forge.b64(raw), csrf_token="x"), ("x-csrf-token", "x"), SAME_ORIGIN]
     answer = await ask(shared_kit, "POST", f"{AUTH}/refresh", sent)

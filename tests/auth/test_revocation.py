@@ -66,7 +66,7 @@ def sessions(database: Database) -> DatabaseSessions:
 
 @pytest.fixture
 def monotonic() -> Monotonic:
-    """The clock of what is remembered."""
+    """The clock of the cache."""
     return Monotonic()
 
 

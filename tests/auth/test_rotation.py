@@ -28,7 +28,7 @@ WITHIN_SECONDS: Final = 10.0  # the promise is half a second
 
 @pytest.fixture
 def any_database_url(sqlite_url: str) -> str:
-    """Where rows are kept makes no difference to keys."""
+    """The database makes no difference to keys."""
     return sqlite_url
 
 
@@ -46,7 +46,7 @@ async def before_long(holds: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def test_a_retired_key(open_kit: OpenKit, tmp_path: Path) -> None:
-    """A token that was verified a moment ago is refused once its key is gone from the file; others stay good."""
+    """A token that was just verified is rejected once its key is removed from the file; others stay valid."""
     path = forge.write_keys(tmp_path / "keys.json", forge.private("ES256"), forge.private("EdDSA"))
     async with open_kit(secret=None, keys_file=path) as kit:
         old, new = forge.token(kid="ES256"), forge.token(kid="EdDSA")
@@ -64,7 +64,7 @@ async def test_a_retired_key(open_kit: OpenKit, tmp_path: Path) -> None:
 
 
 async def test_an_added_key(open_kit: OpenKit, tmp_path: Path) -> None:
-    """A key that is added signs from then on, and what the older one has signed stays good."""
+    """An added key signs from then on, and the older key's signatures stay valid."""
     path = forge.write_keys(tmp_path / "keys.json", forge.private("HS256"))
     async with open_kit(secret=None, keys_file=path, legacy_secret=forge.LEGACY_SECRET) as kit:
         old, new = forge.token(kid="HS256"), forge.token(kid="EdDSA")
@@ -81,7 +81,7 @@ async def test_an_added_key(open_kit: OpenKit, tmp_path: Path) -> None:
 
 
 async def test_a_key_that_comes_back(open_kit: OpenKit, tmp_path: Path) -> None:
-    """A key of the same name with other material is another key: what the first one signed is refused."""
+    """Another key with the same kid does not verify the first one's signatures."""
     path = forge.write_keys(tmp_path / "keys.json", forge.private("EdDSA"))
     async with open_kit(secret=None, keys_file=path) as kit:
         old = forge.token()
@@ -121,7 +121,7 @@ async def test_a_broken_file(
 
 
 async def test_a_key_that_expires(open_kit: OpenKit, tmp_path: Path) -> None:
-    """Once a key's ``exp`` is over it verifies nothing, signs nothing, and the secrets derived from it are void."""
+    """After a key's ``exp`` it verifies and signs nothing, and the secrets derived from it are void."""
     ends = int(time.time()) + 2
     path = forge.write_keys(tmp_path / "keys.json", forge.private("HS256"), forge.private("EdDSA", exp=ends))
     async with open_kit(secret=None, keys_file=path) as kit:
@@ -174,7 +174,7 @@ def test_a_cached_token_ends_with_its_key(tmp_path: Path) -> None:
 
 
 async def test_a_revoked_token_signed_otherwise(open_kit: OpenKit, tmp_path: Path) -> None:
-    """A token without a session that was logged out is refused in every form in which its signature is good."""
+    """A sessionless token that was logged out is rejected in every form whose signature is valid."""
     path = forge.write_keys(tmp_path / "keys.json", *(forge.private(name) for name in forge.ALGORITHMS))
     async with open_kit(secret=None, keys_file=path) as kit:
         for kid in forge.ALGORITHMS:
@@ -203,7 +203,7 @@ def other_signatures(kid: str, parts: str, token: str) -> list[bytes]:
 
 
 async def test_published_keys(shared_kit: ProjKit) -> None:
-    """What is published of the keys is their public part: no member of a private or secret one, and no expired key."""
+    """Only the public parts of keys are published, and no expired keys."""
     for path in ("/api/v1/auth/jwks", "/.well-known/jwks.json"):
         answer = await ask(shared_kit, "GET", path)
         assert answer.status == 200

@@ -26,7 +26,7 @@ MOMENT = timedelta(microseconds=1)
 
 @pytest.fixture(params=STORES)
 def found(request: pytest.FixtureRequest) -> tuple[str, Redises | str]:
-    """The name of each place where sessions may be kept, and what is behind it."""
+    """Return the name and the open function of each session store."""
     return request.param, servers_of(request.param, request)
 
 
@@ -81,7 +81,7 @@ async def ids(store: SessionStore, subject: str = "alice", now: datetime = NOW) 
     ],
 )
 async def test_kept_as_it_is(store: SessionStore, other: SessionStore, changes: dict[str, Any]) -> None:
-    """What one worker keeps another one finds, to the microsecond and whatever text it holds."""
+    """A session stored by one worker is read by another, to the microsecond and with any text."""
     kept = session(**changes)
     await store.create(kept)
     assert await other.get(kept.key, NOW) == kept.activity
@@ -129,7 +129,7 @@ async def test_either_lifetime_ends_it(store: SessionStore, end: str) -> None:
 
 
 async def test_use_prolongs_it(store: SessionStore, other: SessionStore) -> None:
-    """Use moves the idle end and nothing else."""
+    """A touch changes the idle end and nothing else."""
     kept = session()
     await store.create(kept)
     later, idle = NOW + timedelta(minutes=50), NOW + timedelta(hours=2)
@@ -142,7 +142,7 @@ async def test_use_prolongs_it(store: SessionStore, other: SessionStore) -> None
 
 
 async def test_what_is_gone_stays_gone(backend: StoreUnderTest, store: SessionStore) -> None:
-    """Neither use nor a refresh brings a revoked session back, nor leaves half of one behind."""
+    """Neither a touch nor a refresh restores a revoked session or leaves a part of it."""
     kept = session()
     await store.create(kept)
     assert await store.revoke(kept.key)
@@ -170,7 +170,7 @@ async def test_rotation(store: SessionStore, other: SessionStore) -> None:
 
 
 async def test_one_rotation_wins(store: SessionStore, other: SessionStore) -> None:
-    """Of 32 exchanges of one token on two workers exactly one happens, and it is the one that is kept."""
+    """Of 32 concurrent exchanges of one token on two workers, exactly one succeeds, and its result is stored."""
     kept = session()
     await store.create(kept)
     done = await asyncio.gather(
@@ -186,7 +186,7 @@ async def test_one_rotation_wins(store: SessionStore, other: SessionStore) -> No
 
 
 async def test_revocation(backend: StoreUnderTest, store: SessionStore, other: SessionStore) -> None:
-    """An ended session is gone at once where it was ended, elsewhere as soon as it must; the others stay."""
+    """An ended session is invalid at once on its worker, elsewhere within the cache's time; the others stay."""
     ended, stays = session(), session()
     for each in (ended, stays):
         await store.create(each)
@@ -219,7 +219,9 @@ async def test_everywhere_but_here(backend: StoreUnderTest, store: SessionStore,
 
 
 async def test_log_out_everywhere_misses_nobody(store: SessionStore, other: SessionStore) -> None:
-    """Among logins, refreshes and use, ending all leaves none that was there before, and lists what is there."""
+    """During logins, refreshes and touches, revoke_all ends all earlier sessions, and list returns the live
+    ones.
+    """
     made = [session() for _ in range(24)]
     before = made[:12]
     for each in before:
@@ -240,7 +242,7 @@ async def test_log_out_everywhere_misses_nobody(store: SessionStore, other: Sess
 
 
 async def test_one_time_values(store: SessionStore, other: SessionStore) -> None:
-    """Of 32 who show the same value at once on two workers one is the first; another value is another."""
+    """Of 32 concurrent consumers of one value on two workers, one succeeds; another value is independent."""
     first = await asyncio.gather(
         *((store, other)[number % 2].consume("a value", NOW, ENDS) for number in range(32))
     )
@@ -251,7 +253,7 @@ async def test_one_time_values(store: SessionStore, other: SessionStore) -> None
 
 
 async def test_nothing_in_clear(backend: StoreUnderTest, store: SessionStore) -> None:
-    """Neither a session's id nor a one-time value can be read from what is stored."""
+    """Neither a session id nor a one-time value is stored in clear text."""
     kept = session(id_hash=sha256_hex("the session's id"))
     await store.create(kept)
     await store.rotate(kept.key, rotation(kept, "the new token"))
@@ -264,7 +266,7 @@ async def test_nothing_in_clear(backend: StoreUnderTest, store: SessionStore) ->
 
 
 async def test_nothing_in_clear_after_a_login(redis_alone: Redises, sqlite_url: str) -> None:
-    """Nothing that a login or a refresh gives can be read from Redis, nor who has tried to log in."""
+    """Redis contains no token of a login or refresh, and no name of a login attempt."""
     async with fault_scenario(sqlite_url, redis_alone.url) as scenario:
         given = [(await scenario.log_in()).json(), (await scenario.refresh()).json()]
         stored = redis_alone.everything()
@@ -279,7 +281,7 @@ async def test_nothing_in_clear_after_a_login(redis_alone: Redises, sqlite_url: 
 
 
 async def test_what_has_ended_does_not_pile_up(backend: StoreUnderTest, store: SessionStore) -> None:
-    """Ended sessions and values are gone from the store some time after, without anybody's doing."""
+    """Ended sessions and values are removed from the store by themselves some time later."""
     past = NOW - timedelta(days=3)
     ended = [
         session(
@@ -298,7 +300,7 @@ async def test_what_has_ended_does_not_pile_up(backend: StoreUnderTest, store: S
 
 
 async def test_many_at_once(store: SessionStore) -> None:
-    """More look-ups at once than there are connections wait for each other, and all are answered."""
+    """More concurrent look-ups than connections wait for each other, and all succeed."""
     kept = session()
     await store.create(kept)
     found = await asyncio.gather(*(store.get_fresh(kept.key, NOW) for _ in range(300)))
@@ -306,7 +308,7 @@ async def test_many_at_once(store: SessionStore) -> None:
 
 
 async def test_ping(store: SessionStore) -> None:
-    """A store that is there says so."""
+    """A reachable store passes its ping."""
     await store.ping()
 
 
@@ -331,7 +333,7 @@ async def test_every_key_in_redis_goes_by_itself(redis_alone: Redises) -> None:
 
 @pytest.mark.parametrize("junk", [b"", b"{", b"[]", b"{}", b'{"subject": "alice"}', b"\xff", b"null"])
 async def test_an_unreadable_session_has_ended(redis_alone: Redises, junk: bytes) -> None:
-    """Invalid data in place of a session is treated as no session, without an error."""
+    """Invalid session data is treated as no session, without an error."""
     async with open_store("redis", redis_alone) as backend:
         store = await backend.worker()
         kept, broken = session(), session()

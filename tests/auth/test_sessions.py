@@ -1,4 +1,4 @@
-"""The user's own sessions and password: what is listed, what may be ended, and what a new password ends."""
+"""The user's own sessions and password: listing, ending, and the effects of a new password."""
 
 from typing import Final
 
@@ -23,13 +23,13 @@ async def whoami(kit: ProjKit, token: str) -> Answer:
 
 
 async def change(kit: ProjKit, token: str, old: str = PASSWORD, new: str = NEW) -> Answer:
-    """The answer to a change of password."""
+    """Return the response to a change of password."""
     content = {"old_password": old, "new_password": new}
     return await ask(kit, "POST", f"{AUTH}/password", [bearer(token)], json=content)
 
 
 async def test_the_list(open_kit: OpenKit) -> None:
-    """The live sessions, newest first, each with what its owner knows it by, and which of them is asking."""
+    """Lists contain the live sessions, newest first, with their clients, and mark the current one."""
     async with open_kit() as kit:
         await add_user(kit)
         bodies = []
@@ -111,7 +111,7 @@ async def test_logging_out(open_kit: OpenKit) -> None:
 
 
 async def test_a_bad_cookie_is_cleared(open_kit: OpenKit) -> None:
-    """Whoever logs out with a cookie that is no good any more is told so, and is rid of it."""
+    """A logout with an invalid cookie is 401 and clears the cookie."""
     async with open_kit() as kit:
         browser = Browser(kit)
         browser.jar["auth_token"] = "x"
@@ -181,7 +181,7 @@ async def test_a_new_password(open_kit: OpenKit) -> None:
 
 
 async def test_a_login_while_the_password_changes(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever logs in with the old password in the last moment in which it is good loses that session as well."""
+    """A login with the old password at the moment of its change does not keep its session."""
     thief: list[str] = []
     set_password = Users.set_password
 
@@ -199,7 +199,7 @@ async def test_a_login_while_the_password_changes(open_kit: OpenKit, monkeypatch
 
 
 async def test_what_is_no_new_password(open_kit: OpenKit) -> None:
-    """Without the present password, or with a poor new one, nothing is changed and nothing ends."""
+    """Without the current password, or with an invalid new one, nothing changes and no session ends."""
     async with open_kit() as kit:
         await add_user(kit, "Alice Liddell", subject="u-1")
         mine, other = (await log_in(kit, "Alice Liddell")).json(), (await log_in(kit, "Alice Liddell")).json()
@@ -225,7 +225,7 @@ async def test_whose_password(open_kit: OpenKit) -> None:
 
 
 async def test_guessing_the_present_password(open_kit: OpenKit) -> None:
-    """Whoever has stolen a session cannot guess the password by changing it, and does not lock its owner out."""
+    """A stolen session does not allow guessing the password by changing it, nor locking its owner out."""
     async with open_kit(login_limit_account="3/minute") as kit:
         await add_user(kit)
         stolen = (await log_in(kit)).json()["access_token"]

@@ -1,4 +1,4 @@
-"""Who may do what, on every route of the live table: a route that this table does not know fails the suite."""
+"""Authorization on every route of the live table: a route that is missing here fails the suite."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ def endpoints(kit: ProjKit) -> Iterator[tuple[Endpoint, Rule]]:
 
 
 def credentials(kit: ProjKit, caller: str, owner: str) -> list[Header]:
-    """What a caller sends; ``owner`` is the subject whose things are asked for."""
+    """Return the headers of a caller; ``owner`` is the subject whose resources are requested."""
     issuer, settings = auth_services(kit).issuer, kit.settings
     if caller == "nobody":
         return []
@@ -141,7 +141,7 @@ async def session_of(kit: ProjKit, owner: str) -> str:
 
 
 async def named(kit: ProjKit, endpoint: Endpoint, rule: Rule, owner: str) -> str:
-    """The endpoint's path with the name of something that is the owner's."""
+    """Return the endpoint's path with the id of a resource that does not exist."""
     if rule.kind == "project":
         return endpoint.path.replace("{project_id}", await project_of(kit, owner, rule.state))
     if rule.kind == "session":
@@ -150,12 +150,12 @@ async def named(kit: ProjKit, endpoint: Endpoint, rule: Rule, owner: str) -> str
 
 
 def absent(endpoint: Endpoint) -> str:
-    """The endpoint's path with the name of nothing."""
+    """Return the endpoint's path with the id of a resource that does not exist."""
     return endpoint.path.replace("{project_id}", str(uuid7())).replace("{session_id}", "A" * 43)
 
 
 def expected(endpoint: Endpoint, rule: Rule, caller: str) -> int | str:
-    """The answer that a caller is to get: a status, or the code of a failure."""
+    """Return the expected response to a caller: a status, or the code of a failure."""
     if rule.kind == "public":
         return rule.good
     if caller in {"nobody", "expired"}:
@@ -186,7 +186,9 @@ async def test_every_route_is_classified(open_kit: OpenKit) -> None:
 
 @pytest.mark.parametrize("caller", CALLERS)
 async def test_the_matrix(open_kit: OpenKit, caller: str) -> None:
-    """On every route each caller is answered as what the route is about says, HEAD as GET, and OPTIONS everybody."""
+    """On every route, each caller gets the response that the table defines, HEAD that of GET, OPTIONS without
+    credentials.
+    """
     async with open_kit(
         **EVERYTHING_ON, login_limit_account="1000/minute", login_limit_address="1000/minute"
     ) as kit:
@@ -226,7 +228,7 @@ BODIES: Final[tuple[Any, ...]] = (None, {}, {"name": ""}, {"name": "B", "nonsens
 
 @pytest.mark.parametrize("caller", ["other", "admin"])
 async def test_foreign_is_as_absent(open_kit: OpenKit, caller: str) -> None:
-    """Somebody else's and what is not there are answered alike to the byte, in whatever state, however asked."""
+    """Other owners' resources and missing ones get identical responses, in any state and by any method."""
     async with open_kit(**EVERYTHING_ON) as kit:
         for number, (endpoint, rule) in enumerate(endpoints(kit)):
             if rule.kind not in {"project", "session"}:
@@ -248,7 +250,9 @@ async def test_foreign_is_as_absent(open_kit: OpenKit, caller: str) -> None:
 
 
 async def test_nothing_of_others(open_kit: OpenKit) -> None:
-    """Lists, counts, searches, unique names, replays and cursors know nothing of others' rows, an admin's neither."""
+    """Lists, counts, searches, unique names, replays and cursors do not depend on other owners' rows, also
+    for an admin.
+    """
     async with open_kit() as kit:
         issuer = auth_services(kit).issuer
         alice = [bearer(issuer.issue("alice", BOTH))]
@@ -297,7 +301,9 @@ async def test_nothing_of_others(open_kit: OpenKit) -> None:
 
 
 async def test_tenants(open_kit: OpenKit) -> None:
-    """The same subject in another tenant is a stranger on every route, and tokens without a tenant are refused."""
+    """The same subject in another tenant is a stranger on every route, and tokens without a tenant are
+    rejected.
+    """
     async with open_kit(**EVERYTHING_ON, tenant_claim="org") as kit:
         issuer = auth_services(kit).issuer
         acme = [bearer(issuer.issue("alice", BOTH, tenant_id="acme"))]

@@ -1,4 +1,4 @@
-"""Access tokens: what is issued is taken, everything else is refused alike."""
+"""Access tokens: issued tokens are accepted, all others rejected alike."""
 
 import base64
 import json
@@ -52,7 +52,7 @@ CLAIMS: dict[str, Any] = {
 
 
 def test_an_issued_token_speaks_for_its_subject() -> None:
-    """What the issuer makes the verifier reads: subject, known scopes, format."""
+    """The verifier reads what the issuer wrote: subject, known scopes, format."""
     issuer, verifier = pair(Time())
     token = issuer.issue("alice", ["projects:read", "admin", "unheard:of"])
     principal = verifier.verify(token)
@@ -62,7 +62,7 @@ def test_an_issued_token_speaks_for_its_subject() -> None:
 
 
 def test_no_cached_token_outlives_its_expiry() -> None:
-    """A token that was verified before is refused once it has expired."""
+    """A token that was verified before is rejected once it has expired."""
     time = Time()
     issuer, verifier = pair(time)
     token = issuer.issue("alice", [], seconds=60)
@@ -98,7 +98,7 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )  # fmt: skip
 def test_wrong_claims(change: dict[str, Any]) -> None:
-    """A signature does not save a token whose claims are wrong."""
+    """A valid signature does not make up for wrong claims."""
     _, verifier = pair(Time())
     verifier.verify(encode(HEADER, CLAIMS))
     with pytest.raises(InvalidTokenError):
@@ -152,7 +152,7 @@ TWO_ALGORITHMS = b'{"alg":"HS256","alg":"none","typ":"at+jwt","kid":"secret"}'
     ],
 )  # fmt: skip
 def test_mangled_tokens(mangle: Callable[[str, str, str], str]) -> None:
-    """A token that was changed anywhere is refused."""
+    """A token with any change is rejected."""
     _, verifier = pair(Time())
     header, payload, signature = encode(HEADER, CLAIMS).split(".")
     with pytest.raises(InvalidTokenError):
@@ -168,7 +168,7 @@ def test_any_text_is_refused_alike(text: str) -> None:
 
 
 def test_tenants() -> None:
-    """With a tenant claim a token without one is refused, and the principal has it."""
+    """With a tenant claim, a token without one is rejected, and the principal has the tenant."""
     issuer, verifier = pair(Time(), tenant_claim="org")
     assert verifier.verify(issuer.issue("alice", [], tenant_id="acme")).tenant_id == "acme"
     for wrong in (None, "", 7, "x" * 256):
@@ -237,13 +237,15 @@ def test_keys_of_other_curves(tmp_path: Path) -> None:
 
 
 def test_missing_keys_file(tmp_path: Path) -> None:
-    """A keys file that is not there is named."""
+    """The error about a missing keys file contains its path."""
     with pytest.raises(ConfigurationError, match="PROJKIT_KEYS_FILE: cannot read"):
         load_keys(Settings(keys_file=tmp_path / "none.json"))
 
 
 def test_the_development_key_is_made_once(tmp_path: Path) -> None:
-    """Without SECRET and KEYS_FILE a key is made beside the database, for its owner alone, and used from then on."""
+    """Without SECRET and KEYS_FILE, a key is created next to the database, readable by its owner only, and
+    reused.
+    """
     settings = Settings(database_url=f"sqlite:///{tmp_path / 'x.db'}")
     first = load_keys(settings)
     path = tmp_path / "projkit-keys.json"
@@ -253,7 +255,7 @@ def test_the_development_key_is_made_once(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_takes_no_key(tmp_path: Path) -> None:
-    """Where no key can be kept the message says what to set."""
+    """If no key can be written, the error names the setting."""
     settings = Settings(database_url=f"sqlite:///{tmp_path / 'none' / 'x.db'}")
     with pytest.raises(ConfigurationError, match="PROJKIT_SECRET is not set"):
         load_keys(settings)
@@ -280,7 +282,7 @@ def test_derived_secrets_differ() -> None:
     ],
 )
 async def test_401_over_http(open_client: OpenClient, value: bytes | None, code: str, challenge: str) -> None:
-    """Without good credentials the answer is 401 with RFC 6750's challenge, and nothing of the reason."""
+    """Without valid credentials, the response is 401 with RFC 6750's challenge and no reason."""
     async with open_client(None) as client:
         headers = [] if value is None else [(b"Authorization", value)]
         answer = await client.get(URL, headers=headers)
@@ -290,7 +292,7 @@ async def test_401_over_http(open_client: OpenClient, value: bytes | None, code:
 
 @pytest.mark.anyio
 async def test_two_credentials_are_ambiguous(client: Client) -> None:
-    """Two Authorization headers are refused even if both are good."""
+    """Two Authorization headers are rejected, even if both are valid."""
     value = client.headers["authorization"].encode()
     answer = await client.get(URL, headers=[(b"Authorization", value), (b"Authorization", value)])
     assert (answer.status_code, answer.json()["code"]) == (401, "ambiguous_credentials")
@@ -302,7 +304,7 @@ async def test_two_credentials_are_ambiguous(client: Client) -> None:
     [((), 403, 403), (("projects:read",), 200, 403), (("projects:write",), 403, 201), (("admin",), 200, 201)],
 )
 async def test_scopes(open_client: OpenClient, scopes: tuple[str, ...], read: int, write: int) -> None:
-    """Each route asks for its scope; admin has them all."""
+    """Each route requires its scope; admin has all scopes."""
     async with open_client(None) as client:
         client.headers["Authorization"] = f"bearer {token_for(client.kit_settings, 'alice', scopes)}"
         answers = [await client.get(URL), await client.post(URL, json={"name": "A"})]

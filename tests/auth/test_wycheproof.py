@@ -96,7 +96,7 @@ def is_taken(vector: Vector, directory: Path) -> bool:
 
 
 def is_expected(vector: Vector) -> bool:
-    """What we promise for a vector."""
+    """Return the expected result of a vector."""
     if vector.file == "signature" and vector.number in SAME_AS_VALID:
         return True
     refused = vector.file == "signature" and vector.number in REFUSED_THOUGH_VALID | EMPTY_PAYLOAD
@@ -112,7 +112,7 @@ def test_signatures(vector: Vector, tmp_path: Path) -> None:
 
 
 def test_empty_payload() -> None:
-    """The one vector that is refused for its empty payload has a good signature."""
+    """The vector that is rejected for its empty payload has a valid signature."""
     empty = [vector for vector in VECTORS if vector.file == "signature" and vector.number in EMPTY_PAYLOAD]
     assert empty
     for vector in empty:
@@ -132,7 +132,7 @@ def test_contradictions() -> None:
 
 @pytest.mark.parametrize("vector", parameters(vectors("crypto", "jwe")))
 def test_encrypted_tokens(vector: Vector, tmp_path: Path) -> None:
-    """An encrypted token (RFC 7516) is refused by its form, whatever is in it."""
+    """An encrypted token (RFC 7516) is rejected by its form, whatever its content."""
     with pytest.raises(InvalidTokenError):
         jws.read(vector.token)
     with pytest.raises(REFUSALS):

@@ -14,7 +14,7 @@ HOST = (b"host", b"testserver")
 
 @dataclass
 class Answer:
-    """What came back; a WebSocket that was accepted has the status 101."""
+    """A response; an accepted WebSocket has the status 101."""
 
     status: int
     headers: Headers
@@ -56,14 +56,14 @@ async def http(
 
 
 async def raw(app: Any, target: str, **more: Any) -> Answer:
-    """One HTTP request to a target as it stands in the request line; the path is what servers make of it."""
+    """Send one HTTP request to a target as in the request line, with the path that servers derive from it."""
     return await http(app, unquote(target), raw_path=target.encode(), **more)
 
 
 async def websocket(
     app: Any, path: str, *, headers: Headers | None = None, denial: bool = True, **more: Any
 ) -> Answer:
-    """One handshake; ``denial`` is whether the server can answer it with a response."""
+    """Perform one handshake; ``denial`` is whether the server supports denial responses."""
     extensions: dict[str, Any] = {"websocket.http.response": {}} if denial else {}
     scope = websocket_scope(path, [HOST, *(headers or [])], extensions=extensions, **more)
     sent = await call(app, scope, {"type": "websocket.connect"})

@@ -1,4 +1,4 @@
-"""A guarded host, and what its clients send."""
+"""A guarded host and its clients' requests."""
 
 import json
 from datetime import UTC, datetime
@@ -96,5 +96,5 @@ def counted(kit: ProjKit, transport: str, format_: str, outcome: str) -> float:
 
 
 async def nothing() -> Any:
-    """A client that sends nothing and goes away."""
+    """A client that sends nothing and disconnects."""
     return {"type": "http.disconnect"}

@@ -1,4 +1,4 @@
-"""A host that knows its users itself: ``get_principal`` and ``authenticate`` in place of the kit's own."""
+"""Hosts with their own users: ``get_principal`` and ``authenticate`` replace the kit's authentication."""
 
 import asyncio
 import json
@@ -44,7 +44,9 @@ async def _asked_async(scope: Any) -> Found:
 async def test_the_hosts_own_get_principal(
     sqlite_url: str, host: Host, ask: Callable[[Any], Found | Awaitable[Found]]
 ) -> None:
-    """With get_principal the host alone says who calls, with scopes of its own; the kit's tokens open nothing."""
+    """With get_principal, the host alone authenticates callers and grants scopes; the kit's tokens are
+    rejected.
+    """
     kit = ProjKit(make_settings(sqlite_url), get_principal=ask)
     app = AuthMiddleware(host, kit, rules={**RULES, "/own": ("host:own",)})
     async with kit.lifespan():
@@ -72,7 +74,7 @@ async def test_nobody_is_not_somebody(sqlite_url: str, host: Host) -> None:
 async def test_a_bug_lets_nobody_in(
     sqlite_url: str, host: Host, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the host's own get_principal fails the answer is a 500 that tells nothing, and the log has it once."""
+    """An exception of get_principal becomes a 500 without details and is logged once."""
 
     def broken(scope: Any) -> Principal:
         raise ZeroDivisionError("the inside")
@@ -89,7 +91,7 @@ async def test_a_bug_lets_nobody_in(
 
 
 async def test_a_session_that_has_ended(kit: ProjKit, app: AuthMiddleware) -> None:
-    """After logging out, the next request to the host is refused, although the token has not expired."""
+    """After a logout, the next request to the host is rejected, although the token has not expired."""
     open_kit = ProjKit(kit.settings.model_copy(update={"registration": "open"}))
     async with open_kit.lifespan():
         login = {"username": "carol", "password": "a long enough password"}
@@ -142,7 +144,7 @@ async def log_in(kit: ProjKit, username: str, password: str, **more: Any) -> Ans
 
 
 def cookies_of(answer: Answer) -> dict[str, str]:
-    """What a browser keeps of an answer."""
+    """Return the cookies of a response as a browser stores them."""
     found = [value.decode().partition(";")[0] for name, value in answer.headers if name == b"set-cookie"]
     return {name: value for name, _, value in (each.partition("=") for each in found) if value}
 
@@ -184,7 +186,7 @@ async def test_the_whole_life_of_a_hosts_user(sqlite_url: str, host: Host, way: 
 
 
 async def test_a_slow_plain_authenticate_stalls_nobody(sqlite_url: str) -> None:
-    """While a plain function of the host's takes its time, other requests are answered."""
+    """While a synchronous function of the host runs, other requests are processed."""
     entered, release = threading.Event(), threading.Event()
 
     def slow(username: str, password: str) -> Found:
@@ -203,7 +205,7 @@ async def test_a_slow_plain_authenticate_stalls_nobody(sqlite_url: str) -> None:
 
 
 async def test_a_slow_authenticate_keeps_nobody_waiting(sqlite_url: str) -> None:
-    """While the host takes its time over a login, that takes no place among the requests that are worked on."""
+    """While the host's function processes a login, the login occupies no request slot."""
     entered, release = asyncio.Event(), asyncio.Event()
 
     async def slow(username: str, password: str) -> Found:
@@ -223,7 +225,7 @@ async def test_a_slow_authenticate_keeps_nobody_waiting(sqlite_url: str) -> None
 
 
 async def test_guesses_at_a_hosts_users_are_limited(sqlite_url: str) -> None:
-    """The host is asked no more often than the limit allows, and then the answer is 429."""
+    """The host's function is called no more often than the limit allows; further attempts get 429."""
     asked: list[str] = []
 
     def ask(username: str, password: str) -> Found:
@@ -245,7 +247,7 @@ async def test_guesses_at_a_hosts_users_are_limited(sqlite_url: str) -> None:
 async def test_the_host_alone_tells_the_tenant(
     sqlite_url: str, username: str, tenant: str, status: int
 ) -> None:
-    """Nobody logs in to a tenant that the host did not name for them, whatever the request asks for."""
+    """A login is always for the tenant that the host returned, whatever the request contains."""
     settings = make_settings(sqlite_url).model_copy(update={"tenant_claim": "org"})
     kit = ProjKit(settings, authenticate=_known)
     async with kit.lifespan():
@@ -253,7 +255,7 @@ async def test_the_host_alone_tells_the_tenant(
 
 
 async def test_a_hosts_user_is_disabled(sqlite_url: str, host: Host) -> None:
-    """Whom the kit's table disables is shut out, although the host's authenticate still knows them."""
+    """A user disabled in the kit's table is denied, even if the host's authenticate accepts them."""
     kit = ProjKit(make_settings(sqlite_url), authenticate=_known)
     app = AuthMiddleware(host, kit, rules=RULES)
     async with kit.lifespan():

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("path", ["/", "/read/x", "/public/x"])
 async def test_each_credential(kit: ProjKit, app: AuthMiddleware, kind: str, path: str) -> None:
-    """Bearer, auth_token and access_token all tell the host who calls, over HTTP and for WebSockets."""
+    """Bearer, auth_token and access_token each authenticate the caller, over HTTP and for WebSockets."""
     headers = credentials(kit, kind)
     format_ = "legacy" if kind not in {"bearer", "auth_token"} else "enhanced"
     seen = {"subject": "alice", "format": format_}
@@ -74,7 +74,7 @@ BAD: dict[str, tuple[Headers, str, str]] = {
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("path", ["/", "/elsewhere/x", "/read", "/admin/x"])
 async def test_without_good_credentials(app: AuthMiddleware, host: Host, bad: str, path: str) -> None:
-    """Who brings none, or bad ones, gets the contract's 401, and the host never hears of it."""
+    """Requests without valid credentials get the contract's 401 and do not reach the host."""
     headers, code, challenge = BAD[bad]
     answer = await http(app, path, headers=[*headers, (b"x-request-id", b"mine-7")])
     assert (answer.status, answer.header("content-type")) == (401, "application/problem+json")
@@ -105,7 +105,7 @@ async def test_public_paths_never_refuse(kit: ProjKit, app: AuthMiddleware, bad:
 
 
 async def test_a_bad_credential_is_not_made_good_by_another(kit: ProjKit, app: AuthMiddleware) -> None:
-    """The first credential that is there decides: a good cookie does not stand in for a bad Bearer token."""
+    """The first credential that is present decides: a valid cookie does not replace an invalid Bearer token."""
     good = cookie("auth_token", token(kit))
     assert (await http(app, "/", headers=[*bearer("x.y.z"), *good])).status == 401
     both = [(b"cookie", f"access_token=old; auth_token={token(kit)}".encode())]
@@ -197,14 +197,14 @@ async def test_encoding_what_needs_none_changesnothing(app: AuthMiddleware) -> N
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "GET", "TRACE"])
 async def test_every_method_is_guarded(app: AuthMiddleware, host: Host, method: str) -> None:
-    """Also HEAD and OPTIONS need what the rule says; the answer to HEAD has no body."""
+    """Rules apply to HEAD and OPTIONS as well; the response to HEAD has no body."""
     answer = await http(app, "/read", method=method)
     assert (answer.status, answer.body == b"") == (401, method == "HEAD")
     assert host.paths == []
 
 
 async def test_preflights_are_answered_outside(kit: ProjKit, host: Host) -> None:
-    """CORS around the guard answers preflights, and lets scripts of allowed origins read refusals."""
+    """CORS middleware around the guard answers preflights and exposes denials to allowed origins."""
     app = CORSMiddleware(AuthMiddleware(host, kit, rules=RULES), allow_origins=[ORIGIN])
     asked = [*FROM_APP, (b"access-control-request-method", b"GET")]
     assert (await http(app, "/read", method="OPTIONS", headers=asked)).status == 200
@@ -225,7 +225,7 @@ async def test_asked_once_for_each_request(kit: ProjKit, app: AuthMiddleware) ->
 async def test_what_another_kit_knows_saysnothing_here(
     kit: ProjKit, app: AuthMiddleware, host: Host, sqlite_url: str
 ) -> None:
-    """Behind the guard of another kit a caller whom that one let in is asked again."""
+    """The guard of one kit does not trust a caller that another kit has authenticated."""
     other = ProjKit(settings_for(sqlite_url, secret="another secret, which is long enough as well"))
     async with other.lifespan():
         both = AuthMiddleware(app, other)
@@ -277,7 +277,7 @@ async def test_requires_of_starlette(kit: ProjKit) -> None:
 
 
 async def test_in_nested_mounts(kit: ProjKit, host: Host) -> None:
-    """Inside a mount the rules are relative to it, however deep; a mount that is named alike opens nothing."""
+    """Inside a mount, rules are relative to it at any depth; a mount with a similar name opens no path."""
     inner = AuthMiddleware(host, kit, rules=RULES)
     app = Starlette(routes=[Mount("/public", Mount("/admin", inner)), Mount("/a", inner)])
     for path, status in (
@@ -334,7 +334,7 @@ async def test_other_protocols(app: AuthMiddleware, kit: ProjKit, host: Host) ->
 
 
 async def test_the_hosts_own_errors_pass(kit: ProjKit) -> None:
-    """What the host raises reaches its server as it was raised, and nothing is answered in its place."""
+    """An exception of the host reaches its server unchanged, and no response is sent instead."""
 
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise ZeroDivisionError
@@ -344,7 +344,7 @@ async def test_the_hosts_own_errors_pass(kit: ProjKit) -> None:
 
 
 async def test_without_a_lifespan(sqlite_url: str, host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    """Where nothing has run the kit's lifespan it starts at the first guarded request, and says so once."""
+    """Without a lifespan, the kit starts at the first guarded request and logs that once."""
     kit = ProjKit(make_settings(sqlite_url))
     app = AuthMiddleware(host, kit, rules=RULES)
     for _ in range(2):
@@ -356,7 +356,9 @@ async def test_without_a_lifespan(sqlite_url: str, host: Host, caplog: pytest.Lo
 async def test_when_nobody_can_tell(
     empty_postgres_url: str, host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While a kit cannot tell who calls, guarded paths answer 503, never 401, never the host; public ones go on."""
+    """While a kit cannot authenticate callers, guarded paths get 503, never 401 or the host; public paths
+    still work.
+    """
     kit = ProjKit(make_settings(empty_postgres_url))  # cannot start: its tables are not there
     app = AuthMiddleware(host, kit, rules=RULES)
     headers = bearer(token(kit))
@@ -370,7 +372,7 @@ async def test_when_nobody_can_tell(
 
 
 async def test_expired_tokens(kit: ProjKit, app: AuthMiddleware) -> None:
-    """A token of either format that has expired opens nothing."""
+    """An expired token of either format is rejected."""
     old = int((datetime.now(UTC) - timedelta(minutes=5)).timestamp())
     for headers in (bearer(token(kit, seconds=-60)), cookie("access_token", legacy_token(exp=old))):
         assert (await http(app, "/", headers=headers)).status == 401

@@ -36,7 +36,7 @@ async def test_csrf(kit: ProjKit, app: AuthMiddleware, host: Host, kind: str, me
 
 
 async def test_csrf_is_of_no_concern_to_bearer_tokens(kit: ProjKit, app: AuthMiddleware) -> None:
-    """A Bearer token that authenticates needs no CSRF value; beside a bad one the cookie's is not even looked at."""
+    """A valid Bearer token needs no CSRF token; next to an invalid one, the cookie's is not checked."""
     answer = await http(app, "/", method="POST", body=b"a=b", headers=bearer(token(kit)))
     assert answer.status == 200
     cookies = await csrf(kit, credentials(kit, "auth_token"))
@@ -78,7 +78,9 @@ async def test_the_origin_of_a_websocket(
 
 @pytest.mark.parametrize("kind", ["legacy bearer", "access_token"])
 async def test_legacy_clients_are_told(kit: ProjKit, app: AuthMiddleware, kind: str) -> None:
-    """The host's answers to legacy tokens say Deprecation and Sunset, also when they refuse or accept a WebSocket."""
+    """The host's responses to legacy tokens have Deprecation and Sunset, also for denied or accepted
+    WebSockets.
+    """
     headers = credentials(kit, kind)
     told = ("@1767225600", "Tue, 01 Jan 2030 00:00:00 GMT")
     nested = AuthMiddleware(app, kit)

@@ -23,7 +23,7 @@ EVERYTHING = ("admin", "one:scope", "reports:read", "reports:write")
 
 
 def needed(path: str, rules: PathRules = RULES, **scope: Any) -> Needed:
-    """What a path needs."""
+    """Return the scopes that a path requires."""
     return Rules(rules).needed(http_scope(path, **scope))
 
 
@@ -79,7 +79,7 @@ def test_paths_that_can_be_read_in_two_ways(path: str) -> None:
     ],
 )  # fmt: skip
 def test_paths_that_some_hosts_decode_again(path: str, wanted: Needed) -> None:
-    """With a percent sign or a semicolon in it a path is never open, and needs what each of its readings needs."""
+    """A path with a percent sign or a semicolon is never public and requires the scopes of all its readings."""
     assert needed(path) == wanted
 
 
@@ -92,7 +92,7 @@ def test_paths_that_some_hosts_decode_again(path: str, wanted: Needed) -> None:
     ],
 )  # fmt: skip
 def test_letters_of_another_case(path: str, wanted: Needed) -> None:
-    """Scopes hold in any case of letters, since some hosts route so; what is open is open as it is written alone."""
+    """Required scopes apply in any letter case, since some hosts route so; public paths match exactly."""
     assert needed(path) == wanted
 
 
@@ -151,6 +151,6 @@ def test_a_long_path_is_read_no_further_than_rules_are_deep() -> None:
     ],
 )  # fmt: skip
 def test_rules_that_are_none(rules: PathRules) -> None:
-    """A rule that could never hold, or that could not be told to a client, is refused at once."""
+    """A rule that could never match, or whose scope is invalid in a header, is rejected at once."""
     with pytest.raises(ConfigurationError, match="rule"):
         Rules(rules)

@@ -52,7 +52,7 @@ def provider(served_provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch) -
 
 
 def settings_with(url: str, provider: OpenIdProvider, **changes: Any) -> Settings:
-    """Settings of a kit whose users log in at the provider."""
+    """Return the settings of a kit whose users log in at the provider."""
     config = OidcProvider(issuer=provider.issuer, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET))
     values: dict[str, Any] = {
         "public_url": ORIGIN,
@@ -87,11 +87,11 @@ class Browser(httpx2.AsyncClient):
         return answer.headers["location"]
 
     async def log_in(self, name: str = "corp", *, mount: str = "", **query: str) -> httpx2.Response:
-        """The whole way; gives the kit's last answer."""
+        """Complete a login and return the kit's last response."""
         return await self.get(await self.to_provider(name, mount=mount, **query))
 
     async def subject(self) -> str | None:
-        """Who the kit says is signed in here."""
+        """Return the subject of the current session."""
         answer = await self.get(f"{AUTH}/session")
         return answer.json()["subject"] if answer.status_code == 200 else None
 
@@ -101,7 +101,7 @@ OpenKit = Callable[..., AbstractAsyncContextManager[ProjKit]]
 
 @pytest.fixture
 def open_kit(sqlite_url: str, provider: OpenIdProvider) -> OpenKit:
-    """Starts a kit whose users log in at the provider."""
+    """Start a kit whose users log in at the provider."""
 
     @asynccontextmanager
     async def start(**changes: Any) -> AsyncIterator[ProjKit]:
@@ -127,7 +127,7 @@ async def browser(kit: ProjKit) -> AsyncIterator[Browser]:
 
 
 def query_of(url: str) -> dict[str, str]:
-    """A URL's query parameters, each of which is there once."""
+    """Return a URL's query parameters, each of which occurs once."""
     found = parse_qs(urlsplit(url).query, strict_parsing=True)
     assert all(len(values) == 1 for values in found.values())
     return {name: values[0] for name, values in found.items()}
@@ -142,7 +142,7 @@ def with_query(url: str, **changes: str | None) -> str:
 
 
 def refused(answer: httpx2.Response) -> bool:
-    """Whether the kit says that the login came to nothing, and has opened no session."""
+    """Return whether the login failed and no session was created."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     assert answer.headers["cache-control"] == "private, no-store"
     cookies = answer.headers.get_list("set-cookie")
@@ -151,13 +151,13 @@ def refused(answer: httpx2.Response) -> bool:
 
 
 def set_cookies(answer: httpx2.Response) -> dict[str, str]:
-    """The answer's cookies, each with its attributes."""
+    """Return the cookies of a response, each with its attributes."""
     pairs = (each.partition("=") for each in answer.headers.get_list("set-cookie"))
     return {name: rest for name, _, rest in pairs}
 
 
 def browser_cookie(answer: httpx2.Response) -> str:
-    """The value of the transient cookie that an answer sets."""
+    """Return the value of the login-state cookie that a response sets."""
     return set_cookies(answer)["oidc_login"].partition(";")[0]
 
 

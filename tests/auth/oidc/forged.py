@@ -15,7 +15,7 @@ def unsigned(claims: dict[str, Any], algorithm: str) -> str:
 
 
 def by_hmac(header: dict[str, Any], claims: dict[str, Any], secret: bytes) -> str:
-    """A token by HS256 with any secret at all; joserfc itself refuses to use a public key as one."""
+    """Sign a token by HS256 with any secret; joserfc itself rejects a public key as a secret."""
     body = _body({"alg": "HS256", "typ": "JWT", **header}, claims)
     return (body + b"." + _encode(hmac.digest(secret, body, "sha256"))).decode()
 

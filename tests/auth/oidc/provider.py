@@ -41,7 +41,7 @@ class Registered:
 
 @dataclass
 class Granted:
-    """What a code stands for."""
+    """The authorization request behind a code."""
 
     client_id: str
     redirect_uri: str

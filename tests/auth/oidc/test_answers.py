@@ -1,4 +1,4 @@
-"""Answers that were not given to this browser, for this login, by this provider: each is refused."""
+"""Authorization responses for another browser, login or provider are rejected."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_state_is_good_once(browser: Browser, provider: OpenIdProvider) -> None:
-    """The same answer of the provider a second time is refused, even with the cookie put back."""
+    """A repeated authorization response is rejected, even if the cookie is restored."""
     started = await browser.start()
     cookie = {"Cookie": f"oidc_login={browser_cookie(started)}"}
     back = (await browser.get(started.headers["location"])).headers["location"]
@@ -34,7 +34,7 @@ async def test_a_state_is_good_once(browser: Browser, provider: OpenIdProvider) 
 
 
 async def test_a_state_is_consumed_once_under_race(browser: Browser, provider: OpenIdProvider) -> None:
-    """Of many who show the same state at the same time one is let in, and the code goes out once."""
+    """Of many concurrent requests with the same state, one succeeds, and the code is sent once."""
     started = await browser.start()
     cookie = {"Cookie": f"oidc_login={browser_cookie(started)}"}
     back = (await browser.get(started.headers["location"])).headers["location"]
@@ -45,7 +45,7 @@ async def test_a_state_is_consumed_once_under_race(browser: Browser, provider: O
 
 
 async def test_another_browser(kit: ProjKit, provider: OpenIdProvider) -> None:
-    """An attacker's answer does not sign a victim in: neither by itself, nor during a login (login CSRF)."""
+    """An attacker's response does not log a victim in, alone or during the victim's login (login CSRF)."""
     async with Browser(kit) as attacker, Browser(kit) as victim:
         back = await attacker.to_provider()
         assert refused(await victim.get(back))
@@ -57,7 +57,7 @@ async def test_another_browser(kit: ProjKit, provider: OpenIdProvider) -> None:
 
 
 async def test_a_stolen_code(kit: ProjKit, provider: OpenIdProvider) -> None:
-    """A code of another browser's login is worth nothing: the verifier does not fit (RFC 7636)."""
+    """A code of another browser's login is useless, since the verifier does not match (RFC 7636)."""
     async with Browser(kit) as victim, Browser(kit) as attacker:
         stolen = query_of(await victim.to_provider())["code"]
         back = await attacker.to_provider()
@@ -66,7 +66,7 @@ async def test_a_stolen_code(kit: ProjKit, provider: OpenIdProvider) -> None:
 
 
 async def test_another_provider(browser: Browser, provider: OpenIdProvider) -> None:
-    """An answer that comes back at another provider's address is refused (mix-up), before the code goes anywhere."""
+    """A response at another provider's redirect URI is rejected (mix-up) before the code is sent anywhere."""
     back = await browser.to_provider("corp")
     assert refused(await browser.get(back.replace("/corp/", "/other/")))
     assert provider.hits[TOKEN] == 0
@@ -79,7 +79,7 @@ async def test_another_provider(browser: Browser, provider: OpenIdProvider) -> N
 async def test_wrong_answers(
     browser: Browser, provider: OpenIdProvider, changes: dict[str, str | None]
 ) -> None:
-    """An answer without the state or without a code is refused."""
+    """A response without state or code is rejected."""
     back = await browser.to_provider()
     assert refused(await browser.get(with_query(back, **changes)))
     assert provider.hits[TOKEN] == 0
@@ -87,13 +87,13 @@ async def test_wrong_answers(
 
 @pytest.mark.parametrize("more", ["&state=x", "&code=x", "&iss=x", "&error=x", "&x=%ff", "&y" * 60])
 async def test_ambiguous_answers(browser: Browser, provider: OpenIdProvider, more: str) -> None:
-    """A parameter that is there twice, or cannot be read, is refused."""
+    """A repeated or undecodable parameter is rejected."""
     assert refused(await browser.get(await browser.to_provider() + more))
     assert provider.hits[TOKEN] == 0
 
 
 async def test_unknown_parameters_of_the_answer(browser: Browser) -> None:
-    """What a provider sends beside what is needed is ignored (RFC 6749 §4.1.2)."""
+    """Unknown parameters of the response are ignored (RFC 6749 §4.1.2)."""
     back = await browser.to_provider()
     assert (await browser.get(f"{back}&session_state=x&scope=a&scope=b")).status_code == 303
 
@@ -165,7 +165,7 @@ async def test_a_login_that_takes_too_long(browser: Browser, monkeypatch: pytest
 async def test_the_issuer_of_the_answer(
     browser: Browser, provider: OpenIdProvider, issuer: str | None
 ) -> None:
-    """Where the provider promises iss (RFC 9207), an answer without it or with another one is refused."""
+    """If the provider announces iss (RFC 9207), a response without it or with another value is rejected."""
     back = await browser.to_provider()
     if issuer is not None:
         issuer = issuer.format(issuer=provider.issuer, ISSUER=provider.issuer.upper())
@@ -177,7 +177,7 @@ async def test_the_issuer_of_the_answer(
 async def test_a_provider_without_rfc_9207(
     browser: Browser, provider: OpenIdProvider, issuer: str | None, status: int
 ) -> None:
-    """Where the provider promises nothing, iss may be absent, but still not another one."""
+    """If the provider does not announce iss, it may be absent, but a wrong value is rejected."""
     provider.metadata_changes = {"authorization_response_iss_parameter_supported": None}
     provider.answer_issuer = issuer
     assert (await browser.log_in()).status_code == status
@@ -186,7 +186,7 @@ async def test_a_provider_without_rfc_9207(
 async def test_the_provider_says_no(
     browser: Browser, provider: OpenIdProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error of the provider's ends the login, used-up login state included, and nothing of it is repeated."""
+    """An error response ends the login, consumes the login state and is not shown to the user."""
     provider.user = {}
     back = await browser.to_provider()
     caplog.set_level("INFO", "projkit")
@@ -199,7 +199,7 @@ async def test_the_provider_says_no(
 
 
 async def test_a_forged_error(browser: Browser, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be an error code does not get into the log."""
+    """An invalid error code is not logged."""
     back = await browser.to_provider()
     caplog.set_level("INFO", "projkit")
     assert refused(await browser.get(with_query(back, code=None, error="x\r\n\x1b[31mforged")))

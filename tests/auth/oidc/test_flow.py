@@ -1,4 +1,4 @@
-"""The way to a provider and back: what is asked, whose account it is, and where the browser ends up."""
+"""The authorization code flow: its parameters, the resulting account and the final redirect."""
 
 import asyncio
 import base64
@@ -140,7 +140,7 @@ async def test_the_same_person_again(kit: ProjKit, provider: OpenIdProvider) -> 
 
 
 async def test_first_logins_at_once(kit: ProjKit) -> None:
-    """Whoever logs in for the first time in many browsers at once gets one account."""
+    """Concurrent first logins of one user create one account."""
     browsers = [Browser(kit) for _ in range(6)]
     answers = await asyncio.gather(*(each.log_in() for each in browsers))
     assert {answer.status_code for answer in answers} == {303}
@@ -174,7 +174,7 @@ async def test_granted_scopes(open_kit: OpenKit, provider: OpenIdProvider) -> No
 
 
 async def test_a_new_session_each_time(kit: ProjKit, browser: Browser) -> None:
-    """Whatever session a browser brings along, the login gives it another one (fixation)."""
+    """A login replaces any existing session of the browser (fixation)."""
     await browser.log_in()
     first = (await browser.get(f"{AUTH}/session")).json()["session_id"]
     csrf = browser.cookies["csrf_token"]
@@ -185,7 +185,7 @@ async def test_a_new_session_each_time(kit: ProjKit, browser: Browser) -> None:
 
 
 async def test_a_disabled_user(browser: Browser, sqlite_url: str) -> None:
-    """Whoever is shut out here is not let in by the provider, and gets no new account either."""
+    """A user disabled here is denied although the provider accepts them, and gets no new account."""
     await browser.log_in()
     with open_sqlite(sqlite_url) as database:
         database.execute("UPDATE projkit_users SET disabled_at = created_at")
@@ -198,7 +198,7 @@ async def test_a_disabled_user(browser: Browser, sqlite_url: str) -> None:
 async def test_disabled_while_logging_in(
     kit: ProjKit, browser: Browser, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is disabled between the look at the account and the new session does not keep that session."""
+    """A user disabled between the account look-up and the new session does not keep that session."""
     await browser.log_in()
     browser.cookies.clear()
     sessions = Internals(kit).running.auth.sessions
@@ -227,7 +227,7 @@ async def test_disabled_while_logging_in(
     ],
 )  # fmt: skip
 async def test_open_redirects(browser: Browser, provider: OpenIdProvider, path: str) -> None:
-    """What is no plain path on this site is 422 before anything is started."""
+    """A ``next`` that is not a plain path on this site is 422, before the login starts."""
     answer = await browser.start(next=path)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] == "next"
@@ -248,7 +248,7 @@ async def test_where_it_goes_afterwards(browser: Browser, path: str, location: s
 
 
 async def test_unknown_parameters_of_login(browser: Browser) -> None:
-    """A parameter that is not there is 422, as everywhere."""
+    """An unknown parameter is 422, as for all endpoints."""
     assert (await browser.start(redirect="/x")).status_code == 422
     assert (await browser.get(f"{AUTH}/oidc/corp/login?next=/a&next=/b")).status_code == 422
 
@@ -256,7 +256,7 @@ async def test_unknown_parameters_of_login(browser: Browser) -> None:
 @pytest.mark.parametrize("name", ["nobody", "CORP", "x" * 33, "co rp", "corp%2F.."])
 @pytest.mark.parametrize("step", ["login", "callback"])
 async def test_unknown_providers(browser: Browser, name: str, step: str) -> None:
-    """There is nothing at a provider's name that is not configured."""
+    """The path of an unconfigured provider is 404."""
     assert (await browser.get(f"{AUTH}/oidc/{name}/{step}")).status_code == 404
 
 

@@ -48,7 +48,7 @@ async def test_claims_that_are_right(
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE"])
 async def test_unsigned_id_tokens(browser: Browser, provider: OpenIdProvider, algorithm: str) -> None:
-    """A token without a signature is refused, however none is spelt."""
+    """An unsigned token is rejected in every spelling of ``none``."""
     provider.make_id_token = lambda claims: unsigned(claims, algorithm)
     assert refused(await browser.log_in())
     provider.make_id_token = lambda claims: unsigned(claims, algorithm) + "AAAA"
@@ -56,7 +56,7 @@ async def test_unsigned_id_tokens(browser: Browser, provider: OpenIdProvider, al
 
 
 async def test_id_tokens_by_hmac(browser: Browser, provider: OpenIdProvider) -> None:
-    """HS256 is refused, be the secret the public key in any encoding, or the client's own secret."""
+    """HS256 is rejected with the public key in any encoding, or the client secret, as its secret."""
     key = provider.rotate("RS256")
     for secret in (*encodings(key).values(), CLIENT_SECRET.encode()):
         provider.make_id_token = lambda claims, secret=secret: by_hmac({"kid": key.kid}, claims, secret)
@@ -64,7 +64,7 @@ async def test_id_tokens_by_hmac(browser: Browser, provider: OpenIdProvider) -> 
 
 
 async def test_id_tokens_by_other_keys(browser: Browser, provider: OpenIdProvider) -> None:
-    """A key that the provider does not publish signs nothing, under its own name, under another's, or under none."""
+    """A signature of an unpublished key is rejected with its own kid, another kid, or none."""
     stranger = new_key("ES256")
     known = provider.keys[-1].kid
     for header in ({}, {"kid": known}, {"kid": None}):
@@ -74,7 +74,7 @@ async def test_id_tokens_by_other_keys(browser: Browser, provider: OpenIdProvide
 
 @pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c", "crit"])
 async def test_keys_within_the_token(browser: Browser, provider: OpenIdProvider, member: str) -> None:
-    """A token that brings its own key, or says where to look for it, is refused and nothing is asked there."""
+    """A token that contains or references its own key is rejected, and the reference is not fetched."""
     stranger = new_key("ES256")
     canary = "/canary"
     value: Any = {
@@ -88,7 +88,7 @@ async def test_keys_within_the_token(browser: Browser, provider: OpenIdProvider,
 
 
 async def test_an_access_token_is_no_id_token(browser: Browser, provider: OpenIdProvider) -> None:
-    """A token of the type at+jwt is refused, even with all of the right claims."""
+    """A token of the type at+jwt is rejected, even with the right claims."""
     provider.make_id_token = lambda claims: provider.sign(claims, typ="at+jwt")
     assert refused(await browser.log_in())
 
@@ -112,6 +112,6 @@ async def test_answers_without_an_id_token(
 
 
 async def test_a_large_id_token(browser: Browser, provider: OpenIdProvider) -> None:
-    """An id token may be larger than the access tokens that requests bring: providers list groups in it."""
+    """An ID token may be larger than an access token: providers list groups in it."""
     provider.claim_changes = {"groups": [f"{number:036}" for number in range(200)]}
     assert (await browser.log_in()).status_code == 303

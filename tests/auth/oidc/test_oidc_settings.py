@@ -1,4 +1,4 @@
-"""Settings of OpenID Connect: what is wrong is refused at start-up."""
+"""Settings of OpenID Connect: invalid values are rejected at startup."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ PROVIDER = {"issuer": "https://id.example.com", "client_id": "x"}
     ],
 )
 def test_wrong_settings(changes: dict[str, Any], said: str) -> None:
-    """Each is refused with what is wrong about it."""
+    """Each error message states the problem."""
     values = {"public_url": "https://app.example.com", "oidc_providers": {"corp": PROVIDER}, **changes}
     with pytest.raises(ConfigurationError, match=said):
         Settings(secret=SECRET, **values)

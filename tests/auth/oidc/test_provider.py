@@ -68,7 +68,7 @@ async def test_whoever_gives_up_leaves_the_fetch_to_the_others(
 
 
 async def test_documents_grow_old(known: Provider, provider: OpenIdProvider, time: Time) -> None:
-    """Keys are asked for again after five minutes, and are another object only where they have changed."""
+    """Keys are refetched after five minutes, and the object changes only if they have changed."""
     before = await known.keys()
     time.now += KEYS_SECONDS - 1
     assert await known.keys() is before
@@ -88,7 +88,7 @@ async def test_documents_grow_old(known: Provider, provider: OpenIdProvider, tim
 
 
 async def test_unknown_keys_cool_down(known: Provider, provider: OpenIdProvider, time: Time) -> None:
-    """A new key is found at once; a storm of unknown ones asks the provider once in ten seconds."""
+    """A new key is fetched at once; a burst of unknown kids causes one fetch in ten seconds."""
     await known.keys()
     new = provider.rotate()
     assert (await known.key_for(naming(new.kid))).kid == new.kid
@@ -114,7 +114,7 @@ async def test_unknown_keys_at_once(known: Provider, provider: OpenIdProvider) -
 
 @pytest.mark.parametrize("algorithm", ["HS256", "none", "ES256K", "RS1", "", "dir"])
 async def test_other_algorithms_ask_nobody(known: Provider, provider: OpenIdProvider, algorithm: str) -> None:
-    """A token by an algorithm that is not allowed is refused before anything is fetched."""
+    """A token with a disallowed algorithm is rejected before anything is fetched."""
     with pytest.raises(InvalidTokenError):
         await known.key_for(naming(provider.keys[0].kid, algorithm))
     assert not provider.hits
@@ -189,7 +189,7 @@ async def test_a_provider_that_was_never_reached(
 
 
 async def test_tokens_that_name_no_key(known: Provider, provider: OpenIdProvider, time: Time) -> None:
-    """They are taken for the provider's only key; where there are several they are refused."""
+    """Tokens without a kid are verified with the provider's only key, and rejected if it has several."""
     assert (await known.key_for(naming(None))).kid == provider.keys[0].kid
     provider.rotate()
     time.now += KEYS_SECONDS + 1
@@ -219,7 +219,7 @@ UNUSABLE = [
 
 @pytest.mark.parametrize("member", UNUSABLE)
 def test_keys_that_cannot_be_used(member: Any) -> None:
-    """They are passed over, and the others beside them are good."""
+    """Unusable members are skipped, and the other keys remain valid."""
     good = jwk("ES256", kid="good")
     assert [key.kid for key in read_keys({"keys": [member, good]}).keys] == ["good"]
 

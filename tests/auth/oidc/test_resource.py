@@ -32,7 +32,7 @@ class App(httpx2.AsyncClient):
         super().__init__(transport=httpx2.ASGITransport(app=kit), base_url=ORIGIN)
 
     async def status(self, token: str, path: str = URL) -> int:
-        """What a Bearer token is answered."""
+        """Return the status of a request with a Bearer token."""
         answer = await self.get(path, headers={"Authorization": f"Bearer {token}"})
         if answer.status_code == 401:
             assert answer.json()["code"] == "invalid_token"
@@ -60,7 +60,7 @@ def token_of(provider: OpenIdProvider, **changes: Any) -> str:
 
 
 async def test_a_token_of_the_issuer(any_database_url: str, provider: OpenIdProvider) -> None:
-    """It speaks for its subject, with the scopes that it names, and owns what it makes."""
+    """An external token authenticates its subject with the scopes it contains, and owns what it creates."""
     kit = ProjKit(settings_with(any_database_url, provider))
     async with kit.lifespan(), App(kit) as app:
         token = token_of(provider)
@@ -91,7 +91,7 @@ async def test_algorithms(app: App, provider: OpenIdProvider, algorithm: str) ->
     ],
 )  # fmt: skip
 async def test_scopes(app: App, provider: OpenIdProvider, claims: dict[str, Any], scopes: list[str]) -> None:
-    """Of what scope or scp names, what we know counts; never admin; and nothing where it names nothing."""
+    """Known scopes of scope or scp are granted, never admin, and none if there are none."""
     token = token_of(provider, **claims)
     assert (await app.session(token))["scopes"] == scopes
     assert await app.status(token) == (200 if "projects:read" in scopes else 403)
@@ -109,7 +109,7 @@ async def test_scopes(app: App, provider: OpenIdProvider, claims: dict[str, Any]
     ],
 )  # fmt: skip
 async def test_wrong_claims(app: App, provider: OpenIdProvider, claim: str, value: object) -> None:
-    """A token that says anything wrong, or not what it must, is 401."""
+    """A token with a wrong or missing claim is 401."""
     assert await app.status(token_of(provider, **{claim: value})) == 401
 
 
@@ -125,14 +125,14 @@ async def test_wrong_claims(app: App, provider: OpenIdProvider, claim: str, valu
 async def test_tokens_as_providers_make_them(
     app: App, provider: OpenIdProvider, changes: dict[str, Any]
 ) -> None:
-    """What providers do differently is as good; a session of theirs is none of ours."""
+    """Variations among providers are accepted; a provider's ``sid`` is not a session of the kit."""
     session = await app.session(token_of(provider, **changes))
     assert (session["subject"], session["session_id"]) == ("ext-1", None)
 
 
 @pytest.mark.parametrize("header", [{"typ": "secevent+jwt"}, {"typ": "dpop+jwt"}, {"typ": "logout+jwt"}])
 async def test_other_types(app: App, provider: OpenIdProvider, header: dict[str, str]) -> None:
-    """A token that was made for another purpose is refused, though the issuer has signed it."""
+    """A token for another purpose is rejected, although the issuer signed it."""
     assert await app.status(token_of(provider, header=header)) == 401
 
 
@@ -176,7 +176,7 @@ async def test_forgeries(app: App, provider: OpenIdProvider) -> None:
 
 @pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c", "crit", "x5t"])
 async def test_keys_within_the_token(app: App, provider: OpenIdProvider, member: str) -> None:
-    """A token that brings its own key, or says where to look for it, is refused and nothing is asked there."""
+    """A token that contains or references its own key is rejected, and the reference is not fetched."""
     stranger = new_key("ES256")
     value: Any = {
         "jwk": stranger.as_dict(private=False), "jku": f"{provider.issuer}/canary", "x5u": f"{provider.issuer}/canary",
@@ -192,14 +192,14 @@ async def test_keys_within_the_token(app: App, provider: OpenIdProvider, member:
     "kid", ["../../etc/passwd", "' OR 1=1 --", "http://127.0.0.1:1/", "x" * 2000, "\x00", "\r\n", ""]
 )
 async def test_strange_key_names(app: App, provider: OpenIdProvider, kid: str) -> None:
-    """A key's name is looked up and nothing else."""
+    """A kid is only compared with the kids of the JWK Set."""
     claims = {"iss": provider.issuer, "sub": "x", "aud": RESOURCE_AUDIENCE, "exp": int(time.time()) + 600}
     assert await app.status(with_header({"alg": "ES256", "kid": kid}, claims, new_key("ES256"))) == 401
     assert provider.hits.keys() <= {DISCOVERY, JWKS}
 
 
 async def test_a_storm_of_unknown_keys(app: App, provider: OpenIdProvider) -> None:
-    """Two hundred forged tokens, each naming another key, cost the provider two fetches, and good tokens nothing."""
+    """Two hundred forged tokens with different kids cause two fetches, and valid tokens none."""
     good = token_of(provider)
     assert await app.status(good) == 200
     stranger = new_key("ES256")
@@ -232,7 +232,7 @@ async def test_the_provider_cannot_be_reached(app: App, provider: OpenIdProvider
 
 
 async def test_our_own_tokens(app: App, provider: OpenIdProvider) -> None:
-    """What we have issued stays enhanced and is never shown to the provider's keys, nor the other way round."""
+    """Tokens of the kit stay enhanced and are never verified with the provider's keys, nor vice versa."""
     settings = settings_with("sqlite:///x.db", provider)
     assert (await app.session(token_for(settings, "alice")))["token_format"] == "enhanced"
     assert not provider.hits
@@ -281,7 +281,7 @@ async def test_calling_tokens_back(app: App, provider: OpenIdProvider, sqlite_ur
 
 
 async def test_tenants(open_kit: OpenKit, provider: OpenIdProvider) -> None:
-    """With TENANT_CLAIM the token names the tenant; without it, it is refused."""
+    """With TENANT_CLAIM, the token must contain the tenant."""
     async with open_kit(tenant_claim="org") as kit, App(kit) as app:
         red, blue = (token_of(provider, org=each) for each in ("red", "blue"))
         headers = {"Authorization": f"Bearer {red}"}

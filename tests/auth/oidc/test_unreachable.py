@@ -1,4 +1,4 @@
-"""Providers that hang, fail or answer nonsense: 503 in bounded time, and nothing is followed."""
+"""Providers that hang, fail or return invalid data: 503 in bounded time, and no redirect is followed."""
 
 import asyncio
 import time
@@ -25,7 +25,9 @@ pytestmark = pytest.mark.anyio
 async def test_a_hanging_provider(
     open_kit: OpenKit, provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch, path: str, how: str
 ) -> None:
-    """A provider that accepts and never answers, or never ends its answer, is 503 in bounded time at each step."""
+    """A provider that never responds, or never completes its response, causes 503 in bounded time at each
+    step.
+    """
     assert fetch.SECONDS <= 3
     monkeypatch.setattr(fetch, "SECONDS", 0.5)
     setattr(provider, how, {path})
@@ -40,7 +42,7 @@ async def test_a_hanging_provider(
 async def test_a_hanging_provider_keeps_nobody_waiting(
     open_kit: OpenKit, provider: OpenIdProvider, path: str
 ) -> None:
-    """While a login waits for the provider, it takes no place among the requests that are worked on."""
+    """While a login waits for the provider, it occupies no request slot."""
     provider.hanging = {path}
     narrow = {"max_concurrent_requests": 1, "max_queued_requests": 0, "database_pool_size": 1}
     async with open_kit(**narrow) as kit, Browser(kit) as browser, asyncio.timeout(30):
@@ -67,7 +69,7 @@ async def test_shutting_down_while_a_provider_hangs(open_kit: OpenKit, provider:
 
 
 async def last_answer(browser: Browser) -> httpx2.Response:
-    """The kit's last answer, as far as a browser gets."""
+    """Return the kit's last response that a browser reaches."""
     answer = await browser.start()
     if answer.status_code != 302:
         return answer
@@ -92,7 +94,9 @@ async def last_answer(browser: Browser) -> httpx2.Response:
 async def test_a_provider_that_misbehaves(
     browser: Browser, provider: OpenIdProvider, path: str, answer: Response, trouble: bool
 ) -> None:
-    """Whatever a provider answers, a login ends in 503, or 401 where it refuses the code; no redirect is followed."""
+    """For any provider response, a login ends in 503, or 401 if the code is rejected; no redirect is
+    followed.
+    """
     provider.answers = {path: answer}
     last = await last_answer(browser)
     assert unavailable(last) if trouble or path != TOKEN else refused(last)
@@ -101,7 +105,7 @@ async def test_a_provider_that_misbehaves(
 
 @pytest.mark.parametrize("path", [DISCOVERY, TOKEN, JWKS])
 async def test_answers_that_are_not_small(browser: Browser, provider: OpenIdProvider, path: str) -> None:
-    """An answer of 200 kB is read."""
+    """A response of 200 kB is read."""
     provider.padding = {path: 200_000}
     assert (await last_answer(browser)).status_code == 303
 
@@ -111,7 +115,7 @@ async def test_answers_that_are_not_small(browser: Browser, provider: OpenIdProv
 async def test_answers_that_are_too_large(
     browser: Browser, provider: OpenIdProvider, path: str, how: str
 ) -> None:
-    """An answer of more than 256 KiB is not read to its end, nor is one that could unpack to anything."""
+    """A response of more than 256 KiB is not read to its end, nor is a compressed one."""
     if how == "large":
         provider.padding = {path: 300_000}
     else:
