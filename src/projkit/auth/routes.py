@@ -126,7 +126,7 @@ class AuthRoutes:
                 summary="Change the password",
                 tag=_TAG,
                 responses={
-                    204: ResponseSpec("The password was changed. All other sessions of the user ended.")
+                    204: ResponseSpec("The password was changed. All other sessions of the user were ended.")
                 },
                 errors=("rate_limited",),
                 body=Body(PasswordInput),

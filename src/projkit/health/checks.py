@@ -12,7 +12,7 @@ from projkit.errors import ConfigurationError
 
 # The status of a check: ``unknown`` before its first result, or when its latest result is too old.
 CheckStatus: TypeAlias = Literal["ok", "error", "unknown"]
-# The overall status: ``degraded`` when a check fails that is not critical.
+# The overall status: ``degraded`` when a non-critical check fails.
 Status: TypeAlias = Literal["ok", "degraded", "error"]
 
 # The number of periods after which an observation is stale.

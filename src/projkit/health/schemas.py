@@ -11,7 +11,7 @@ _Connection = Literal["ok", "error", "not_configured"]
 
 
 class Probe(BaseModel):
-    """The overall status. `degraded`: a check fails that is not critical."""
+    """The overall status. `degraded`: a non-critical check fails."""
 
     status: _Status
 

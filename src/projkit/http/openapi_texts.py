@@ -39,7 +39,7 @@ STATUS_DESCRIPTIONS: Final[Mapping[int, str]] = {
 RESPONSE_HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "ETag": ("The version of the resource, for `If-Match` and `If-None-Match`.", {"type": "string"}),
     "Location": (
-        "The URL of the created resource, or of the page to go to next.",
+        "The URL of the created resource, or of the redirect target.",
         {"type": "string", "format": "uri-reference"},
     ),
     "Link": ("The URL of the next page (RFC 8288); absent on the last page.", {"type": "string"}),
