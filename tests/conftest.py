@@ -1,4 +1,4 @@
-"""What all tests share: services, kits and clients."""
+"""Fixtures of all tests: services, kits and clients."""
 
 import functools
 import gc
@@ -67,7 +67,7 @@ def unmeasured() -> Iterator[None]:
 
 @contextmanager
 def without_settings() -> Iterator[None]:
-    """Hides the settings of whoever runs the tests; what tests share is made before the fixtures of any one."""
+    """Hide the settings of the user who runs the tests from shared fixtures, which precede those of a single test."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(("PROJKIT_", "OTEL_")) and not name.startswith(
@@ -79,7 +79,7 @@ def without_settings() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No test sees the settings or the working directory of whoever runs it."""
+    """Hide the settings and the working directory of the user who runs the tests."""
     monkeypatch.chdir(tmp_path)
     with without_settings():
         yield
@@ -125,7 +125,7 @@ class Client(httpx2.AsyncClient):
         self.kit_settings = settings
 
     def of(self, subject: str) -> "Client":
-        """Somebody else's client of the same kit."""
+        """Return another user's client of the same kit."""
         return Client(self.app, self.kit_settings, subject)
 
     async def project(self, **fields: Any) -> dict[str, Any]:
@@ -168,14 +168,14 @@ def module_clock() -> Clock:
 
 @pytest.fixture
 def clock(module_clock: Clock) -> Clock:
-    """The clock of the kits that are asked, as it was at the start."""
+    """Return the shared kits' clock, reset to its start."""
     module_clock.now = Clock().now
     return module_clock
 
 
 @pytest.fixture(scope="module")
 def database_mode() -> str:
-    """How the kits talk to their database; modules whose tests are to hold in both modes have their own."""
+    """The database mode of the kits; modules that test both modes override it."""
     return "fast"
 
 

@@ -1,4 +1,4 @@
-"""What the server itself counted during the test, from ``/metrics``."""
+"""The server's own counts during the test, from ``/metrics``."""
 
 import os
 import re

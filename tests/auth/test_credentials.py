@@ -29,7 +29,7 @@ async def whoami(kit: ProjKit, *headers: Header) -> Answer:
 
 
 def counted(kit: ProjKit) -> dict[tuple[str, ...], float]:
-    """How many credentials were counted, by transport, format and outcome."""
+    """Return the numbers of counted credentials by transport, format and outcome."""
     samples = [sample for metric in kit.registry.collect() for sample in metric.samples]
     names = ("transport", "format", "outcome")
     return {
@@ -225,7 +225,7 @@ async def test_values_of_the_legacy_cookie(shared_kit: ProjKit, form: str, good_
 
 
 async def test_formats_and_places(shared_kit: ProjKit) -> None:
-    """A legacy token is taken as Bearer and in its own cookie, never in the secure one; an enhanced one in each."""
+    """A legacy token is accepted as Bearer and in its own cookie, never in auth_token; an enhanced one in all three."""
     for place in PLACES:
         assert (await whoami(shared_kit, header(place, forge.token()))).status == 200
         legacy = await whoami(shared_kit, header(place, forge.legacy()))

@@ -231,7 +231,7 @@ async def test_origin_mode(open_kit: OpenKit) -> None:
 
 
 def counted(kit: ProjKit) -> dict[tuple[str, str], float]:
-    """How many checks were counted, by mode and outcome."""
+    """Return the numbers of counted checks by mode and outcome."""
     samples = [sample for metric in kit.registry.collect() for sample in metric.samples]
     return {
         (sample.labels["mode"], sample.labels["outcome"]): sample.value

@@ -167,7 +167,7 @@ async def test_for_somebody_else(shared_kit: ProjKit, claims: dict[str, Any]) ->
 
 
 async def test_off_until_configured(open_kit: OpenKit) -> None:
-    """Without LEGACY_SECRET no legacy token is taken, not even one by the kit's own secret."""
+    """Without LEGACY_SECRET no legacy token is accepted, not even one signed with the kit's own secret."""
     async with open_kit() as kit:
         secret = kit.settings.secret
         assert secret is not None

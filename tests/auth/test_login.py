@@ -174,7 +174,7 @@ OTHERS: Final = (
 
 
 async def test_user_names(open_kit: OpenKit) -> None:
-    """Names that look alike in case or width are one; all others are others, whatever a pattern would match."""
+    """Names that differ in case or width only are the same; all others differ, even if a pattern would match."""
     async with open_kit() as kit:
         for name, spellings in SAME.items():
             await add_user(kit, name)

@@ -1,4 +1,4 @@
-"""Malformed tokens are all rejected alike, in bounded time, never with a 500."""
+"""All malformed tokens get the same 401, in bounded time, never a 500."""
 
 import json
 import re
@@ -102,7 +102,7 @@ async def test_mangled(shared_kit: ProjKit, mangle: Mangle) -> None:
 
 @pytest.mark.parametrize("kid", [*forge.ALGORITHMS])
 async def test_one_spelling(shared_kit: ProjKit, kid: str) -> None:
-    """Of the ways to write the same bytes in base64 one alone is taken, in each part and for each algorithm."""
+    """Only one base64 encoding of the same bytes is accepted, in each part and for each algorithm."""
     good = forge.token(kid=kid)
     assert [answer.status for answer in await entries(shared_kit, good)] == [200, 200, 200]
     parts = good.split(".")
@@ -277,7 +277,7 @@ async def test_mutations(shared_kit: ProjKit, mutation: tuple[str, bytes]) -> No
 @given(st.binary(max_size=200) | st.from_regex(re.compile(rb"[A-Za-z0-9_.=-]{0,80}"), fullmatch=True))
 @example(b"a.b.c")
 async def test_any_bytes(shared_kit: ProjKit, sent: bytes) -> None:
-    """Arbitrary bytes are rejected alike by every transport."""
+    """Arbitrary bytes get the same rejection by every transport."""
     refuses(await ask(shared_kit, "GET", URL, [("authorization", b"Bearer " + sent)]))
     refuses(await ask(shared_kit, "GET", URL, [("authorization", sent)]))
     for name in (b"auth_token", b"access_token"):

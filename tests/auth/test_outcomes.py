@@ -1,4 +1,4 @@
-"""How logins and refreshes end is counted, each under one outcome."""
+"""Each login and each refresh is counted under one outcome."""
 
 from typing import Any
 

@@ -24,7 +24,7 @@ async def refresh(kit: ProjKit, token: Any) -> Answer:
 
 
 async def is_live(kit: ProjKit, access_token: str) -> bool:
-    """Whether an access token is taken."""
+    """Return whether an access token is accepted."""
     answer = await ask(kit, "GET", f"{AUTH}/session", [bearer(access_token)])
     assert answer.status in {200, 401}
     return answer.status == 200
@@ -229,7 +229,7 @@ async def test_forged_tokens(open_kit: OpenKit) -> None:
     st.binary(min_size=1, max_size=120) | st.binary(min_size=80, max_size=120).map(lambda raw: b"\1" + raw)
 )
 async def test_any_bytes(shared_kit: ProjKit, raw: bytes) -> None:
-    """Arbitrary bytes are rejected alike, in the body and in the cookie."""
+    """Arbitrary bytes get the same rejection in the body and in the cookie."""
     refuses(await refresh(shared_kit, forge.b64(raw)), "invalid_refresh_token")
     sent = [cookie(refresh_token=forge.b64(raw), csrf_token="x"), ("x-csrf-token", "x"), SAME_ORIGIN]
     answer = await ask(shared_kit, "POST", f"{AUTH}/refresh", sent)

@@ -81,7 +81,7 @@ def check(
 
 
 async def holds(check: RevocationChecker, principal: Principal) -> bool:
-    """Whether the token is still good."""
+    """Return whether the token is still valid."""
     try:
         await check.check(principal, "a token")
     except InvalidTokenError:

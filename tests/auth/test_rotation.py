@@ -100,7 +100,7 @@ async def test_a_key_that_comes_back(open_kit: OpenKit, tmp_path: Path) -> None:
 async def test_a_broken_file(
     open_kit: OpenKit, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None
 ) -> None:
-    """A file that cannot be used leaves the keys as they were, and the log says so once."""
+    """An unusable file leaves the keys unchanged and is logged once."""
     path = forge.write_keys(tmp_path / "keys.json", forge.private("EdDSA"))
     async with open_kit(secret=None, keys_file=path) as kit:
         token = forge.token()

@@ -121,7 +121,7 @@ async def test_a_bad_cookie_is_cleared(open_kit: OpenKit) -> None:
 
 
 async def test_a_bad_cookie_beside_a_good_refresh_cookie(open_kit: OpenKit) -> None:
-    """Where the access cookie is no good any more, logging out ends the session that the refresh cookie names."""
+    """If the access cookie is no longer valid, logging out ends the session that the refresh cookie names."""
     async with open_kit() as kit:
         await add_user(kit)
         browser = Browser(kit)

@@ -1,4 +1,4 @@
-"""Access tokens: issued tokens are accepted, all others rejected alike."""
+"""Access tokens: issued tokens are accepted, all others get the same rejection."""
 
 import base64
 import json
@@ -122,7 +122,7 @@ def test_missing_claims(name: str) -> None:
     ],
 )  # fmt: skip
 def test_wrong_headers(header: dict[str, Any]) -> None:
-    """Only the exact header of the format is taken, whatever the signature says."""
+    """Only the exact header of the format is accepted, even with a valid signature."""
     _, verifier = pair(Time())
     with pytest.raises(InvalidTokenError):
         verifier.verify(encode(header, CLAIMS))
@@ -229,7 +229,7 @@ def test_unusable_keys_files(tmp_path: Path, content: str) -> None:
 
 
 def test_keys_of_other_curves(tmp_path: Path) -> None:
-    """Of the OKP keys only Ed25519 is taken."""
+    """Ed25519 is the only accepted OKP key."""
     path = tmp_path / "keys.json"
     path.write_text(json.dumps({"keys": [OKPKey.generate_key("Ed448").as_dict(private=True)]}))
     with pytest.raises(ConfigurationError, match="Ed25519"):

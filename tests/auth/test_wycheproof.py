@@ -82,7 +82,7 @@ def keys_of(vector: Vector, directory: Path) -> KeyList:
 
 
 def is_taken(vector: Vector, directory: Path) -> bool:
-    """Whether a key is found, the form is right, and the signature good."""
+    """Return whether a key is found, the format is correct, and the signature is valid."""
     try:
         keys = keys_of(vector, directory)
         header, _ = jws.split(vector.token)
@@ -107,7 +107,7 @@ def is_expected(vector: Vector) -> bool:
 
 @pytest.mark.parametrize("vector", parameters(VECTORS))
 def test_signatures(vector: Vector, tmp_path: Path) -> None:
-    """A signature is taken where the corpus calls it valid and the algorithm is one of ours, and nowhere else."""
+    """A signature is accepted if and only if the corpus calls it valid and its algorithm is supported."""
     assert is_taken(vector, tmp_path) is is_expected(vector)
 
 

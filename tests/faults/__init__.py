@@ -1,1 +1,1 @@
-"""What goes wrong in production, done on purpose to servers that the tests start themselves."""
+"""Production faults, injected into servers that the tests start themselves."""

@@ -1,4 +1,4 @@
-"""Whatever happens to a dependency, health probes respond immediately, and report it in time."""
+"""Health probes respond immediately and report a failing dependency in time."""
 
 import asyncio
 import signal

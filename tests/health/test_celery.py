@@ -48,7 +48,7 @@ async def test_silent_broker(scheme: str) -> None:
 
 @pytest.mark.parametrize("form", ["app", "function", "url"])
 async def test_ways_to_configure_the_broker(open_health: OpenHealth, redis_alone: Redises, form: str) -> None:
-    """An app, a function that returns one and a URL are checked alike; without workers it is an error."""
+    """An app, a function that returns one and a URL get the same check, which fails without workers."""
     url = redis_alone.url.replace("/0", "/5")
     app = celery.Celery(broker=url, set_as_current=False)
     app.conf.task_default_queue = "mine"

@@ -268,7 +268,7 @@ async def test_unknown_critical_check(sqlite_url: str, unknown: str) -> None:
 async def test_redis_is_critical_if_it_stores_sessions(
     open_health: OpenHealth, redis_alone: Redises, store: str, whose: str
 ) -> None:
-    """Redis is critical exactly if it stores the sessions, whoever opened the client."""
+    """Redis is critical exactly if it stores the sessions, whether the kit or the host opened the client."""
     changes: dict[str, Any] = {"redis_url": redis_alone.url}
     if store == "database":
         changes["session_store"] = store

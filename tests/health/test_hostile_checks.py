@@ -64,7 +64,7 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
 async def test_no_exception_ends_the_loop(
     open_health: OpenHealth, error: BaseException, detail: str, waits: bool
 ) -> None:
-    """Whatever a coroutine raises is an error, start-up completes, and the next run can pass."""
+    """Any exception of a coroutine is a failed check; start-up completes, and the next run can pass."""
     broken = True
 
     async def function() -> None:

@@ -565,7 +565,7 @@ def test_only_open_brackets_outside_strings_count(body: bytes, value: JSON) -> N
     "quote", [b'"\\\\"', b'"\\\\\\""', b'"a\\\\\\\\"', b'"]"', b'"\\"]\\""', b'"\\u005d]"']
 )
 def test_no_string_hides_brackets(quote: bytes) -> None:
-    """However a string ends or what brackets it holds, nesting beside it is counted."""
+    """Nesting is counted correctly beside strings with any ending and any brackets."""
     invalid((b"[" + quote + b",") * 65 + b"0" + b"]" * 65)
     assert loads((b"[" + quote + b",") * 64 + b"0" + b"]" * 64)
 

@@ -383,7 +383,7 @@ async def test_mounted_in_starlette_beside_a_sibling(any_database_url: str, tmp_
 
 
 async def test_scopes_of_every_host(sqlite_url: str) -> None:
-    """However a host splits the path, the kit finds its own path and the root path."""
+    """The kit finds its own path and the root path in every way a host may split them."""
     kit = make(sqlite_url)
     token = token_for(kit.settings, "alice")
 

@@ -26,7 +26,7 @@ SIGNERS = st.builds(
 
 @given(SIGNERS, PAYLOADS, CONTEXTS)
 def test_round_trip(signer: Signer, payload: bytes, context: list[bytes]) -> None:
-    """What was signed is verified, as text and as bytes, and gives its payload back."""
+    """A signed payload is verified and returned, as text and as bytes."""
     token = signer.sign(payload, *context)
     assert signer.unsign(token, *context) == payload
     assert signer.unsign(token.encode(), *context) == payload

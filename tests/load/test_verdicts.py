@@ -224,7 +224,7 @@ def test_an_endpoint_without_a_target_fails_a_suite(support: Support) -> None:
     ],
 )
 def test_an_invalid_target_is_rejected(support: Support, tmp_path: Path, text: str, words: str) -> None:
-    """Whoever mistypes a target is exported before anything is sent, since nothing would be held to it."""
+    """A mistyped target is an error before anything is sent, since no endpoint would be compared with it."""
     path = tmp_path / "slo.toml"
     path.write_text(f'["GET /x"]\n{text}\n')
 

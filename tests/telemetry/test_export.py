@@ -207,7 +207,7 @@ def test_rejecting_collector(
 
 
 def test_collector_started_later(export_to: Open, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a collector spans fail; once it is up they are exported, and the log says so."""
+    """Without a collector spans fail; once it is up they are exported, which is logged."""
     caplog.set_level(logging.INFO)
     port = free_port()
     exporting = export_to(f"http://127.0.0.1:{port}", OTEL_BSP_SCHEDULE_DELAY="20", **IMPATIENT)

@@ -422,7 +422,7 @@ class Broken(SpanProcessor):
 
 @pytest.mark.parametrize("when", ["start", "end"])
 async def test_failing_tracing(sqlite_url: str, when: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Requests are served untraced, and the log says so once."""
+    """Requests are served untraced, which is logged once."""
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(Broken(when))
     async with traced(sqlite_url, provider) as client:

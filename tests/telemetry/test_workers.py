@@ -53,7 +53,7 @@ for line in sys.stdin:
 
 
 class Worker:
-    """A process that counts as many requests as it is asked to."""
+    """A process that counts the given number of requests."""
 
     def __init__(self, directory: Path) -> None:
         self.process = subprocess.Popen(

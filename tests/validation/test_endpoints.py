@@ -526,7 +526,7 @@ async def test_it_ends_in_bounded_time(sqlite_url: str, monkeypatch: pytest.Monk
 
 
 async def test_rows_that_cannot_be_removed_are_told_of(kit: ProjKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If only the cleanup fails, the report is a warning that says so."""
+    """If only the cleanup fails, the report is a warning with that detail."""
 
     async def failing(self: ValidationRows, mark: str) -> None:
         raise DatabaseUnavailableError

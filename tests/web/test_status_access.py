@@ -45,7 +45,7 @@ async def test_logging_in_and_out(browser: Browser, root: str) -> None:
 
 
 async def test_without_the_scope(browser: Browser, root: str) -> None:
-    """A user without the scope is told which one is missing."""
+    """The page names the missing scope to a user without it."""
     async with opened(
         browser, f"{root}{STATUS_PAGE}", expected=REFUSED, extra_http_headers=ELSEWHERE
     ) as page:

@@ -135,7 +135,7 @@ async def test_html_is_escaped(browser: Browser, root: str) -> None:
 
 
 async def test_without_javascript(browser: Browser, root: str) -> None:
-    """Without JavaScript the page says so and links to the data."""
+    """Without JavaScript the page explains that and links to the data."""
     async with opened(browser, f"{root}{STATUS_PAGE}", java_script_enabled=False) as page:
         assert "This page requires JavaScript" in str(await page.locator("noscript").text_content())
         assert await page.locator("main > :visible:not(noscript)").count() == 0

@@ -90,7 +90,7 @@ async def csrf(kit: ProjKit, headers: Headers) -> Headers:
 
 
 def counted(kit: ProjKit, transport: str, format_: str, outcome: str) -> float:
-    """How often a credential was counted."""
+    """Return how often a credential was counted."""
     labels = {"transport": transport, "format": format_, "outcome": outcome}
     return kit.registry.get_sample_value("projkit_auth_credentials_total", labels) or 0.0
 

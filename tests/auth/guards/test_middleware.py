@@ -180,7 +180,7 @@ TARGETS = [
 
 @pytest.mark.parametrize("target", TARGETS)
 async def test_path_tricks(kit: ProjKit, app: AuthMiddleware, host: Host, target: str) -> None:
-    """However a path is dressed up, it is not public unless it plainly is, and admin's is not everybody's."""
+    """No spelling of a path makes it public, or opens an administrator's path to other users."""
     assert (await raw(app, target)).status == 401
     assert host.paths == []
     is_admins = "admin" in target
@@ -214,7 +214,7 @@ async def test_preflights_are_answered_outside(kit: ProjKit, host: Host) -> None
 
 
 async def test_asked_once_for_each_request(kit: ProjKit, app: AuthMiddleware) -> None:
-    """However many guards a request meets, its credential is verified and counted once."""
+    """A request's credential is verified and counted once, regardless of the number of guards."""
     nested = AuthMiddleware(AuthMiddleware(app, kit, rules={"/read": PUBLIC}), kit)
     assert (await http(nested, "/read", headers=bearer(token(kit)))).status == 200
     assert counted(kit, "bearer", "enhanced", "accepted") == 1

@@ -1,4 +1,4 @@
-"""AuthMiddleware and cookies: no other site makes a browser act on the host, and old cookies are told so."""
+"""AuthMiddleware and cookies: other sites cannot cause requests to the host, and legacy cookies are deprecated."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ async def test_csrf_is_of_no_concern_to_bearer_tokens(kit: ProjKit, app: AuthMid
 
 
 async def test_a_forged_request_to_a_public_path_is_nobodys(kit: ProjKit, app: AuthMiddleware) -> None:
-    """Where another site may have caused a request to a public path, the host does not take it for the user's."""
+    """A request to a public path that another site may have caused is not attributed to the user."""
     headers = credentials(kit, "auth_token")
     forged = await http(app, "/public", method="POST", headers=headers)
     assert (forged.status, forged.json()["subject"]) == (200, "")

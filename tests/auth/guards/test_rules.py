@@ -65,7 +65,7 @@ TRICKS = [
 
 @pytest.mark.parametrize("path", TRICKS)
 def test_paths_that_can_be_read_in_two_ways(path: str) -> None:
-    """Whatever a host may make of dots, slashes and encodings, such a path needs every scope that any rule names."""
+    """A path with ambiguous dots, slashes or encodings requires the scopes of every rule."""
     assert needed(path) == EVERYTHING
     assert needed(path, {"/": PUBLIC}) == ()
 

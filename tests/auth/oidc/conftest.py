@@ -66,7 +66,7 @@ def settings_with(url: str, provider: OpenIdProvider, **changes: Any) -> Setting
 
 
 class Browser(httpx2.AsyncClient):
-    """A browser with a cookie jar: it reaches the kit at ``testserver`` and everybody else over real HTTP."""
+    """A browser with a cookie jar: it reaches the kit at ``testserver``, and all other servers over real HTTP."""
 
     def __init__(self, app: Any) -> None:
         kit = httpx2.ASGITransport(app=app)
@@ -162,7 +162,7 @@ def browser_cookie(answer: httpx2.Response) -> str:
 
 
 def unavailable(answer: httpx2.Response) -> bool:
-    """Whether the kit says that the provider is to blame, and when to try again."""
+    """Check that the response reports an unavailable provider, with Retry-After."""
     return bool(
         answer.status_code == 503
         and answer.json()["code"] == "provider_unavailable"

@@ -118,7 +118,7 @@ async def test_tampered_login_states(browser: Browser, place: int) -> None:
     "value", ["", "AQ", "A" * 5000, "\xff", "....", "AQ" + "A" * 200, "Ag" + "A" * 120, "=" * 100]
 )
 async def test_malformed_login_states(browser: Browser, value: str) -> None:
-    """Whatever is in the cookie, it is 401 at worst."""
+    """No content of the cookie causes anything worse than 401."""
     back = await browser.to_provider()
     browser.cookies.clear()
     header = {b"cookie": b"oidc_login=" + value.encode("latin-1")}
@@ -126,7 +126,7 @@ async def test_malformed_login_states(browser: Browser, value: str) -> None:
 
 
 async def test_two_login_states(browser: Browser) -> None:
-    """Where a sibling site has put a second cookie of the name, neither counts."""
+    """If a sibling site has set a second cookie of the same name, both are ignored."""
     started = await browser.start()
     kept = browser_cookie(started)
     back = (await browser.get(started.headers["location"])).headers["location"]

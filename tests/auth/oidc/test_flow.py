@@ -122,7 +122,7 @@ async def test_client_authentication(browser: Browser, provider: OpenIdProvider,
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"])
 async def test_algorithms(browser: Browser, provider: OpenIdProvider, algorithm: str) -> None:
-    """Every asymmetric algorithm in use is taken, each by a key that is for it, with the at_hash that belongs to it."""
+    """Every supported asymmetric algorithm is accepted, with a key for it and the matching at_hash."""
     provider.rotate(algorithm)
     assert (await browser.log_in()).status_code == 303
 

@@ -41,7 +41,7 @@ async def test_claims_of_the_id_token(
 async def test_claims_that_are_right(
     browser: Browser, provider: OpenIdProvider, changes: dict[str, Any]
 ) -> None:
-    """Several audiences with ours as azp, a list of one, and no at_hash are as good."""
+    """Several audiences with ours as azp, a list of one, and a missing at_hash are accepted."""
     provider.claim_changes = changes
     assert (await browser.log_in()).status_code == 303
 

@@ -1,4 +1,4 @@
-"""How logins at a provider end is counted."""
+"""Outcomes of logins at a provider are counted."""
 
 import pytest
 

@@ -46,7 +46,7 @@ def naming(kid: str | None, algorithm: str = "ES256") -> Unverified:
 
 
 async def test_single_flight(known: Provider, provider: OpenIdProvider) -> None:
-    """However many ask at once, each document is fetched once."""
+    """Concurrent requests fetch each document once."""
     found = await asyncio.gather(*(known.keys() for _ in range(30)))
     assert all(each is found[0] for each in found)
     assert (provider.hits[DISCOVERY], provider.hits[JWKS]) == (1, 1)

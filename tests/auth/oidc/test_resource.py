@@ -75,7 +75,7 @@ async def test_a_token_of_the_issuer(any_database_url: str, provider: OpenIdProv
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"])
 async def test_algorithms(app: App, provider: OpenIdProvider, algorithm: str) -> None:
-    """Every asymmetric algorithm in use is taken."""
+    """Every supported asymmetric algorithm is accepted."""
     provider.rotate(algorithm)
     assert await app.status(token_of(provider)) == 200
 
@@ -210,7 +210,7 @@ async def test_a_storm_of_unknown_keys(app: App, provider: OpenIdProvider) -> No
 
 
 async def test_a_new_key(app: App, provider: OpenIdProvider) -> None:
-    """A token by a key that the provider has just brought out is taken at once, and the old ones stay good."""
+    """A token signed with a key that the provider has just published is accepted at once; older tokens stay valid."""
     before = token_of(provider)
     assert await app.status(before) == 200
     provider.rotate("EdDSA")
