@@ -67,7 +67,7 @@ export function showEndpoints(endpoints) {
   const missed = endpoints.filter(missesTarget).length;
   byId("endpoints-summary").textContent = endpoints.length === 0 ? "No requests in this period."
     : `${plural(endpoints.length, "endpoint")}; ${missed ? plural(missed, "misses its target", "miss their targets")
-      : "all meet their target"} at p95. Bars show p50, p95 and p99, from dark to light; the line is the target.`;
+      : "none misses its target"} at p95. Bars show p50, p95 and p99, from dark to light; the line is the target.`;
   // Endpoints with errors or a missed target are always shown, and the assets of this page only on demand.
   const rows = sortEndpoints(endpoints).filter((each) => showAll || !ASSET_ROUTE.test(each.route))
     .filter((each, index) => showAll || index < ROWS_SHOWN || missesTarget(each) || each.errors);

@@ -133,7 +133,7 @@ function summaryDetails(unreachable, error) {
   const { errors, endpoints, requests } = latest.metrics.last_5_minutes;
   const missed = endpoints.filter(missesTarget).length;
   return `Last 5 minutes: ${plural(requests, "request")}, ${errors ? plural(errors, "error") : "no errors"}, `
-    + (missed ? `${plural(missed, "endpoint")} over target` : "all endpoints within target");
+    + (missed ? `${plural(missed, "endpoint")} over target` : "no missed targets");
 }
 
 function showMetrics() {
