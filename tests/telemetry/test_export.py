@@ -139,6 +139,21 @@ def test_resource(collector: Collector, export_to: Open) -> None:
     assert first["service.instance.id"] != second["service.instance.id"]
 
 
+def test_empty_variables(collector: Collector, export_to: Open, caplog: pytest.LogCaptureFixture) -> None:
+    """An empty variable has its default, as the specification requires, and causes no line in the log."""
+    export_to(
+        collector.endpoint,
+        OTEL_BSP_SCHEDULE_DELAY="",
+        OTEL_BSP_MAX_QUEUE_SIZE="",
+        OTEL_BSP_MAX_EXPORT_BATCH_SIZE="",
+        OTEL_METRIC_EXPORT_INTERVAL="",
+        OTEL_METRIC_EXPORT_TIMEOUT="",
+        OTEL_SPAN_EVENT_COUNT_LIMIT="",
+        OTEL_TRACES_SAMPLER="",
+    )
+    assert not caplog.records
+
+
 def test_headers_and_compression(collector: Collector, export_to: Open) -> None:
     """Configured headers and compression are used; a signal's own take precedence over the common ones."""
     exporting = export_to(

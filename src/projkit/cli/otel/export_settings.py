@@ -22,20 +22,17 @@ DEFAULT_ENDPOINT: Final = "http://localhost:4318"
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _PARENT: Final = "parentbased_"
 _SAMPLERS: Final = ("always_on", "always_off", "traceidratio")
-# Read by the SDK, which raises an error for a smaller value.
-_MINIMUMS: Final = {
-    "OTEL_BSP_SCHEDULE_DELAY": 1,
-    "OTEL_METRIC_EXPORT_INTERVAL": 1,
-    "OTEL_METRIC_EXPORT_TIMEOUT": 1,
-    "OTEL_ATTRIBUTE_COUNT_LIMIT": 0,
-    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": 0,
-    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": 0,
-    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": 0,
-    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": 0,
-    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": 0,
-    "OTEL_SPAN_EVENT_COUNT_LIMIT": 0,
-    "OTEL_SPAN_LINK_COUNT_LIMIT": 0,
-}
+# Read by the SDK, which raises an error for a negative value.
+_LIMITS: Final = (
+    "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_SPAN_EVENT_COUNT_LIMIT",
+    "OTEL_SPAN_LINK_COUNT_LIMIT",
+)
 
 
 @dataclass(frozen=True)
@@ -63,12 +60,18 @@ class ExportSettings:
             "" for the console.
         queue_size: the maximum number of spans held in memory.
         batch_size: the maximum number of spans of one export.
+        span_delay_ms: the pause between two exports of spans.
+        metric_interval_ms: the pause between two exports of metrics.
+        metric_timeout_ms: the time limit of an export of metrics.
     """
 
     endpoints: Mapping[str, str] = field(repr=False)
     sampler: SamplerSettings
     queue_size: int
     batch_size: int
+    span_delay_ms: int
+    metric_interval_ms: int
+    metric_timeout_ms: int
 
     def __str__(self) -> str:
         destinations: dict[str, list[str]] = defaultdict(list)
@@ -97,8 +100,8 @@ def read_export_settings(environ: Mapping[str, str], trace_ratio: float) -> Expo
     if not endpoints:
         return None
     get_propagator()
-    for name, least in _MINIMUMS.items():
-        reader.integer(name, least, least=least)
+    for name in _LIMITS:
+        reader.integer(name, 0, least=0)
     reader.choice("OTEL_METRICS_EXEMPLAR_FILTER", ("trace_based", "always_on", "always_off"), "trace_based")
     queue_size = reader.integer("OTEL_BSP_MAX_QUEUE_SIZE", 2048, least=1, most=1_000_000)
     batch_size = min(512, queue_size)
@@ -107,6 +110,10 @@ def read_export_settings(environ: Mapping[str, str], trace_ratio: float) -> Expo
         sampler=_sampler(reader, trace_ratio),
         queue_size=queue_size,
         batch_size=reader.integer("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", batch_size, least=1, most=queue_size),
+        # Not left to the SDK, which logs errors for empty values instead of using its defaults.
+        span_delay_ms=reader.integer("OTEL_BSP_SCHEDULE_DELAY", 5000, least=1),
+        metric_interval_ms=reader.integer("OTEL_METRIC_EXPORT_INTERVAL", 60_000, least=1),
+        metric_timeout_ms=reader.integer("OTEL_METRIC_EXPORT_TIMEOUT", 30_000, least=1),
     )
 
 

@@ -119,7 +119,13 @@ def _tracer_provider(
     export_log = ExportLog("spans", destination)
     counting = CountingSpanExporter(exporter, accounting, export_log, session)
     provider.add_span_processor(
-        BoundedSpanProcessor(counting, accounting, export_log, batch_size=export.batch_size)
+        BoundedSpanProcessor(
+            counting,
+            accounting,
+            export_log,
+            batch_size=export.batch_size,
+            delay_ms=export.span_delay_ms,
+        )
     )
     return provider
 
@@ -128,5 +134,5 @@ def _meter_provider(export: ExportSettings, resource: Resource) -> MeterProvider
     exporter: MetricExporter = ConsoleMetricExporter(out=sys.stdout)
     if endpoint := export.endpoints["metrics"]:
         exporter = LoggingMetricExporter(endpoint, ExportLog("metrics", origin_of(endpoint)))
-    reader = PeriodicExportingMetricReader(exporter)
+    reader = PeriodicExportingMetricReader(exporter, export.metric_interval_ms, export.metric_timeout_ms)
     return MeterProvider([reader], resource, shutdown_on_exit=False)

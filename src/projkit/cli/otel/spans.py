@@ -125,8 +125,14 @@ class BoundedSpanProcessor(BatchSpanProcessor):
         export_log: ExportLog,
         *,
         batch_size: int,
+        delay_ms: int,
     ):
-        super().__init__(exporter, max_queue_size=accounting.max_held, max_export_batch_size=batch_size)
+        super().__init__(
+            exporter,
+            max_queue_size=accounting.max_held,
+            schedule_delay_millis=delay_ms,
+            max_export_batch_size=batch_size,
+        )
         self._accounting = accounting
         self._export_log = export_log
         self._counting_exporter = exporter
