@@ -108,7 +108,7 @@ WRONG = {
     "OTEL_EXPORTER_OTLP_COMPRESSION": ("zstd", "set it to none, gzip or deflate"),
     "OTEL_EXPORTER_OTLP_TIMEOUT": ("10s", "set it to a number of seconds"),
     "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": ("nan", "from 0.001 to 3600"),
-    "OTEL_EXPORTER_OTLP_HEADERS": ("authorization: secret", "no pair of name and value"),
+    "OTEL_EXPORTER_OTLP_HEADERS": ("authorization: secret", "not a name=value pair"),
     "OTEL_METRICS_EXEMPLAR_FILTER": ("x", "trace_based, always_on or always_off"),
     "OTEL_TRACES_SAMPLER": ("jaeger_remote", "set it to always_on, always_off"),
     "OTEL_BSP_MAX_QUEUE_SIZE": ("0", "set it to a whole number from 1 to 1000000"),
