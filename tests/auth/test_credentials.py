@@ -245,7 +245,7 @@ async def test_prefixed_names(open_kit: OpenKit) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_where_nobody_looks(shared_kit: ProjKit, place: str) -> None:
+async def test_ignored_places(shared_kit: ProjKit, place: str) -> None:
     """A token in the query, the body, or any other header is no credential."""
     token: Any = good(place)
     for query in (f"access_token={token}", f"token={token}", f"auth_token={token}", f"bearer_token={token}"):

@@ -190,7 +190,7 @@ async def test_bearer_is_exempt_where_it_authenticates(kit: ProjKit) -> None:
     )
 
 
-async def test_methods_that_nobody_knows(kit: ProjKit) -> None:
+async def test_unknown_methods(kit: ProjKit) -> None:
     """No spelling or overriding of the method leads past the rules."""
     cookie = ("cookie", f"auth_token={forge.token()}")
     for method in ("post", "PoSt", "POST ", "LINK", "PROPFIND", "QUERY", "", "GET\0"):

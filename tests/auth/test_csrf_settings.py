@@ -272,7 +272,7 @@ async def test_a_check_of_the_hosts_own(open_kit: OpenKit) -> None:
         assert counted(kit) == {("own", "refused"): 4, ("own", "accepted"): 1}
 
 
-async def test_a_wildcard_allows_nobody(open_kit: OpenKit) -> None:
+async def test_a_wildcard_never_allows_cookies(open_kit: OpenKit) -> None:
     """A wildcard origin, allowed in development, permits no other origin with cookies; production fails to
     start.
     """

@@ -120,7 +120,7 @@ async def test_the_same_limits(open_kit: OpenKit, work: Work) -> None:
             assert [answer[0] for answer in answers] == [401, 401, 429, 429]
             seen[username] = [(answer[0], [name for name, _ in answer[1]]) for answer in answers]
             assert len(work.take()[0]) == 2
-        # Not even the right password takes a failure back where it lets nobody in.
+        # A correct password is counted as a failure too if the login is denied.
         await fill_another(kit)
         answers = [told(await log_in(kit, "disabled as well")) for _ in range(3)]
         assert [answer[0] for answer in answers] == [401, 401, 429]

@@ -97,7 +97,7 @@ async def test_a_value_from_before_the_login(open_kit: OpenKit) -> None:
         assert (await browser.send("POST", PROJECTS, json={"name": "C"})).code == "csrf_failed"
 
 
-async def test_a_session_of_somebody_else(open_kit: OpenKit) -> None:
+async def test_a_session_of_another_user(open_kit: OpenKit) -> None:
     """A validly signed token with another subject's session id is rejected, for every combination."""
     async with open_kit() as kit:
         for name in ("alice", "bob"):

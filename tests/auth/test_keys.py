@@ -131,9 +131,7 @@ def test_a_generated_key_is_refused_in_production(tmp_path: Path) -> None:
         (TEST_SECRET, "production"),
     ],
 )
-def test_secrets_that_everybody_knows(
-    tmp_path: Path, secret: str, env: Literal["development", "production"]
-) -> None:
+def test_published_secrets(tmp_path: Path, secret: str, env: Literal["development", "production"]) -> None:
     """A secret of the published lists is no key, nor is the one of projkit.testing in production."""
     path = tmp_path / "keys.json"
     write_keys_file(path, [secret_key(secret)], replace=False)

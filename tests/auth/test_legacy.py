@@ -154,7 +154,7 @@ async def test_headers(shared_kit: ProjKit, head: dict[str, Any]) -> None:
     ],
     ids=repr,
 )  # fmt: skip
-async def test_for_somebody_else(shared_kit: ProjKit, claims: dict[str, Any]) -> None:
+async def test_for_another_audience_or_issuer(shared_kit: ProjKit, claims: dict[str, Any]) -> None:
     """Issuer and audience may be absent; where they are there, they are exactly ours."""
     refuses(await whoami(shared_kit, forge.legacy(**claims)))
     for good in (

@@ -47,7 +47,7 @@ async def shut_kit(
     """A kit with alice, her three projects, and her account limited to known devices."""
     changes: dict[str, Any] = {
         "login_limit_account": "1/hour", "login_limit_address": "100000/minute", "public_url": "http://127.0.0.1",
-        # Nothing listens there: whoever is let on their way to the provider does not come far.
+        # Nothing listens there: a login that is started cannot continue at the provider.
         "oidc_providers": {"acme": {"issuer": "http://127.0.0.1:9", "client_id": "projkit"}},
     }  # fmt: skip
     async with kit_with_keys(tmp_path_factory.mktemp("purposes"), sqlite_template, **changes) as kit:

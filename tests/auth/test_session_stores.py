@@ -89,7 +89,7 @@ async def test_kept_as_it_is(store: SessionStore, other: SessionStore, changes: 
     assert await other.list(kept.tenant_id, kept.subject, NOW) == [kept]
 
 
-async def test_nobody_sees_anothers(store: SessionStore) -> None:
+async def test_sessions_of_other_subjects_are_invisible(store: SessionStore) -> None:
     """Sessions of two subjects, and of one name in two tenants, are listed and ended apart."""
     mine, hers, elsewhere = session(), session("bob"), session(tenant_id="other")
     for each in (mine, hers, elsewhere):
@@ -218,7 +218,7 @@ async def test_everywhere_but_here(backend: StoreUnderTest, store: SessionStore,
     assert await ids(store) == set()
 
 
-async def test_log_out_everywhere_misses_nobody(store: SessionStore, other: SessionStore) -> None:
+async def test_log_out_everywhere_misses_no_session(store: SessionStore, other: SessionStore) -> None:
     """During logins, refreshes and touches, revoke_all ends all earlier sessions, and list returns the live
     ones.
     """

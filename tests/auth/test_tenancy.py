@@ -19,8 +19,8 @@ from tests.auth.users import AUTH, PROJECTS, auth_services
 
 pytestmark = pytest.mark.anyio
 
-# Whose is what a route is about: one project or session, which its path names; the caller's own things; everybody's;
-# the operator's.
+# The resource of a route: one project or session, which its path names; the caller's own data; public; or the
+# operator's.
 Kind = Literal["project", "session", "own", "public", "operator"]
 
 

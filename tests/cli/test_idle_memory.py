@@ -78,7 +78,7 @@ async def test_logins_leave_no_memory_behind(monkeypatch: pytest.MonkeyPatch, tm
     with serving("--demo", **MANY_LOGINS) as (url, _):
         (server,) = (each for each in psutil.Process().children() if "serve" in each.cmdline())
         before = private_mib(server.pid)
-        # Kept for whoever comes next; but where hashes end side by side, glibc may give back all of it by itself.
+        # Kept for the next login; but where hashes end side by side, glibc may give back all of it by itself.
         async with httpx2.AsyncClient(base_url=url, timeout=30) as client, asyncio.timeout(60):
             body = {"username": DEMO_USER, "password": DEMO_PASSWORD}
             while private_mib(server.pid) - before <= HASH_MIB:

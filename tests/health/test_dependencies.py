@@ -73,7 +73,7 @@ async def test_healthy_database(any_database_url: str, whose: str) -> None:
         assert latest is not None
         assert latest.data == {"revision": revisions.head()}
     if engine is not None:
-        async with engine.connect():  # nobody has disposed of it
+        async with engine.connect():  # it was not disposed of
             pass
         await engine.dispose()
 

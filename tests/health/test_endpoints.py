@@ -277,7 +277,7 @@ async def test_redis_is_critical_if_it_stores_sessions(
         found = await health.until("redis", "ok")
         assert found["critical"] == (store == "redis")
         assert (await health.get())[1]["redis_connection"] == "ok"
-    await client.ping()  # nobody has closed it
+    await client.ping()  # it was not closed
     await close_redis(client)
 
 

@@ -187,7 +187,7 @@ async def test_a_lifespan_within_a_lifespan(sqlite_url: str) -> None:
     assert not kit.ready
 
 
-async def test_nobody_waits_for_a_database_in_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_requests_do_not_queue_for_a_hanging_database(caplog: pytest.LogCaptureFixture) -> None:
     """While a lazy start hangs, liveness responds, and all requests get a 503 in bounded time."""
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -312,7 +312,7 @@ async def test_what_is_broken_is_named(
 @pytest.mark.parametrize(
     ("claim", "wanted"), [("exp", {"rejects_expired"}), ("aud", {"rejects_wrong_audience"})]
 )
-async def test_claims_that_nobody_checks(
+async def test_a_verifier_that_skips_a_claim(
     kit: ProjKit, monkeypatch: pytest.MonkeyPatch, claim: str, wanted: set[str]
 ) -> None:
     """A verifier that no longer checks a claim fails its check."""

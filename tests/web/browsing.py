@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from tests.services import missing
 
-# A browser in a container, which is to ask nobody for anything by itself.
+# A browser in a container, which must send no requests of its own.
 _ARGUMENTS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",

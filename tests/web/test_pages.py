@@ -83,7 +83,7 @@ async def test_page_resources(sqlite_url: str) -> None:
     ("scheme", "settings", "strict"),
     [
         ("https", {"env": "production"}, True),
-        ("http", {"env": "production"}, False),  # X-Forwarded-Proto from nobody that is trusted
+        ("http", {"env": "production"}, False),  # X-Forwarded-Proto from an untrusted client
         ("http", {"env": "production", "trusted_proxies": ("192.0.2.0/24",)}, True),
         ("https", {"env": "development"}, False),
         ("http", {"env": "development", "trusted_proxies": ("192.0.2.0/24",)}, False),

@@ -61,7 +61,7 @@ async def test_the_hosts_own_get_principal(
         assert (await http(kit, "/api/v1/auth/session", headers=as_bob)).json()["subject"] == "bob"
 
 
-async def test_nobody_is_not_somebody(sqlite_url: str, host: Host) -> None:
+async def test_an_anonymous_principal_is_unauthenticated(sqlite_url: str, host: Host) -> None:
     """An anonymous principal from get_principal is unauthenticated, also on the kit's own routes."""
     kit = ProjKit(make_settings(sqlite_url), get_principal=lambda scope: scope.get("user", ANONYMOUS))
     app = AuthMiddleware(host, kit)
@@ -71,7 +71,7 @@ async def test_nobody_is_not_somebody(sqlite_url: str, host: Host) -> None:
 
 
 @pytest.mark.parametrize("path", ["/read", "/public"])
-async def test_a_bug_lets_nobody_in(
+async def test_an_exception_in_get_principal(
     sqlite_url: str, host: Host, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An exception of get_principal becomes a 500 without details and is logged once."""
@@ -185,7 +185,7 @@ async def test_the_whole_life_of_a_hosts_user(sqlite_url: str, host: Host, way: 
         assert (await http(app, "/read", **browser())).status == 401
 
 
-async def test_a_slow_plain_authenticate_stalls_nobody(sqlite_url: str) -> None:
+async def test_a_slow_synchronous_authenticate_blocks_no_request(sqlite_url: str) -> None:
     """While a synchronous function of the host runs, other requests are processed."""
     entered, release = threading.Event(), threading.Event()
 
@@ -204,7 +204,7 @@ async def test_a_slow_plain_authenticate_stalls_nobody(sqlite_url: str) -> None:
         assert (await waiting).status == 200
 
 
-async def test_a_slow_authenticate_keeps_nobody_waiting(sqlite_url: str) -> None:
+async def test_a_slow_authenticate_occupies_no_slot(sqlite_url: str) -> None:
     """While the host's function processes a login, the login occupies no request slot."""
     entered, release = asyncio.Event(), asyncio.Event()
 

@@ -353,7 +353,7 @@ async def test_without_a_lifespan(sqlite_url: str, host: Host, caplog: pytest.Lo
     await kit.shutdown()
 
 
-async def test_when_nobody_can_tell(
+async def test_while_authentication_is_unavailable(
     empty_postgres_url: str, host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While a kit cannot authenticate callers, guarded paths get 503, never 401 or the host; public paths

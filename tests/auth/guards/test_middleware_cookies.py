@@ -43,7 +43,7 @@ async def test_csrf_is_of_no_concern_to_bearer_tokens(kit: ProjKit, app: AuthMid
     assert (await http(app, "/", method="POST", headers=[*bearer("x"), *cookies, *JSON])).status == 401
 
 
-async def test_a_forged_request_to_a_public_path_is_nobodys(kit: ProjKit, app: AuthMiddleware) -> None:
+async def test_a_forged_request_to_a_public_path_is_anonymous(kit: ProjKit, app: AuthMiddleware) -> None:
     """A request to a public path that another site may have caused is not attributed to the user."""
     headers = credentials(kit, "auth_token")
     forged = await http(app, "/public", method="POST", headers=headers)

@@ -52,7 +52,7 @@ async def test_single_flight(known: Provider, provider: OpenIdProvider) -> None:
     assert (provider.hits[DISCOVERY], provider.hits[JWKS]) == (1, 1)
 
 
-async def test_whoever_gives_up_leaves_the_fetch_to_the_others(
+async def test_a_cancelled_caller_does_not_cancel_the_fetch(
     known: Provider, provider: OpenIdProvider
 ) -> None:
     """A request that is cancelled does not take the fetch with it that others wait for."""
@@ -113,7 +113,9 @@ async def test_unknown_keys_at_once(known: Provider, provider: OpenIdProvider) -
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "none", "ES256K", "RS1", "", "dir"])
-async def test_other_algorithms_ask_nobody(known: Provider, provider: OpenIdProvider, algorithm: str) -> None:
+async def test_other_algorithms_cause_no_fetch(
+    known: Provider, provider: OpenIdProvider, algorithm: str
+) -> None:
     """A token with a disallowed algorithm is rejected before anything is fetched."""
     with pytest.raises(InvalidTokenError):
         await known.key_for(naming(provider.keys[0].kid, algorithm))
@@ -151,7 +153,7 @@ async def test_old_keys_are_kept(
     time.now += cached_document.RETRY_AFTER_SECONDS + 1
     assert await known.keys() is before  # at once, while it is asked for in the background
     assert provider.hits[JWKS] == 2
-    with pytest.raises(ProviderUnavailableError):  # whether there is such a key nobody can tell
+    with pytest.raises(ProviderUnavailableError):  # it is unknown whether there is such a key
         await known.key_for(naming("new"))
     assert provider.hits[JWKS] == 3
     time.now += cached_document.STALE_IF_ERROR_SECONDS

@@ -39,7 +39,7 @@ async def test_a_hanging_provider(
 
 
 @pytest.mark.parametrize("path", [DISCOVERY, TOKEN, JWKS])
-async def test_a_hanging_provider_keeps_nobody_waiting(
+async def test_a_hanging_provider_delays_no_other_request(
     open_kit: OpenKit, provider: OpenIdProvider, path: str
 ) -> None:
     """While a login waits for the provider, it occupies no request slot."""
