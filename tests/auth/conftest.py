@@ -44,9 +44,9 @@ async def kit_with_keys(directory: Path, template: Path, **changes: Any) -> Asyn
         *(forge.private(algorithm) for algorithm in forge.ALGORITHMS),
     )
     options = changes.pop("options", {})
-    given = {"secret": None, "keys_file": keys_file, "legacy_secret": forge.LEGACY_SECRET, **changes}
+    fields = {"secret": None, "keys_file": keys_file, "legacy_secret": forge.LEGACY_SECRET, **changes}
     with without_settings():
-        kit = ProjKit(settings_for(f"sqlite:///{path}", **given), **options)
+        kit = ProjKit(settings_for(f"sqlite:///{path}", **fields), **options)
     async with kit.lifespan():
         yield kit
 

@@ -28,7 +28,7 @@ REDISES: Final = ("redis", "redis sentinel", "redis cluster")
 OWN_CLIENT: Final = "redis of the host's"
 STORES: Final = (*DATABASES, *REDISES, OWN_CLIENT, *(f"cached {name}" for name in REDISES))
 CACHE_SECONDS: Final = 0.5
-_PATIENCE_SECONDS: Final = 60.0
+_TIMEOUT_SECONDS: Final = 60.0
 _FIXTURES: Final = {
     "sqlite": "sqlite_url",
     "postgresql": "postgres_url",
@@ -45,7 +45,7 @@ Worker = tuple[SessionStore, AttemptCounter]
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise the timeouts of Redis, so that these tests pass on slow machines; other tests check the timeouts."""
     for name in ("SOCKET_TIMEOUT_SECONDS", "_SENTINEL_TIMEOUT_SECONDS", "_COMMAND_TIMEOUT_SECONDS"):
-        monkeypatch.setattr(connect, name, _PATIENCE_SECONDS)
+        monkeypatch.setattr(connect, name, _TIMEOUT_SECONDS)
 
 
 class Monotonic:
@@ -103,11 +103,11 @@ def servers_of(name: str, request: pytest.FixtureRequest) -> Redises | str:
     return servers
 
 
-def open_store(name: str, found: Redises | str) -> AbstractAsyncContextManager[StoreUnderTest]:
+def open_store(name: str, servers: Redises | str) -> AbstractAsyncContextManager[StoreUnderTest]:
     """Open the store of this name, isolated from the data of other tests."""
-    if isinstance(found, Redises):
-        return _in_redis(found, own_client=name == OWN_CLIENT, cached=name.startswith("cached "))
-    return _in_database(found, "transactional" if name.endswith("transactional") else "fast")
+    if isinstance(servers, Redises):
+        return _in_redis(servers, own_client=name == OWN_CLIENT, cached=name.startswith("cached "))
+    return _in_database(servers, "transactional" if name.endswith("transactional") else "fast")
 
 
 @asynccontextmanager
@@ -133,10 +133,11 @@ async def _in_redis(servers: Redises, *, own_client: bool, cached: bool) -> Asyn
 
 @asynccontextmanager
 async def _in_database(url: str, mode: str) -> AsyncIterator[StoreUnderTest]:
-    patience = {
-        f"database_{what}_seconds": _PATIENCE_SECONDS for what in ("connect", "pool_wait", "statement")
+    timeouts = {
+        f"database_{operation}_seconds": _TIMEOUT_SECONDS
+        for operation in ("connect", "pool_wait", "statement")
     }
-    settings = settings_for(url, database_mode=mode, **patience)
+    settings = settings_for(url, database_mode=mode, **timeouts)
     tables = build_tables(settings.table_prefix)
     async with AsyncExitStack() as stack:
 
@@ -148,10 +149,10 @@ async def _in_database(url: str, mode: str) -> AsyncIterator[StoreUnderTest]:
         async def everything() -> str:
             engine = create_single_use_engine(settings.database_url, connect_seconds=10)
             async with engine.connect() as connection:
-                found = [
+                results = [
                     await connection.execute(sa.select(table)) for table in tables.metadata.sorted_tables
                 ]
             await engine.dispose()
-            return "\n".join(repr(row) for rows in found for row in rows)
+            return "\n".join(repr(row) for rows in results for row in rows)
 
         yield StoreUnderTest(open_worker, everything)

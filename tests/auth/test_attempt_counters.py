@@ -18,15 +18,15 @@ WINDOW = 3600
 
 
 @pytest.fixture(params=(*DATABASES, *REDISES, OWN_CLIENT))
-def found(request: pytest.FixtureRequest) -> tuple[str, Redises | str]:
-    """Return the name and the open function of each backend of attempt counters."""
+def named_servers(request: pytest.FixtureRequest) -> tuple[str, Redises | str]:
+    """Return the name of each backend, and its servers or database URL."""
     return request.param, servers_of(request.param, request)
 
 
 @pytest.fixture
-async def backend(found: tuple[str, Redises | str]) -> AsyncIterator[StoreUnderTest]:
+async def backend(named_servers: tuple[str, Redises | str]) -> AsyncIterator[StoreUnderTest]:
     """Each backend, open."""
-    async with open_store(*found) as opened:
+    async with open_store(*named_servers) as opened:
         yield opened
 
 

@@ -26,17 +26,17 @@ class SlowStore(DatabaseSessions):
 
     def __init__(self, store: DatabaseSessions) -> None:
         self.__dict__.update(store.__dict__)
-        self.asked = asyncio.Event()
+        self.started = asyncio.Event()
         self.answers = asyncio.Event()
         self.answers.set()
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         """Return the state at the time of the call, later."""
         self.looked_up += 1
-        found = await super().get(key, now)
-        self.asked.set()
+        activity = await super().get(key, now)
+        self.started.set()
         await self.answers.wait()
-        return found
+        return activity
 
 
 @pytest.fixture
@@ -63,33 +63,33 @@ def store(slow: SlowStore, monotonic: Monotonic) -> CachedSessions:
 
 async def test_asked_once_in_a_while(store: CachedSessions, slow: SlowStore, monotonic: Monotonic) -> None:
     """Within the time a session is looked up once, after it again."""
-    kept = session()
-    await store.create(kept)
+    stored = session()
+    await store.create(stored)
     for _ in range(5):
-        assert await store.get(kept.key, NOW) == kept.activity
+        assert await store.get(stored.key, NOW) == stored.activity
     assert slow.looked_up == 1
     monotonic.now += SECONDS - 0.01
-    await store.get(kept.key, NOW)
+    await store.get(stored.key, NOW)
     assert slow.looked_up == 1
     monotonic.now += 0.01
-    await store.get(kept.key, NOW)
+    await store.get(stored.key, NOW)
     assert slow.looked_up == 2
 
 
 async def test_absence_is_not_remembered(store: CachedSessions) -> None:
     """A session that was not there a moment ago is found as soon as it is."""
-    kept = session()
-    assert await store.get(kept.key, NOW) is None
-    await store.create(kept)
-    assert await store.get(kept.key, NOW) == kept.activity
+    stored = session()
+    assert await store.get(stored.key, NOW) is None
+    await store.create(stored)
+    assert await store.get(stored.key, NOW) == stored.activity
 
 
 async def test_its_lifetimes_end_all_the_same(store: CachedSessions) -> None:
     """A cached session expires on time."""
-    kept = session()
-    await store.create(kept)
-    assert await store.get(kept.key, NOW) == kept.activity
-    assert await store.get(kept.key, IDLE) is None
+    stored = session()
+    await store.create(stored)
+    assert await store.get(stored.key, NOW) == stored.activity
+    assert await store.get(stored.key, IDLE) is None
 
 
 async def test_the_age_counts_from_before_the_look_up(
@@ -98,16 +98,16 @@ async def test_the_age_counts_from_before_the_look_up(
     """The age of a slow look-up counts from its start, so a session that ended meanwhile is not valid for
     longer.
     """
-    kept = session()
-    await store.create(kept)
+    stored = session()
+    await store.create(stored)
     slow.answers.clear()
-    asking = asyncio.create_task(store.get(kept.key, NOW))
-    await slow.asked.wait()
-    await slow.revoke(kept.key)  # by another worker
+    lookup = asyncio.create_task(store.get(stored.key, NOW))
+    await slow.started.wait()
+    await slow.revoke(stored.key)  # by another worker
     monotonic.now += SECONDS
     slow.answers.set()
-    assert await asking == kept.activity
-    assert await store.get(kept.key, NOW) is None
+    assert await lookup == stored.activity
+    assert await store.get(stored.key, NOW) is None
 
 
 @pytest.mark.parametrize("everywhere", [False, True])
@@ -115,39 +115,39 @@ async def test_ending_it_here_holds_here_at_once(
     store: CachedSessions, slow: SlowStore, *, everywhere: bool
 ) -> None:
     """A look-up in progress while this worker ends the session is not cached, nor is an earlier result."""
-    kept = session()
-    await store.create(kept)
-    assert await store.get(kept.key, NOW) == kept.activity
+    stored = session()
+    await store.create(stored)
+    assert await store.get(stored.key, NOW) == stored.activity
     fresh = session()
     await store.create(fresh)
-    slow.asked.clear()
+    slow.started.clear()
     slow.answers.clear()
-    asking = asyncio.create_task(store.get(fresh.key, NOW))
-    await slow.asked.wait()
+    lookup = asyncio.create_task(store.get(fresh.key, NOW))
+    await slow.started.wait()
     if everywhere:
         assert await store.revoke_all("", "alice") == 2
     else:
-        assert await store.revoke(kept.key)
+        assert await store.revoke(stored.key)
         assert await store.revoke(fresh.key)
     slow.answers.set()
-    assert await asking == fresh.activity
-    assert await store.get(kept.key, NOW) is None
+    assert await lookup == fresh.activity
+    assert await store.get(stored.key, NOW) is None
     assert await store.get(fresh.key, NOW) is None
 
 
 async def test_use_and_refresh_are_seen(store: CachedSessions, slow: SlowStore) -> None:
     """A touch updates the cached session, and a refresh causes a new look-up."""
-    kept = session()
-    await store.create(kept)
-    await store.get(kept.key, NOW)
+    stored = session()
+    await store.create(stored)
+    await store.get(stored.key, NOW)
     later = NOW + timedelta(minutes=5)
-    await store.touch(kept.key, later, IDLE)
-    used = await store.get(kept.key, later)
+    await store.touch(stored.key, later, IDLE)
+    used = await store.get(stored.key, later)
     assert used is not None
     assert used.used_at == later
-    assert await store.rotate(kept.key, rotation(kept, "new", later))
+    assert await store.rotate(stored.key, rotation(stored, "new", later))
     looked_up = slow.looked_up
-    present = await store.get(kept.key, later)
+    present = await store.get(stored.key, later)
     assert present is not None
     assert present.idle_expires_at == later + timedelta(hours=1)
     assert slow.looked_up == looked_up + 1

@@ -14,7 +14,7 @@ from tests.auth.users import auth_services
 pytestmark = pytest.mark.anyio
 
 URL: Final = "/api/v1/auth/session"
-PLACES: Final = ("bearer", "auth_token", "access_token")
+TRANSPORTS: Final = ("bearer", "auth_token", "access_token")
 
 
 @pytest.fixture
@@ -39,16 +39,20 @@ def counted(kit: ProjKit) -> dict[tuple[str, ...], float]:
     }
 
 
-def good(place: str) -> str:
+def good(transport: str) -> str:
     """Return a token that is valid for a transport, with the transport as its subject."""
     return (
-        forge.legacy(sub=place) if place == "access_token" else forge.token(payload=forge.claims(sub=place))
+        forge.legacy(sub=transport)
+        if transport == "access_token"
+        else forge.token(payload=forge.claims(sub=transport))
     )
 
 
-def header(place: str, value: str) -> Header:
+def header(transport: str, value: str) -> Header:
     """Return the header that carries a value by a transport."""
-    return ("authorization", f"Bearer {value}") if place == "bearer" else ("cookie", f"{place}={value}")
+    return (
+        ("authorization", f"Bearer {value}") if transport == "bearer" else ("cookie", f"{transport}={value}")
+    )
 
 
 BAD: Final = {"empty": "", "not a token": "x", "unsigned": f"{forge.b64(forge.header())}.{forge.b64({})}."}
@@ -57,36 +61,38 @@ BAD: Final = {"empty": "", "not a token": "x", "unsigned": f"{forge.b64(forge.he
 @pytest.mark.parametrize("present", [*itertools.product((False, True), repeat=3)], ids=repr)
 async def test_the_first_one_decides(shared_kit: ProjKit, present: tuple[bool, ...]) -> None:
     """Bearer goes before ``auth_token``, which goes before ``access_token``, in whatever order they come."""
-    there = [place for place, is_there in zip(PLACES, present, strict=True) if is_there]
-    for order in itertools.permutations(there):
-        answer = await whoami(shared_kit, *(header(place, good(place)) for place in order))
-        if there:
-            assert (answer.status, answer.json()["subject"]) == (200, there[0])
-            assert answer.json()["token_format"] == ("legacy" if there[0] == "access_token" else "enhanced")
+    sent = [transport for transport, is_sent in zip(TRANSPORTS, present, strict=True) if is_sent]
+    for order in itertools.permutations(sent):
+        answer = await whoami(shared_kit, *(header(transport, good(transport)) for transport in order))
+        if sent:
+            assert (answer.status, answer.json()["subject"]) == (200, sent[0])
+            assert answer.json()["token_format"] == ("legacy" if sent[0] == "access_token" else "enhanced")
         else:
             refuses(answer, "missing_credentials")
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-@pytest.mark.parametrize("place", PLACES[:2])
-async def test_a_bad_one_decides_too(shared_kit: ProjKit, place: str, bad: str) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS[:2])
+async def test_a_bad_one_decides_too(shared_kit: ProjKit, transport: str, bad: str) -> None:
     """A credential that is present but invalid is rejected: no lower-ranked credential is tried instead."""
-    lower = PLACES[PLACES.index(place) + 1 :]
-    refuses(await whoami(shared_kit, header(place, bad), *(header(each, good(each)) for each in lower)))
+    lower = TRANSPORTS[TRANSPORTS.index(transport) + 1 :]
+    refuses(await whoami(shared_kit, header(transport, bad), *(header(each, good(each)) for each in lower)))
     expired = forge.token(payload=forge.claims(exp=1))
-    refuses(await whoami(shared_kit, header(place, expired), *(header(each, good(each)) for each in lower)))
+    refuses(
+        await whoami(shared_kit, header(transport, expired), *(header(each, good(each)) for each in lower))
+    )
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 async def test_a_bad_lower_one_does_no_harm(shared_kit: ProjKit, bad: str) -> None:
     """A leftover legacy cookie does not lock a user out."""
-    for place, lower in (
+    for transport, lower in (
         ("bearer", "auth_token"),
         ("bearer", "access_token"),
         ("auth_token", "access_token"),
     ):
-        answer = await whoami(shared_kit, header(lower, bad), header(place, good(place)))
-        assert (answer.status, answer.json()["subject"]) == (200, place)
+        answer = await whoami(shared_kit, header(lower, bad), header(transport, good(transport)))
+        assert (answer.status, answer.json()["subject"]) == (200, transport)
 
 
 async def test_counting(open_kit: OpenKit) -> None:
@@ -128,7 +134,7 @@ async def test_twice_the_header(shared_kit: ProjKit) -> None:
     refuses(await whoami(shared_kit, ("authorization", f"{values[0]}, {values[1]}")))
 
 
-@pytest.mark.parametrize("name", PLACES[1:])
+@pytest.mark.parametrize("name", TRANSPORTS[1:])
 async def test_twice_the_cookie(shared_kit: ProjKit, name: str) -> None:
     """A repeated credential cookie is ambiguous, in one header or in two, whatever other credentials there
     are.
@@ -226,10 +232,10 @@ async def test_values_of_the_legacy_cookie(shared_kit: ProjKit, form: str, good_
 
 async def test_formats_and_places(shared_kit: ProjKit) -> None:
     """A legacy token is accepted as Bearer and in its own cookie, never in auth_token; an enhanced one in all three."""
-    for place in PLACES:
-        assert (await whoami(shared_kit, header(place, forge.token()))).status == 200
-        legacy = await whoami(shared_kit, header(place, forge.legacy()))
-        assert legacy.status == (401 if place == "auth_token" else 200)
+    for transport in TRANSPORTS:
+        assert (await whoami(shared_kit, header(transport, forge.token()))).status == 200
+        legacy = await whoami(shared_kit, header(transport, forge.legacy()))
+        assert legacy.status == (401 if transport == "auth_token" else 200)
 
 
 async def test_prefixed_names(open_kit: OpenKit) -> None:
@@ -244,10 +250,10 @@ async def test_prefixed_names(open_kit: OpenKit) -> None:
         refuses(await whoami(kit, ("cookie", f"__Host-access_token={forge.legacy()}")), "missing_credentials")
 
 
-@pytest.mark.parametrize("place", PLACES)
-async def test_ignored_places(shared_kit: ProjKit, place: str) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_ignored_places(shared_kit: ProjKit, transport: str) -> None:
     """A token in the query, the body, or any other header is no credential."""
-    token: Any = good(place)
+    token: Any = good(transport)
     for query in (f"access_token={token}", f"token={token}", f"auth_token={token}", f"bearer_token={token}"):
         refuses(await ask(shared_kit, "GET", URL, query=query), "missing_credentials")
     names = (

@@ -90,13 +90,13 @@ async def credentials(kit: ProjKit, way: str) -> tuple[str, str]:
 
 
 def shown(
-    how: str, value: str, other: str, *, header: str = "x-csrf-token", name: str = "csrf_token"
+    variant: str, value: str, other: str, *, header: str = "x-csrf-token", name: str = "csrf_token"
 ) -> list[Header]:
     """Return the headers that carry a CSRF token."""
     in_header, in_cookie = {
         "both": (value, value), "neither": (None, None), "header alone": (value, None), "cookie alone": (None, value),
         "two that differ": (value, other), "of another session": (other, other),
-    }[how]  # fmt: skip
+    }[variant]  # fmt: skip
     sent: list[Header] = [] if in_header is None else [(header, in_header)]
     return sent if in_cookie is None else [*sent, ("cookie", f"{name}={in_cookie}")]
 

@@ -49,12 +49,12 @@ async def test_before_there_is_a_session(open_kit: OpenKit, headers: list[Header
     async with open_kit(allowed_origins=[ALLOWED], registration="open") as kit:
         await add_user(kit, "alice")
         refresh = (await log_in(kit)).json()["refresh_token"]
-        wanted = {
+        cases = {
             "login": ({"username": "alice", "password": PASSWORD}, 200),
             "register": ({"username": "bob", "password": PASSWORD}, 201),
             "refresh": ({"refresh_token": refresh}, 200),
         }
-        for name, (content, status) in wanted.items():
+        for name, (content, status) in cases.items():
             answer = await ask(kit, "POST", f"{AUTH}/{name}", headers, json=content)
             if rule is None:
                 assert answer.status == status, answer
@@ -98,8 +98,8 @@ async def test_bodies_that_come_unannounced(open_kit: OpenKit) -> None:
         assert (await refresh([*good, ("content-type", "application/json")])).status == 200
         refreshed = await refresh(good)
         assert refreshed.status == 200
-        gone = await ask(kit, "POST", f"{AUTH}/logout", good, http_version="2")
-        assert gone.status == 204
+        logged_out = await ask(kit, "POST", f"{AUTH}/logout", good, http_version="2")
+        assert logged_out.status == 204
 
 
 async def test_refresh_by_cookie(open_kit: OpenKit) -> None:
@@ -116,9 +116,9 @@ async def test_refresh_by_cookie(open_kit: OpenKit) -> None:
         refuses(await ask(kit, "POST", f"{AUTH}/refresh", [mine, ("x-csrf-token", value), EVIL]), "origin")
         refuses(await ask(kit, "POST", f"{AUTH}/refresh", [mine, SAME_ORIGIN]), "token")
         foreign = other.jar["csrf_token"]
-        theirs = cookie(refresh_token=browser.jar["refresh_token"], csrf_token=foreign)
+        mixed = cookie(refresh_token=browser.jar["refresh_token"], csrf_token=foreign)
         refuses(
-            await ask(kit, "POST", f"{AUTH}/refresh", [theirs, ("x-csrf-token", foreign), SAME_ORIGIN]),
+            await ask(kit, "POST", f"{AUTH}/refresh", [mixed, ("x-csrf-token", foreign), SAME_ORIGIN]),
             "token",
         )
         answer = await ask(kit, "POST", f"{AUTH}/refresh", good, body=b"{}", content_type="text/plain")
@@ -133,10 +133,10 @@ async def test_logout(open_kit: OpenKit) -> None:
         browser = Browser(kit)
         body = await browser.log_in(transport="body")
         value = browser.jar["csrf_token"]
-        for kept in ("auth_token", "refresh_token"):
-            sent = cookie(**{kept: browser.jar[kept], "csrf_token": value})
+        for name in ("auth_token", "refresh_token"):
+            sent = cookie(**{name: browser.jar[name], "csrf_token": value})
             for path in ("logout", "logout-all"):
-                if (kept, path) != ("refresh_token", "logout-all"):
+                if (name, path) != ("refresh_token", "logout-all"):
                     refuses(await ask(kit, "POST", f"{AUTH}/{path}", [sent]), "origin")
                     refuses(
                         await ask(kit, "POST", f"{AUTH}/{path}", [sent, EVIL, ("x-csrf-token", value)]),
@@ -242,11 +242,11 @@ def counted(kit: ProjKit) -> dict[tuple[str, str], float]:
 
 async def test_a_check_of_the_hosts_own(open_kit: OpenKit) -> None:
     """The host's own check replaces the token check only."""
-    asked: list[str | None] = []
+    values: list[str | None] = []
 
     async def check(request: Request) -> bool:
-        asked.append(request.header(b"x-ours"))
-        return asked[-1] == "yes"
+        values.append(request.header(b"x-ours"))
+        return values[-1] == "yes"
 
     async with open_kit(options={"csrf_check": check}) as kit:
         mine = cookie(auth_token=auth_services(kit).issuer.issue("alice", ("projects:write",)))
@@ -260,7 +260,7 @@ async def test_a_check_of_the_hosts_own(open_kit: OpenKit) -> None:
             content_type="text/plain",
         )
         refuses(answer, "content_type")
-        assert asked == []
+        assert values == []
         refuses(
             await ask(kit, "POST", PROJECTS, [mine, ("x-ours", "no"), SAME_ORIGIN], json={"name": "A"}),
             "token",
@@ -268,7 +268,7 @@ async def test_a_check_of_the_hosts_own(open_kit: OpenKit) -> None:
         refuses(await ask(kit, "POST", PROJECTS, [mine, SAME_ORIGIN], json={"name": "A"}), "token")
         answer = await ask(kit, "POST", PROJECTS, [mine, ("x-ours", "yes"), SAME_ORIGIN], json={"name": "A"})
         assert answer.status == 201
-        assert asked == ["no", None, "yes"]
+        assert values == ["no", None, "yes"]
         assert counted(kit) == {("own", "refused"): 4, ("own", "accepted"): 1}
 
 

@@ -114,17 +114,17 @@ async def test_the_same_limits(open_kit: OpenKit, work: Work) -> None:
     async with open_kit(login_limit_account="2/hour", login_limit_address="1000/minute") as kit:
         await fill(kit)
         work.take()
-        seen = {}
+        responses = {}
         for username in ("alice", "nobody", "disabled", "from elsewhere"):
             answers = [told(await log_in(kit, username, "wrong password")) for _ in range(4)]
             assert [answer[0] for answer in answers] == [401, 401, 429, 429]
-            seen[username] = [(answer[0], [name for name, _ in answer[1]]) for answer in answers]
+            responses[username] = [(answer[0], [name for name, _ in answer[1]]) for answer in answers]
             assert len(work.take()[0]) == 2
         # A correct password is counted as a failure too if the login is denied.
         await fill_another(kit)
         answers = [told(await log_in(kit, "disabled as well")) for _ in range(3)]
         assert [answer[0] for answer in answers] == [401, 401, 429]
-        assert all(each == seen["alice"] for each in seen.values())
+        assert all(each == responses["alice"] for each in responses.values())
 
 
 async def test_the_work_of_changing_a_password(open_kit: OpenKit, work: Work) -> None:

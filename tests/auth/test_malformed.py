@@ -27,9 +27,9 @@ BOUND_SECONDS: Final = 0.1
 async def entries(kit: ProjKit, token: str | bytes) -> list[Answer]:
     """Return the responses to a token by each transport."""
     raw = token if isinstance(token, bytes) else token.encode("utf-8", "surrogatepass")
-    places: list[Header] = [("authorization", b"Bearer " + raw)]
-    places += [("cookie", name + b"=" + raw) for name in (b"auth_token", b"access_token")]
-    return [await ask(kit, "GET", URL, [place]) for place in places]
+    headers: list[Header] = [("authorization", b"Bearer " + raw)]
+    headers += [("cookie", name + b"=" + raw) for name in (b"auth_token", b"access_token")]
+    return [await ask(kit, "GET", URL, [header]) for header in headers]
 
 
 def last_bits(text: str, change: int) -> str:

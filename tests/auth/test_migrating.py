@@ -62,8 +62,8 @@ def blocks(language: str) -> list[str]:
 
 def variables(block: str) -> dict[str, str]:
     """The settings of a block, without comments."""
-    found = re.findall(r"^(PROJKIT_\w+)=(\S+)", block, re.MULTILINE)
-    return dict(found)
+    pairs = re.findall(r"^(PROJKIT_\w+)=(\S+)", block, re.MULTILINE)
+    return dict(pairs)
 
 
 @pytest.fixture
@@ -94,12 +94,12 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @asynccontextmanager
 async def started(**changes: str) -> AsyncIterator[ProjKit]:
     """The kit that the document makes, with the settings of the environment and a few others."""
-    made: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in changes.items():
             patch.setenv(f"PROJKIT_{name}", value)
-        exec(blocks("python")[0], made)
-    kit: ProjKit = made["kit"]
+        exec(blocks("python")[0], namespace)
+    kit: ProjKit = namespace["kit"]
     async with kit.lifespan():
         yield kit
 
@@ -144,12 +144,12 @@ async def test_the_whole_move(
 
     # 1. Mounted, with nothing else changed.
     shell(make_keys)
-    given = {
+    environment = {
         **variables(settings),
         "PROJKIT_DATABASE_URL": sqlite_url,
         "PROJKIT_LEGACY_SECRET": LEGACY_SECRET,
     }
-    for name, value in given.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     # 3. The projects.
     monkeypatch.setenv("OLD_DATABASE_URL", empty_postgres_url)

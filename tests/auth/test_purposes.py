@@ -218,9 +218,9 @@ async def test_secrets_of_purposes_differ(world: World) -> None:
     """Each purpose has secrets of its own, so that no value's MAC can be taken for another's."""
     keys = world.services.keys
     labels = ("csrf", "refresh", "session-id", "known-device", "cursor", OIDC_LABEL)
-    made = [secret for label in labels for secret in keys.secrets(label)]
-    assert len(set(made)) == len(made) == len(labels) * len(forge.ALGORITHMS)
-    assert all(len(secret) == 32 for secret in made)
+    derived = [secret for label in labels for secret in keys.secrets(label)]
+    assert len(set(derived)) == len(derived) == len(labels) * len(forge.ALGORITHMS)
+    assert all(len(secret) == 32 for secret in derived)
 
 
 async def test_values_of_another_session(world: World) -> None:

@@ -28,19 +28,19 @@ TABLES = build_tables("projkit_")
 class SlowUsers(Users):
     """Users whose responses wait until ``answers`` is set."""
 
-    asked = 0
+    lookups = 0
 
     async def revocation_status(self, subject: str, tenant_id: str, token_hash: str) -> RevocationStatus:
         """Return the status as of the call, but later."""
-        self.asked += 1
-        found = await super().revocation_status(subject, tenant_id, token_hash)
-        self.under_way.set()
+        self.lookups += 1
+        status = await super().revocation_status(subject, tenant_id, token_hash)
+        self.started.set()
         await self.answers.wait()
-        return found
+        return status
 
     def __init__(self, database: Database, clock: Clock) -> None:
         super().__init__(database, TABLES, clock=clock)
-        self.under_way, self.answers = asyncio.Event(), asyncio.Event()
+        self.started, self.answers = asyncio.Event(), asyncio.Event()
         self.answers.set()
 
 
@@ -118,24 +118,24 @@ async def test_use_is_noted_now_and_then(
     check: RevocationChecker, sessions: DatabaseSessions, clock: Clock
 ) -> None:
     """Use extends a session, recorded at most once a minute, and never beyond its absolute end."""
-    kept = made_now(clock)
-    await sessions.create(kept)
+    stored = made_now(clock)
+    await sessions.create(stored)
     alice = Principal("alice", session_id="an id")
     clock.now += timedelta(seconds=50)
     assert await holds(check, alice)
-    assert await sessions.get(kept.key, clock.now) == kept.activity
+    assert await sessions.get(stored.key, clock.now) == stored.activity
     clock.now += timedelta(seconds=20)
     assert await holds(check, alice)
-    used = await sessions.get(kept.key, clock.now)
+    used = await sessions.get(stored.key, clock.now)
     assert used is not None
     assert used.idle_expires_at == used.used_at + timedelta(seconds=IDLE)
-    while clock.now < kept.expires_at - timedelta(seconds=IDLE):
+    while clock.now < stored.expires_at - timedelta(seconds=IDLE):
         clock.now += timedelta(seconds=IDLE - 60)
         assert await holds(check, alice)
-    used = await sessions.get(kept.key, clock.now)
+    used = await sessions.get(stored.key, clock.now)
     assert used is not None
-    assert used.idle_expires_at == kept.expires_at
-    clock.now = kept.expires_at
+    assert used.idle_expires_at == stored.expires_at
+    clock.now = stored.expires_at
     assert not await holds(check, alice)
 
 
@@ -153,7 +153,7 @@ async def test_a_token_without_a_session_is_asked_for_once_in_a_while(
     alice = plain(clock)
     for _ in range(3):
         assert await holds(check, alice)
-    assert users.asked == 1
+    assert users.lookups == 1
     await users.end_tokens("alice")  # by another worker
     monotonic.now += SECONDS - 0.01
     assert await holds(check, alice)
@@ -168,13 +168,13 @@ async def test_calling_back_holds_here_at_once(
     """A look-up in progress while this worker revokes is not cached, nor are earlier results."""
     alice = plain(clock)
     users.answers.clear()
-    asking = asyncio.create_task(holds(check, alice))
-    await users.under_way.wait()
+    lookup = asyncio.create_task(holds(check, alice))
+    await users.started.wait()
     if one_token:
         await check.revoke_token(alice, "a token")
     else:
         await users.end_tokens("alice")
         check.clear_cache()
     users.answers.set()
-    assert await asking
+    assert await lookup
     assert not await holds(check, alice)

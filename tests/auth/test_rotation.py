@@ -127,9 +127,9 @@ async def test_a_key_that_expires(open_kit: OpenKit, tmp_path: Path) -> None:
     async with open_kit(secret=None, keys_file=path) as kit:
         auth = auth_services(kit)
         token = forge.token(payload=forge.claims(exp=ends + 900))
-        made = auth.issuer.issue("alice", ("projects:read", "projects:write"))
+        issued = auth.issuer.issue("alice", ("projects:read", "projects:write"))
         value = auth.csrf.issue("subject:0::alice")
-        for each in (token, made):
+        for each in (token, issued):
             assert (await whoami(kit, each)).status == 200
         still_good = forge.token(kid="HS256")
         headers = [
@@ -139,7 +139,7 @@ async def test_a_key_that_expires(open_kit: OpenKit, tmp_path: Path) -> None:
         ]
         assert (await ask(kit, "POST", PROJECTS, headers, json={"name": "A"})).status == 201
         await asyncio.sleep(max(0.0, ends - time.time()) + 0.05)
-        for each in (token, made):
+        for each in (token, issued):
             refuses(await whoami(kit, each))
 
         async def is_void() -> bool:
@@ -190,16 +190,16 @@ async def test_a_revoked_token_signed_otherwise(open_kit: OpenKit, tmp_path: Pat
 def other_signatures(kid: str, parts: str, token: str) -> list[bytes]:
     """Other good signatures of the same token, as anybody can make them, and a new one by the key."""
     raw = base64.urlsafe_b64decode(token.rpartition(".")[2] + "==")
-    found = [forge.signature(parts, kid)]
+    signatures = [forge.signature(parts, kid)]
     if kid == "ES256":
         order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
         mirrored = raw[:32] + (order - int.from_bytes(raw[32:], "big")).to_bytes(32, "big")
         assert JWSRegistry.algorithms["ES256"].verify(parts.encode(), mirrored, forge.key(kid))
-        found.append(mirrored)
+        signatures.append(mirrored)
     if kid == "EdDSA":
         order = 2**252 + 27742317777372353535851937790883648493
-        found.append(raw[:32] + (int.from_bytes(raw[32:], "little") + order).to_bytes(32, "little"))
-    return found
+        signatures.append(raw[:32] + (int.from_bytes(raw[32:], "little") + order).to_bytes(32, "little"))
+    return signatures
 
 
 async def test_published_keys(shared_kit: ProjKit) -> None:

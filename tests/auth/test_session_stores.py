@@ -25,15 +25,15 @@ MOMENT = timedelta(microseconds=1)
 
 
 @pytest.fixture(params=STORES)
-def found(request: pytest.FixtureRequest) -> tuple[str, Redises | str]:
-    """Return the name and the open function of each session store."""
+def named_servers(request: pytest.FixtureRequest) -> tuple[str, Redises | str]:
+    """Return the name of each session store, and its servers or database URL."""
     return request.param, servers_of(request.param, request)
 
 
 @pytest.fixture
-async def backend(found: tuple[str, Redises | str]) -> AsyncIterator[StoreUnderTest]:
+async def backend(named_servers: tuple[str, Redises | str]) -> AsyncIterator[StoreUnderTest]:
     """Each backend, open."""
-    async with open_store(*found) as opened:
+    async with open_store(*named_servers) as opened:
         yield opened
 
 
@@ -51,19 +51,19 @@ async def other(backend: StoreUnderTest) -> SessionStore:
 
 def session(subject: str = "alice", **changes: Any) -> Session:
     """Create a session that is not stored yet."""
-    made = Session(
+    default = Session(
         tenant_id="", id_hash=sha256_hex(secrets.token_hex()), seed=secrets.token_hex(), subject=subject,
         scopes=("projects:read", "projects:write"), transport="cookie", user_agent="Mozilla/5.0 (X11)",
         address="192.0.2.1", refresh_hash=sha256_hex(secrets.token_hex()), parent_hash=None, generation=0,
         rotated_at=NOW, created_at=NOW, used_at=NOW, idle_expires_at=IDLE, expires_at=ENDS,
     )  # fmt: skip
-    return dataclasses.replace(made, **changes)
+    return dataclasses.replace(default, **changes)
 
 
 def rotation(of: Session, new: str, at: datetime = NOW, **changes: Any) -> Rotation:
     """An exchange of the present refresh token of a session."""
-    made = Rotation(of.refresh_hash, sha256_hex(new), of.generation + 1, at, at + timedelta(hours=1))
-    return dataclasses.replace(made, **changes)
+    default = Rotation(of.refresh_hash, sha256_hex(new), of.generation + 1, at, at + timedelta(hours=1))
+    return dataclasses.replace(default, **changes)
 
 
 async def ids(store: SessionStore, subject: str = "alice", now: datetime = NOW) -> set[str]:
@@ -82,11 +82,11 @@ async def ids(store: SessionStore, subject: str = "alice", now: datetime = NOW) 
 )
 async def test_kept_as_it_is(store: SessionStore, other: SessionStore, changes: dict[str, Any]) -> None:
     """A session stored by one worker is read by another, to the microsecond and with any text."""
-    kept = session(**changes)
-    await store.create(kept)
-    assert await other.get(kept.key, NOW) == kept.activity
-    assert await other.get_fresh(kept.key, NOW) == kept
-    assert await other.list(kept.tenant_id, kept.subject, NOW) == [kept]
+    stored = session(**changes)
+    await store.create(stored)
+    assert await other.get(stored.key, NOW) == stored.activity
+    assert await other.get_fresh(stored.key, NOW) == stored
+    assert await other.list(stored.tenant_id, stored.subject, NOW) == [stored]
 
 
 async def test_sessions_of_other_subjects_are_invisible(store: SessionStore) -> None:
@@ -106,8 +106,8 @@ async def test_sessions_of_other_subjects_are_invisible(store: SessionStore) -> 
 
 async def test_newest_first(store: SessionStore) -> None:
     """The sessions of a subject are listed newest first."""
-    made = [session(created_at=NOW + number * MOMENT) for number in (2, 0, 1)]
-    for each in made:
+    sessions = [session(created_at=NOW + number * MOMENT) for number in (2, 0, 1)]
+    for each in sessions:
         await store.create(each)
     listed = [each.created_at for each in await store.list("", "alice", NOW)]
     assert listed == [NOW + number * MOMENT for number in (2, 1, 0)]
@@ -117,70 +117,70 @@ async def test_newest_first(store: SessionStore) -> None:
 async def test_either_lifetime_ends_it(store: SessionStore, end: str) -> None:
     """At the end of either lifetime a session is not found, listed, touched or rotated any more."""
     ends = NOW + timedelta(minutes=5)
-    kept = session(idle_expires_at=ends, expires_at=ends if end == "expires_at" else ENDS)
-    await store.create(kept)
-    assert await store.get(kept.key, ends - MOMENT) == kept.activity
-    assert await store.get(kept.key, ends) is None
-    assert await store.get_fresh(kept.key, ends) is None
+    stored = session(idle_expires_at=ends, expires_at=ends if end == "expires_at" else ENDS)
+    await store.create(stored)
+    assert await store.get(stored.key, ends - MOMENT) == stored.activity
+    assert await store.get(stored.key, ends) is None
+    assert await store.get_fresh(stored.key, ends) is None
     assert await ids(store, now=ends) == set()
-    await store.touch(kept.key, ends, ends + timedelta(hours=1))
-    assert not await store.rotate(kept.key, rotation(kept, "new", ends))
-    assert await store.get_fresh(kept.key, ends) is None
+    await store.touch(stored.key, ends, ends + timedelta(hours=1))
+    assert not await store.rotate(stored.key, rotation(stored, "new", ends))
+    assert await store.get_fresh(stored.key, ends) is None
 
 
 async def test_use_prolongs_it(store: SessionStore, other: SessionStore) -> None:
     """A touch changes the idle end and nothing else."""
-    kept = session()
-    await store.create(kept)
+    stored = session()
+    await store.create(stored)
     later, idle = NOW + timedelta(minutes=50), NOW + timedelta(hours=2)
-    await store.touch(kept.key, later, idle)
-    used = dataclasses.replace(kept, used_at=later, idle_expires_at=idle)
-    assert await store.get(kept.key, later) == used.activity
-    assert await other.get(kept.key, IDLE) == used.activity
-    assert await other.get_fresh(kept.key, IDLE) == used
-    assert await other.get(kept.key, idle) is None
+    await store.touch(stored.key, later, idle)
+    used = dataclasses.replace(stored, used_at=later, idle_expires_at=idle)
+    assert await store.get(stored.key, later) == used.activity
+    assert await other.get(stored.key, IDLE) == used.activity
+    assert await other.get_fresh(stored.key, IDLE) == used
+    assert await other.get(stored.key, idle) is None
 
 
 async def test_what_is_gone_stays_gone(backend: StoreUnderTest, store: SessionStore) -> None:
     """Neither a touch nor a refresh restores a revoked session or leaves a part of it."""
-    kept = session()
-    await store.create(kept)
-    assert await store.revoke(kept.key)
-    await store.touch(kept.key, NOW, ENDS)
-    assert not await store.rotate(kept.key, rotation(kept, "new"))
-    assert await store.get(kept.key, NOW) is None
+    stored = session()
+    await store.create(stored)
+    assert await store.revoke(stored.key)
+    await store.touch(stored.key, NOW, ENDS)
+    assert not await store.rotate(stored.key, rotation(stored, "new"))
+    assert await store.get(stored.key, NOW) is None
     assert await ids(store) == set()
-    assert kept.id_hash not in await backend.everything()
+    assert stored.id_hash not in await backend.everything()
 
 
 async def test_rotation(store: SessionStore, other: SessionStore) -> None:
     """An exchange happens only from the present token, and leaves its trace."""
-    kept = session()
-    await store.create(kept)
+    stored = session()
+    await store.create(stored)
     at = NOW + timedelta(minutes=1)
-    wrong = rotation(kept, "new", at, expected_hash=sha256_hex("another"))
-    assert not await store.rotate(kept.key, wrong)
-    assert await other.get_fresh(kept.key, NOW) == kept
-    assert await store.rotate(kept.key, rotation(kept, "new", at))
-    assert await other.get_fresh(kept.key, at) == dataclasses.replace(
-        kept, refresh_hash=sha256_hex("new"), parent_hash=kept.refresh_hash, generation=1, rotated_at=at, used_at=at,
-        idle_expires_at=at + timedelta(hours=1),
+    wrong = rotation(stored, "new", at, expected_hash=sha256_hex("another"))
+    assert not await store.rotate(stored.key, wrong)
+    assert await other.get_fresh(stored.key, NOW) == stored
+    assert await store.rotate(stored.key, rotation(stored, "new", at))
+    assert await other.get_fresh(stored.key, at) == dataclasses.replace(
+        stored, refresh_hash=sha256_hex("new"), parent_hash=stored.refresh_hash, generation=1, rotated_at=at,
+        used_at=at, idle_expires_at=at + timedelta(hours=1),
     )  # fmt: skip
-    assert not await other.rotate(kept.key, rotation(kept, "another new", at))
+    assert not await other.rotate(stored.key, rotation(stored, "another new", at))
 
 
 async def test_one_rotation_wins(store: SessionStore, other: SessionStore) -> None:
     """Of 32 concurrent exchanges of one token on two workers, exactly one succeeds, and its result is stored."""
-    kept = session()
-    await store.create(kept)
+    stored = session()
+    await store.create(stored)
     done = await asyncio.gather(
         *(
-            (store, other)[number % 2].rotate(kept.key, rotation(kept, f"new {number}"))
+            (store, other)[number % 2].rotate(stored.key, rotation(stored, f"new {number}"))
             for number in range(32)
         )
     )
     assert sum(done) == 1
-    present = await store.get_fresh(kept.key, NOW)
+    present = await store.get_fresh(stored.key, NOW)
     assert present is not None
     assert (present.refresh_hash, present.generation) == (sha256_hex(f"new {done.index(True)}"), 1)
 
@@ -254,15 +254,15 @@ async def test_one_time_values(store: SessionStore, other: SessionStore) -> None
 
 async def test_nothing_in_clear(backend: StoreUnderTest, store: SessionStore) -> None:
     """Neither a session id nor a one-time value is stored in clear text."""
-    kept = session(id_hash=sha256_hex("the session's id"))
-    await store.create(kept)
-    await store.rotate(kept.key, rotation(kept, "the new token"))
+    stored = session(id_hash=sha256_hex("the session's id"))
+    await store.create(stored)
+    await store.rotate(stored.key, rotation(stored, "the new token"))
     await store.consume("the value", NOW, ENDS)
-    stored = await backend.everything()
-    assert kept.id_hash in stored
-    assert sha256_hex("the value") in stored
+    content = await backend.everything()
+    assert stored.id_hash in content
+    assert sha256_hex("the value") in content
     for secret in ("the session's id", "the new token", "the value"):
-        assert secret not in stored
+        assert secret not in content
 
 
 async def test_nothing_in_clear_after_a_login(redis_alone: Redises, sqlite_url: str) -> None:
@@ -301,10 +301,10 @@ async def test_what_has_ended_does_not_pile_up(backend: StoreUnderTest, store: S
 
 async def test_many_at_once(store: SessionStore) -> None:
     """More concurrent look-ups than connections wait for each other, and all succeed."""
-    kept = session()
-    await store.create(kept)
-    found = await asyncio.gather(*(store.get_fresh(kept.key, NOW) for _ in range(300)))
-    assert found == [kept] * 300
+    stored = session()
+    await store.create(stored)
+    named_servers = await asyncio.gather(*(store.get_fresh(stored.key, NOW) for _ in range(300)))
+    assert named_servers == [stored] * 300
 
 
 async def test_ping(store: SessionStore) -> None:
@@ -336,14 +336,14 @@ async def test_an_unreadable_session_has_ended(redis_alone: Redises, junk: bytes
     """Invalid session data is treated as no session, without an error."""
     async with open_store("redis", redis_alone) as backend:
         store = await backend.worker()
-        kept, broken = session(), session()
-        await store.create(kept)
+        stored, broken = session(), session()
+        await store.create(stored)
         await store.create(broken)
         with redis.Redis.from_url(redis_alone.url) as client:
             name = f"{backend.prefix}{{{broken.key.subject_hash}}}:sessions"
             client.hset(name, broken.id_hash, junk)
         assert await store.get(broken.key, NOW) is None
-        assert await store.list("", "alice", NOW) == [kept]
+        assert await store.list("", "alice", NOW) == [stored]
         await store.create(session())
-        assert await store.get(kept.key, NOW) == kept.activity
+        assert await store.get(stored.key, NOW) == stored.activity
         assert await store.revoke_all("", "alice") == 2

@@ -12,9 +12,9 @@ from tests.auth.guards.guarded import RULES, Host, make_settings
 @pytest.fixture
 async def kit(sqlite_url: str) -> AsyncIterator[ProjKit]:
     """A started kit."""
-    made = ProjKit(make_settings(sqlite_url))
-    async with made.lifespan():
-        yield made
+    opened = ProjKit(make_settings(sqlite_url))
+    async with opened.lifespan():
+        yield opened
 
 
 @pytest.fixture

@@ -37,8 +37,8 @@ class Host:
         self.paths.append(scope["path"])
         self.scopes.append(scope)
         user = scope.get("user")
-        seen = {"subject": getattr(user, "subject", None), "format": getattr(user, "token_format", None)}
-        text = json.dumps(seen)
+        content = {"subject": getattr(user, "subject", None), "format": getattr(user, "token_format", None)}
+        text = json.dumps(content)
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.accept"})

@@ -145,8 +145,10 @@ async def log_in(kit: ProjKit, username: str, password: str, **more: Any) -> Ans
 
 def cookies_of(answer: Answer) -> dict[str, str]:
     """Return the cookies of a response as a browser stores them."""
-    found = [value.decode().partition(";")[0] for name, value in answer.headers if name == b"set-cookie"]
-    return {name: value for name, _, value in (each.partition("=") for each in found) if value}
+    set_cookies = [
+        value.decode().partition(";")[0] for name, value in answer.headers if name == b"set-cookie"
+    ]
+    return {name: value for name, _, value in (each.partition("=") for each in set_cookies) if value}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -159,11 +161,15 @@ async def test_the_whole_life_of_a_hosts_user(sqlite_url: str, host: Host, way: 
             assert (await log_in(kit, name, password or "x")).status == (422 if not name else 401)
         logged_in = await log_in(kit, "carol", "lorac", transport="cookie")
         assert logged_in.status == 200
-        kept = cookies_of(logged_in)
+        cookies = cookies_of(logged_in)
 
         def browser(method: str = "GET") -> dict[str, Any]:
-            line = "; ".join(f"{name}={value}" for name, value in kept.items())
-            headers = [(b"cookie", line.encode()), (b"x-csrf-token", kept["csrf_token"].encode()), *FROM_APP]
+            line = "; ".join(f"{name}={value}" for name, value in cookies.items())
+            headers = [
+                (b"cookie", line.encode()),
+                (b"x-csrf-token", cookies["csrf_token"].encode()),
+                *FROM_APP,
+            ]
             return {"headers": headers, "method": method}
 
         assert (await http(app, "/read", **browser())).json()["subject"] == "host:carol"
@@ -175,11 +181,11 @@ async def test_the_whole_life_of_a_hosts_user(sqlite_url: str, host: Host, way: 
             await http(kit, "/api/v1/projects", **browser("POST"))
         ).status == 403  # projects:write is not granted
 
-        first = dict(kept)
+        first = dict(cookies)
         refreshed = await http(kit, "/api/v1/auth/refresh", **browser("POST"))
         assert refreshed.status == 200
-        kept.update(cookies_of(refreshed))
-        assert kept["refresh_token"] != first["refresh_token"]
+        cookies.update(cookies_of(refreshed))
+        assert cookies["refresh_token"] != first["refresh_token"]
         assert (await http(app, "/read", **browser())).status == 200
         assert (await http(kit, "/api/v1/auth/logout", **browser("POST"))).status == 204
         assert (await http(app, "/read", **browser())).status == 401
@@ -226,10 +232,10 @@ async def test_a_slow_authenticate_occupies_no_slot(sqlite_url: str) -> None:
 
 async def test_guesses_at_a_hosts_users_are_limited(sqlite_url: str) -> None:
     """The host's function is called no more often than the limit allows; further attempts get 429."""
-    asked: list[str] = []
+    calls: list[str] = []
 
     def ask(username: str, password: str) -> Found:
-        asked.append(password)
+        calls.append(password)
         return _known(username, password)
 
     settings = make_settings(sqlite_url).model_copy(update={"login_limit_account": "3/minute"})
@@ -237,7 +243,7 @@ async def test_guesses_at_a_hosts_users_are_limited(sqlite_url: str) -> None:
     async with kit.lifespan():
         answers = [(await log_in(kit, "carol", f"guess {number}")).status for number in range(6)]
     assert answers == [401] * 3 + [429] * 3
-    assert len(asked) == 3
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize(

@@ -41,11 +41,11 @@ async def test_each_credential(kit: ProjKit, app: AuthMiddleware, kind: str, pat
     """Bearer, auth_token and access_token each authenticate the caller, over HTTP and for WebSockets."""
     headers = credentials(kit, kind)
     format_ = "legacy" if kind not in {"bearer", "auth_token"} else "enhanced"
-    seen = {"subject": "alice", "format": format_}
+    expected = {"subject": "alice", "format": format_}
     answer = await http(app, path, headers=headers)
-    assert (answer.status, answer.json(), answer.header("x-host")) == (200, seen, "1")
+    assert (answer.status, answer.json(), answer.header("x-host")) == (200, expected, "1")
     opened = await websocket(app, path, headers=[*headers, *FROM_APP])
-    assert (opened.status, opened.json()) == (101, seen)
+    assert (opened.status, opened.json()) == (101, expected)
 
 
 BAD: dict[str, tuple[Headers, str, str]] = {
@@ -206,8 +206,8 @@ async def test_every_method_is_guarded(app: AuthMiddleware, host: Host, method: 
 async def test_preflights_are_answered_outside(kit: ProjKit, host: Host) -> None:
     """CORS middleware around the guard answers preflights and exposes denials to allowed origins."""
     app = CORSMiddleware(AuthMiddleware(host, kit, rules=RULES), allow_origins=[ORIGIN])
-    asked = [*FROM_APP, (b"access-control-request-method", b"GET")]
-    assert (await http(app, "/read", method="OPTIONS", headers=asked)).status == 200
+    preflight = [*FROM_APP, (b"access-control-request-method", b"GET")]
+    assert (await http(app, "/read", method="OPTIONS", headers=preflight)).status == 200
     refused = await http(app, "/read", headers=FROM_APP)
     assert (refused.status, refused.header("access-control-allow-origin")) == (401, ORIGIN)
     assert host.paths == []
@@ -243,12 +243,12 @@ async def test_what_the_host_sees(kit: ProjKit, app: AuthMiddleware, host: Host)
         pass
 
     await app(server_scope, nothing, send)
-    (seen,) = host.scopes
-    assert seen is server_scope
-    assert {key: seen[key] for key in before} == before
-    assert {key for key in seen if key not in before and not key.startswith("projkit.")} == {"user", "auth"}
-    assert seen["user"] == Principal("alice", token_format="enhanced")
-    assert (seen["user"].is_authenticated, seen["user"].display_name, seen["user"].identity) == (
+    (scope,) = host.scopes
+    assert scope is server_scope
+    assert {key: scope[key] for key in before} == before
+    assert {key for key in scope if key not in before and not key.startswith("projkit.")} == {"user", "auth"}
+    assert scope["user"] == Principal("alice", token_format="enhanced")
+    assert (scope["user"].is_authenticated, scope["user"].display_name, scope["user"].identity) == (
         True, "alice", "alice",
     )  # fmt: skip
     assert not ANONYMOUS.is_authenticated

@@ -82,7 +82,7 @@ async def test_legacy_clients_are_told(kit: ProjKit, app: AuthMiddleware, kind: 
     WebSockets.
     """
     headers = credentials(kit, kind)
-    told = ("@1767225600", "Tue, 01 Jan 2030 00:00:00 GMT")
+    expected = ("@1767225600", "Tue, 01 Jan 2030 00:00:00 GMT")
     nested = AuthMiddleware(app, kit)
     for answer in (
         await http(app, "/read", headers=headers),
@@ -92,6 +92,6 @@ async def test_legacy_clients_are_told(kit: ProjKit, app: AuthMiddleware, kind: 
         await websocket(app, "/read", headers=[*headers, *FROM_APP]),
         await websocket(app, "/admin", headers=[*headers, *FROM_APP]),
     ):
-        assert (answer.header("deprecation"), answer.header("sunset")) == told
+        assert (answer.header("deprecation"), answer.header("sunset")) == expected
     enhanced = await http(app, "/read", headers=bearer(token(kit)))
     assert (enhanced.header("deprecation"), enhanced.header("sunset")) == (None, None)

@@ -28,7 +28,7 @@ def needed(path: str, rules: PathRules = RULES, **scope: Any) -> Needed:
 
 
 @pytest.mark.parametrize(
-    ("path", "wanted"),
+    ("path", "expected"),
     [
         ("/", ()), ("/elsewhere", ()), ("/publications", ()), ("/publi", ()), ("/anyone/x", ()),
         ("/public", PUBLIC), ("/public/", PUBLIC), ("/public/a/b.css", PUBLIC), ("/public/.well-known", PUBLIC),
@@ -40,18 +40,18 @@ def needed(path: str, rules: PathRules = RULES, **scope: Any) -> Needed:
         ("/kit", SELF_GUARDED), ("/kit/api/v1/auth/login", SELF_GUARDED), ("/kit2", ()), ("/one", ("one:scope",)),
     ],
 )  # fmt: skip
-def test_the_longest_prefix_decides(path: str, wanted: Needed) -> None:
+def test_the_longest_prefix_decides(path: str, expected: Needed) -> None:
     """A rule holds for its path and below it, by whole segments, unless a longer one names the path."""
-    assert needed(path) == wanted
+    assert needed(path) == expected
 
 
 @pytest.mark.parametrize(
-    ("rules", "wanted"),
+    ("rules", "expected"),
     [({}, ()), ({"/": PUBLIC}, PUBLIC), ({"/": ("a",)}, ("a",)), ({"/": SELF_GUARDED}, SELF_GUARDED)],
 )
-def test_the_root(rules: PathRules, wanted: Needed) -> None:
+def test_the_root(rules: PathRules, expected: Needed) -> None:
     """Without a rule everything needs a signed-in caller; a rule for / says otherwise."""
-    assert [needed(path, rules) for path in ("/", "/a", "/a/b/")] == [wanted] * 3
+    assert [needed(path, rules) for path in ("/", "/a", "/a/b/")] == [expected] * 3
 
 
 TRICKS = [
@@ -71,29 +71,29 @@ def test_paths_that_can_be_read_in_two_ways(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "wanted"),
+    ("path", "expected"),
     [
         ("/public/50% off", ()), ("/public/a;b.pdf", ()), ("/reports/50%25", ("reports:read",)),
         ("/public;x/admin", ("admin",)), ("/public/%61dmin", ("admin",)), ("/public/%2561dmin", ("admin",)),
         ("/public/admin;x", ("admin",)), ("/%6bit", ()), ("/%70ublic", ()), ("/reports/%6fpen", ("reports:read",)),
     ],
 )  # fmt: skip
-def test_paths_that_some_hosts_decode_again(path: str, wanted: Needed) -> None:
+def test_paths_that_some_hosts_decode_again(path: str, expected: Needed) -> None:
     """A path with a percent sign or a semicolon is never public and requires the scopes of all its readings."""
-    assert needed(path) == wanted
+    assert needed(path) == expected
 
 
 @pytest.mark.parametrize(
-    ("path", "wanted"),
+    ("path", "expected"),
     [
         ("/PUBLIC", ()), ("/Public/x", ()), ("/KIT/x", ()), ("/public/Admin", ("admin",)),
         ("/Public/Admin", ("admin",)),
         ("/REPORTS/2026", ("reports:read",)), ("/Reports/open", ()), ("/reports/OPEN", ("reports:read",)),
     ],
 )  # fmt: skip
-def test_letters_of_another_case(path: str, wanted: Needed) -> None:
+def test_letters_of_another_case(path: str, expected: Needed) -> None:
     """Required scopes apply in any letter case, since some hosts route so; public paths match exactly."""
-    assert needed(path) == wanted
+    assert needed(path) == expected
 
 
 def test_rules_that_differ_in_case_alone() -> None:
@@ -108,7 +108,7 @@ def test_rules_that_differ_in_case_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("root_path", "path", "wanted"),
+    ("root_path", "path", "expected"),
     [
         ("/proxy", "/proxy/public/x", PUBLIC), ("/proxy", "/public/x", PUBLIC), ("/proxy/", "/proxy/public", PUBLIC),
         ("/proxy", "/proxy/reports", ("reports:read",)), ("/proxy", "/reports", ("reports:read",)),
@@ -120,9 +120,9 @@ def test_rules_that_differ_in_case_alone() -> None:
         ("/public", "/public/elsewhere", ()),
     ],
 )  # fmt: skip
-def test_below_a_root_path(root_path: str, path: str, wanted: Needed) -> None:
+def test_below_a_root_path(root_path: str, path: str, expected: Needed) -> None:
     """Rules are relative to where the app is mounted, whether or not the server left the mount in the path."""
-    assert needed(path, root_path=root_path) == wanted
+    assert needed(path, root_path=root_path) == expected
 
 
 @pytest.mark.parametrize("raw_path", [b"/reports%2Fopen", b"/reports%2fopen?x", b"/public%2Fx"])

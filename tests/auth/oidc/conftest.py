@@ -128,9 +128,9 @@ async def browser(kit: ProjKit) -> AsyncIterator[Browser]:
 
 def query_of(url: str) -> dict[str, str]:
     """Return a URL's query parameters, each of which occurs once."""
-    found = parse_qs(urlsplit(url).query, strict_parsing=True)
-    assert all(len(values) == 1 for values in found.values())
-    return {name: values[0] for name, values in found.items()}
+    parameters = parse_qs(urlsplit(url).query, strict_parsing=True)
+    assert all(len(values) == 1 for values in parameters.values())
+    return {name: values[0] for name, values in parameters.items()}
 
 
 def with_query(url: str, **changes: str | None) -> str:

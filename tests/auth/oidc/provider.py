@@ -109,9 +109,9 @@ class OpenIdProvider:
         """A token of these claims; a header member that is None is left out."""
         key = key or self.keys[-1]
         algorithm = str(key.get("alg"))
-        found = {"alg": algorithm, "typ": "JWT", "kid": key.kid, **header}
-        found = {name: value for name, value in found.items() if value is not None}
-        return jwt.encode(found, claims, key, registry=_registry(algorithm), default_type=None)
+        protected = {"alg": algorithm, "typ": "JWT", "kid": key.kid, **header}
+        protected = {name: value for name, value in protected.items() if value is not None}
+        return jwt.encode(protected, claims, key, registry=_registry(algorithm), default_type=None)
 
     def access_token(self, subject: str, audience: object, scope: str, **changes: Any) -> str:
         """An access token as RFC 9068 has it; a claim that is None is left out."""

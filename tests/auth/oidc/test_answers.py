@@ -27,10 +27,10 @@ async def test_a_state_is_good_once(browser: Browser, provider: OpenIdProvider) 
     back = (await browser.get(started.headers["location"])).headers["location"]
     browser.cookies.clear()
     assert (await browser.get(back, headers=cookie)).status_code == 303
-    asked = provider.hits[TOKEN]
+    requests = provider.hits[TOKEN]
     browser.cookies.clear()
     assert refused(await browser.get(back, headers=cookie))
-    assert provider.hits[TOKEN] == asked
+    assert provider.hits[TOKEN] == requests
 
 
 async def test_a_state_is_consumed_once_under_race(browser: Browser, provider: OpenIdProvider) -> None:
@@ -102,16 +102,16 @@ def _flip(text: str, index: int) -> str:
     return text[:index] + ("A" if text[index] != "A" else "B") + text[index + 1 :]
 
 
-@pytest.mark.parametrize("place", [0, 2, 44, 56, 60, 100, -1])
-async def test_tampered_login_states(browser: Browser, place: int) -> None:
+@pytest.mark.parametrize("index", [0, 2, 44, 56, 60, 100, -1])
+async def test_tampered_login_states(browser: Browser, index: int) -> None:
     """A cookie of which a single character is another one is none of ours."""
     started = await browser.start(next="/somewhere")
-    kept = browser_cookie(started)
+    login_state = browser_cookie(started)
     back = (await browser.get(started.headers["location"])).headers["location"]
     browser.cookies.clear()
-    changed = _flip(kept, place % len(kept))
+    changed = _flip(login_state, index % len(login_state))
     assert refused(await browser.get(back, headers={"Cookie": f"oidc_login={changed}"}))
-    assert (await browser.get(back, headers={"Cookie": f"oidc_login={kept}"})).status_code == 303
+    assert (await browser.get(back, headers={"Cookie": f"oidc_login={login_state}"})).status_code == 303
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ async def test_malformed_login_states(browser: Browser, value: str) -> None:
 async def test_two_login_states(browser: Browser) -> None:
     """If a sibling site has set a second cookie of the same name, both are ignored."""
     started = await browser.start()
-    kept = browser_cookie(started)
+    login_state = browser_cookie(started)
     back = (await browser.get(started.headers["location"])).headers["location"]
     browser.cookies.clear()
-    assert refused(await browser.get(back, headers={"Cookie": f"oidc_login={kept}; oidc_login=x"}))
+    assert refused(await browser.get(back, headers={"Cookie": f"oidc_login={login_state}; oidc_login=x"}))
 
 
 async def test_cookies_of_other_purposes(browser: Browser) -> None:
@@ -139,13 +139,13 @@ async def test_cookies_of_other_purposes(browser: Browser) -> None:
     await browser.log_in()
     others = [browser.cookies[name] for name in ("auth_token", "refresh_token", "csrf_token")]
     started = await browser.start()
-    kept = browser_cookie(started)
+    login_state = browser_cookie(started)
     state = query_of(started.headers["location"])["state"]
     back = (await browser.get(started.headers["location"])).headers["location"]
     browser.cookies.clear()
     for each in others:
         assert refused(await browser.get(back, headers={"Cookie": f"oidc_login={each}"}))
-    for each in (kept, state):
+    for each in (login_state, state):
         for name in ("auth_token", "access_token"):
             answer = await browser.get(f"{AUTH}/session", headers={"Cookie": f"{name}={each}"})
             assert answer.status_code == 401

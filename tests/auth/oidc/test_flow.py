@@ -49,13 +49,13 @@ async def test_the_whole_way(any_database_url: str, provider: OpenIdProvider) ->
         session = (await browser.get(f"{AUTH}/session")).json()
         assert session["token_format"] == "enhanced"
         assert session["scopes"] == ["projects:read", "projects:write"]
-        made = await browser.post(
+        created = await browser.post(
             "/api/v1/projects",
             json={"name": "Mine"},
             headers={"X-CSRF-Token": browser.cookies["csrf_token"], "Sec-Fetch-Site": "same-origin"},
         )
-        assert made.status_code == 201
-        assert made.json()["owner_id"] == session["subject"]
+        assert created.status_code == 201
+        assert created.json()["owner_id"] == session["subject"]
 
 
 async def test_what_the_provider_is_asked(browser: Browser, provider: OpenIdProvider) -> None:
@@ -73,23 +73,23 @@ async def test_what_the_provider_is_asked(browser: Browser, provider: OpenIdProv
     (form,) = provider.redeemed
     digest = hashlib.sha256(form["code_verifier"].encode()).digest()
     assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == query["code_challenge"]
-    kept = base64.urlsafe_b64decode(browser_cookie(started) + "==")
-    assert form["code_verifier"].encode() not in kept
-    assert base64.urlsafe_b64decode(form["code_verifier"] + "=") not in kept
+    login_state = base64.urlsafe_b64decode(browser_cookie(started) + "==")
+    assert form["code_verifier"].encode() not in login_state
+    assert base64.urlsafe_b64decode(form["code_verifier"] + "=") not in login_state
 
 
 async def test_the_transient_cookie(browser: Browser) -> None:
     """Scripts do not see it; it comes back with navigations, to these routes alone, and not for long."""
-    kept = set_cookies(await browser.start())["oidc_login"]
-    assert f"Path={AUTH}; Max-Age=600; HttpOnly; SameSite=Lax" in kept
+    cookie = set_cookies(await browser.start())["oidc_login"]
+    assert f"Path={AUTH}; Max-Age=600; HttpOnly; SameSite=Lax" in cookie
 
 
 async def test_the_cookie_is_secure_where_it_must(open_kit: OpenKit) -> None:
     """With the __Host- prefix the transient cookie has it too, is Secure and has the path /."""
     async with open_kit(cookie_host_prefix=True) as kit, Browser(kit) as browser:
-        kept = set_cookies(await browser.start())["__Host-oidc_login"]
-        assert "Path=/;" in kept
-        assert kept.endswith("; Secure")
+        cookie = set_cookies(await browser.start())["__Host-oidc_login"]
+        assert "Path=/;" in cookie
+        assert cookie.endswith("; Secure")
 
 
 async def test_a_mount(open_kit: OpenKit) -> None:
@@ -160,9 +160,9 @@ async def test_an_e_mail_address_links_nothing(open_kit: OpenKit, provider: Open
         for each, sub in ((browser, "u-1"), (other, "u-2")):
             provider.user = {"sub": sub, "email": "alice@example.com", "email_verified": True}
             assert (await each.log_in()).status_code == 303
-            found = await each.subject()
-            assert found not in subjects
-            subjects.add(str(found))
+            subject = await each.subject()
+            assert subject not in subjects
+            subjects.add(str(subject))
 
 
 async def test_granted_scopes(open_kit: OpenKit, provider: OpenIdProvider) -> None:

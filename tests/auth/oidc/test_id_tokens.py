@@ -66,8 +66,8 @@ async def test_id_tokens_by_hmac(browser: Browser, provider: OpenIdProvider) -> 
 async def test_id_tokens_by_other_keys(browser: Browser, provider: OpenIdProvider) -> None:
     """A signature of an unpublished key is rejected with its own kid, another kid, or none."""
     stranger = new_key("ES256")
-    known = provider.keys[-1].kid
-    for header in ({}, {"kid": known}, {"kid": None}):
+    published = provider.keys[-1].kid
+    for header in ({}, {"kid": published}, {"kid": None}):
         provider.make_id_token = lambda claims, header=header: provider.sign(claims, key=stranger, **header)
         assert refused(await browser.log_in())
 

@@ -12,7 +12,7 @@ PROVIDER = {"issuer": "https://id.example.com", "client_id": "x"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"public_url": ""}, "requires PROJKIT_PUBLIC_URL"),
         ({"public_url": "app.example.com"}, "absolute URL"),
@@ -51,10 +51,10 @@ PROVIDER = {"issuer": "https://id.example.com", "client_id": "x"}
         ),
     ],
 )
-def test_wrong_settings(changes: dict[str, Any], said: str) -> None:
+def test_wrong_settings(changes: dict[str, Any], message: str) -> None:
     """Each error message states the problem."""
     values = {"public_url": "https://app.example.com", "oidc_providers": {"corp": PROVIDER}, **changes}
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=message):
         Settings(secret=SECRET, **values)
 
 

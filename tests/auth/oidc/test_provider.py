@@ -30,12 +30,12 @@ class Time:
 
 @pytest.fixture
 def time() -> Time:
-    """The clock of :func:`known`."""
+    """The clock of :func:`client`."""
     return Time()
 
 
 @pytest.fixture
-def known(provider: OpenIdProvider, time: Time) -> Provider:
+def client(provider: OpenIdProvider, time: Time) -> Provider:
     """The provider, as the kit knows it."""
     return Provider(provider.issuer, Fetcher(), monotonic=time)
 
@@ -45,19 +45,19 @@ def naming(kid: str | None, algorithm: str = "ES256") -> Unverified:
     return Unverified("", {"alg": algorithm, "kid": kid} if kid else {"alg": algorithm}, {})
 
 
-async def test_single_flight(known: Provider, provider: OpenIdProvider) -> None:
+async def test_single_flight(client: Provider, provider: OpenIdProvider) -> None:
     """Concurrent requests fetch each document once."""
-    found = await asyncio.gather(*(known.keys() for _ in range(30)))
-    assert all(each is found[0] for each in found)
+    results = await asyncio.gather(*(client.keys() for _ in range(30)))
+    assert all(each is results[0] for each in results)
     assert (provider.hits[DISCOVERY], provider.hits[JWKS]) == (1, 1)
 
 
 async def test_a_cancelled_caller_does_not_cancel_the_fetch(
-    known: Provider, provider: OpenIdProvider
+    client: Provider, provider: OpenIdProvider
 ) -> None:
     """A request that is cancelled does not take the fetch with it that others wait for."""
     provider.hanging = {JWKS}
-    first, second = (asyncio.create_task(known.keys()) for _ in range(2))
+    first, second = (asyncio.create_task(client.keys()) for _ in range(2))
     while not provider.hits[JWKS]:
         await asyncio.sleep(0.01)
     first.cancel()
@@ -67,68 +67,68 @@ async def test_a_cancelled_caller_does_not_cancel_the_fetch(
     assert provider.hits[JWKS] == 1
 
 
-async def test_documents_grow_old(known: Provider, provider: OpenIdProvider, time: Time) -> None:
+async def test_documents_grow_old(client: Provider, provider: OpenIdProvider, time: Time) -> None:
     """Keys are refetched after five minutes, and the object changes only if they have changed."""
-    before = await known.keys()
+    before = await client.keys()
     time.now += KEYS_SECONDS - 1
-    assert await known.keys() is before
+    assert await client.keys() is before
     assert provider.hits[JWKS] == 1
     time.now += 2
-    assert await known.keys() is before
+    assert await client.keys() is before
     assert provider.hits[JWKS] == 2
     provider.rotate(keep_old=False)
     time.now += KEYS_SECONDS + 1
-    after = await known.keys()
+    after = await client.keys()
     assert after is not before
     assert not any(after.has(key) for key in before.keys)
     assert provider.hits[DISCOVERY] == 1
     time.now += METADATA_SECONDS
-    await known.keys()
+    await client.keys()
     assert provider.hits[DISCOVERY] == 2
 
 
-async def test_unknown_keys_cool_down(known: Provider, provider: OpenIdProvider, time: Time) -> None:
+async def test_unknown_keys_cool_down(client: Provider, provider: OpenIdProvider, time: Time) -> None:
     """A new key is fetched at once; a burst of unknown kids causes one fetch in ten seconds."""
-    await known.keys()
+    await client.keys()
     new = provider.rotate()
-    assert (await known.key_for(naming(new.kid))).kid == new.kid
+    assert (await client.key_for(naming(new.kid))).kid == new.kid
     assert provider.hits[JWKS] == 2
     for moment in range(1, 30):
         time.now += 1
         for number in range(10):
             with pytest.raises(InvalidTokenError):
-                await known.key_for(naming(f"forged-{moment}-{number}"))
+                await client.key_for(naming(f"forged-{moment}-{number}"))
     assert provider.hits[JWKS] == 2 + 29 // int(cached_document.REFRESH_COOLDOWN_SECONDS)
     # Known ones are not held up by that.
-    assert (await known.key_for(naming(new.kid))).kid == new.kid
+    assert (await client.key_for(naming(new.kid))).kid == new.kid
 
 
-async def test_unknown_keys_at_once(known: Provider, provider: OpenIdProvider) -> None:
+async def test_unknown_keys_at_once(client: Provider, provider: OpenIdProvider) -> None:
     """Many unknown keys at the same time share one fetch."""
-    await known.keys()
-    wanted = [known.key_for(naming(f"forged-{number}")) for number in range(50)]
-    results = await asyncio.gather(*wanted, return_exceptions=True)
+    await client.keys()
+    lookups = [client.key_for(naming(f"forged-{number}")) for number in range(50)]
+    results = await asyncio.gather(*lookups, return_exceptions=True)
     assert {type(each) for each in results} == {InvalidTokenError}
     assert provider.hits[JWKS] == 2
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "none", "ES256K", "RS1", "", "dir"])
 async def test_other_algorithms_cause_no_fetch(
-    known: Provider, provider: OpenIdProvider, algorithm: str
+    client: Provider, provider: OpenIdProvider, algorithm: str
 ) -> None:
     """A token with a disallowed algorithm is rejected before anything is fetched."""
     with pytest.raises(InvalidTokenError):
-        await known.key_for(naming(provider.keys[0].kid, algorithm))
+        await client.key_for(naming(provider.keys[0].kid, algorithm))
     assert not provider.hits
 
 
-async def test_another_algorithm_than_the_key_is_for(known: Provider, provider: OpenIdProvider) -> None:
+async def test_another_algorithm_than_the_key_is_for(client: Provider, provider: OpenIdProvider) -> None:
     """A key is for one algorithm, whatever a token claims of it."""
     key = provider.rotate("RS256")
-    assert (await known.key_for(naming(key.kid, "RS256"))).algorithm == "RS256"
+    assert (await client.key_for(naming(key.kid, "RS256"))).algorithm == "RS256"
     for other in ("RS512", "PS256", "ES256"):
         with pytest.raises(InvalidTokenError):
-            await known.key_for(naming(key.kid, other))
+            await client.key_for(naming(key.kid, other))
 
 
 @pytest.mark.parametrize("failure", ["error", "hanging", "nonsense"])
@@ -137,66 +137,66 @@ async def test_old_keys_are_kept(
 ) -> None:
     """While the keys are unavailable the previous ones stay valid without waiting, for one day."""
     monkeypatch.setattr(fetch, "SECONDS", 0.3)
-    known = Provider(provider.issuer, Fetcher(), monotonic=time)
-    before = await known.keys()
+    client = Provider(provider.issuer, Fetcher(), monotonic=time)
+    before = await client.keys()
     if failure == "hanging":
         provider.hanging = {JWKS}
     else:
         answer = JSONResponse({}, 500) if failure == "error" else JSONResponse({"keys": 5})
         provider.answers = {JWKS: answer}
     time.now += KEYS_SECONDS + 1
-    assert await known.keys() is before
+    assert await client.keys() is before
     assert provider.hits[JWKS] == 2
     for _ in range(20):
-        assert await known.keys() is before
+        assert await client.keys() is before
     assert provider.hits[JWKS] == 2
     time.now += cached_document.RETRY_AFTER_SECONDS + 1
-    assert await known.keys() is before  # at once, while it is asked for in the background
+    assert await client.keys() is before  # at once, while it is asked for in the background
     assert provider.hits[JWKS] == 2
     with pytest.raises(ProviderUnavailableError):  # it is unknown whether there is such a key
-        await known.key_for(naming("new"))
+        await client.key_for(naming("new"))
     assert provider.hits[JWKS] == 3
     time.now += cached_document.STALE_IF_ERROR_SECONDS
     with pytest.raises(ProviderUnavailableError):
-        await known.keys()
+        await client.keys()
     provider.hanging, provider.answers = set(), {}
     time.now += cached_document.RETRY_AFTER_SECONDS + 1
-    assert (await known.keys()).keys
-    await known.close()
+    assert (await client.keys()).keys
+    await client.close()
 
 
-async def test_a_quiet_night(known: Provider, provider: OpenIdProvider, time: Time) -> None:
+async def test_a_quiet_night(client: Provider, provider: OpenIdProvider, time: Time) -> None:
     """Keys unused for hours are fetched again before they are used, since one may have been withdrawn."""
     withdrawn = provider.keys[0].kid
-    await known.key_for(naming(withdrawn))
+    await client.key_for(naming(withdrawn))
     provider.rotate(keep_old=False)
     time.now += 8 * 3600
     with pytest.raises(InvalidTokenError):
-        await known.key_for(naming(withdrawn))
+        await client.key_for(naming(withdrawn))
 
 
 async def test_a_provider_that_was_never_reached(
-    known: Provider, provider: OpenIdProvider, time: Time
+    client: Provider, provider: OpenIdProvider, time: Time
 ) -> None:
     """Without any keys every question fails at once for two seconds, instead of asking each time."""
     provider.answers = {DISCOVERY: JSONResponse({}, 503)}
     for _ in range(20):
         with pytest.raises(ProviderUnavailableError):
-            await known.keys()
-    asked = provider.hits[DISCOVERY]
-    assert asked <= 2
+            await client.keys()
+    hits = provider.hits[DISCOVERY]
+    assert hits <= 2
     provider.answers = {}
     time.now += cached_document.RETRY_AFTER_SECONDS + 1
-    assert (await known.keys()).keys
+    assert (await client.keys()).keys
 
 
-async def test_tokens_that_name_no_key(known: Provider, provider: OpenIdProvider, time: Time) -> None:
+async def test_tokens_that_name_no_key(client: Provider, provider: OpenIdProvider, time: Time) -> None:
     """Tokens without a kid are verified with the provider's only key, and rejected if it has several."""
-    assert (await known.key_for(naming(None))).kid == provider.keys[0].kid
+    assert (await client.key_for(naming(None))).kid == provider.keys[0].kid
     provider.rotate()
     time.now += KEYS_SECONDS + 1
     with pytest.raises(InvalidTokenError):
-        await known.key_for(naming(None))
+        await client.key_for(naming(None))
 
 
 def jwk(algorithm: str, **changes: Any) -> dict[str, Any]:

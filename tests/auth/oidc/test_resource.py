@@ -42,8 +42,8 @@ class App(httpx2.AsyncClient):
         """Whom a Bearer token speaks for."""
         answer = await self.get(f"{AUTH}/session", headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        content: dict[str, Any] = answer.json()
+        return content
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ async def app(kit: ProjKit) -> AsyncIterator[App]:
 
 def token_of(provider: OpenIdProvider, **changes: Any) -> str:
     """A good token, but for the changes."""
-    found: dict[str, Any] = {"subject": "ext-1", "audience": RESOURCE_AUDIENCE, "scope": BOTH, **changes}
-    return provider.access_token(**found)
+    arguments: dict[str, Any] = {"subject": "ext-1", "audience": RESOURCE_AUDIENCE, "scope": BOTH, **changes}
+    return provider.access_token(**arguments)
 
 
 async def test_a_token_of_the_issuer(any_database_url: str, provider: OpenIdProvider) -> None:
@@ -67,9 +67,9 @@ async def test_a_token_of_the_issuer(any_database_url: str, provider: OpenIdProv
         session = await app.session(token)
         assert (session["subject"], session["token_format"]) == ("ext-1", "external")
         assert (session["session_id"], session["scopes"]) == (None, BOTH.split())
-        made = await app.post(URL, json={"name": "x"}, headers={"Authorization": f"Bearer {token}"})
-        assert made.status_code == 201
-        assert made.json()["owner_id"] == "ext-1"
+        created = await app.post(URL, json={"name": "x"}, headers={"Authorization": f"Bearer {token}"})
+        assert created.status_code == 201
+        assert created.json()["owner_id"] == "ext-1"
         assert (provider.hits[DISCOVERY], provider.hits[JWKS]) == (1, 1)
 
 
@@ -136,10 +136,10 @@ async def test_other_types(app: App, provider: OpenIdProvider, header: dict[str,
     assert await app.status(token_of(provider, header=header)) == 401
 
 
-@pytest.mark.parametrize("mark", ["nonce", "at_hash", "c_hash"])
-async def test_an_id_token_is_no_access_token(app: App, provider: OpenIdProvider, mark: str) -> None:
+@pytest.mark.parametrize("claim", ["nonce", "at_hash", "c_hash"])
+async def test_an_id_token_is_no_access_token(app: App, provider: OpenIdProvider, claim: str) -> None:
     """Even where its audience is ours."""
-    assert await app.status(token_of(provider, header={"typ": "JWT"}, **{mark: "x"})) == 401
+    assert await app.status(token_of(provider, header={"typ": "JWT"}, **{claim: "x"})) == 401
 
 
 async def test_forgeries(app: App, provider: OpenIdProvider) -> None:
@@ -314,8 +314,8 @@ class Seconds:
 async def test_what_is_remembered(provider: OpenIdProvider) -> None:
     """A verified token is not verified again, but never outlives its expiry, nor the key that it is by."""
     clock, now = Seconds(0.0), Seconds(time.time())
-    known = Provider(provider.issuer, Fetcher(), monotonic=clock)
-    tokens = ExternalTokens(known, settings_with("sqlite:///x.db", provider), now=now)
+    client = Provider(provider.issuer, Fetcher(), monotonic=clock)
+    tokens = ExternalTokens(client, settings_with("sqlite:///x.db", provider), now=now)
     token, other = token_of(provider), token_of(provider, exp=int(now.now) + 3600)
     first = await tokens.verify(token)
     assert await tokens.verify(token) is first
@@ -335,9 +335,9 @@ async def test_what_is_remembered(provider: OpenIdProvider) -> None:
 async def test_the_cache_is_bounded(provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache holds a limited number of tokens."""
     monkeypatch.setattr("projkit.auth.oidc.resource.CACHED_TOKENS", 3)
-    known = Provider(provider.issuer, Fetcher())
-    tokens = ExternalTokens(known, settings_with("sqlite:///x.db", provider))
-    made = [token_of(provider, jti=str(number)) for number in range(5)]
-    found = [await tokens.verify(token) for token in made]
-    assert await tokens.verify(made[-1]) is found[-1]
-    assert await tokens.verify(made[1]) is not found[1]
+    client = Provider(provider.issuer, Fetcher())
+    tokens = ExternalTokens(client, settings_with("sqlite:///x.db", provider))
+    encoded = [token_of(provider, jti=str(number)) for number in range(5)]
+    principals = [await tokens.verify(token) for token in encoded]
+    assert await tokens.verify(encoded[-1]) is principals[-1]
+    assert await tokens.verify(encoded[1]) is not principals[1]

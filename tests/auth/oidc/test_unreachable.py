@@ -21,16 +21,16 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("path", [DISCOVERY, TOKEN, JWKS])
-@pytest.mark.parametrize("how", ["hanging", "dripping"])
+@pytest.mark.parametrize("failure", ["hanging", "dripping"])
 async def test_a_hanging_provider(
-    open_kit: OpenKit, provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch, path: str, how: str
+    open_kit: OpenKit, provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch, path: str, failure: str
 ) -> None:
     """A provider that never responds, or never completes its response, causes 503 in bounded time at each
     step.
     """
     assert fetch.SECONDS <= 3
     monkeypatch.setattr(fetch, "SECONDS", 0.5)
-    setattr(provider, how, {path})
+    setattr(provider, failure, {path})
     async with open_kit() as kit, Browser(kit) as browser:
         began = time.monotonic()
         assert unavailable(await last_answer(browser))
@@ -111,12 +111,12 @@ async def test_answers_that_are_not_small(browser: Browser, provider: OpenIdProv
 
 
 @pytest.mark.parametrize("path", [DISCOVERY, TOKEN, JWKS])
-@pytest.mark.parametrize("how", ["large", "packed"])
+@pytest.mark.parametrize("failure", ["large", "packed"])
 async def test_answers_that_are_too_large(
-    browser: Browser, provider: OpenIdProvider, path: str, how: str
+    browser: Browser, provider: OpenIdProvider, path: str, failure: str
 ) -> None:
     """A response of more than 256 KiB is not read to its end, nor is a compressed one."""
-    if how == "large":
+    if failure == "large":
         provider.padding = {path: 300_000}
     else:
         provider.packed = {path}
