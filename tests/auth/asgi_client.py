@@ -45,7 +45,7 @@ class Answer:
 
     @property
     def cookies(self) -> dict[str, "SetCookie"]:
-        """The cookies that the response sets; the last one of each name."""
+        """Return the cookies that the response sets, the last one of each name."""
         cookies = [SetCookie.read(value) for value in self.all("set-cookie")]
         return {each.name: each for each in cookies}
 

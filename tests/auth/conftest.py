@@ -55,7 +55,7 @@ async def kit_with_keys(directory: Path, template: Path, **changes: Any) -> Asyn
 async def shared_kit(
     anyio_backend: str, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ProjKit]:
-    """A kit that all tests of a module ask."""
+    """A kit that all tests of a module share."""
     async with kit_with_keys(tmp_path_factory.mktemp("shared"), sqlite_template) as kit:
         yield kit
 

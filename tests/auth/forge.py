@@ -18,7 +18,7 @@ ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 
 @cache
 def key(kid: str) -> Key:
-    """A key by its name, which begins with its algorithm."""
+    """Return a key by its kid, which begins with its algorithm."""
     algorithm = kid.partition("-")[0]
     parameters: KeyParameters = {"kid": kid, "alg": algorithm, "use": "sig"}
     if algorithm == "HS256":
@@ -77,7 +77,7 @@ def signature(signing_input: str, kid: str = NEWEST, *, algorithm: str | None = 
 
 
 def token(head: Any = None, payload: Any = None, *, kid: str = NEWEST) -> str:
-    """A token that the key signs well, whatever its header and payload say."""
+    """Return a token with a valid signature by the key, whatever its header and payload."""
     parts = f"{b64(header(kid) if head is None else head)}.{b64(claims() if payload is None else payload)}"
     return f"{parts}.{b64(signature(parts, kid))}"
 

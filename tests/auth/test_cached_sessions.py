@@ -41,7 +41,7 @@ class SlowStore(DatabaseSessions):
 
 @pytest.fixture
 async def slow(sqlite_url: str) -> AsyncIterator[SlowStore]:
-    """The store behind the memory."""
+    """The store behind the cache."""
     settings = settings_for(sqlite_url)
     tables = build_tables(settings.table_prefix)
     database = await open_database(settings, tables)
@@ -51,18 +51,18 @@ async def slow(sqlite_url: str) -> AsyncIterator[SlowStore]:
 
 @pytest.fixture
 def monotonic() -> Monotonic:
-    """The memory's clock."""
+    """The cache's clock."""
     return Monotonic()
 
 
 @pytest.fixture
 def store(slow: SlowStore, monotonic: Monotonic) -> CachedSessions:
-    """The memory."""
+    """The cache."""
     return CachedSessions(slow, seconds=SECONDS, monotonic=monotonic)
 
 
 async def test_asked_once_in_a_while(store: CachedSessions, slow: SlowStore, monotonic: Monotonic) -> None:
-    """Within the time a session is looked up once, after it again."""
+    """A session is looked up once within the cache's time, and again after it."""
     stored = session()
     await store.create(stored)
     for _ in range(5):
@@ -77,7 +77,7 @@ async def test_asked_once_in_a_while(store: CachedSessions, slow: SlowStore, mon
 
 
 async def test_absence_is_not_remembered(store: CachedSessions) -> None:
-    """A session that was not there a moment ago is found as soon as it is."""
+    """A missing session is not cached: it is found as soon as it exists."""
     stored = session()
     assert await store.get(stored.key, NOW) is None
     await store.create(stored)

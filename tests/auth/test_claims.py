@@ -1,4 +1,4 @@
-"""Claims of well-signed tokens: each has its type and its range, and only exact values are ours."""
+"""Claims of validly signed tokens: each has a type and a range, and only exact values match."""
 
 import json
 import time
@@ -51,7 +51,7 @@ NOT_A_TIME: Final[tuple[Any, ...]] = (
 
 @pytest.mark.parametrize("name", ["iss", "sub", "aud", "exp", "iat", "jti", "client_id"])
 async def test_absent(shared_kit: ProjKit, name: str) -> None:
-    """Each claim of RFC 9068 §2.2 must be there, under its exact name."""
+    """Each claim of RFC 9068 §2.2 is required, under its exact name."""
     refuses(await whoami(shared_kit, **{name: ABSENT}))
     present = forge.claims()[name]
     for other in (name.upper(), f" {name}", f"{name} ", f"x_{name}"):
@@ -61,7 +61,7 @@ async def test_absent(shared_kit: ProjKit, name: str) -> None:
 @pytest.mark.parametrize("name", ["iss", "sub", "jti", "client_id"])
 @pytest.mark.parametrize("value", NOT_A_NAME, ids=lambda value: repr(value)[:20])
 async def test_names(shared_kit: ProjKit, name: str, value: Any) -> None:
-    """A claim that is a name is text of 1 to 255 characters, without U+0000 and lone surrogates."""
+    """A claim that is a name is a string of 1 to 255 characters, without U+0000 and lone surrogates."""
     refuses(await whoami(shared_kit, **{name: value}))
 
 
@@ -87,13 +87,13 @@ async def test_scopes(shared_kit: ProjKit, value: Any) -> None:
     ],
 )  # fmt: skip
 async def test_known_scopes(shared_kit: ProjKit, scope: Any, granted: list[str]) -> None:
-    """Only scopes that there are count, by their exact names."""
+    """Only known scopes are granted, by their exact names."""
     assert (await whoami(shared_kit, scope=scope)).json()["scopes"] == granted
 
 
 @pytest.mark.parametrize("value", [*NOT_TEXT[:2], 2, 1.0, 1.5, True, "1", "2", [], {}, [1]], ids=repr)
 async def test_versions(shared_kit: ProjKit, value: Any) -> None:
-    """A token of another version of the format is not read as if it were of this one."""
+    """A token of another version of the format is rejected."""
     refuses(await whoami(shared_kit, ver=value))
 
 

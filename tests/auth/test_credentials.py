@@ -1,4 +1,4 @@
-"""Which credential of a request decides, told by exact bytes; how they are counted."""
+"""Which credential of a request decides, by exact bytes, and how credentials are counted."""
 
 import itertools
 from typing import Any, Final
@@ -60,7 +60,7 @@ BAD: Final = {"empty": "", "not a token": "x", "unsigned": f"{forge.b64(forge.he
 
 @pytest.mark.parametrize("present", [*itertools.product((False, True), repeat=3)], ids=repr)
 async def test_the_first_one_decides(shared_kit: ProjKit, present: tuple[bool, ...]) -> None:
-    """Bearer goes before ``auth_token``, which goes before ``access_token``, in whatever order they come."""
+    """Bearer precedes ``auth_token``, which precedes ``access_token``, in any order of the headers."""
     sent = [transport for transport, is_sent in zip(TRANSPORTS, present, strict=True) if is_sent]
     for order in itertools.permutations(sent):
         answer = await whoami(shared_kit, *(header(transport, good(transport)) for transport in order))
@@ -120,7 +120,7 @@ async def test_counting(open_kit: OpenKit) -> None:
 
 
 async def test_twice_the_header(shared_kit: ProjKit) -> None:
-    """Two ``Authorization`` headers are ambiguous, be they equal, different, good or bad, cookies or none."""
+    """Two ``Authorization`` headers are ambiguous: equal or different, valid or not, with or without cookies."""
     values = [f"Bearer {good('bearer')}", f"Bearer {good('auth_token')}", "Bearer x", "Basic YTpi", ""]
     for first, second in itertools.product(values, repeat=2):
         sent = [("authorization", first), ("authorization", second)]
@@ -187,7 +187,7 @@ async def test_padded_names(shared_kit: ProjKit, name: bytes, padding: bytes) ->
     ],
 )  # fmt: skip
 async def test_other_names(shared_kit: ProjKit, sent: str) -> None:
-    """Names are compared to the letter, and a name within a value is none."""
+    """Cookie names are compared exactly, and a name inside a value does not count."""
     value = sent.format(good("auth_token")).encode()
     refuses(await whoami(shared_kit, ("cookie", value)), "missing_credentials")
 

@@ -113,7 +113,7 @@ def refuses(answer: Answer, rule: str) -> None:
 @pytest.mark.parametrize("origin", ORIGINS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_the_matrix(kit: ProjKit, way: str, origin: str | None) -> None:
-    """Only those combinations pass in which the three rules hold; a refusal names the first that does not."""
+    """Only combinations that satisfy all three rules pass; an error names the first rule that fails."""
     credential, value = await credentials(kit, way)
     other = auth_services(kit).csrf.issue("session:another")
     for site, content_type, token in itertools.product(SITES, CONTENT_TYPES, TOKENS):
@@ -142,7 +142,7 @@ def asking(endpoint: Endpoint) -> tuple[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_route(kit: ProjKit, way: str) -> None:
-    """Every unsafe route, taken from the live table, is guarded where a cookie authenticates, and no safe one is."""
+    """Every unsafe route of the live table is checked if a cookie authenticates, and no safe one is."""
     credential, value = await credentials(kit, way)
     guarded = 0
     for endpoint in Internals(kit).application.table.endpoints:
@@ -246,7 +246,7 @@ async def test_what_comes_twice(kit: ProjKit, twice: list[Header], rule: str) ->
 
 
 async def test_bodies_by_their_announcement(kit: ProjKit) -> None:
-    """A body of unknown length must be JSON as well, and where there is none its type does not matter."""
+    """A body of unknown length must be JSON as well; without a body its type does not matter."""
     credential, value = await credentials(kit, WAYS[0])
     mine = [("cookie", credential), *shown("both", value, ""), SAME_ORIGIN]
     for announced in (

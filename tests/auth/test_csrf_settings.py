@@ -45,7 +45,9 @@ def any_database_url(sqlite_url: str) -> str:
     ],
 )  # fmt: skip
 async def test_before_there_is_a_session(open_kit: OpenKit, headers: list[Header], rule: str | None) -> None:
-    """Login, registration and a refresh by body are open to programs, and to pages of allowed origins alone."""
+    """Login, registration and a refresh by body accept non-browser clients, and pages of allowed origins
+    only.
+    """
     async with open_kit(allowed_origins=[ALLOWED], registration="open") as kit:
         await add_user(kit, "alice")
         refresh = (await log_in(kit)).json()["refresh_token"]
@@ -78,7 +80,9 @@ async def test_a_form_cannot_log_in(open_kit: OpenKit, content_type: str) -> Non
 
 
 async def test_bodies_that_come_unannounced(open_kit: OpenKit) -> None:
-    """Over HTTP/2, where a body needs no length, one is read if there is one, and held to the same rules."""
+    """Over HTTP/2, where Content-Length is optional, a body is read if there is one, and the same rules
+    apply.
+    """
     async with open_kit() as kit:
         await add_user(kit, "alice")
         by_body = (await log_in(kit)).json()["refresh_token"]
@@ -184,7 +188,7 @@ def made_by(keys_file: Path) -> str:
     ],
 )  # fmt: skip
 async def test_names_of_ones_own(open_kit: OpenKit, settings: dict[str, Any], header: str, name: str) -> None:
-    """Header and cookie have the configured names, and the default names are then ignored."""
+    """Header and cookie have the configured names, and the default names are ignored."""
     async with open_kit(legacy_secret=forge.LEGACY_SECRET, **settings) as kit:
         answer = await ask(kit, "GET", f"{AUTH}/csrf", [cookie(access_token=forge.legacy())])
         value = answer.json()["csrf_token"]

@@ -55,7 +55,7 @@ async def test_a_session_that_was_there_before(open_kit: OpenKit) -> None:
 
 
 async def test_values_of_ones_own_choice(open_kit: OpenKit) -> None:
-    """Cookies that were not issued here do not become a session at a login."""
+    """A login does not adopt cookies that the kit has not issued."""
     async with open_kit() as kit:
         await add_user(kit, "alice")
         browser = Browser(kit)
@@ -175,7 +175,7 @@ async def test_ended_sessions(open_kit: OpenKit) -> None:
 async def test_lifetimes(
     open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch, setting: str, kept_by_use: bool
 ) -> None:
-    """A session ends when it was idle too long, or has lived too long however it was used."""
+    """A session ends when it was idle too long, and at its absolute end however it was used."""
     clock = ShiftedClock()
     monkeypatch.setattr("projkit.startup.utc_now", clock)
     async with open_kit(**{setting: 3600}, access_token_seconds=86_400) as kit:

@@ -33,7 +33,7 @@ async def entries(kit: ProjKit, token: str | bytes) -> list[Answer]:
 
 
 def last_bits(text: str, change: int) -> str:
-    """The text with other bits in its last character, which no decoder looks at."""
+    """Return the text with other bits in its last character, which decoders ignore."""
     return text[:-1] + BASE64URL[BASE64URL.index(text[-1]) ^ change]
 
 

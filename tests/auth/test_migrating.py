@@ -55,20 +55,20 @@ FRONT_END: Final[list[Header]] = [("origin", "https://app.example.com"), ("sec-f
 
 
 def blocks(language: str) -> list[str]:
-    """The document's blocks of one language."""
+    """Return the document's blocks of one language."""
     text = DOCUMENT.read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def variables(block: str) -> dict[str, str]:
-    """The settings of a block, without comments."""
+    """Return the settings of a block, without comments."""
     pairs = re.findall(r"^(PROJKIT_\w+)=(\S+)", block, re.MULTILINE)
     return dict(pairs)
 
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a block of the document, in which ``projkit`` is this very package."""
+    """Return a function that runs a block of the document, with this package as ``projkit``."""
     command = tmp_path / "bin" / "projkit"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -c "from projkit.cli import main; main()" "$@"\n')
@@ -93,7 +93,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @asynccontextmanager
 async def started(**changes: str) -> AsyncIterator[ProjKit]:
-    """The kit that the document makes, with the settings of the environment and a few others."""
+    """Start the kit of the document, with the settings of the environment and the given ones."""
     namespace: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in changes.items():
@@ -105,7 +105,7 @@ async def started(**changes: str) -> AsyncIterator[ProjKit]:
 
 
 def legacy_token(**claims: Any) -> str:
-    """A token of the old back end."""
+    """Return a token of the old back end."""
     content = {"user_id": 7, "exp": int(time.time()) + 3600, **claims}
     return jwt.encode({"alg": "HS256", "typ": "JWT"}, content, OctKey.import_key(LEGACY_SECRET.encode()))
 

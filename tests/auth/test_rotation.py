@@ -188,7 +188,9 @@ async def test_a_revoked_token_signed_otherwise(open_kit: OpenKit, tmp_path: Pat
 
 
 def other_signatures(kid: str, parts: str, token: str) -> list[bytes]:
-    """Other good signatures of the same token, as anybody can make them, and a new one by the key."""
+    """Return other valid signatures of the same token: those that anyone can derive, and a new one by the
+    key.
+    """
     raw = base64.urlsafe_b64decode(token.rpartition(".")[2] + "==")
     signatures = [forge.signature(parts, kid)]
     if kid == "ES256":

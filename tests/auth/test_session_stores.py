@@ -61,13 +61,13 @@ def session(subject: str = "alice", **changes: Any) -> Session:
 
 
 def rotation(of: Session, new: str, at: datetime = NOW, **changes: Any) -> Rotation:
-    """An exchange of the present refresh token of a session."""
+    """Return an exchange of the current refresh token of a session."""
     default = Rotation(of.refresh_hash, sha256_hex(new), of.generation + 1, at, at + timedelta(hours=1))
     return dataclasses.replace(default, **changes)
 
 
 async def ids(store: SessionStore, subject: str = "alice", now: datetime = NOW) -> set[str]:
-    """The hashes of the ids of a subject's live sessions."""
+    """Return the hashes of the ids of a subject's live sessions."""
     return {each.id_hash for each in await store.list("", subject, now)}
 
 
@@ -115,7 +115,7 @@ async def test_newest_first(store: SessionStore) -> None:
 
 @pytest.mark.parametrize("end", ["idle_expires_at", "expires_at"])
 async def test_either_lifetime_ends_it(store: SessionStore, end: str) -> None:
-    """At the end of either lifetime a session is not found, listed, touched or rotated any more."""
+    """At the end of either lifetime, a session cannot be read, listed, touched or rotated."""
     ends = NOW + timedelta(minutes=5)
     stored = session(idle_expires_at=ends, expires_at=ends if end == "expires_at" else ENDS)
     await store.create(stored)

@@ -27,7 +27,7 @@ FROM_APP: Headers = [(b"origin", ORIGIN.encode())]
 
 
 class Host:
-    """A host that tells whom it saw; ``paths`` are the requests that reached it."""
+    """A host that responds with its caller; ``paths`` are those of the requests that reached it."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []

@@ -109,7 +109,7 @@ async def test_a_session_that_has_ended(kit: ProjKit, app: AuthMiddleware) -> No
 
 
 def _known(username: str, password: str) -> Found:
-    """The host's users: any name, with its own letters backwards for a password."""
+    """Authenticate the host's users: any name, with the reversed name as its password."""
     if password != username[::-1]:
         return None
     return Principal(f"host:{username}", frozenset({"projects:read"}), tenant_id=TENANTS.get(username, ""))
@@ -153,7 +153,9 @@ def cookies_of(answer: Answer) -> dict[str, str]:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_the_whole_life_of_a_hosts_user(sqlite_url: str, host: Host, way: str) -> None:
-    """Whom the host's authenticate knows logs in, uses kit and host, refreshes and logs out as a built-in user does."""
+    """A user of the host's authenticate logs in, uses kit and host, refreshes and logs out like a built-in
+    user.
+    """
     kit = ProjKit(make_settings(sqlite_url), authenticate=WAYS[way])
     app = AuthMiddleware(host, kit, rules=RULES)
     async with kit.lifespan():

@@ -131,7 +131,7 @@ async def test_scopes(
     both: str | None,
     admin: str | None,
 ) -> None:
-    """A rule's scopes are all needed, and the 403 names those that are missing; admin has them all."""
+    """All scopes of a rule are required, and the 403 names the missing ones; admin has every scope."""
     headers = bearer(token(kit, scopes))
     for path, missing in (("/read", read), ("/both/x", both), ("/admin", admin), ("/elsewhere", None)):
         answer = await http(app, path, headers=headers)
@@ -157,7 +157,7 @@ async def test_scopes(
     ],
 )  # fmt: skip
 async def test_host_headers_changenothing(app: AuthMiddleware, host: Host, headers: Headers) -> None:
-    """No Host header, and none that speaks of another path, opens a path or closes one."""
+    """The Host header neither opens a path nor closes one."""
     for path, status in (("/admin", 401), ("/public", 200)):
         sent: list[Any] = []
 

@@ -64,7 +64,7 @@ async def test_a_forged_request_to_a_public_path_is_anonymous(kit: ProjKit, app:
 async def test_the_origin_of_a_websocket(
     kit: ProjKit, app: AuthMiddleware, host: Host, kind: str, origin: list[bytes], status: int
 ) -> None:
-    """A WebSocket that a cookie authenticates needs an allowed Origin, whatever Host and Sec-Fetch-Site say."""
+    """A WebSocket authenticated by a cookie requires an allowed Origin, whatever Host and Sec-Fetch-Site are."""
     more = [(b"sec-fetch-site", b"same-origin"), *((b"origin", each) for each in origin)]
     opened = await websocket(app, "/read", headers=[*credentials(kit, kind), *more])
     assert opened.status == status

@@ -1,4 +1,4 @@
-"""Path rules: the longest prefix of whole segments decides, and no way of writing a path gets around them."""
+"""Path rules: the longest prefix of whole segments decides, and no spelling of a path evades it."""
 
 from time import perf_counter
 from typing import Any
@@ -41,7 +41,7 @@ def needed(path: str, rules: PathRules = RULES, **scope: Any) -> Needed:
     ],
 )  # fmt: skip
 def test_the_longest_prefix_decides(path: str, expected: Needed) -> None:
-    """A rule holds for its path and below it, by whole segments, unless a longer one names the path."""
+    """A rule applies to its path and below it, by whole segments, unless a longer rule matches."""
     assert needed(path) == expected
 
 
@@ -50,7 +50,7 @@ def test_the_longest_prefix_decides(path: str, expected: Needed) -> None:
     [({}, ()), ({"/": PUBLIC}, PUBLIC), ({"/": ("a",)}, ("a",)), ({"/": SELF_GUARDED}, SELF_GUARDED)],
 )
 def test_the_root(rules: PathRules, expected: Needed) -> None:
-    """Without a rule everything needs a signed-in caller; a rule for / says otherwise."""
+    """Without a rule, every path requires an authenticated caller; a rule for / changes that."""
     assert [needed(path, rules) for path in ("/", "/a", "/a/b/")] == [expected] * 3
 
 
@@ -97,7 +97,7 @@ def test_letters_of_another_case(path: str, expected: Needed) -> None:
 
 
 def test_rules_that_differ_in_case_alone() -> None:
-    """Of two rules that a host may take for one, both hold."""
+    """If a host could read a path as that of two rules, both apply."""
     rules: PathRules = {"/a": PUBLIC, "/A": ("x",), "/b": ("x",), "/B": ("y",)}
     assert [needed(path, rules) for path in ("/a", "/A", "/b", "/B")] == [
         ("x",),

@@ -1,4 +1,4 @@
-"""A provider that runs, kits that know it, and browsers."""
+"""A running provider, kits with its settings, and browsers."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -37,7 +37,7 @@ def served_provider() -> Iterator[OpenIdProvider]:
 
 @pytest.fixture
 def provider(served_provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenIdProvider]:
-    """The provider with good manners, and the kit's client registered at it."""
+    """The provider with its default behaviour, and the kit's client registered at it."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -134,7 +134,7 @@ def query_of(url: str) -> dict[str, str]:
 
 
 def with_query(url: str, **changes: str | None) -> str:
-    """The URL with other parameters; None takes one away."""
+    """Return the URL with changed parameters; None removes one."""
     query: dict[str, str | None] = {**query_of(url), **changes}
     return str(
         httpx2.URL(url).copy_with(params={name: each for name, each in query.items() if each is not None})

@@ -51,7 +51,7 @@ class Granted:
 
 
 def new_key(algorithm: str) -> Key:
-    """A new signing key with a name."""
+    """Create a signing key with a kid."""
     parameters: Any = {"kid": secrets.token_hex(8), "use": "sig", "alg": algorithm}
     if algorithm == "ES256":
         return ECKey.generate_key("P-256", parameters)
@@ -63,7 +63,7 @@ def new_key(algorithm: str) -> Key:
 
 
 class OpenIdProvider:
-    """The provider; :meth:`reset` gives it its good manners back."""
+    """The provider; :meth:`reset` restores its default behaviour."""
 
     def __init__(self) -> None:
         self.issuer = ""
@@ -145,7 +145,7 @@ class OpenIdProvider:
         return guarded
 
     async def _drip(self, path: str, body: bytes) -> AsyncIterator[bytes]:
-        """A little now and then, so that no single read takes long."""
+        """Send a few bytes at intervals, so that no single read takes long."""
         while path in self.dripping:
             yield b" "
             await asyncio.sleep(0.05)

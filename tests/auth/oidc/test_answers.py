@@ -104,7 +104,7 @@ def _flip(text: str, index: int) -> str:
 
 @pytest.mark.parametrize("index", [0, 2, 44, 56, 60, 100, -1])
 async def test_tampered_login_states(browser: Browser, index: int) -> None:
-    """A cookie of which a single character is another one is none of ours."""
+    """A login-state cookie with one changed character is rejected."""
     started = await browser.start(next="/somewhere")
     login_state = browser_cookie(started)
     back = (await browser.get(started.headers["location"])).headers["location"]
@@ -135,7 +135,7 @@ async def test_two_login_states(browser: Browser) -> None:
 
 
 async def test_cookies_of_other_purposes(browser: Browser) -> None:
-    """No other value of ours is accepted as a login state, nor a login state as any of them."""
+    """No other value of the kit is accepted as a login state, nor a login state in its place."""
     await browser.log_in()
     others = [browser.cookies[name] for name in ("auth_token", "refresh_token", "csrf_token")]
     started = await browser.start()

@@ -59,7 +59,9 @@ async def test_the_whole_way(any_database_url: str, provider: OpenIdProvider) ->
 
 
 async def test_what_the_provider_is_asked(browser: Browser, provider: OpenIdProvider) -> None:
-    """Code flow, S256, state, nonce, the exact redirect URI; and the verifier that fits goes to the provider alone."""
+    """The request has code flow, S256, state, nonce and the exact redirect URI; only the provider gets the
+    verifier.
+    """
     started = await browser.start()
     query = query_of(started.headers["location"])
     assert started.headers["location"].startswith(f"{provider.issuer}{AUTHORIZE}?")
@@ -79,7 +81,7 @@ async def test_what_the_provider_is_asked(browser: Browser, provider: OpenIdProv
 
 
 async def test_the_transient_cookie(browser: Browser) -> None:
-    """Scripts do not see it; it comes back with navigations, to these routes alone, and not for long."""
+    """The login-state cookie is HttpOnly, SameSite=Lax, limited to these routes, and short-lived."""
     cookie = set_cookies(await browser.start())["oidc_login"]
     assert f"Path={AUTH}; Max-Age=600; HttpOnly; SameSite=Lax" in cookie
 
@@ -93,7 +95,7 @@ async def test_the_cookie_is_secure_where_it_must(open_kit: OpenKit) -> None:
 
 
 async def test_a_mount(open_kit: OpenKit) -> None:
-    """Below a mount the redirect URI is PUBLIC_URL's, whatever the Host header says."""
+    """Below a mount, the redirect URI is derived from PUBLIC_URL, whatever the Host header is."""
     async with (
         open_kit(public_url=f"{ORIGIN}/kit/") as kit,
         Browser(Starlette(routes=[Mount("/kit", kit)])) as browser,
@@ -105,7 +107,7 @@ async def test_a_mount(open_kit: OpenKit) -> None:
 
 
 async def test_a_public_client(open_kit: OpenKit, provider: OpenIdProvider) -> None:
-    """A client without a secret logs in by PKCE alone, and names itself in the form."""
+    """A client without a secret uses PKCE alone, and sends its client_id in the form."""
     config = OidcProvider(issuer=provider.issuer, client_id="public-app")
     async with open_kit(oidc_providers={"corp": config}) as kit, Browser(kit) as browser:
         assert (await browser.log_in()).status_code == 303
@@ -114,7 +116,9 @@ async def test_a_public_client(open_kit: OpenKit, provider: OpenIdProvider) -> N
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 async def test_client_authentication(browser: Browser, provider: OpenIdProvider, method: str) -> None:
-    """The secret goes in the header, encoded (RFC 6749 §2.3.1), or in the form where the provider takes that alone."""
+    """The secret is sent in the header, encoded (RFC 6749 §2.3.1), or in the form if the provider supports
+    only that.
+    """
     provider.metadata_changes = {"token_endpoint_auth_methods_supported": [method]}
     assert (await browser.log_in()).status_code == 303
     assert ("client_secret" in provider.redeemed[0]) == (method == "client_secret_post")
@@ -150,7 +154,9 @@ async def test_first_logins_at_once(kit: ProjKit) -> None:
 
 
 async def test_an_e_mail_address_links_nothing(open_kit: OpenKit, provider: OpenIdProvider) -> None:
-    """A verified address that is a user's name here, or another identity's, opens neither account."""
+    """A verified e-mail address that is another user's name or another identity's address opens neither
+    account.
+    """
     async with open_kit(registration="open") as kit, Browser(kit) as browser, Browser(kit) as other:
         local = await browser.post(
             f"{AUTH}/register", json={"username": "alice@example.com", "password": "a long enough passphrase"}
@@ -166,7 +172,7 @@ async def test_an_e_mail_address_links_nothing(open_kit: OpenKit, provider: Open
 
 
 async def test_granted_scopes(open_kit: OpenKit, provider: OpenIdProvider) -> None:
-    """New users get the scopes that the provider's setting grants, and keep theirs."""
+    """New users get the scopes of the provider's setting, and keep them."""
     config = OidcProvider(issuer=provider.issuer, client_id="public-app", granted=("projects:read",))
     async with open_kit(oidc_providers={"corp": config}) as kit, Browser(kit) as browser:
         await browser.log_in()
@@ -243,7 +249,7 @@ async def test_open_redirects(browser: Browser, provider: OpenIdProvider, path: 
     ],
 )  # fmt: skip
 async def test_where_it_goes_afterwards(browser: Browser, path: str, location: str) -> None:
-    """A path on this site comes back as it was, in ASCII."""
+    """A path on this site is preserved, in ASCII."""
     assert (await browser.log_in(next=path)).headers["location"] == location
 
 
@@ -261,7 +267,7 @@ async def test_unknown_providers(browser: Browser, name: str, step: str) -> None
 
 
 async def test_without_providers(open_kit: OpenKit) -> None:
-    """A kit without providers has none of any name."""
+    """A kit without providers has no login path for any name."""
     async with open_kit(oidc_providers={}) as kit, Browser(kit) as browser:
         assert (await browser.start()).status_code == 404
 
@@ -283,14 +289,14 @@ async def test_tenants(open_kit: OpenKit, provider: OpenIdProvider) -> None:
 
 
 async def test_login_attempts_are_limited(open_kit: OpenKit, provider: OpenIdProvider) -> None:
-    """Logins at a provider count as attempts of an address; the code of one too many goes nowhere."""
+    """Logins at a provider count towards the address limit; beyond it, the code is not exchanged."""
     async with open_kit(login_limit_address="2/minute") as kit, Browser(kit) as browser:
         assert [(await browser.log_in()).status_code for _ in range(3)] == [303, 303, 429]
         assert provider.hits[TOKEN] == 2
 
 
 async def test_the_document_has_the_endpoints(kit: ProjKit) -> None:
-    """Both are in the OpenAPI document, public, with their redirects and refusals."""
+    """Both endpoints are in the OpenAPI document, public, with their redirects and errors."""
     paths = kit.openapi()["paths"]
     for step, success, others in (
         ("login", "302", {"404", "422", "503"}), ("callback", "303", {"401", "404", "429", "503"}),

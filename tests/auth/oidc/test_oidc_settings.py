@@ -59,7 +59,7 @@ def test_wrong_settings(changes: dict[str, Any], message: str) -> None:
 
 
 def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Providers are a JSON object in a variable; a client secret is not shown; issuers stay exactly as they are."""
+    """Providers are a JSON object in a variable; client secrets are masked; issuers are preserved exactly."""
     monkeypatch.setenv(
         "PROJKIT_OIDC_PROVIDERS",
         '{"corp": {"issuer": "https://corp.example/", "client_id": "x", "client_secret": "hush"}}',

@@ -36,12 +36,12 @@ def time() -> Time:
 
 @pytest.fixture
 def client(provider: OpenIdProvider, time: Time) -> Provider:
-    """The provider, as the kit knows it."""
+    """The kit's client of the provider."""
     return Provider(provider.issuer, Fetcher(), monotonic=time)
 
 
 def naming(kid: str | None, algorithm: str = "ES256") -> Unverified:
-    """A token that names a key."""
+    """Return an unverified token with a kid."""
     return Unverified("", {"alg": algorithm, "kid": kid} if kid else {"alg": algorithm}, {})
 
 
@@ -55,7 +55,7 @@ async def test_single_flight(client: Provider, provider: OpenIdProvider) -> None
 async def test_a_cancelled_caller_does_not_cancel_the_fetch(
     client: Provider, provider: OpenIdProvider
 ) -> None:
-    """A request that is cancelled does not take the fetch with it that others wait for."""
+    """A cancelled request does not cancel the fetch that others wait for."""
     provider.hanging = {JWKS}
     first, second = (asyncio.create_task(client.keys()) for _ in range(2))
     while not provider.hits[JWKS]:
@@ -123,7 +123,7 @@ async def test_other_algorithms_cause_no_fetch(
 
 
 async def test_another_algorithm_than_the_key_is_for(client: Provider, provider: OpenIdProvider) -> None:
-    """A key is for one algorithm, whatever a token claims of it."""
+    """A key is valid for one algorithm, whatever the token's header is."""
     key = provider.rotate("RS256")
     assert (await client.key_for(naming(key.kid, "RS256"))).algorithm == "RS256"
     for other in ("RS512", "PS256", "ES256"):
@@ -178,7 +178,7 @@ async def test_a_quiet_night(client: Provider, provider: OpenIdProvider, time: T
 async def test_a_provider_that_was_never_reached(
     client: Provider, provider: OpenIdProvider, time: Time
 ) -> None:
-    """Without any keys every question fails at once for two seconds, instead of asking each time."""
+    """Without any keys, every look-up fails at once for two seconds, without a fetch each time."""
     provider.answers = {DISCOVERY: JSONResponse({}, 503)}
     for _ in range(20):
         with pytest.raises(ProviderUnavailableError):
@@ -230,7 +230,7 @@ def test_keys_that_cannot_be_used(member: Any) -> None:
     ("algorithm", "meant"), [("RS512", "RS256"), ("ES256", "ES256"), ("ES384", "ES384"), ("Ed25519", "EdDSA")]
 )
 def test_keys_that_name_no_algorithm(algorithm: str, meant: str) -> None:
-    """Their kind says which one is meant; RS256 for RSA."""
+    """The type of a key implies its algorithm; RS256 for RSA."""
     (key,) = read_keys({"keys": [jwk(algorithm, alg=None, use=None)]}).keys
     assert key.algorithm == meant
 

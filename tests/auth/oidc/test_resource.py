@@ -39,7 +39,7 @@ class App(httpx2.AsyncClient):
         return answer.status_code
 
     async def session(self, token: str) -> dict[str, Any]:
-        """Whom a Bearer token speaks for."""
+        """Return the session of a Bearer token."""
         answer = await self.get(f"{AUTH}/session", headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 200, answer.text
         content: dict[str, Any] = answer.json()
@@ -48,13 +48,13 @@ class App(httpx2.AsyncClient):
 
 @pytest.fixture
 async def app(kit: ProjKit) -> AsyncIterator[App]:
-    """A client of a kit that takes the provider's tokens."""
+    """A client of a kit that accepts the provider's tokens."""
     async with App(kit) as opened:
         yield opened
 
 
 def token_of(provider: OpenIdProvider, **changes: Any) -> str:
-    """A good token, but for the changes."""
+    """Return a valid token with the given changes."""
     arguments: dict[str, Any] = {"subject": "ext-1", "audience": RESOURCE_AUDIENCE, "scope": BOTH, **changes}
     return provider.access_token(**arguments)
 
@@ -138,12 +138,12 @@ async def test_other_types(app: App, provider: OpenIdProvider, header: dict[str,
 
 @pytest.mark.parametrize("claim", ["nonce", "at_hash", "c_hash"])
 async def test_an_id_token_is_no_access_token(app: App, provider: OpenIdProvider, claim: str) -> None:
-    """Even where its audience is ours."""
+    """An ID token is rejected even if its audience is ours."""
     assert await app.status(token_of(provider, header={"typ": "JWT"}, **{claim: "x"})) == 401
 
 
 async def test_forgeries(app: App, provider: OpenIdProvider) -> None:
-    """Unsigned, by HMAC with a public key or our own secret, by a stranger's key: each is 401, and the good one 200."""
+    """Forged tokens are 401: unsigned, by HMAC with a public key or our secret, by a foreign key."""
     key = provider.rotate("RS256")
     now = int(time.time())
     claims = {
@@ -220,7 +220,7 @@ async def test_a_new_key(app: App, provider: OpenIdProvider) -> None:
 
 
 async def test_the_provider_cannot_be_reached(app: App, provider: OpenIdProvider) -> None:
-    """Without the provider's keys a token gets 503 with Retry-After, never 401 and never 200."""
+    """While the provider's keys are unavailable, a token gets 503 with Retry-After, never 401 or 200."""
     provider.answers = {DISCOVERY: JSONResponse({}, 500)}
     for token in (token_of(provider), token_of(provider, key=new_key("ES256"))):
         answer = await app.get(URL, headers={"Authorization": f"Bearer {token}"})
@@ -266,7 +266,7 @@ async def test_without_the_setting(open_kit: OpenKit, provider: OpenIdProvider) 
 
 
 async def test_calling_tokens_back(app: App, provider: OpenIdProvider, sqlite_url: str) -> None:
-    """Logging out ends one token, logging out everywhere all that are older, and a disabled user has none."""
+    """A logout ends one token, a logout everywhere all older ones; a disabled user's tokens are all rejected."""
     tokens = [token_of(provider, iat=int(time.time()) - 5) for _ in range(2)]
     headers = [{"Authorization": f"Bearer {token}"} for token in tokens]
     assert (await app.post(f"{AUTH}/logout", headers=headers[0])).status_code == 204
@@ -293,7 +293,7 @@ async def test_tenants(open_kit: OpenKit, provider: OpenIdProvider) -> None:
 
 
 async def test_they_are_counted(kit: ProjKit, app: App, provider: OpenIdProvider) -> None:
-    """The metric tells external tokens apart, good and bad."""
+    """The metric counts external tokens separately, accepted and rejected."""
     await app.status(token_of(provider))
     await app.status(token_of(provider, audience="another"))
     for outcome in ("accepted", "refused"):
