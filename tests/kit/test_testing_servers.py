@@ -122,7 +122,7 @@ async def test_missing_packages(options: Any, package: str, monkeypatch: pytest.
 
 async def test_contradicting_databases() -> None:
     """A database URL and database='postgresql' exclude each other."""
-    with pytest.raises(ConfigurationError, match="leave it out"):
+    with pytest.raises(ConfigurationError, match="omit it"):
         async with open_kit(database="postgresql", database_url="postgresql://host/name"):
             pass
 

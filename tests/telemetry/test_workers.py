@@ -189,7 +189,7 @@ async def test_unusable_directory(
     kit = ProjKit(settings_for(sqlite_url, metrics_directory=path))
     assert (await ask(kit, "GET", "/api/v1/health/live")).status == 200
     with pytest.raises(
-        ConfigurationError, match=r"PROJKIT_METRICS_DIRECTORY: .* cannot be used .*name a directory"
+        ConfigurationError, match=r"PROJKIT_METRICS_DIRECTORY: .* cannot be used .*set it to a directory"
     ):
         await kit.startup()
     assert (await ask(kit, "GET", "/api/v1/health/live")).status == 200
