@@ -190,6 +190,8 @@ def test_unavailable_propagator() -> None:
     """An unavailable propagator in OTEL_PROPAGATORS is rejected without a traceback."""
     done = projkit("serve", "--port", "0", expect=1, OTEL_TRACES_EXPORTER="console", OTEL_PROPAGATORS="b4")
     assert "OTEL_PROPAGATORS: Propagator b4 not found" in done.stderr
+    assert "; set it to: tracecontext,baggage" in done.stderr
+    assert ".;" not in done.stderr
 
 
 def telemetry_line(run: Run, *, expect: int = 0, **variables: str) -> dict[str, object]:

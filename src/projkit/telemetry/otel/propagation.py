@@ -14,5 +14,6 @@ def get_propagator() -> TextMapPropagator:
     try:
         from opentelemetry import propagate  # noqa: PLC0415 - importing the kit must not fail for this
     except ValueError as error:
-        raise ConfigurationError(f"OTEL_PROPAGATORS: {error}; set it to: tracecontext,baggage") from None
+        reason = str(error).rstrip(".")
+        raise ConfigurationError(f"OTEL_PROPAGATORS: {reason}; set it to: tracecontext,baggage") from None
     return propagate.get_global_textmap()
