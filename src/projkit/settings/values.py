@@ -100,7 +100,7 @@ def _check_redis_url(value: SecretStr | None) -> SecretStr | None:
         return None
     if urlsplit(value.get_secret_value()).scheme not in schemes:
         raise ValueError(
-            "must start with redis://, rediss://, redis+sentinel:// or redis+cluster://, such as "
+            "must start with redis://, rediss://, redis+sentinel:// or redis+cluster://, for example "
             "redis://127.0.0.1:6379/0"
         )
     return value
@@ -118,7 +118,7 @@ def _check_metrics_token(value: SecretStr | None) -> SecretStr | None:
 
 def _check_prefix(value: str) -> str:
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
-        raise ValueError("must start with / and must not end with it, such as /api/v1")
+        raise ValueError("must start with / and must not end with it, for example /api/v1")
     return value
 
 
@@ -133,7 +133,7 @@ def _name_driver(value: str) -> str:
     }.get(scheme)
     if not separator or driver is None:
         raise ValueError(
-            "must start with postgresql:// or sqlite:///, such as "
+            "must start with postgresql:// or sqlite:///, for example "
             "postgresql://user:password@host:5432/name or sqlite:///projkit.db"
         )
     try:
