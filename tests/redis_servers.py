@@ -4,7 +4,6 @@ They listen on free ports of 127.0.0.1 and persist nothing: a test can stop, kil
 """
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import Any, Final
 import pytest
 import redis
 
+from projkit.testing.servers import free_port
 from tests.services import redis_program
 
 MASTER: Final = "mymaster"
@@ -184,14 +184,6 @@ def redis_in_cluster() -> Iterator[Redises]:
     """A Redis Cluster."""
     with running(in_cluster) as servers:
         yield servers
-
-
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(condition: Callable[[], bool], complaint: str) -> None:

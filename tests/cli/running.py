@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 
+from projkit.testing.servers import free_port
 from tests.conftest import SECRET
 from tests.services import redis_program
 
@@ -79,13 +80,6 @@ def serving(*arguments: str, **variables: str) -> Iterator[tuple[str, str]]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # workers too: they outlive a server that was killed
         process.communicate()
-
-
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager

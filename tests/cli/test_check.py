@@ -10,8 +10,9 @@ import redis
 
 from projkit.auth.keys_file import new_key, write_keys_file
 from projkit.cli.demo import DEMO_PASSWORD
+from projkit.testing.servers import free_port
 from tests.cli.conftest import Run
-from tests.cli.running import free_port, redis_server
+from tests.cli.running import redis_server
 from tests.conftest import SECRET
 
 

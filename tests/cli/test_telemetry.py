@@ -17,8 +17,9 @@ from projkit.cli.logs import RateLimitOtelLogs, configure_logging
 from projkit.cli.otel import read_export_settings
 from projkit.cli.otel.export_settings import ExportSettings
 from projkit.errors import ConfigurationError
+from projkit.testing.servers import free_port
 from tests.cli.conftest import Run, loggers_kept
-from tests.cli.running import free_port, projkit
+from tests.cli.running import projkit
 from tests.conftest import SECRET
 from tests.telemetry.otlp import Collector
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.cli.running import free_port
+from projkit.testing.servers import free_port
 from tests.faults.conftest import Server, headers, serve
 from tests.telemetry.otlp import Collector
 

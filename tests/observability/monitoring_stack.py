@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import httpx2
 
+from projkit.testing.servers import free_port
 from tests.corpora import ROOT
-from tests.redis_servers import free_port
 from tests.services import missing
 
 ASSETS: Final = ROOT / "src" / "projkit" / "assets"

@@ -18,10 +18,11 @@ from projkit.cli.logs import JsonFormatter
 from projkit.errors import ProjkitError, SessionStoreUnavailableError
 from projkit.redis.connect import RedisCommands
 from projkit.testing.internals import Internals
+from projkit.testing.servers import free_port
 from tests.auth.asgi_client import Answer, Header, ask, bearer, cookie
 from tests.auth.users import AUTH, PROJECTS, add_user
 from tests.conftest import settings_for
-from tests.redis_servers import Redises, free_port
+from tests.redis_servers import Redises
 
 pytestmark = pytest.mark.anyio
 OPENMETRICS = ("accept", "application/openmetrics-text; version=1.0.0")

@@ -20,7 +20,7 @@ from projkit import __version__
 from projkit.cli.otel import export_log, read_export_settings
 from projkit.cli.otel.export_log import ExportLog
 from projkit.cli.otel.providers import TelemetryProviders
-from tests.cli.running import free_port
+from projkit.testing.servers import free_port
 from tests.telemetry.otlp import Collector
 
 # Time enough for an export that fails, and none for a second try of it.

@@ -12,9 +12,10 @@ from projkit.redis.connect import RedisCommands, close_redis, open_redis
 from projkit.telemetry.families import COMMANDS, SUM
 from projkit.telemetry.recorder import Recorder
 from projkit.testing.internals import Internals
+from projkit.testing.servers import free_port
 from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
-from tests.redis_servers import Redises, free_port
+from tests.redis_servers import Redises
 
 pytestmark = pytest.mark.anyio
 COUNT = "projkit_redis_client_operation_duration_seconds_count"

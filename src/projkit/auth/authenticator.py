@@ -76,7 +76,7 @@ class Authenticator:
             raise
         self._observer.record_credential(credential.transport, principal.token_format or _NONE, "accepted")
         if principal.token_format == LEGACY:
-            for name, value in self._legacy.answer_headers:
+            for name, value in self._legacy.response_headers:
                 request.add_response_header(name, value)
         return credential, principal
 

@@ -39,19 +39,19 @@ class LegacyProfile:
         self._max_age = settings.legacy_max_age_seconds
         self._sunset = None if settings.legacy_sunset is None else settings.legacy_sunset.timestamp()
         deprecated = b"@%d" % int(settings.legacy_deprecated_at.timestamp())
-        self._answer_headers: tuple[tuple[bytes, bytes], ...] = ((b"deprecation", deprecated),)
+        self._response_headers: tuple[tuple[bytes, bytes], ...] = ((b"deprecation", deprecated),)
         if settings.legacy_sunset is not None:
             sunset = format_datetime(settings.legacy_sunset.astimezone(UTC), usegmt=True).encode()
-            self._answer_headers += ((b"sunset", sunset),)
+            self._response_headers += ((b"sunset", sunset),)
         self._issuer = settings.issuer
         self._audience = settings.audience
         self._tenant_claim = settings.tenant_claim
         self._now = now
 
     @property
-    def answer_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+    def response_headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """The ``Deprecation`` (RFC 9745) and ``Sunset`` (RFC 8594) headers of responses to legacy tokens."""
-        return self._answer_headers
+        return self._response_headers
 
     def verify(self, unverified: Unverified) -> tuple[float, Principal]:
         """Return the expiry in seconds since 1970 and the principal.

@@ -59,7 +59,9 @@ def body_error(*errors: FieldError) -> ValidationFailedError:
 def field_errors(error: ValidationError) -> list[FieldError]:
     """Return Pydantic's errors in the form of the API contract."""
     return [
-        FieldError(each["type"], _detail(each["type"], each["msg"]), pointer=json_pointer(*each["loc"]))
+        FieldError(
+            each["type"], _detail(each["type"], each["msg"]), pointer=strict_json.json_pointer(*each["loc"])
+        )
         for each in error.errors(include_url=False, include_input=False, include_context=False)
     ]
 
@@ -72,11 +74,6 @@ def _detail(kind: str, text: str) -> str:
 def without_prefix(text: str) -> str:
     """Return Pydantic's error text without the prefix that it adds to the text of a ``ValueError``."""
     return text.removeprefix("Value error, ")
-
-
-def json_pointer(*path: str | int) -> str:
-    """Return the JSON pointer of a path (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def _check_content_type(value: str | None, content_types: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "InvalidJson",
     "UnrepresentableCode",
     "UnrepresentableValue",
+    "json_pointer",
     "loads",
     "require_storable",
     "require_storable_text",
@@ -239,9 +240,11 @@ def require_storable_text(text: str, path: Sequence[str | int] = (), *, name: st
     if match is None:
         return
     if match[0] == "\0":
-        raise UnrepresentableValue(_pointer(path), "string_contains_nul", f"{name} contains U+0000")
+        raise UnrepresentableValue(json_pointer(*path), "string_contains_nul", f"{name} contains U+0000")
     raise UnrepresentableValue(
-        _pointer(path), "string_lone_surrogate", f"{name} contains the lone surrogate U+{ord(match[0]):04X}"
+        json_pointer(*path),
+        "string_lone_surrogate",
+        f"{name} contains the lone surrogate U+{ord(match[0]):04X}",
     )
 
 
@@ -254,11 +257,13 @@ def _require_storable(value: object, path: list[str | int]) -> None:
         _require_storable_scalar(value, path)
         return
     if len(path) >= MAX_DEPTH:
-        raise UnrepresentableValue(_pointer(path), "not_json", f"Nested deeper than {MAX_DEPTH} levels")
+        raise UnrepresentableValue(json_pointer(*path), "not_json", f"Nested deeper than {MAX_DEPTH} levels")
     for key, member in members:
         if isinstance(value, dict):
             if not isinstance(key, str):
-                raise UnrepresentableValue(_pointer(path), "not_json", "A name in the object is not a string")
+                raise UnrepresentableValue(
+                    json_pointer(*path), "not_json", "A name in the object is not a string"
+                )
             require_storable_text(key, path, name="A name in the object")
         path.append(key)
         _require_storable(member, path)
@@ -269,16 +274,18 @@ def _require_storable_scalar(value: object, path: list[str | int]) -> None:
     if isinstance(value, str):
         require_storable_text(value, path)
     elif isinstance(value, _Marker):
-        raise UnrepresentableValue(_pointer(path), value.code, value.detail)
+        raise UnrepresentableValue(json_pointer(*path), value.code, value.detail)
     elif isinstance(value, int):
         if not _INTEGER_MIN <= value <= _INTEGER_MAX:
-            raise UnrepresentableValue(_pointer(path), _WIDE_INTEGER.code, _WIDE_INTEGER.detail)
+            raise UnrepresentableValue(json_pointer(*path), _WIDE_INTEGER.code, _WIDE_INTEGER.detail)
     elif isinstance(value, float):
         if not isfinite(value):
-            raise UnrepresentableValue(_pointer(path), "not_json", "NaN and infinite numbers are not JSON")
+            raise UnrepresentableValue(
+                json_pointer(*path), "not_json", "NaN and infinite numbers are not JSON"
+            )
     elif value is not None:
         detail = f"A value of type {type(value).__name__} is not JSON"
-        raise UnrepresentableValue(_pointer(path), "not_json", detail)
+        raise UnrepresentableValue(json_pointer(*path), "not_json", detail)
 
 
 def _is_utf8(text: str) -> bool:
@@ -289,6 +296,6 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _pointer(path: Sequence[str | int]) -> str:
+def json_pointer(*path: str | int) -> str:
     """Return the JSON pointer of a path (RFC 6901 section 3)."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)

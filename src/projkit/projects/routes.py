@@ -12,12 +12,13 @@ import orjson
 
 from projkit.clock import rfc3339
 from projkit.errors import FieldError, PreconditionRequiredError, ValidationFailedError
-from projkit.http.body import body_error, json_pointer, validate
+from projkit.http.body import body_error, validate
 from projkit.http.conditional import etag_of, if_match, if_none_match
 from projkit.http.query import pairs_of, read_query
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, PRIVATE, REVALIDATE, Header, Response
 from projkit.http.routing import JSON, MERGE_PATCH, Body, Endpoint, ResponseSpec
+from projkit.http.strict_json import json_pointer
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.openapi import PATCH, REPLACEMENT
 from projkit.projects.query import REPEATABLE, ProjectQuery
