@@ -174,7 +174,7 @@ class ProjKit:
         self._paths = KitPaths(settings.api_prefix, assembly.endpoints)
         timed = TimingMiddleware(self._application, self._recorder, self.tracing, self.request_ids)
         self._app = PreparedEndpoints(
-            EntryShim(timed, self._paths.contains),
+            EntryShim(timed, self._paths.contains, settings.public_path),
             assembly.endpoints,
             self.routes,
             self._recorder,
@@ -315,6 +315,7 @@ class ProjKit:
             self,
             host,
             prefix=prefix.rstrip("/"),
+            public_path=self.settings.public_path or "",
             owns=self._paths.contains,
             startup=self.startup,
             shutdown=self.shutdown,

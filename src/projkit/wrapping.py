@@ -25,6 +25,7 @@ class WrappedApp:
         kit: the kit's ASGI app.
         host: the host's ASGI app.
         prefix: is put before the kit's paths.
+        public_path: the path below which browsers find the kit; a proxy may keep a prefix that the host does not know.
         owns: returns whether the kit serves a path.
         startup: starts the kit.
         shutdown: stops the kit.
@@ -36,6 +37,7 @@ class WrappedApp:
         host: ASGIApp,
         *,
         prefix: str,
+        public_path: str,
         owns: Callable[[str], bool],
         startup: Callable[[], Awaitable[None]],
         shutdown: Callable[[], Awaitable[None]],
@@ -43,6 +45,7 @@ class WrappedApp:
         self._kit = kit
         self._host = host
         self._prefix = prefix
+        self._public_path = public_path
         self._owns = owns
         self._startup = startup
         self._shutdown = shutdown
@@ -50,20 +53,27 @@ class WrappedApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif scope["type"] == "http" and self._is_kit_path(scope):
-            inner = {**scope, "root_path": scope.get("root_path", "").rstrip("/") + self._prefix}
+        elif scope["type"] == "http" and (root_path := self._kit_root_path(scope)) is not None:
+            inner = {**scope, "root_path": root_path}
             await self._kit(inner, receive, send)
             if scope_keys.MATCHED_ROUTE in inner:
                 scope[scope_keys.MATCHED_ROUTE] = inner[scope_keys.MATCHED_ROUTE]
         else:
             await self._host(scope, receive, send)
 
-    def _is_kit_path(self, scope: Scope) -> bool:
+    def _kit_root_path(self, scope: Scope) -> str | None:
+        """Return the prefix of the kit's paths, or None if the request is the host's."""
         path: str = scope["path"]
         root_path: str = scope.get("root_path", "").rstrip("/")
         if root_path and path.startswith(root_path + "/"):
             path = path[len(root_path) :]
-        return path.startswith(self._prefix + "/") and self._owns(path[len(self._prefix) :])
+        if self._is_below(self._prefix, path):
+            return root_path + self._prefix
+        public_path = self._public_path
+        return public_path if public_path and self._is_below(public_path, path) else None
+
+    def _is_below(self, prefix: str, path: str) -> bool:
+        return path.startswith(prefix + "/") and self._owns(path[len(prefix) :])
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup

@@ -51,6 +51,11 @@ def test_sqlite_paths() -> None:
         ("REQUEST_TIMEOUT_SECONDS", "0", "greater than 0"),
         ("ENV", "prod", "'development' or 'production'"),
         ("TABLE_PREFIX", "x; DROP", "pattern"),
+        ("PUBLIC_URL", "https://example.com/kit?x=1", "must have no query or fragment"),
+        ("PUBLIC_URL", "https://example.com/a//b", "no empty segment"),
+        ("PUBLIC_URL", "https://example.com/%2e%2e/kit", "no empty segment, . or .."),
+        ("ROOT_PATH", "kit", "must start with /"),
+        ("KEEP_ALIVE_SECONDS", "0", "greater than or equal to 1"),
         ("PUT_MODE", "patch", "'replace' or 'merge'"),
     ],
 )
@@ -62,6 +67,17 @@ def test_invalid_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, 
     assert caught.value.detail.startswith(f"PROJKIT_{name}: ")
     assert said in caught.value.detail
     assert value not in caught.value.detail.replace("python3", "") or len(value) <= 10
+
+
+@pytest.mark.parametrize("url", ["https://example.com", "https://example.com/other"])
+def test_contradicting_prefixes(url: str) -> None:
+    """ROOT_PATH and the path of PUBLIC_URL must be the same; the error gives the URL that would be."""
+    with pytest.raises(ConfigurationError, match=r"set PROJKIT_PUBLIC_URL=https://example\.com/kit, or omit"):
+        Settings(root_path="/kit", public_url=url)
+    assert Settings(root_path="/kit/", public_url="https://example.com/kit").public_path == "/kit"
+    assert Settings(root_path="/kit").public_path == "/kit"
+    assert Settings(root_path="/").public_path is None
+    assert Settings(public_url="https://example.com/").public_path == ""
 
 
 def test_production_requires_a_secret() -> None:

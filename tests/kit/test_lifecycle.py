@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import logging
 import threading
 from collections.abc import Callable
@@ -404,6 +405,67 @@ async def test_scopes_of_every_host(sqlite_url: str) -> None:
         assert await location(path=f"/api{URL}", root_path="/api") == f"/api{URL}"
         assert await location(path=f"/k{URL}", root_path="/proxy/k") == f"/proxy/k{URL}"
         assert await location(path=f"/ä b{URL}", root_path="/ä b") == f"/%C3%A4%20b{URL}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "root_path", "path", "expected"),
+    [
+        ({"public_url": "https://example.com/p"}, "", URL, "/p"),  # a proxy strips the prefix
+        ({"public_url": "https://example.com/p"}, "", f"/p{URL}", "/p"),  # or keeps it
+        ({"public_url": "https://example.com/p"}, "/p", URL, "/p"),  # the server knows it as well
+        ({"public_url": "https://example.com/p"}, "/p", f"/p{URL}", "/p"),
+        ({"root_path": "/p"}, "", f"/p{URL}", "/p"),
+        ({"public_url": "https://example.com/%C3%A4%20b/"}, "", f"/ä b{URL}", "/%C3%A4%20b"),
+        ({"public_url": "https://example.com/p/k"}, "/k", f"/k{URL}", "/p/k"),  # a proxy in front of a mount
+        (
+            {"public_url": "https://example.com/api"},
+            "",
+            URL,
+            "/api",
+        ),  # the API's prefix looks like the proxy's
+        ({"public_url": "https://example.com/api"}, "", f"/api{URL}", "/api"),
+        ({"public_url": "https://example.com"}, "", URL, ""),
+        ({"public_url": "https://example.com/other"}, "/k", f"/k{URL}", "/k"),  # the settings are wrong
+        ({"public_url": "https://example.com"}, "/k", f"/k{URL}", "/k"),
+    ],
+)
+async def test_public_path(
+    sqlite_url: str,
+    settings: dict[str, str],
+    root_path: str,
+    path: str,
+    expected: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """URLs in responses begin with the path of PUBLIC_URL or ROOT_PATH, unless a mount contradicts it."""
+    kit = make(sqlite_url, changes=settings)
+    async with kit.lifespan():
+        for _ in range(2):
+            sent = await call(
+                kit, http_scope(path.replace("/projects", "/openapi.json"), root_path=root_path)
+            )
+            assert json.loads(sent[1]["body"])["servers"] == [{"url": expected or "/"}]
+        sent = await call(kit, http_scope(path, root_path=root_path))
+        assert json.loads(sent[1]["body"])["instance"] == expected + URL
+    contradicted = not urlsplit(settings.get("public_url", "/p")).path.endswith(root_path)
+    assert caplog.text.count("including the mount path") == contradicted
+
+
+async def test_wrapped_behind_a_proxy_that_keeps_its_prefix(sqlite_url: str) -> None:
+    """A kit around a host has its paths below the path of PUBLIC_URL too, which the host does not know."""
+    kit = make(sqlite_url, changes={"public_url": "https://example.com/app/kit"})
+
+    async def host(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 418, "headers": []})
+        await send({"type": "http.response.body"})
+
+    app = kit.wrap(host, prefix="/kit")
+    async with kit.lifespan():
+        for path in ("/kit", "/app/kit"):
+            sent = await call(app, http_scope(f"{path}/api/v1/openapi.json"))
+            assert json.loads(sent[1]["body"])["servers"] == [{"url": "/app/kit"}]
+        for path in ("/app/kit/nothing", "/app/api/v1/openapi.json", "/app/kitchen/api/v1/openapi.json"):
+            assert (await call(app, http_scope(path)))[0]["status"] == 418
 
 
 @pytest.mark.parametrize("extension", [True, False])

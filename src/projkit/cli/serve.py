@@ -43,12 +43,22 @@ def serve(
     demo: Annotated[
         bool, typer.Option("--demo", help="Add a demo user and demo projects, unless they exist.")
     ] = False,
+    root_path: Annotated[
+        str | None,
+        typer.Option(
+            help="The path at which a proxy serves the API, such as /kit, whether it strips the path or keeps it. "
+            "By default the path of PROJKIT_PUBLIC_URL.",
+            show_default=False,
+        ),
+    ] = None,
     access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = True,
 ) -> None:
     """Serve the API. Migrates the embedded database, starts uvicorn, and drains before exiting."""
     share_arena()
     if not access_log:
         os.environ["PROJKIT_ACCESS_LOG"] = "false"  # read by each worker
+    if root_path is not None:
+        os.environ["PROJKIT_ROOT_PATH"] = root_path
     settings = load_settings()
     if demo:
         _check_demo(settings)
@@ -65,6 +75,8 @@ def serve(
         server_header=False,
         proxy_headers=False,  # PROJKIT_TRUSTED_PROXIES decides; uvicorn would trust this machine
         lifespan="on",
+        # Longer than proxies keep idle connections: a request on one that closes would be lost.
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_worker_healthcheck=_WORKER_TIMEOUT_SECONDS,
         timeout_graceful_shutdown=int(settings.request_timeout_seconds) + 1,
     )
@@ -158,8 +170,10 @@ def _listen(config: uvicorn.Config, host: str, port: int) -> socket.socket:
 
 def _print_greeting(settings: Settings, host: str, port: int, *, demo_user: bool) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    api = address + settings.api_prefix
+    api = address + (settings.public_path or "") + settings.api_prefix
     print_message(f"projkit ({settings.dialect}) is running at {api}")
+    if settings.public_url:
+        print_message(f"  Public URL   {settings.public_url}{settings.api_prefix}")
     print_message(f"  API docs     {api}/docs")
     print_message(f"  Status page  {api}/monitoring")
     print_message(f"  Liveness     {api}/health/live")

@@ -26,10 +26,12 @@ from projkit.settings.values import (
     PathPrefix,
     PublicUrl,
     RedisUrl,
+    RootPath,
     Seconds,
     Time,
     TokenName,
     Url,
+    origin_of,
 )
 from projkit.settings.variables import ENV_PREFIX, UnknownSettingWarning, unknown_variables
 
@@ -87,6 +89,7 @@ class Settings(BaseSettings):
     csrf_header_name: TokenName = "X-CSRF-Token"
     csrf_cookie_name: TokenName = "csrf_token"
     public_url: PublicUrl = ""
+    root_path: RootPath = ""
     trusted_proxies: Networks = ()
 
     login_limit_account: Limit = "10/5 minutes"
@@ -115,6 +118,7 @@ class Settings(BaseSettings):
 
     allowed_origins: Origins = ()
     drain_seconds: float = Field(default=2.0, ge=0, le=3600)
+    keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
     access_log: bool = True
     trace_ratio: float = Field(default=1.0, ge=0, le=1)
     log_format: Literal["console", "json"] = "console"
@@ -152,6 +156,7 @@ class Settings(BaseSettings):
                 "PROJKIT_OIDC_PROVIDERS requires PROJKIT_PUBLIC_URL; set it to the URL of the kit in browsers, "
                 "such as https://app.example.com (including the mount path, if any)"
             )
+        self._check_root_path()
         if self.oidc_resource_issuer == self.issuer:
             raise ValueError(
                 "PROJKIT_OIDC_RESOURCE_ISSUER must differ from PROJKIT_ISSUER: the issuer of a token selects its keys"
@@ -173,6 +178,14 @@ class Settings(BaseSettings):
         if self.env == "production":
             self._check_production()
         return self
+
+    def _check_root_path(self) -> None:
+        if self.root_path and self.public_url and self.public_path != self.root_path:
+            url = origin_of(self.public_url) + self.root_path
+            raise ValueError(
+                f"PROJKIT_ROOT_PATH (--root-path) is {self.root_path}, but PROJKIT_PUBLIC_URL is {self.public_url}; "
+                f"set PROJKIT_PUBLIC_URL={url}, or omit the root path if PROJKIT_PUBLIC_URL is right"
+            )
 
     def _check_issuer(self, issuer: str) -> None:
         parts = urlsplit(issuer)
@@ -211,6 +224,13 @@ class Settings(BaseSettings):
     def session_backend(self) -> Literal["redis", "database"]:
         """The session store: SESSION_STORE if set, otherwise Redis if configured."""
         return self.session_store or ("redis" if self.redis_url is not None else "database")
+
+    @property
+    def public_path(self) -> str | None:
+        """The path below which browsers find the kit: that of PUBLIC_URL, or ROOT_PATH; None if neither is set."""
+        if self.public_url:
+            return unquote(urlsplit(self.public_url).path)
+        return self.root_path or None
 
     @property
     def effective_health_details(self) -> Literal["always", "authorized", "never"]:

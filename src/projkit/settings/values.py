@@ -5,7 +5,7 @@ import json
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from limits import parse as parse_limit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -76,8 +76,18 @@ def _check_url(value: str) -> str:
     return value
 
 
-def _drop_slash(value: str) -> str:
-    return value.rstrip("/")
+def _check_public_url(value: str) -> str:
+    value = value.rstrip("/")
+    parts = urlsplit(value)
+    if parts.query or parts.fragment:
+        raise ValueError("must have no query or fragment, as in https://example.com/kit")
+    if {"", ".", ".."} & set(unquote(parts.path).split("/")[1:]):
+        raise ValueError("its path must have no empty segment, . or .., as in https://example.com/kit")
+    return value
+
+
+def _check_root_path(value: str) -> str:
+    return _check_prefix(value.rstrip("/"), "/kit") if value.rstrip("/") else ""
 
 
 def _check_limit(value: str) -> str:
@@ -116,9 +126,9 @@ def _check_metrics_token(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
-def _check_prefix(value: str) -> str:
+def _check_prefix(value: str, example: str) -> str:
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
-        raise ValueError("must start with / and must not end with it, for example /api/v1")
+        raise ValueError(f"must start with / and must not end with it, for example {example}")
     return value
 
 
@@ -185,12 +195,13 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_list)]
 Origins = Annotated[Names, AfterValidator(_check_origins)]
 Networks = Annotated[Names, AfterValidator(_check_proxies)]
 Url = Annotated[str, AfterValidator(_check_url)]
-PublicUrl = Annotated[Url, AfterValidator(_drop_slash)]
+PublicUrl = Annotated[Url, AfterValidator(_check_public_url)]
 Limit = Annotated[str, AfterValidator(_check_limit)]
 Time = Annotated[datetime, AfterValidator(_assume_utc)]
 RedisUrl = Annotated[SecretStr | None, AfterValidator(_check_redis_url)]
 MetricsToken = Annotated[SecretStr | None, AfterValidator(_check_metrics_token)]
-PathPrefix = Annotated[str, AfterValidator(_check_prefix)]
+PathPrefix = Annotated[str, AfterValidator(lambda value: _check_prefix(value, "/api/v1"))]
+RootPath = Annotated[str, AfterValidator(_check_root_path)]
 DatabaseUrl = Annotated[str, AfterValidator(_name_driver)]
 HmacSecret = Annotated[SecretStr, AfterValidator(_check_secret)]
 LegacySecrets = Annotated[
