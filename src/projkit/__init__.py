@@ -1,9 +1,19 @@
 """projkit: a projects API with authentication, health and monitoring for any ASGI application."""
 
 from projkit.errors import ConfigurationError, ProjkitError
-from projkit.identity import Principal
+from projkit.identity import NOT_MINE, HostCredential, NotMine, Principal
 from projkit.kit import ProjKit
 from projkit.settings import Settings
 from projkit.version import __version__
 
-__all__ = ["ConfigurationError", "Principal", "ProjKit", "ProjkitError", "Settings", "__version__"]
+__all__ = [
+    "NOT_MINE",
+    "ConfigurationError",
+    "HostCredential",
+    "NotMine",
+    "Principal",
+    "ProjKit",
+    "ProjkitError",
+    "Settings",
+    "__version__",
+]

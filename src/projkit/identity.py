@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -61,6 +62,29 @@ class Principal:
     def allows(self, scope: str) -> bool:
         """Return whether this caller has ``scope``; ``admin`` includes every scope."""
         return scope in self.scopes or ADMIN in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class HostCredential:
+    """A caller that the host's ``get_principal`` found, and whether the kit must check the request's origin.
+
+    ``cookie`` is True if a cookie (or anything else that browsers send by themselves) authenticated the request, so
+    that a page of another site could have caused it. It is False if only the client itself can have sent the
+    credential, or if the host has checked the request against forgery.
+    """
+
+    principal: Principal
+    cookie: bool
+
+
+class NotMine(Enum):
+    """The type of :data:`NOT_MINE`."""
+
+    NOT_MINE = "not mine"
+
+
+# Returned by the host's get_principal for a request without the host's credentials: the kit then reads its own.
+NOT_MINE: Final = NotMine.NOT_MINE
 
 
 class Anonymous:

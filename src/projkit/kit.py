@@ -8,9 +8,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit.assembly import KitPaths, assemble, create_limiters
-from projkit.auth.authenticator import GetPrincipal
 from projkit.auth.connection import request_of, store_response_headers
 from projkit.auth.csrf import CsrfCheck
+from projkit.auth.host_authenticator import GetPrincipal
 from projkit.auth.login import HostLogin
 from projkit.auth.middleware import AuthMiddleware
 from projkit.auth.rules import PathRules
@@ -67,8 +67,9 @@ class ProjKit:
             and login limits in place of REDIS_URL, and the kit never closes it.
         authenticate: checks a username and password at login, in place of the kit's own users; may be a coroutine
             function. None rejects them.
-        get_principal: returns the caller of a request, given its ASGI scope, in place of the kit's tokens; may be a
-            coroutine function. None rejects the request.
+        get_principal: returns the caller of a request, given its ASGI scope: a ``Principal``, or a ``HostCredential``
+            that also tells whether a cookie authenticated it. None rejects the request, and ``NOT_MINE`` lets the kit
+            read its own credentials. May be a coroutine function.
         csrf_check: checks the CSRF token of a request, in place of the kit.
         celery_app: the host's ``celery.Celery``, or a function that returns it; adds a health check of its workers.
         tracer_provider: creates the kit's spans; a provider or a function that returns one. By default

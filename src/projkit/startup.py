@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from projkit.auth.authenticator import GetPrincipal, HostAuthenticator
 from projkit.auth.csrf import CsrfCheck
+from projkit.auth.host_authenticator import GetPrincipal, HostAuthenticator
 from projkit.auth.keys import KeyRing
 from projkit.auth.login import HostLogin
 from projkit.auth.wiring import build_auth
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from projkit.db.host_engine import HostEngine
+    from projkit.http.application import Authenticate
     from projkit.redis.connect import RedisClient
 
 _CURSOR_KEY: Final = "cursor"
@@ -110,7 +111,9 @@ class Startup:
             authenticate=host.authenticate,
             csrf_check=host.csrf_check,
         )
-        host_authenticator = None if host.get_principal is None else HostAuthenticator(host.get_principal)
+        authenticate: Authenticate = auth.authenticator
+        if host.get_principal is not None:
+            authenticate = HostAuthenticator(host.get_principal, auth.authenticator, auth.csrf)
         await self._health.start(scheduler)
         return Running(
             database=database,
@@ -118,7 +121,7 @@ class Startup:
             projects=projects,
             idempotent_creation=IdempotentCreation(database, self._tables, projects, clock=self._clock),
             auth=auth,
-            authenticate=host_authenticator or auth.authenticator,
+            authenticate=authenticate,
             check_scheduler=scheduler,
             sampler=self._monitoring.sample(database),
             validations=validations.create(database, auth),

@@ -1,10 +1,7 @@
 """Authentication of a request: from its credentials to its principal."""
 
-import inspect
 from collections.abc import Awaitable, Callable
 from typing import Final
-
-from starlette.types import Scope
 
 from projkit.auth.credentials import AUTH_COOKIE, BEARER, Credential, CredentialReader
 from projkit.auth.csrf import SAFE_METHODS, CsrfGuard, binding_of
@@ -12,14 +9,12 @@ from projkit.auth.legacy import LEGACY, LegacyProfile
 from projkit.auth.oidc.resource import EXTERNAL, ExternalTokens
 from projkit.auth.tokens import TokenVerifier
 from projkit.errors import AmbiguousCredentialsError, CsrfFailedError, InvalidTokenError, UnauthenticatedError
-from projkit.http.in_process import is_in_process
 from projkit.http.request import Request
 from projkit.identity import Principal
 from projkit.observers import Observer
 
 # Returns if a verified token has not been revoked; raises InvalidTokenError, or UnavailableError without its store.
 CheckRevocation = Callable[[Principal, str], Awaitable[None]]
-GetPrincipal = Callable[[Scope], Principal | Awaitable[Principal | None] | None]
 _UNKNOWN: Final = "unknown"
 _NONE: Final = "none"
 
@@ -115,27 +110,6 @@ class Authenticator:
         if self._external is not None and self._is_external(credential, self._external):
             return EXTERNAL
         return self._verifier.format_of(credential.token)
-
-
-class HostAuthenticator:
-    """Authentication by the host's ``get_principal``; the kit's own tokens are not read."""
-
-    def __init__(self, get_principal: GetPrincipal) -> None:
-        self._get_principal = get_principal
-
-    async def __call__(self, request: Request) -> Principal:
-        """Return the principal that the host names.
-
-        Raises:
-            UnauthenticatedError: the host names no principal.
-        """
-        if is_in_process(request.scope):
-            raise UnauthenticatedError  # a request that the kit sends to itself is unknown to the host
-        result = self._get_principal(request.scope)
-        principal = await result if inspect.isawaitable(result) else result
-        if principal is None or not principal.is_authenticated:
-            raise UnauthenticatedError
-        return principal
 
 
 def is_unsafe(request: Request) -> bool:

@@ -20,6 +20,7 @@ from projkit.signing import Signer, SigningKeys
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
 CsrfCheck = Callable[[Request], Awaitable[bool]]
 LABEL: Final = "csrf"
+_HOST: Final = "host"  # the mode under which checks of the host's own credentials are counted
 _JSON: Final = ("application/json", "application/merge-patch+json")
 
 
@@ -64,13 +65,32 @@ class CsrfGuard:
             raise
         self._observer.record_csrf_check(self._mode, outcome)
 
+    async def check_host_credential(self, request: Request, *, is_cookie: bool) -> None:
+        """Apply the rules to a request that the host has authenticated.
+
+        Rule 1 applies, and if it ``is_cookie``, also rule 3 and the host's own check. Rule 2 is for the kit's own
+        sessions. A WebSocket's handshake has neither a body nor custom headers, so that rule 1 alone applies to it.
+
+        Raises:
+            CsrfFailedError: the request fails a rule; the error names it.
+        """
+        try:
+            self.check_origin(request)
+            if is_cookie and request.scope["type"] != "websocket":
+                self.check_content_type(request)
+                await self._check_own(request)
+        except CsrfFailedError:
+            self._observer.record_csrf_check(_HOST, "refused")
+            raise
+        self._observer.record_csrf_check(_HOST, "accepted")
+
     def check_before_login(self, request: Request) -> None:
         """Apply rules 1 and 3 to a request that a browser sent; rule 2 needs a session, which does not exist yet.
 
         Raises:
             CsrfFailedError: the request fails a rule; the error names it.
         """
-        if b"origin" in request.headers or b"sec-fetch-site" in request.headers:
+        if is_from_browser(request):
             self.check_origin(request)
             self.check_content_type(request)
 
@@ -110,8 +130,7 @@ class CsrfGuard:
 
     async def _check_proof(self, request: Request, binding: str) -> str:
         if self._own_check is not None:
-            if not await self._own_check(request):
-                raise CsrfFailedError("token", "The application's own CSRF check rejected the request")
+            await self._check_own(request)
             return "accepted"
         try:
             self._check_token(request, binding)
@@ -120,6 +139,10 @@ class CsrfGuard:
                 raise
             return "accepted_without_token"  # counted, so a team can tell when to require the token
         return "accepted"
+
+    async def _check_own(self, request: Request) -> None:
+        if self._own_check is not None and not await self._own_check(request):
+            raise CsrfFailedError("token", "The application's own CSRF check rejected the request")
 
     def _check_token(self, request: Request, binding: str) -> None:
         cookies = cookie_values(request.scope["headers"], self._cookie)
@@ -134,6 +157,11 @@ class CsrfGuard:
             or self._signer.unsign(header, binding.encode()) is None
         ):
             raise CsrfFailedError("token", f"{self._header_name} does not belong to this session")
+
+
+def is_from_browser(request: Request) -> bool:
+    """Return whether the request has one of the headers that browsers add to each unsafe request."""
+    return b"origin" in request.headers or b"sec-fetch-site" in request.headers
 
 
 def binding_of(principal: Principal) -> str:
