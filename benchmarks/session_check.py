@@ -58,7 +58,11 @@ class Method:
     async def prepare(self, stack: AsyncExitStack) -> None:
         """Open the kit, and create a project and a token."""
         alice = Principal("alice")
-        self.kit = ProjKit(self.settings, get_principal=(lambda _: alice) if self.kind == "none" else None)
+
+        async def get_principal(_: object) -> Principal:
+            return alice
+
+        self.kit = ProjKit(self.settings, get_principal=get_principal if self.kind == "none" else None)
         await stack.enter_async_context(self.kit.lifespan())
         project = await self.kit.projects.create(alice, name="Move the data centre", tags=["infrastructure"])
         self.path = f"/api/v1/projects/{project.id}"

@@ -70,7 +70,8 @@ class ProjKit:
         get_principal: returns the caller of a request, given its ASGI scope: a ``Principal``, or a ``HostCredential``
             that also tells whether a cookie authenticated it. None rejects the request, and ``NOT_MINE`` lets the kit
             read its own credentials. May be a coroutine function.
-        csrf_check: checks the CSRF token of a request, in place of the kit.
+        csrf_check: checks the CSRF token of a request, in place of the kit. A plain function runs in a thread, like the
+            two above, so that it may block.
         celery_app: the host's ``celery.Celery``, or a function that returns it; adds a health check of its workers.
         tracer_provider: creates the kit's spans; a provider or a function that returns one. By default
             OpenTelemetry's global provider, if the host has set one; the kit never sets it.

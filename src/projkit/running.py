@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from projkit.auth.wiring import AuthServices
 from projkit.db.port import Database
 from projkit.health.check_scheduler import CheckScheduler
+from projkit.host_calls import HostThreads
 from projkit.http.application import Authenticate
 from projkit.http.request import Request
 from projkit.identity import Principal
@@ -30,6 +31,7 @@ class Running:
         projects: the operations on projects.
         idempotent_creation: the creation of projects with an ``Idempotency-Key``.
         auth: the authentication services.
+        host_threads: the threads in which the host's functions run.
         authenticate: returns the caller of a request; the host's, if it passed ``get_principal``.
         check_scheduler: runs the health checks in the background.
         sampler: samples the metrics for the windows of the performance report.
@@ -41,6 +43,7 @@ class Running:
     projects: ProjectService
     idempotent_creation: IdempotentCreation
     auth: AuthServices
+    host_threads: tuple[HostThreads, ...]
     authenticate: Authenticate
     check_scheduler: CheckScheduler
     sampler: Sampler
@@ -52,6 +55,7 @@ class Running:
         await self.sampler.close()
         await self.check_scheduler.close()
         await self.auth.close()
+        self._close_host_threads()
         if self.redis is not None:
             from projkit.redis.connect import close_redis  # noqa: PLC0415 - loaded already if there is a client
 
@@ -61,8 +65,13 @@ class Running:
     def abandon(self) -> None:
         """Release what can be released after the event loop was closed."""
         self.auth.passwords.close()
+        self._close_host_threads()
         self.check_scheduler.abandon()
         self.database.abandon()
+
+    def _close_host_threads(self) -> None:
+        for threads in self.host_threads:
+            threads.close()
 
 
 class CurrentRunning:

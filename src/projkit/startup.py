@@ -16,6 +16,7 @@ from projkit.db.tables import Tables
 from projkit.errors import ProjkitError
 from projkit.health.celery import CeleryApp
 from projkit.health.service import Health
+from projkit.host_calls import LOGIN_THREADS, REQUEST_THREADS, HostThreads
 from projkit.http.cursor import CursorCodec
 from projkit.monitoring.service import Monitoring
 from projkit.projects.idempotency import IdempotentCreation
@@ -100,6 +101,8 @@ class Startup:
         self._telemetry.open(engine, redis, database.dialect, calls_host=host.has_callbacks)
         cursors = CursorCodec(partial(keys.secrets, _CURSOR_KEY))
         projects = ProjectService(database, self._tables, cursors=cursors, clock=self._clock)
+        logins = HostThreads("login", threads=LOGIN_THREADS)
+        requests = HostThreads("request", threads=REQUEST_THREADS)
         auth = build_auth(
             settings,
             keys,
@@ -108,12 +111,12 @@ class Startup:
             redis,
             clock=utc_now,  # tokens follow the real time, whatever clock dates rows
             observer=observer,
-            authenticate=host.authenticate,
-            csrf_check=host.csrf_check,
+            authenticate=host.authenticate and logins.wrap(host.authenticate),
+            csrf_check=host.csrf_check and requests.wrap(host.csrf_check),
         )
         authenticate: Authenticate = auth.authenticator
         if host.get_principal is not None:
-            authenticate = HostAuthenticator(host.get_principal, auth.authenticator, auth.csrf)
+            authenticate = HostAuthenticator(requests.wrap(host.get_principal), auth.authenticator, auth.csrf)
         await self._health.start(scheduler)
         return Running(
             database=database,
@@ -121,6 +124,7 @@ class Startup:
             projects=projects,
             idempotent_creation=IdempotentCreation(database, self._tables, projects, clock=self._clock),
             auth=auth,
+            host_threads=(logins, requests),
             authenticate=authenticate,
             check_scheduler=scheduler,
             sampler=self._monitoring.sample(database),

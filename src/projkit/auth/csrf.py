@@ -18,7 +18,8 @@ from projkit.settings import Settings, origin_of
 from projkit.signing import Signer, SigningKeys
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
-CsrfCheck = Callable[[Request], Awaitable[bool]]
+AwaitableCsrfCheck = Callable[[Request], Awaitable[bool]]
+CsrfCheck = Callable[[Request], bool | Awaitable[bool]]
 LABEL: Final = "csrf"
 _HOST: Final = "host"  # the mode under which checks of the host's own credentials are counted
 _JSON: Final = ("application/json", "application/merge-patch+json")
@@ -34,7 +35,7 @@ class CsrfGuard:
         names: CookieNames,
         *,
         observer: Observer,
-        own_check: CsrfCheck | None = None,
+        own_check: AwaitableCsrfCheck | None = None,
     ) -> None:
         """Create a guard; ``keys`` returns the secrets of the label ``csrf``, and ``own_check`` replaces rule 2."""
         self._signer = Signer(keys)

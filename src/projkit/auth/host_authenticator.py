@@ -12,7 +12,6 @@ A plain principal does not tell what authenticated the request. If a browser sen
 Rule 3 does not: the host's own HTML forms are not JSON, and the kit's routes accept nothing else anyway.
 """
 
-import inspect
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -26,6 +25,7 @@ from projkit.http.request import Request
 from projkit.identity import NOT_MINE, HostCredential, NotMine, Principal
 
 HostCaller = Principal | HostCredential | NotMine | None
+AwaitableGetPrincipal = Callable[[Scope], Awaitable[HostCaller]]
 GetPrincipal = Callable[[Scope], HostCaller | Awaitable[HostCaller]]
 # Schemes whose credentials browsers repeat by themselves (RFC 7617 §2.2, RFC 7616, RFC 4559).
 _AMBIENT_SCHEMES: Final = frozenset({b"basic", b"digest", b"negotiate", b"ntlm"})
@@ -40,7 +40,7 @@ class HostAuthenticator:
         csrf: checks the requests that the host's cookies authenticate.
     """
 
-    def __init__(self, get_principal: GetPrincipal, own: Authenticator, csrf: CsrfGuard) -> None:
+    def __init__(self, get_principal: AwaitableGetPrincipal, own: Authenticator, csrf: CsrfGuard) -> None:
         self._get_principal = get_principal
         self._own = own
         self._csrf = csrf
@@ -55,8 +55,7 @@ class HostAuthenticator:
         """
         if is_in_process(request.scope):
             raise UnauthenticatedError  # a request that the kit sends to itself is unknown to the host
-        result = self._get_principal(request.scope)
-        caller = await result if inspect.isawaitable(result) else result
+        caller = await self._get_principal(request.scope)
         if caller is NOT_MINE:
             return await self._own(request)
         principal = caller.principal if isinstance(caller, HostCredential) else caller

@@ -1,7 +1,5 @@
 """Login with user name and password: the kit's own users, or the host's."""
 
-import asyncio
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +13,8 @@ from projkit.errors import InvalidCredentialsError, UnavailableError
 from projkit.identity import DEFAULT_SCOPES, Principal
 from projkit.observers import Observer, record_failed_login
 
-# The host's own check: returns the principal, or None if name or password is wrong. A plain function runs in a thread.
+# The host's own check: returns the principal, or None if name or password is wrong.
+AwaitableLogin = Callable[[str, str], Awaitable[Principal | None]]
 HostLogin = Callable[[str, str], "Principal | Awaitable[Principal | None] | None"]
 
 
@@ -71,7 +70,11 @@ class HostUsers:
     """Login of the host's users, with the host's ``authenticate``."""
 
     def __init__(
-        self, authenticate: HostLogin, users: Users, sessions: SessionService, limits: LoginLimits
+        self,
+        authenticate: AwaitableLogin,
+        users: Users,
+        sessions: SessionService,
+        limits: LoginLimits,
     ) -> None:
         self._authenticate = authenticate
         self._users = users
@@ -82,7 +85,7 @@ class HostUsers:
         await self.limits.attempt(attempt.client.address)
         count = await self.limits.begin(attempt.account, attempt.device)
         attempt.before_waiting()
-        principal = await self._authenticate_user(attempt.username, attempt.password)
+        principal = await self._authenticate(attempt.username, attempt.password)
         if principal is None:
             raise InvalidCredentialsError
         tenant_id = principal.tenant_id
@@ -102,16 +105,6 @@ class HostUsers:
             known=known,
         )
         return issued, self.limits.new_device_token(attempt.account)
-
-    async def _authenticate_user(self, username: str, password: str) -> Principal | None:
-        authenticate, is_plain = self._authenticate, not inspect.iscoroutinefunction(self._authenticate)
-        # A plain function may hash a password or query a database, which must not block the event loop.
-        result = (
-            await asyncio.to_thread(authenticate, username, password)
-            if is_plain
-            else authenticate(username, password)
-        )
-        return await result if inspect.isawaitable(result) else result
 
 
 class BuiltInUsers:

@@ -8,11 +8,11 @@ from projkit.auth.attempt_counter import AttemptCounter, DatabaseAttemptCounter
 from projkit.auth.authenticator import Authenticator
 from projkit.auth.credentials import CookieNames, CredentialReader
 from projkit.auth.csrf import LABEL as CSRF_LABEL
-from projkit.auth.csrf import CsrfCheck, CsrfGuard
+from projkit.auth.csrf import AwaitableCsrfCheck, CsrfGuard
 from projkit.auth.keys import KeyRing
 from projkit.auth.legacy import LegacyProfile
 from projkit.auth.limits import DEVICE_LABEL, KnownDevices, LoginLimits
-from projkit.auth.login import BuiltInUsers, CountedLogin, HostLogin, HostUsers, LoginService
+from projkit.auth.login import AwaitableLogin, BuiltInUsers, CountedLogin, HostUsers, LoginService
 from projkit.auth.oidc.login import OidcLogin
 from projkit.auth.oidc.wiring import Providers, build_login
 from projkit.auth.passwords import Passwords
@@ -90,8 +90,8 @@ def build_auth(
     *,
     clock: Clock,
     observer: Observer,
-    authenticate: HostLogin | None = None,
-    csrf_check: CsrfCheck | None = None,
+    authenticate: AwaitableLogin | None = None,
+    csrf_check: AwaitableCsrfCheck | None = None,
 ) -> AuthServices:
     """Build all services of authentication; sessions are in ``redis`` if given, unless SESSION_STORE overrides it."""
     names = cookie_names(settings)

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import orjson
 
 from projkit.errors import ConfigurationError
+from projkit.host_calls import is_coroutine_function
 
 # The status of a check: ``unknown`` before its first result, or when its latest result is too old.
 CheckStatus: TypeAlias = Literal["ok", "error", "unknown"]
@@ -92,7 +93,7 @@ class HealthCheck:
     @property
     def is_coroutine_function(self) -> bool:
         """Whether calling the function only creates a coroutine, which cannot block."""
-        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(self._call_method)
+        return is_coroutine_function(self.function)
 
     @property
     def stale_seconds(self) -> float:

@@ -1,0 +1,111 @@
+"""Calls of the functions that the host passed in, without blocking the event loop.
+
+- A coroutine function runs on the event loop.
+- Any other function may query a database or hash a password. It runs in a thread, with the caller's context variables,
+  and may return an awaitable, which is then awaited on the event loop.
+
+The number of threads and of waiting calls is bounded. A framework that keeps something for each thread, as Django keeps
+its database connections, registers a :class:`ThreadPolicy`.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Final, Protocol
+
+from projkit.errors import UnavailableError
+
+# Enough for calls that wait for a database; more threads would only compete for the interpreter lock.
+REQUEST_THREADS: Final = 16
+# Fewer, so that slow logins leave the processor to requests.
+LOGIN_THREADS: Final = 8
+MAXIMUM_WAITING: Final = 256
+
+Work = Callable[[], Any]
+Runner = Callable[[Work], Awaitable[Any]]
+
+
+class ThreadPolicy(Protocol):
+    """A framework's rules for the threads in which plain functions run."""
+
+    def find_runner(self) -> Runner | None:
+        """Return what runs a function in the thread that belongs to the current context; None if any thread will do."""
+
+    def manage(self, work: Work) -> Work:
+        """Return ``work`` with what the framework does before and after it in any other thread."""
+
+
+class _AnyThread:
+    """The policy without a framework."""
+
+    def find_runner(self) -> Runner | None:
+        return None
+
+    def manage(self, work: Work) -> Work:
+        return work
+
+
+_policies: Final[list[ThreadPolicy]] = [_AnyThread()]
+
+
+def register_thread_policy(policy: ThreadPolicy) -> None:
+    """Apply ``policy`` to the calls of all kits in this process."""
+    _policies[:] = [policy]
+
+
+class HostThreads:
+    """The threads in which one event loop calls plain functions of the host.
+
+    Args:
+        purpose: what the threads are for; part of their names.
+        threads: the number of threads, which start when they are needed.
+        waiting: the number of further calls that may wait for a thread.
+    """
+
+    def __init__(self, purpose: str, *, threads: int, waiting: int = MAXIMUM_WAITING) -> None:
+        self._purpose = purpose
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"projkit-{purpose}")
+        self._limit = threads + waiting
+        self._pending: set[Future[Any]] = set()
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """Return a function to await, which calls ``function``; a coroutine function is returned as it is."""
+        return function if is_coroutine_function(function) else partial(self._call, function)
+
+    def close(self) -> None:
+        """Shut down the threads; calls that have not begun are cancelled."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        work = partial(_call_safely, function, *arguments)
+        runner = _policies[0].find_runner()
+        result = await (self._run(work) if runner is None else runner(work))
+        return await result if inspect.isawaitable(result) else result
+
+    async def _run(self, work: Work) -> Any:
+        if len(self._pending) >= self._limit:
+            raise UnavailableError(f"Too many {self._purpose} calls of the application are waiting")
+        future = self._pool.submit(copy_context().run, _policies[0].manage(work))
+        # After its caller was cancelled, a call still occupies its thread: it counts until it ends.
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        return await asyncio.wrap_future(future)
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Return whether a call only creates a coroutine, which cannot block; also for objects that can be called."""
+    call = getattr(function, "__call__", None)  # noqa: B004  # the method of an object
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def _call_safely(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except BaseException as error:
+        # A future cannot hold StopIteration, so that the request would never end; SystemExit would end the event loop.
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            raise
+        raise RuntimeError(f"{error!r} in a function of the application") from error

@@ -1,0 +1,166 @@
+"""Functions of the host never run on the event loop, unless they are coroutine functions."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from projkit import Principal, ProjKit, Settings
+from projkit.errors import UnavailableError
+from projkit.host_calls import HostThreads
+from tests.asgi import body, call, http_scope
+from tests.conftest import SECRET, token_for
+
+pytestmark = pytest.mark.anyio
+
+TENANT: ContextVar[str] = ContextVar("TENANT", default="none")
+LOGIN = json.dumps({"username": "carol", "password": "lorac"}).encode()
+JSON = [(b"content-type", b"application/json")]
+
+
+class Seen:
+    """What a function of the host was called with, and where."""
+
+    def __init__(self) -> None:
+        self.on_event_loop: list[bool] = []
+        self.tenants: list[str] = []
+
+    def note(self) -> None:
+        """Note the thread and the context of the current call."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self.on_event_loop.append(False)
+        else:
+            self.on_event_loop.append(True)
+        self.tenants.append(TENANT.get())
+
+
+def kit_with(directory: Path, **functions: Any) -> ProjKit:
+    """Return a kit with functions of the host."""
+    return ProjKit(Settings(database_url=f"sqlite:///{directory / 'kit.db'}", secret=SECRET), **functions)
+
+
+def plain(seen: Seen) -> Callable[..., Any]:
+    """Return a plain function."""
+
+    def function(*arguments: Any) -> Principal:
+        seen.note()
+        return Principal("carol")
+
+    return function
+
+
+def on_loop(seen: Seen) -> dict[str, Callable[..., Any]]:
+    """Return functions of each kind that creates a coroutine."""
+
+    async def function(*arguments: Any) -> Principal:
+        seen.note()
+        return Principal("carol")
+
+    class Directory:
+        async def __call__(self, *arguments: Any) -> Principal:
+            return await function(*arguments)
+
+    return {"coroutine function": function, "partial": partial(function), "object": Directory()}
+
+
+async def ask(kit: ProjKit, path: str, method: str = "GET", content: bytes = b"", headers: Any = ()) -> int:
+    """Return the status of a response to a request in the context of tenant acme."""
+    token = TENANT.set("acme")
+    try:
+        messages = await call(kit, http_scope(path, method, headers), body(content))
+    finally:
+        TENANT.reset(token)
+    status: int = messages[0]["status"]
+    return status
+
+
+REQUESTS: dict[str, tuple[Any, ...]] = {
+    "get_principal": ("/api/v1/projects",),
+    "authenticate": ("/api/v1/auth/login", "POST", LOGIN, JSON),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_a_plain_function_runs_in_a_thread(name: str, tmp_path: Path) -> None:
+    """A plain function, which may block, runs in a thread, with the context variables of the request."""
+    seen = Seen()
+    kit = kit_with(tmp_path, **{name: plain(seen)})
+    async with kit.lifespan():
+        assert await ask(kit, *REQUESTS[name]) == 200
+    assert (seen.on_event_loop, seen.tenants) == ([False], ["acme"])
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.parametrize("kind", ["coroutine function", "partial", "object"])
+async def test_a_coroutine_function_runs_on_the_event_loop(name: str, kind: str, tmp_path: Path) -> None:
+    """A coroutine function of any kind runs on the event loop, which costs no change of threads."""
+    seen = Seen()
+    kit = kit_with(tmp_path, **{name: on_loop(seen)[kind]})
+    async with kit.lifespan():
+        assert await ask(kit, *REQUESTS[name]) == 200
+    assert (seen.on_event_loop, seen.tenants) == ([True], ["acme"])
+
+
+@pytest.mark.parametrize("allows", [True, False])
+async def test_a_plain_csrf_check(allows: bool, tmp_path: Path) -> None:
+    """A plain csrf_check runs in a thread, and its result decides."""
+    seen = Seen()
+
+    def check(request: Any) -> bool:
+        seen.note()
+        return allows
+
+    kit = kit_with(tmp_path, csrf_check=check)
+    async with kit.lifespan():
+        kit_headers = [*JSON, (b"sec-fetch-site", b"same-origin")]
+        cookie = (b"cookie", b"auth_token=" + token_for(kit.settings, "carol").encode())
+        status = await ask(kit, "/api/v1/projects", "POST", b'{"name": "A"}', [*kit_headers, cookie])
+    assert status == (201 if allows else 403)
+    assert seen.on_event_loop == [False]
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, StopIteration, ValueError])
+async def test_whatever_a_plain_function_raises(error: type[BaseException], tmp_path: Path) -> None:
+    """Whatever a plain function raises fails its own request with a 500, and the next one is answered."""
+    errors: list[type[BaseException]] = [error]
+
+    def function(scope: Any) -> Principal:
+        if errors:
+            raise errors.pop()
+        return Principal("carol")
+
+    kit = kit_with(tmp_path, get_principal=function)
+    async with kit.lifespan(), asyncio.timeout(30):
+        assert await ask(kit, "/api/v1/projects") == 500
+        assert await ask(kit, "/api/v1/projects") == 200
+
+
+async def test_waiting_calls_are_bounded() -> None:
+    """A call that would wait behind too many others is refused; one whose caller gave up still counts until it ends."""
+    release = threading.Event()
+    threads = HostThreads("test", threads=1, waiting=1)
+    wait = threads.wrap(release.wait)
+    try:
+        calls = [asyncio.ensure_future(wait(30)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(UnavailableError, match="Too many test calls"):
+            await wait(30)
+        calls[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calls[0]
+        with pytest.raises(UnavailableError, match="Too many test calls"):
+            await wait(30)
+        release.set()
+        assert await calls[1] is True
+        assert await wait(30) is True
+    finally:
+        release.set()
+        threads.close()
