@@ -77,6 +77,17 @@ class HostCredential:
     cookie: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A failed login that the host's ``authenticate`` attributes to an account, so that it counts against this account.
+
+    ``subject`` and ``tenant_id`` are those of the :class:`Principal` that the right password would have returned.
+    """
+
+    subject: str
+    tenant_id: str = ""
+
+
 class NotMine(Enum):
     """The type of :data:`NOT_MINE`."""
 

@@ -74,6 +74,35 @@ async def test_parallel_guesses_from_everywhere(open_kit: OpenKit) -> None:
         assert (statuses.count(401), statuses.count(429)) == (10, 20)
 
 
+# One name in seven spellings: case, width, composition, compatibility, and spaces around it.
+SPELLINGS: Final = (
+    "zo\u00eb \ufb01x", "ZO\u00cb FIX", "zoe\u0308 fix", "Zoe\u0308 \uff26\uff49\uff58", " zo\u00eb fix\u2003",
+    "zo\u00eb\u00a0fix", "\uff3a\uff4f\u00eb \ufb01x",
+)  # fmt: skip
+
+
+async def test_seventy_guesses_in_seven_spellings(open_kit: OpenKit) -> None:
+    """Ten guesses for each of seven spellings of one name are ten guesses in all, and so are those by its owner."""
+    async with open_kit(login_limit_address="1000/minute") as kit:
+        await add_user(kit, SPELLINGS[0])
+        guesses = [(name, f"guess {number}") for number in range(10) for name in SPELLINGS]
+        statuses = [(await log_in(kit, *guess)).status for guess in guesses]
+        assert statuses == [401] * 10 + [429] * 60
+        for name in SPELLINGS:
+            is_limited(await log_in(kit, name), "account", 10, 300)
+
+
+@pytest.mark.parametrize("stored", SPELLINGS)
+async def test_a_name_is_taken_in_every_spelling(open_kit: OpenKit, stored: str) -> None:
+    """However a user was added, no spelling of the name can be registered again, and each of them logs in."""
+    async with open_kit(registration="open", login_limit_address="1000/minute") as kit:
+        await add_user(kit, stored)
+        for name in SPELLINGS:
+            content = {"username": name, "password": "another long password"}
+            assert (await ask(kit, "POST", f"{AUTH}/register", json=content)).code == "username_taken"
+            assert (await log_in(kit, name)).status == 200
+
+
 async def test_the_window_ends(open_kit: OpenKit, clock: ShiftedClock) -> None:
     """Refused attempts do not prolong the time after which an account opens again."""
     async with open_kit(login_limit_account="2/minute", login_limit_address="1000/minute") as kit:

@@ -6,10 +6,13 @@ cannot outrun the count.
 The account limit must not lock a victim out. A browser that has logged in before holds a device token (a signed
 cookie), and its failures are counted separately. Without the token the account is open again when the window ends;
 rejected attempts do not extend the window.
+
+A host may find one account under several names, and tell which one it was only after it has verified the password. The
+failure is then also counted against that account, and beyond the limit no result is disclosed.
 """
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 from limits import RateLimitItem, parse
 
@@ -41,33 +44,62 @@ class LoginLimits:
         """
         await self._add(self._address, "address", f"address:{attempt_key(address)}")
 
-    async def begin(self, account: str, device: str | None) -> str:
-        """Count a failure of an account in advance; return the name of the counter, for :meth:`succeed`.
+    async def begin(self, account: str, device: str | None) -> "FailureCount":
+        """Count a failure of an account in advance; return the count, for the other methods.
 
         Raises:
             RateLimitedError: the limit per account is exceeded.
             UnavailableError: the counter's store does not respond.
         """
-        name = f"account:{account}"
+        count = FailureCount(f"account:{account}", from_known_device=False)
         if device is not None and self._devices.is_known(device, account):
-            name = f"device:{device}:{account}"
-        await self._add(self._account, "account", name)
-        return name
+            count = FailureCount(f"device:{device}:{account}", from_known_device=True)
+        await self._add(self._account, "account", count.name)
+        return count
 
-    async def succeed(self, name: str) -> None:
+    async def fail(self, account: str, count: "FailureCount") -> None:
+        """Count a failure against an account that is known only after the password was verified.
+
+        The name was counted before; a known device has a count of its own, which is enough.
+
+        Raises:
+            RateLimitedError: the limit per account is exceeded, so that the result must not be disclosed.
+            UnavailableError: the counter's store does not respond.
+        """
+        if not count.from_known_device:
+            await self._add(self._account, "account", f"account:{account}")
+
+    async def require_open(self, account: str, count: "FailureCount") -> None:
+        """Return if fewer failures than the limit were counted against an account with :meth:`fail`.
+
+        Raises:
+            RateLimitedError: the limit is reached, so that a correct password must not be disclosed either.
+            UnavailableError: the counter's store does not respond.
+        """
+        if not count.from_known_device:
+            await self._add(self._account, "account", f"account:{account}", amount=0)
+
+    async def succeed(self, count: "FailureCount") -> None:
         """Subtract the failure that :meth:`begin` counted in advance."""
-        await self._counter.add(name, -1, self._account.get_expiry())
+        await self._counter.add(count.name, -1, self._account.get_expiry())
 
     def new_device_token(self, account: str) -> str:
         """Return a device token for a browser from which the account has logged in."""
         return self._devices.new_token(account)
 
-    async def _add(self, limit: RateLimitItem, policy: str, name: str) -> None:
-        count, left = await self._counter.add(name, 1, limit.get_expiry())
-        if count > limit.amount:
+    async def _add(self, limit: RateLimitItem, policy: str, name: str, *, amount: int = 1) -> None:
+        count, left = await self._counter.add(name, amount, limit.get_expiry())
+        if count + 1 - amount > limit.amount:
             raise RateLimitedError(
                 policy, limit=limit.amount, window=limit.get_expiry(), retry_after=max(1, math.ceil(left))
             )
+
+
+class FailureCount(NamedTuple):
+    """A failure that was counted: the name of its counter, and whether it is that of a known device."""
+
+    name: str
+    from_known_device: bool
 
 
 class KnownDevices:

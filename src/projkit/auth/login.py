@@ -8,14 +8,15 @@ from uuid import uuid4
 from projkit.auth.limits import LoginLimits
 from projkit.auth.passwords import Passwords, check_new_password
 from projkit.auth.session_service import Client, IssuedTokens, SessionService, Transport
-from projkit.auth.users import User, Users, username_key
+from projkit.auth.users import User, Users, folded_name, username_key
 from projkit.errors import InvalidCredentialsError, UnavailableError
-from projkit.identity import DEFAULT_SCOPES, Principal
+from projkit.identity import DEFAULT_SCOPES, Principal, Rejected
 from projkit.observers import Observer, record_failed_login
 
-# The host's own check: returns the principal, or None if name or password is wrong.
-AwaitableLogin = Callable[[str, str], Awaitable[Principal | None]]
-HostLogin = Callable[[str, str], "Principal | Awaitable[Principal | None] | None"]
+# The host's own check: returns the principal; if name or password is wrong, None, or Rejected to name the account.
+HostLoginResult = Principal | Rejected | None
+AwaitableLogin = Callable[[str, str], Awaitable[HostLoginResult]]
+HostLogin = Callable[[str, str], "HostLoginResult | Awaitable[HostLoginResult]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,12 @@ class CountedLogin:
 
 
 class HostUsers:
-    """Login of the host's users, with the host's ``authenticate``."""
+    """Login of the host's users, with the host's ``authenticate``.
+
+    A host may find one account under several names. Failures are therefore counted twice: before the password is
+    verified, under the name without case, accents and spaces; and afterwards, under the account that the host names.
+    Beyond the limit, a correct password gets the same response as a wrong one.
+    """
 
     def __init__(
         self,
@@ -83,28 +89,31 @@ class HostUsers:
 
     async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
         await self.limits.attempt(attempt.client.address)
-        count = await self.limits.begin(attempt.account, attempt.device)
+        name = counted_name(attempt.tenant_id, folded_name(attempt.username) or attempt.username)
+        count = await self.limits.begin(name, attempt.device)
         attempt.before_waiting()
-        principal = await self._authenticate(attempt.username, attempt.password)
-        if principal is None:
+        result = await self._authenticate(attempt.username, attempt.password)
+        if result is None:
             raise InvalidCredentialsError
-        tenant_id = principal.tenant_id
-        if tenant_id != attempt.tenant_id:
-            # The host assigns the tenant; the one in the request is only a claim.
+        account = f"subject:{counted_name(result.tenant_id, result.subject)}"
+        known = await self._users.by_subject(result.subject, result.tenant_id)
+        # The host assigns the tenant; the one in the request is only a claim.
+        is_foreign = result.tenant_id != attempt.tenant_id
+        is_disabled = known is not None and known.disabled_at is not None
+        if isinstance(result, Rejected) or is_foreign or is_disabled:
+            await self.limits.fail(account, count)
             raise InvalidCredentialsError
-        known = await self._users.by_subject(principal.subject, tenant_id)
-        if known is not None and known.disabled_at is not None:
-            raise InvalidCredentialsError
+        await self.limits.require_open(account, count)
         await self.limits.succeed(count)
         issued = await self._sessions.open(
-            principal.subject,
-            sorted(principal.scopes),
-            tenant_id,
+            result.subject,
+            sorted(result.scopes),
+            result.tenant_id,
             attempt.transport,
             attempt.client,
             known=known,
         )
-        return issued, self.limits.new_device_token(attempt.account)
+        return issued, self.limits.new_device_token(name)
 
 
 class BuiltInUsers:
@@ -183,5 +192,10 @@ class BuiltInUsers:
 
 
 def account_of(tenant_id: str, username: str) -> str:
-    """Return the name under which attempts on an account are counted."""
-    return f"{len(tenant_id)}:{tenant_id}:{username_key(username)}"
+    """Return the name under which attempts on an account of the kit are counted."""
+    return counted_name(tenant_id, username_key(username))
+
+
+def counted_name(tenant_id: str, name: str) -> str:
+    """Return ``name`` within its tenant."""
+    return f"{len(tenant_id)}:{tenant_id}:{name}"

@@ -44,12 +44,23 @@ class RevocationStatus:
     revoked: bool
 
 
+_IGNORED_CATEGORIES: Final = "MZC"  # marks, separators, and controls (Unicode §4.5)
 _FIELDS: Final = tuple(User.__slots__)
 
 
 def username_key(username: str) -> str:
-    """Return the form in which user names are compared: NFKC with case folding (UAX #15)."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username).casefold())
+    """Return the form in which user names are compared: trimmed, NFKC, with case folding (UAX #15)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username.strip()).casefold())
+
+
+def folded_name(username: str) -> str:
+    """Return a form that is equal for names that lenient look-ups of hosts do not distinguish.
+
+    Besides what :func:`username_key` ignores, these are accents and other marks, spaces, and invisible characters, as
+    in many collations of databases.
+    """
+    decomposed = unicodedata.normalize("NFKD", username_key(username))
+    return "".join(each for each in decomposed if unicodedata.category(each)[0] not in _IGNORED_CATEGORIES)
 
 
 class Users:
