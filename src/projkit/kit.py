@@ -66,7 +66,8 @@ class ProjKit:
         redis: the host's asyncio Redis client, or a function that returns one for each event loop. It holds sessions
             and login limits in place of REDIS_URL, and the kit never closes it.
         authenticate: checks a username and password at login, in place of the kit's own users; may be a coroutine
-            function. None rejects them.
+            function. Returns a ``Principal``, None to reject them, or ``Rejected`` to also name the account that the
+            failure counts against.
         get_principal: returns the caller of a request, given its ASGI scope: a ``Principal``, or a ``HostCredential``
             that also tells whether a cookie authenticated it. None rejects the request, and ``NOT_MINE`` lets the kit
             read its own credentials. May be a coroutine function.
@@ -83,6 +84,7 @@ class ProjKit:
         registry: the metrics for Prometheus; a host may register its own in it.
         metrics_app: the Prometheus scrape without authentication, for a port that only Prometheus can reach.
         projects: the operations on projects for host code.
+        guards: the guards of the host's routes that were created for this kit.
 
     Raises:
         ConfigurationError: a setting is invalid.
@@ -184,6 +186,7 @@ class ProjKit:
             self.request_ids,
         )
         self.projects = Projects(self._started_projects)
+        self.guards: dict[tuple[str, frozenset[str]], Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

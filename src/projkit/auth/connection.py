@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.authentication import AuthCredentials
 from starlette.types import Message, Scope
@@ -17,9 +17,15 @@ from projkit.settings import Settings
 
 
 class Authenticates(Protocol):
-    """The part of :class:`~projkit.ProjKit` that guards of a host's routes use."""
+    """The part of :class:`~projkit.ProjKit` that guards of a host's routes use.
+
+    Attributes:
+        settings: the kit's settings.
+        guards: the guards that were created for this kit, by framework and scopes.
+    """
 
     settings: Settings
+    guards: dict[tuple[str, frozenset[str]], Any]
 
     @property
     def request_ids(self) -> RequestIds:

@@ -5,6 +5,7 @@ application's OpenAPI document as the security schemes ``projkit_bearer`` and ``
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from fastapi import HTTPException, Response, Security
 from fastapi.openapi.models import APIKey, HTTPBearer
@@ -14,6 +15,7 @@ from starlette.requests import HTTPConnection
 
 from projkit.auth.connection import Authenticates, pop_response_headers
 from projkit.auth.credentials import CookieNames
+from projkit.hosts.guard import guard_of
 from projkit.hosts.starlette import authorize_or_raise
 from projkit.identity import Principal
 
@@ -32,7 +34,7 @@ class _Scheme(SecurityBase):
 
 
 def current_principal(kit: Authenticates) -> Dependency:
-    """Create a dependency that returns the authenticated :class:`Principal`.
+    """Return the dependency that provides the authenticated :class:`Principal`; the same one for each call.
 
     With ``Security(…, scopes=[…])`` the caller must have all of the scopes. Other requests are rejected, as by
     :func:`require_scopes`.
@@ -41,11 +43,19 @@ def current_principal(kit: Authenticates) -> Dependency:
 
 
 def require_scopes(kit: Authenticates, *scopes: str) -> Dependency:
-    """Create a dependency that returns the :class:`Principal`, who must have all of ``scopes``.
+    """Return the dependency that provides the :class:`Principal`, who must have all of ``scopes``.
 
     Other requests are rejected by raising ``fastapi.HTTPException``, so that the application's own handlers respond:
     401 with ``WWW-Authenticate``, 403, or 503 with ``Retry-After``. WebSockets are rejected before they are accepted.
+
+    Calls with the same kit and scopes, in any order, return the same dependency, so that tests can replace it:
+    ``app.dependency_overrides[require_scopes(kit, "projects:read")] = …``. Without scopes, it is that of
+    :func:`current_principal`.
     """
+    return guard_of(kit, "fastapi", scopes, partial(_create_dependency, kit))
+
+
+def _create_dependency(kit: Authenticates, scopes: tuple[str, ...]) -> Dependency:
     names = CookieNames(host_prefix=kit.settings.cookie_host_prefix, csrf=kit.settings.csrf_cookie_name)
     bearer = _Scheme("projkit_bearer", HTTPBearer(bearerFormat="JWT"))
     cookie = _Scheme("projkit_cookie", APIKey.model_validate({"in": "cookie", "name": names.auth}))

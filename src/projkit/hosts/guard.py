@@ -1,6 +1,8 @@
 """Authorization of a host's request, and the response to a rejected one; shared by all guards."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.types import Scope
 
@@ -15,6 +17,8 @@ from projkit.errors import ProjkitError
 from projkit.http.problem import headers_of, status_of
 from projkit.identity import Principal
 
+G = TypeVar("G")
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
@@ -23,6 +27,21 @@ class ErrorResponse:
     status: int
     detail: str
     headers: dict[str, str]
+
+
+def guard_of(
+    kit: Authenticates, framework: str, scopes: tuple[str, ...], create: Callable[[tuple[str, ...]], G]
+) -> G:
+    """Return the kit's guard for these scopes, in any order; it is created at the first call.
+
+    Equal calls return the same object, because hosts use guards as keys, as FastAPI's ``dependency_overrides`` does.
+    The kit holds its guards, which refer to it, so that both are garbage-collected together.
+    """
+    key = (framework, frozenset(scopes))
+    guard: G | None = kit.guards.get(key)
+    if guard is None:
+        guard = kit.guards.setdefault(key, create(tuple(dict.fromkeys(scopes))))
+    return guard
 
 
 async def authorize_request(kit: Authenticates, scope: Scope, scopes: tuple[str, ...]) -> Principal:

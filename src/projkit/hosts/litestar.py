@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -12,18 +13,22 @@ from litestar.handlers import BaseRouteHandler
 
 from projkit.auth.connection import Authenticates
 from projkit.errors import ProjkitError
-from projkit.hosts.guard import authorize_request, error_response
+from projkit.hosts.guard import authorize_request, error_response, guard_of
 
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
 
 
 def require_scopes(kit: Authenticates, *scopes: str) -> Guard:
-    """Create a guard that requires all of ``scopes``; without scopes, authentication.
+    """Return the guard that requires all of ``scopes``; without scopes, authentication.
 
     It rejects requests by raising ``NotAuthorizedException``, ``PermissionDeniedException`` or, with 503,
-    ``HTTPException``, so that the application's own handlers respond, and WebSockets before they are accepted.
+    ``HTTPException``, so that the application's own handlers respond, and WebSockets before they are accepted. Calls
+    with the same kit and scopes return the same guard.
     """
+    return guard_of(kit, "litestar", scopes, partial(_create_guard, kit))
 
+
+def _create_guard(kit: Authenticates, scopes: tuple[str, ...]) -> Guard:
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         # Litestar has its own type for scopes.
         scope: Any = connection.scope

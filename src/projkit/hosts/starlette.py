@@ -5,9 +5,9 @@ decorator has accepted.
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from inspect import isawaitable, iscoroutinefunction
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException, WebSocketException
@@ -17,21 +17,31 @@ from starlette.types import Scope
 
 from projkit.auth.connection import Authenticates, pop_response_headers
 from projkit.errors import ProjkitError
-from projkit.hosts.guard import authorize_request, error_response
+from projkit.hosts.guard import authorize_request, error_response, guard_of
 from projkit.http.denial import DENIAL_EXTENSION, POLICY_VIOLATION
 from projkit.identity import Principal
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def require_scopes(kit: Authenticates, *scopes: str) -> Callable[[F], F]:
+class Decorator(Protocol):
+    """A decorator that keeps the signature of what it decorates."""
+
+    def __call__(self, endpoint: F, /) -> F:
+        """Return the guarded endpoint."""
+
+
+def require_scopes(kit: Authenticates, *scopes: str) -> Decorator:
     """Require callers of an endpoint to have all of ``scopes``; without scopes, to be authenticated.
 
     The decorator applies to functions that take a request or a WebSocket, and to the methods of ``HTTPEndpoint`` and
     ``WebSocketEndpoint``. It rejects requests by raising ``HTTPException``, so that the application's own handlers
-    respond, and WebSockets before they are accepted.
+    respond, and WebSockets before they are accepted. Calls with the same kit and scopes return the same decorator.
     """
+    return guard_of(kit, "starlette", scopes, partial(_create_decorator, kit))
 
+
+def _create_decorator(kit: Authenticates, scopes: tuple[str, ...]) -> Decorator:
     def decorate(endpoint: F) -> F:
         @wraps(endpoint)
         async def guarded(*args: Any, **kwargs: Any) -> Any:
