@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import uvicorn
 from projkit import ProjKit, Settings
 from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenIssuer
+from tests.host_engines import HOST_DRIVER, host_engine
 
 pytest_plugins = ["tests.services", "tests.redis_servers"]
 # What `nox -s properties` asks for; every day it is Hypothesis' own hundred examples of each property.
@@ -28,6 +29,7 @@ hypothesis.settings.register_profile("thorough", max_examples=3000, derandomize=
 
 SECRET = "a secret of the tests, long enough to be taken"
 SCOPES = ("projects:read", "projects:write")
+MODES = ("fast", "transactional")
 # So that a busy machine turns no answer into a 503.
 PATIENT = {
     "database_connect_seconds": 60,
@@ -173,13 +175,31 @@ def clock(module_clock: Clock) -> Clock:
     return module_clock
 
 
+@asynccontextmanager
+async def kit_in_mode(
+    mode: str, url: str, *, clock: Clock | None = None, **changes: Any
+) -> AsyncIterator[ProjKit]:
+    """Run a kit in a database mode, or on a host's engine, whose driver is then the mode."""
+    options: dict[str, Any] = {} if clock is None else {"clock": clock}
+    async with AsyncExitStack() as stack:
+        with without_settings():
+            if mode in MODES:
+                settings = settings_for(url, database_mode=mode, **changes)
+            else:
+                settings = settings_for("sqlite:///unused.db", **changes)
+                options["engine"] = await stack.enter_async_context(host_engine(url, mode))
+        kit = ProjKit(settings, **options)
+        await stack.enter_async_context(kit.lifespan())
+        yield kit
+
+
 @pytest.fixture(scope="module")
 def database_mode() -> str:
     """The database mode of the kits; modules that test both modes override it."""
-    return "fast"
+    return HOST_DRIVER or "fast"
 
 
-@pytest.fixture(scope="module", params=["fast", "transactional"])
+@pytest.fixture(scope="module", params=[HOST_DRIVER] if HOST_DRIVER else MODES)
 def any_database_mode(request: pytest.FixtureRequest) -> str:
     """Each mode."""
     return str(request.param)
@@ -191,9 +211,11 @@ def open_client(any_database_url: str, database_mode: str, clock: Clock) -> Open
 
     @asynccontextmanager
     async def start(subject: str | None = "alice", **changes: Any) -> AsyncIterator[Client]:
-        settings = settings_for(any_database_url, **{"database_mode": database_mode, **PATIENT, **changes})
-        kit = ProjKit(settings, clock=clock)
-        async with kit.lifespan(), Client(kit, settings, subject) as client:
+        options = {**PATIENT, **changes}
+        async with (
+            kit_in_mode(database_mode, any_database_url, clock=clock, **options) as kit,
+            Client(kit, kit.settings, subject) as client,
+        ):
             yield client
 
     return start
@@ -204,10 +226,7 @@ async def module_kit(
     anyio_backend: str, module_database_url: str, database_mode: str, module_clock: Clock
 ) -> AsyncIterator[ProjKit]:
     """A kit on each database that all tests of a module ask, one after the other."""
-    with without_settings():
-        settings = settings_for(module_database_url, database_mode=database_mode, **PATIENT)
-    kit = ProjKit(settings, clock=module_clock)
-    async with kit.lifespan():
+    async with kit_in_mode(database_mode, module_database_url, clock=module_clock, **PATIENT) as kit:
         yield kit
 
 

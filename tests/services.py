@@ -24,6 +24,7 @@ from projkit.db import migrate
 from projkit.db.tables import build_tables
 from projkit.errors import ConfigurationError
 from projkit.testing import servers
+from tests.host_engines import HOST_DRIVER
 
 EMBEDDED = os.environ.get("PROJKIT_TEST_EMBEDDED") == "1"  # also where other servers are installed
 _URL = os.environ.get("PROJKIT_TEST_POSTGRES_URL")
@@ -249,7 +250,7 @@ def empty_sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'empty.db'}"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["postgresql"] if HOST_DRIVER else ["sqlite", "postgresql"])
 def any_database(request: pytest.FixtureRequest) -> str:
     """Return each kind of database."""
     return str(request.param)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ from projkit.projects.schemas import ProjectInput
 from projkit.projects.service import ProjectService
 from projkit.projects.statements import project_statements
 from projkit.request_stats import REQUEST_STATS, RequestStats
-from tests.conftest import settings_for
+from tests.conftest import MODES, settings_for
+from tests.host_engines import host_engine
 
 pytestmark = pytest.mark.anyio
 TABLES = build_tables("projkit_")
@@ -28,18 +30,38 @@ COUNT = Statement(sa.select(sa.func.count()).select_from(TABLES.projects))
 INSERT = project_statements(TABLES).insert
 INSERT_IMPORTED = project_statements(TABLES).insert_imported
 ALICE = Principal("alice")
+IMPLEMENTATIONS = [
+    ("sqlite", "fast"),
+    ("sqlite", "transactional"),
+    ("postgres", "fast"),
+    ("postgres", "transactional"),
+    ("postgres", "psycopg"),
+]
 
 
-@pytest.fixture(params=["fast", "transactional"])
-async def database(request: pytest.FixtureRequest, any_database_url: str) -> AsyncIterator[Database]:
-    """Open a database with each implementation."""
-    settings = settings_for(
-        any_database_url, database_mode=request.param, database_pool_size=3,
-        database_pool_wait_seconds=0.3, database_statement_seconds=2.0,
-    )  # fmt: skip
-    opened = await open_database(settings, TABLES)
-    yield opened
-    await opened.close()
+@pytest.fixture(params=IMPLEMENTATIONS, ids=" ".join)
+def implementation(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Return the URL of a database, and the mode or the driver of a host's engine."""
+    dialect, mode = request.param
+    return request.getfixturevalue(f"{dialect}_url"), mode
+
+
+@pytest.fixture
+async def database(implementation: tuple[str, str]) -> AsyncIterator[Database]:
+    """Open a database with each implementation, and through a host's engine on another driver."""
+    url, mode = implementation
+    limits = {"database_pool_wait_seconds": 0.3, "database_statement_seconds": 2.0}
+    async with AsyncExitStack() as stack:
+        if mode in MODES:
+            settings = settings_for(url, database_mode=mode, database_pool_size=3, **limits)
+            engine = None
+        else:
+            settings = settings_for("sqlite:///unused.db", **limits)
+            pool = {"pool_size": 3, "max_overflow": 0, "pool_timeout": 0.3}
+            engine = await stack.enter_async_context(host_engine(url, mode, **pool))
+        opened = await open_database(settings, TABLES, engine)
+        stack.push_async_callback(opened.close)
+        yield opened
 
 
 def row(name: str = "A", **fields: Any) -> dict[str, Any]:

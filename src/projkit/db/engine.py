@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool, QueuePool
 
 from projkit.db.dsn import asyncpg_dsn
-from projkit.db.errors import is_retryable, translate_engine, unavailable
+from projkit.db.errors import DRIVER_ERRORS, is_retryable, raise_translated
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
@@ -97,12 +97,10 @@ class EngineDatabase:
                 self._observer.record_pool_wait(perf_counter() - started)
                 result = await work(_EngineTransaction(connection, self.dialect, self._observer))
             committed = True
-        except sa.exc.DBAPIError as error:
-            if is_retryable(error) or (translated := translate_engine(error, self._metadata)) is None:
+        except DRIVER_ERRORS as error:
+            if is_retryable(error):
                 raise
-            raise translated from error
-        except (sa.exc.TimeoutError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
+            raise_translated(error, self._metadata)
         finally:
             add_database_time(perf_counter() - started)
             self._observer.record_transaction(committed=committed)

@@ -2,13 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Self
 
 import asyncpg
 import sqlalchemy as sa
 
 from projkit.db.dsn import asyncpg_dsn
-from projkit.db.errors import RETRYABLE, translate_postgresql, unavailable
+from projkit.db.errors import is_retryable, raise_translated, unavailable
 from projkit.db.pool import Connection, ConnectionPool
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.retries import retrying
@@ -203,7 +203,7 @@ class PostgresqlDatabase:
                 self.pool.release(connection)
             else:
                 self.pool.discard(connection)
-            if isinstance(error, RETRYABLE):
+            if is_retryable(error):
                 raise
             raise_translated(error)
         except BaseException:
@@ -211,19 +211,6 @@ class PostgresqlDatabase:
             raise
         self.pool.release(connection)
         return result
-
-
-def raise_translated(error: Exception) -> NoReturn:
-    """Raise the kit's error for an error of asyncpg, or the error itself if it is a bug of the kit.
-
-    Raises:
-        DatabaseUnavailableError: the server or the network failed.
-        DatabaseConstraintError: the row violates a constraint.
-    """
-    translated = translate_postgresql(error)
-    if translated is None:
-        raise error
-    raise translated from error
 
 
 def _leaves_connection_usable(error: BaseException) -> bool:

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import sqlalchemy as sa
 
-from projkit.db.errors import translate_sqlite, unavailable
+from projkit.db.errors import raise_translated
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.statement import Compiled, Params, Row, Statement
 from projkit.errors import DatabaseUnavailableError
@@ -254,7 +254,7 @@ class SqliteDatabase:
                     result = await reader.run(work)
                 observation.rows = row_count(result)
         except Exception as error:
-            self._raise_translated(error)
+            raise_translated(error, self._metadata)
         finally:
             self._readers.put_nowait(reader)
             add_database_time(perf_counter() - started)
@@ -280,18 +280,10 @@ class SqliteDatabase:
         try:
             yield self._writer
         except Exception as error:
-            self._raise_translated(error)
+            raise_translated(error, self._metadata)
         finally:
             self._write_lock.release()
             add_database_time(perf_counter() - started)
-
-    def _raise_translated(self, error: Exception) -> NoReturn:
-        translated = (
-            unavailable(error) if isinstance(error, TimeoutError) else translate_sqlite(error, self._metadata)
-        )
-        if translated is None:
-            raise error
-        raise translated from error
 
 
 _PING: Final = Statement(sa.select(sa.literal(1, sa.Integer)))

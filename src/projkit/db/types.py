@@ -1,16 +1,16 @@
 """Column types that behave alike on PostgreSQL and SQLite."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from projkit.clock import rfc3339
+from projkit.db.statement import postgresql
 
 
 def text() -> sa.types.TypeEngine[str]:
@@ -35,7 +35,14 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
     def result_processor(
         self, dialect: sa.Dialect, coltype: object
     ) -> Callable[[Any], datetime | None] | None:
-        return _from_text if dialect.name == "sqlite" else None
+        if dialect.name == "sqlite":
+            return _from_text
+        # The kit's own driver, for which there is no ``coltype``, returns UTC; others return the session's time zone.
+        return None if coltype is None else _to_utc
+
+
+def _to_utc(value: datetime | None) -> datetime | None:
+    return None if value is None else value.astimezone(UTC)
 
 
 def _to_text(value: datetime | None) -> str | None:
@@ -58,13 +65,32 @@ class JsonText(sa.types.UserDefinedType[str]):
     def __init__(self, *, binary: bool = False) -> None:
         self.binary = binary
 
-    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], str | None] | None:
-        """Return a conversion to text for engines, whose codecs have parsed the JSON; drivers return text."""
-        return None if coltype is None else _as_text
+    def column_expression(self, colexpr: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Return what a query selects, instead of the column: its text."""
+        return _json_text(colexpr)
 
 
-def _as_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+class _json_text(sa.ColumnElement[str]):  # noqa: N801  # named like an SQL function
+    """The text of a JSON column, which a host's engine would parse, with a parser of its own choice."""
+
+    _traverse_internals = [("column", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any]) -> None:
+        self.column = column
+        self.type = column.type
+
+
+@compiles(_json_text, "postgresql")
+def _postgresql_json_text(element: _json_text, compiler: SQLCompiler, **options: Any) -> str:
+    column = compiler.process(element.column, **options)
+    # asyncpg itself returns text.
+    return column if compiler.dialect is postgresql() else f"CAST({column} AS TEXT)"
+
+
+@compiles(_json_text, "sqlite")
+def _sqlite_json_text(element: _json_text, compiler: SQLCompiler, **options: Any) -> str:
+    return str(compiler.process(element.column, **options))
 
 
 @compiles(JsonText, "postgresql")
