@@ -1,6 +1,6 @@
 """``ProjKit``, the facade of the package."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -220,6 +220,10 @@ class ProjKit:
     def count_spans(self, outcome: str, count: int) -> None:
         """Record spans for an exporter; ``outcome`` is ``exported``, ``failed`` or ``dropped``."""
         self._recorder.record_spans(outcome, count)
+
+    def count_worker_exits(self, totals: Mapping[str, int]) -> None:
+        """Record how many workers of this server have ended so far, by reason, as their parent has counted them."""
+        self._recorder.record_worker_exits(totals)
 
     @property
     def ready(self) -> bool:

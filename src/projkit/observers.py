@@ -129,6 +129,11 @@ class Observer:
     def record_event_loop_lag(self, seconds: float) -> None:
         """Record the greatest lag of the event loop within the last ten seconds."""
 
+    # --- worker processes
+
+    def record_worker_exits(self, totals: Mapping[str, int]) -> None:
+        """Record the number of workers that have ended since the server started, by reason."""
+
     # --- traces
 
     def record_spans(self, outcome: str, count: int) -> None:

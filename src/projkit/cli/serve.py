@@ -28,8 +28,8 @@ from projkit.errors import ConfigurationError
 from projkit.identity import DEFAULT_SCOPES
 from projkit.settings import Settings
 
-# The time for a worker to start, or to respond to its parent process, on a busy machine.
-_WORKER_TIMEOUT_SECONDS: Final = 30
+# The time that a worker may take to stop after draining and its last request, such as for the export of the last spans.
+_STOP_SECONDS: Final = 15.0
 _LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -77,16 +77,21 @@ def serve(
         lifespan="on",
         # Longer than proxies keep idle connections: a request on one that closes would be lost.
         timeout_keep_alive=settings.keep_alive_seconds,
-        timeout_worker_healthcheck=_WORKER_TIMEOUT_SECONDS,
         timeout_graceful_shutdown=int(settings.request_timeout_seconds) + 1,
     )
     listener = _listen(config, host, port)
     _print_greeting(settings, host, listener.getsockname()[1], demo_user=demo_user)
     if workers > 1:
-        from uvicorn.supervisors import Multiprocess  # also imports the file watcher
+        from projkit.cli.supervisor import Supervisor
+        from projkit.cli.worker_process import WorkerProcess
 
+        stop_seconds = settings.drain_seconds + settings.request_timeout_seconds + _STOP_SECONDS
         with _shared_metrics(settings):
-            Multiprocess(config, sockets=[listener]).run()
+            supervisor = Supervisor(
+                lambda: WorkerProcess(config, listener), workers=workers, stop_seconds=stop_seconds
+            )
+            if not supervisor.run():
+                raise typer.Exit(1)
         return
     server = uvicorn.Server(config)
     _exit_cleanly_after(server)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from projkit.cli.logs import configure_logging
 from projkit.cli.malloc import share_arena
 from projkit.cli.otel import open_telemetry
+from projkit.cli.worker_process import parent_link
 from projkit.kit import ProjKit
 from projkit.settings import Settings
 
@@ -138,6 +139,8 @@ class ServedApp:
         await self._app(scope, receive, send_lifespan)
 
     def _configure_process(self) -> None:
+        if (link := parent_link()) is not None:
+            link.report_exits(self._kit.count_worker_exits)
         if self._settings.freeze_gc:
             gc.collect()
             gc.freeze()

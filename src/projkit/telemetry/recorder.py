@@ -53,6 +53,7 @@ from projkit.telemetry.families import (
     TRANSACTIONS,
     VALID_UNTIL,
     WEBSOCKETS,
+    WORKER_EXITS,
 )
 from projkit.telemetry.store import (
     Family,
@@ -319,6 +320,12 @@ class Recorder(Observer):
 
     def record_event_loop_lag(self, seconds: float) -> None:
         self._sample(EVENT_LOOP_LAG, (), ())[0] = seconds
+
+    # --- worker processes
+
+    def record_worker_exits(self, totals: Mapping[str, int]) -> None:
+        for reason, total in totals.items():
+            self._sample(WORKER_EXITS, (reason,), (OTHER,))[0] = total
 
     # --- traces
 

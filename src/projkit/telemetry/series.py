@@ -37,6 +37,7 @@ from projkit.telemetry.families import (
     TRANSACTIONS,
     VALID_UNTIL,
     WEBSOCKETS,
+    WORKER_EXITS,
 )
 from projkit.telemetry.processes import ProcessUsage
 from projkit.telemetry.snapshot import Snapshot
@@ -217,6 +218,13 @@ SCALARS: Final = (
         "Spans handed to the exporter, by outcome of their export.",
         ("outcome",),
         _value(SPANS),
+    ),
+    Scalar(
+        "counter",
+        "projkit_worker_exits",
+        "Workers of `projkit serve --workers` that have ended, by reason.",
+        ("reason",),
+        _value(WORKER_EXITS),
     ),
     Scalar(
         "counter",

@@ -1,0 +1,76 @@
+"""The pipe between a worker and its parent."""
+
+import asyncio
+import os
+import threading
+from multiprocessing import Pipe
+
+import pytest
+import uvicorn
+
+from projkit.cli.worker_process import PING, PONG, ParentLink
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def server() -> uvicorn.Server:
+    """A server that is stopping, so that the end of a test does not end this process."""
+    server = uvicorn.Server(uvicorn.Config("nowhere:app"))
+    server.should_exit = True
+    return server
+
+
+async def test_exits_are_reported(server: uvicorn.Server) -> None:
+    """A worker reports what its parent has counted: what it knows already, and each change, on its event loop."""
+    parent, worker = Pipe()
+    link = ParentLink(worker, server, 0.0)
+    reported: asyncio.Queue[tuple[dict[str, int], int]] = asyncio.Queue()
+    link.report_exits(lambda exits: reported.put_nowait((dict(exits), threading.get_ident())))
+    link.start()
+    parent.send({"SIGKILL": 1})
+    assert [(await reported.get())[0] for _ in range(2)] == [{}, {"SIGKILL": 1}]
+    parent.send({"SIGKILL": 2})
+    async with asyncio.timeout(10):
+        assert await reported.get() == ({"SIGKILL": 2}, threading.get_ident())
+
+
+def test_changes_after_the_event_loop_has_ended(server: uvicorn.Server) -> None:
+    """A worker responds to its parent before it serves, and after its event loop was closed."""
+    parent, worker = Pipe()
+    link = ParentLink(worker, server, 0.0)
+    link.start()
+    parent.send({"SIGKILL": 1})
+    parent.send(PING)
+    assert parent.recv() == PONG
+
+    async def report() -> None:
+        link.report_exits(lambda _: None)
+
+    asyncio.run(report())
+    parent.send({"SIGKILL": 2})
+    parent.send(PING)
+    assert parent.recv() == PONG
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_the_parent_is_gone(
+    server: uvicorn.Server,
+    is_stopping: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Without its parent a worker stops, and exits in any case; one that is stopping anyway is left alone."""
+    parent, worker = Pipe()
+    server.should_exit = is_stopping
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    link = ParentLink(worker, server, 0.01)
+    thread = link.start()
+    parent.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert server.should_exit
+    assert (f"worker {os.getpid()} finishes its requests and exits" in caplog.text) is not is_stopping
+    assert codes == ([] if is_stopping else [1])
+    link.send(PONG)  # nobody reads it
