@@ -31,6 +31,7 @@ from projkit.auth.keys_file import ALGORITHMS, new_key, write_keys_file
 from projkit.auth.session_service import Client
 from projkit.auth.tokens import TokenIssuer
 from projkit.db import migrate
+from projkit.testing.internals import Internals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +111,9 @@ async def _kinds(kits: dict[str, ProjKit], keys: KeyList, count: int) -> list[Ki
         return b"cookie", f"{name}={token}".encode()
 
     async def session(kit: ProjKit) -> str:
-        opened = await kit.sessions.open(SUBJECT, ("projects:read",), "", "body", Client("", ""))
+        opened = await Internals(kit).running.auth.sessions.open(
+            SUBJECT, ("projects:read",), "", "body", Client("", "")
+        )
         return opened.access_token
 
     exp = int(time.time()) + 3600

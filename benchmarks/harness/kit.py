@@ -13,6 +13,7 @@ from peers.common import TABLE as PEERS
 from harness.servers import ServerError, Spec, find_kit
 from projkit import ProjKit, Settings
 from projkit.auth.session_service import Client
+from projkit.testing.internals import Internals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,10 +57,10 @@ async def _log_in(subjects: Iterable[str]) -> list[str]:
     )
     kit = ProjKit(settings)
     async with kit.lifespan():
+        sessions = Internals(kit).running.auth.sessions
         client = Client("127.0.0.1", "benchmark")
         return [
-            (await kit.sessions.open(subject, SCOPES, "", "body", client)).access_token
-            for subject in subjects
+            (await sessions.open(subject, SCOPES, "", "body", client)).access_token for subject in subjects
         ]
 
 

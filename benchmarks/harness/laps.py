@@ -20,6 +20,7 @@ from projkit import Principal, ProjKit
 from projkit.auth.session_service import Client
 from projkit.cli.server import ServedApp
 from projkit.identity import DEFAULT_SCOPES
+from projkit.testing.internals import Internals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -121,7 +122,7 @@ async def main() -> None:
         alice = Principal("alice")
         for _ in range(PAGE):
             project = await kit.projects.create(alice, **json.loads(BODY))
-        opened = await kit.sessions.open(
+        opened = await Internals(kit).running.auth.sessions.open(
             "alice", DEFAULT_SCOPES, "", "body", Client("127.0.0.1", "benchmark")
         )
         laps = Laps(ServedApp(kit, kit, kit.settings), f"{API}/projects/{project.id}", opened.access_token)

@@ -1,7 +1,7 @@
 """The caller of a request: an authenticated principal, or an anonymous one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
@@ -62,6 +62,10 @@ class Principal:
     def allows(self, scope: str) -> bool:
         """Return whether this caller has ``scope``; ``admin`` includes every scope."""
         return scope in self.scopes or ADMIN in self.scopes
+
+    def with_scopes(self, scopes: frozenset[str]) -> "Principal":
+        """Return this caller with other scopes."""
+        return replace(self, scopes=scopes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from projkit.assembly import KitPaths, assemble, create_limiters
 from projkit.auth.connection import request_of, store_response_headers
 from projkit.auth.csrf import CsrfCheck
 from projkit.auth.host_authenticator import GetPrincipal
+from projkit.auth.host_sessions import Sessions
+from projkit.auth.host_validity import StillValid
 from projkit.auth.login import HostLogin
 from projkit.auth.middleware import AuthMiddleware
 from projkit.auth.rules import PathRules
-from projkit.auth.session_service import SessionService
-from projkit.auth.wiring import cookie_names
+from projkit.auth.wiring import AuthServices, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.db.tables import build_tables
 from projkit.health.celery import CeleryApp
@@ -73,6 +74,9 @@ class ProjKit:
             read its own credentials. May be a coroutine function.
         csrf_check: checks the CSRF token of a request, in place of the kit. A plain function runs in a thread, like the
             two above, so that it may block.
+        still_valid: returns whether a subject (and tenant, with TENANT_CLAIM) still has access, at each refresh and for
+            legacy tokens. None or False revokes access, True leaves the scopes as they are, and a collection of scopes
+            replaces them. A plain function runs in a thread.
         celery_app: the host's ``celery.Celery``, or a function that returns it; adds a health check of its workers.
         tracer_provider: creates the kit's spans; a provider or a function that returns one. By default
             OpenTelemetry's global provider, if the host has set one; the kit never sets it.
@@ -84,6 +88,7 @@ class ProjKit:
         registry: the metrics for Prometheus; a host may register its own in it.
         metrics_app: the Prometheus scrape without authentication, for a port that only Prometheus can reach.
         projects: the operations on projects for host code.
+        sessions: the sessions of the host's users, for host code.
         guards: the guards of the host's routes that were created for this kit.
 
     Raises:
@@ -99,6 +104,7 @@ class ProjKit:
         authenticate: HostLogin | None = None,
         get_principal: GetPrincipal | None = None,
         csrf_check: CsrfCheck | None = None,
+        still_valid: StillValid | None = None,
         celery_app: CeleryApp | None = None,
         tracer_provider: TracerProviderOrFactory | None = None,
         meter_provider: MeterProviderOrFactory | None = None,
@@ -111,6 +117,7 @@ class ProjKit:
             authenticate=authenticate,
             get_principal=get_principal,
             csrf_check=csrf_check,
+            still_valid=still_valid,
             celery_app=celery_app,
         )
         addresses = ClientAddresses(settings.trusted_proxies)
@@ -186,6 +193,7 @@ class ProjKit:
             self.request_ids,
         )
         self.projects = Projects(self._started_projects)
+        self.sessions = Sessions(self._started_auth)
         self.guards: dict[tuple[str, frozenset[str]], Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -229,15 +237,6 @@ class ProjKit:
     def ready(self) -> bool:
         """True while the kit is running on this event loop and not draining."""
         return self._lifecycle.ready
-
-    @property
-    def sessions(self) -> SessionService:
-        """Sessions, for host code on the event loop on which the kit runs.
-
-        Raises:
-            UnavailableError: the kit is not running.
-        """
-        return self._current.auth().sessions
 
     async def startup(self) -> None:
         """Open the kit's resources on this event loop, unless they are open.
@@ -365,6 +364,12 @@ class ProjKit:
         running = await self._lifecycle.start()
         with self._telemetry.tracing.below_current_span():
             yield running.projects
+
+    @asynccontextmanager
+    async def _started_auth(self) -> AsyncIterator[AuthServices]:
+        running = await self._lifecycle.start()
+        with self._telemetry.tracing.below_current_span():
+            yield running.auth
 
 
 async def _no_host(scope: Scope, receive: Receive, send: Send) -> None:

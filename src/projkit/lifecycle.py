@@ -34,7 +34,7 @@ R = TypeVar("R", bound=Resources)
 class _State(Generic[R]):
     """The state of one event loop."""
 
-    __slots__ = ("entered", "failed_at", "lock", "running", "starting", "stopped")
+    __slots__ = ("entered", "failed_at", "leave_stops", "lock", "running", "starting", "stopped")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -42,6 +42,7 @@ class _State(Generic[R]):
         self.starting: asyncio.Task[R] | None = None
         self.failed_at = float("-inf")
         self.entered = 0
+        self.leave_stops = False  # a lifespan within an explicit or lazy start leaves the kit running
         self.stopped = False  # until an explicit start: a late request must not start the kit again
 
     def may_start(self) -> bool:
@@ -116,14 +117,17 @@ class Lifecycle(Generic[R]):
 
     async def enter(self) -> None:
         """Start for a caller that will :meth:`leave`."""
+        state = self._states.get()
+        if state.entered == 0:
+            state.leave_stops = state.running is None
         await self.start()
-        self._states.get().entered += 1
+        state.entered += 1
 
     async def leave(self) -> None:
-        """Stop when the last caller that entered leaves."""
+        """Stop when the last caller that entered leaves, unless the kit was running when the first one entered."""
         state = self._states.get()
         state.entered -= 1
-        if state.entered <= 0:
+        if state.entered <= 0 and state.leave_stops:
             await self.stop()
 
     def ensure_started(self) -> Awaitable[None] | None:

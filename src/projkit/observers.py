@@ -97,7 +97,7 @@ class Observer:
         """Record the use of a refresh token.
 
         ``outcome`` is ``rotated``, ``replayed`` (a retry), ``reused`` (by one of two holders of the token),
-        ``refused`` or ``unavailable``.
+        ``refused``, ``revoked`` (by the host's ``still_valid``) or ``unavailable``.
         """
 
     # --- the database

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from projkit.auth.csrf import CsrfCheck
 from projkit.auth.host_authenticator import GetPrincipal, HostAuthenticator
+from projkit.auth.host_validity import StillValid
 from projkit.auth.keys import KeyRing
 from projkit.auth.login import HostLogin
 from projkit.auth.wiring import build_auth
@@ -45,6 +46,7 @@ class HostResources:
     authenticate: HostLogin | None
     get_principal: GetPrincipal | None
     csrf_check: CsrfCheck | None
+    still_valid: StillValid | None
     celery_app: CeleryApp | None
 
     @property
@@ -55,7 +57,7 @@ class HostResources:
     @property
     def has_callbacks(self) -> bool:
         """True if requests call functions of the host."""
-        return any((self.authenticate, self.get_principal, self.csrf_check))
+        return any((self.authenticate, self.get_principal, self.csrf_check, self.still_valid))
 
 
 class Startup:
@@ -113,6 +115,7 @@ class Startup:
             observer=observer,
             authenticate=host.authenticate and logins.wrap(host.authenticate),
             csrf_check=host.csrf_check and requests.wrap(host.csrf_check),
+            still_valid=host.still_valid and requests.wrap(host.still_valid),
         )
         authenticate: Authenticate = auth.authenticator
         if host.get_principal is not None:

@@ -5,6 +5,7 @@ from typing import Final
 
 from projkit.auth.credentials import AUTH_COOKIE, BEARER, Credential, CredentialReader
 from projkit.auth.csrf import SAFE_METHODS, CsrfGuard, binding_of
+from projkit.auth.host_validity import HostValidity
 from projkit.auth.legacy import LEGACY, LegacyProfile
 from projkit.auth.oidc.resource import EXTERNAL, ExternalTokens
 from projkit.auth.tokens import TokenVerifier
@@ -32,6 +33,7 @@ class Authenticator:
         observer: Observer,
         *,
         external: ExternalTokens | None = None,
+        validity: HostValidity | None = None,
     ) -> None:
         self._reader = reader
         self._verifier = verifier
@@ -40,6 +42,7 @@ class Authenticator:
         self._legacy = legacy
         self._observer = observer
         self._external = external
+        self._validity = validity
 
     async def __call__(self, request: Request) -> Principal:
         """Return the caller.
@@ -98,6 +101,8 @@ class Authenticator:
         if principal.token_format == LEGACY and credential.transport == AUTH_COOKIE:
             raise InvalidTokenError  # this cookie never holds a legacy token
         await self._check_revocation(principal, credential.token)
+        if principal.token_format == LEGACY and self._validity is not None:
+            return await self._validity.restrict(principal)
         return principal
 
     def _is_external(self, credential: Credential, external: ExternalTokens) -> bool:

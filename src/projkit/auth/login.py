@@ -88,6 +88,7 @@ class HostUsers:
         self.limits = limits
 
     async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
+        began = self._sessions.now()
         await self.limits.attempt(attempt.client.address)
         name = counted_name(attempt.tenant_id, folded_name(attempt.username) or attempt.username)
         count = await self.limits.begin(name, attempt.device)
@@ -112,6 +113,7 @@ class HostUsers:
             attempt.transport,
             attempt.client,
             known=known,
+            since=began,
         )
         return issued, self.limits.new_device_token(name)
 

@@ -254,9 +254,7 @@ class AuthRoutes:
 
     async def logout_all(self, request: Request) -> Response:
         services, principal = self._services(), request.principal
-        await services.built_in.users.end_tokens(principal.subject, principal.tenant_id)
-        await services.sessions.end_all(principal.tenant_id, principal.subject)
-        services.revocation.clear_cache()
+        await services.end_all(principal.subject, principal.tenant_id)
         return self._logged_out(request)
 
     async def password(self, request: Request, raw: Any) -> Response:

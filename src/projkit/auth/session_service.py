@@ -1,6 +1,7 @@
 """The rules of sessions: open, refresh (with detection of reused refresh tokens), list and end them. No HTTP."""
 
 import hmac
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from projkit.auth.csrf import CsrfGuard, session_binding
+from projkit.auth.host_validity import AccessRevokedError, HostValidity
 from projkit.auth.refresh import RefreshToken, RefreshTokens
 from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, sha256_hex, subject_hash
 from projkit.auth.tokens import TokenIssuer
@@ -18,6 +20,8 @@ from projkit.identity import Principal
 from projkit.observers import Observer
 from projkit.settings import Settings
 from projkit.signing import SigningKeys, encode
+
+logger: Final = logging.getLogger("projkit.auth")
 
 Transport = Literal["body", "cookie"]
 
@@ -72,6 +76,7 @@ class SessionService:
         session_keys: SigningKeys,
         clock: Clock,
         observer: Observer,
+        validity: HostValidity | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -82,6 +87,11 @@ class SessionService:
         self._keys = session_keys
         self._clock = clock
         self._observer = observer
+        self._validity = validity
+
+    def now(self) -> datetime:
+        """Return the time by which sessions and revocations are dated."""
+        return self._clock()
 
     async def open(
         self,
@@ -92,10 +102,12 @@ class SessionService:
         client: Client,
         *,
         known: User | None = None,
+        since: datetime | None = None,
     ) -> IssuedTokens:
         """Open a session with a new id, a new family of refresh tokens and a new CSRF token.
 
-        ``known`` is the user as read before the password was verified.
+        ``known`` is the user as read before the password was verified. For a user of the host, who is unknown until
+        then, ``since`` is the time from which on a revocation of all access ends this login too.
 
         Raises:
             InvalidCredentialsError: the user has been disabled, or the password changed, since then.
@@ -128,10 +140,10 @@ class SessionService:
         await self._store.create(session)
         # Checked after the session is stored: a concurrent "end all sessions" may have missed this one.
         user = await self._users.by_subject(subject, tenant_id)
-        if _is_denied(user, known):
+        if _is_denied(user, known, since):
             await self._store.revoke(session.key)
             raise InvalidCredentialsError
-        return self._issue(session, session_id, refresh, now)
+        return self._issue(session, session_id, refresh, now, session.scopes)
 
     async def refresh(self, text: str) -> IssuedTokens:
         """Exchange a refresh token for a new one and a new access token.
@@ -140,8 +152,9 @@ class SessionService:
         token may have been stolen (RFC 9700 §4.14.2).
 
         Raises:
-            InvalidRefreshTokenError: the token is not the current one of a live session.
-            UnavailableError: the store does not respond.
+            InvalidRefreshTokenError: the token is not the current one of a live session, or the host has revoked the
+                subject's access.
+            UnavailableError: the store, or the host, does not respond.
         """
         try:
             outcome, issued = await self._exchange(RefreshTokens.read(text), text)
@@ -164,6 +177,12 @@ class SessionService:
         if _is_denied(await self._users.by_subject(session.subject, session.tenant_id), None):
             await self._store.revoke(shown.key)
             return "refused", None
+        try:
+            scopes = await self._current_scopes(session)
+        except AccessRevokedError:
+            await self._store.revoke(shown.key)
+            logger.info("a session of the subject %r was ended at its refresh", session.subject)
+            return "revoked", None
         if hmac.compare_digest(session.refresh_hash, sha256_hex(text)):
             successor = self._refresh.successor(shown, session.generation + 1)
             rotation = Rotation(
@@ -174,7 +193,7 @@ class SessionService:
                 idle_expires_at=self._idle_end(session, now),
             )
             if await self._store.rotate(shown.key, rotation):
-                return "rotated", self._issue(session, shown.session_id, successor, now)
+                return "rotated", self._issue(session, shown.session_id, successor, now, scopes)
             session = await self._store.get_fresh(shown.key, now)  # another request exchanged it first
             if session is None:
                 return "refused", None
@@ -182,7 +201,13 @@ class SessionService:
         if current is None:
             await self._store.revoke(shown.key)
             return "reused", None
-        return "replayed", self._issue(session, shown.session_id, current, now)
+        return "replayed", self._issue(session, shown.session_id, current, now, scopes)
+
+    async def _current_scopes(self, session: Session) -> Sequence[str]:
+        if self._validity is None:
+            return session.scopes
+        scopes = await self._validity.scopes_at_refresh(session.subject, session.tenant_id)
+        return session.scopes if scopes is None else sorted(scopes)
 
     def _token_for_retry(
         self, shown: RefreshToken, text: str, session: Session, now: datetime
@@ -241,9 +266,11 @@ class SessionService:
                 return
         raise NotFoundError
 
-    async def end_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> None:
-        """End all sessions of a subject except the one with the id ``keep``."""
-        await self._store.revoke_all(tenant_id, subject, keep=None if keep is None else sha256_hex(keep))
+    async def end_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> int:
+        """End all sessions of a subject except the one with the id ``keep``; return their number."""
+        return await self._store.revoke_all(
+            tenant_id, subject, keep=None if keep is None else sha256_hex(keep)
+        )
 
     async def list(self, principal: Principal) -> list[SessionListing]:
         """Return the live sessions of the principal, newest first."""
@@ -260,12 +287,19 @@ class SessionService:
         candidates = (_derive(key, session.seed) for key in self._keys())
         return next((each for each in candidates if sha256_hex(each) == session.id_hash), session.id_hash)
 
-    def _issue(self, session: Session, session_id: str, refresh: RefreshToken, now: datetime) -> IssuedTokens:
+    def _issue(
+        self,
+        session: Session,
+        session_id: str,
+        refresh: RefreshToken,
+        now: datetime,
+        scopes: Sequence[str],
+    ) -> IssuedTokens:
         left = int((session.expires_at - now).total_seconds())
         seconds = max(1, min(self._settings.access_token_seconds, left))
         access = self._issuer.issue(
             session.subject,
-            session.scopes,
+            scopes,
             seconds=seconds,
             tenant_id=session.tenant_id,
             session_id=session_id,
@@ -286,10 +320,12 @@ class SessionService:
         return min(session.expires_at, now + timedelta(seconds=self._settings.session_idle_seconds))
 
 
-def _is_denied(user: User | None, known: User | None) -> bool:
-    """Return whether the user is disabled, or their credentials were revoked since ``known`` was read."""
+def _is_denied(user: User | None, known: User | None, since: datetime | None = None) -> bool:
+    """Return whether the user is disabled, or was revoked since ``known`` was read or the time ``since``."""
     if user is None:
         return known is not None
+    if since is not None and user.valid_after is not None and user.valid_after >= since:
+        return True
     return user.disabled_at is not None or (known is not None and user.valid_after != known.valid_after)
 
 

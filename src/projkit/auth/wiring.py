@@ -1,5 +1,6 @@
 """Construction of the parts of authentication, for one event loop."""
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -9,6 +10,7 @@ from projkit.auth.authenticator import Authenticator
 from projkit.auth.credentials import CookieNames, CredentialReader
 from projkit.auth.csrf import LABEL as CSRF_LABEL
 from projkit.auth.csrf import AwaitableCsrfCheck, CsrfGuard
+from projkit.auth.host_validity import AwaitableStillValid, HostValidity
 from projkit.auth.keys import KeyRing
 from projkit.auth.legacy import LegacyProfile
 from projkit.auth.limits import DEVICE_LABEL, KnownDevices, LoginLimits
@@ -33,6 +35,8 @@ from projkit.settings import Settings
 if TYPE_CHECKING:
     from projkit.redis.connect import RedisClient
 
+logger: Final = logging.getLogger("projkit.auth")
+
 _NO_CACHE: Final = 0.0
 
 
@@ -54,9 +58,27 @@ class AuthServices:
     users: Users
     passwords: Passwords
     providers: Providers
+    validity: HostValidity | None
+
+    async def end_all(self, subject: str, tenant_id: str, *, keep: str | None = None) -> int:
+        """End all access of a subject except the session with the id ``keep``; return the number of ended sessions.
+
+        Raises:
+            UnavailableError: a store does not respond.
+        """
+        # The database first: it also revokes tokens without a session, and its record outlives the loss of a Redis.
+        await self.users.end_tokens(subject, tenant_id)
+        ended = await self.sessions.end_all(tenant_id, subject, keep=keep)
+        self.revocation.clear_cache()
+        if self.validity is not None:
+            self.validity.forget(subject, tenant_id)
+        logger.info("all access of the subject %r was ended, with %d sessions", subject, ended)
+        return ended
 
     async def close(self) -> None:
         """Close what was opened here, but not the connections of the stores, which belong to the kit."""
+        if self.validity is not None:
+            self.validity.close()
         self.passwords.close()
         await self.providers.close()
 
@@ -92,6 +114,7 @@ def build_auth(
     observer: Observer,
     authenticate: AwaitableLogin | None = None,
     csrf_check: AwaitableCsrfCheck | None = None,
+    still_valid: AwaitableStillValid | None = None,
 ) -> AuthServices:
     """Build all services of authentication; sessions are in ``redis`` if given, unless SESSION_STORE overrides it."""
     names = cookie_names(settings)
@@ -118,6 +141,13 @@ def build_auth(
     revocation = RevocationChecker(
         store, users, idle_seconds=settings.session_idle_seconds, cache_seconds=cache_seconds, clock=clock
     )
+    validity = None
+    if still_valid is not None:
+        validity = HostValidity(
+            still_valid,
+            cache_seconds=settings.still_valid_cache_seconds,
+            with_tenant=bool(settings.tenant_claim),
+        )
     sessions = SessionService(
         settings,
         store,
@@ -128,6 +158,7 @@ def build_auth(
         session_keys=partial(keys.secrets, SESSION_LABEL),
         clock=clock,
         observer=observer,
+        validity=validity,
     )
     limits = LoginLimits(settings, counter, KnownDevices(partial(keys.secrets, DEVICE_LABEL)))
     passwords = Passwords()
@@ -147,6 +178,7 @@ def build_auth(
         legacy,
         observer,
         external=providers.external(),
+        validity=validity,
     )
     return AuthServices(
         authenticator=authenticator,
@@ -163,4 +195,5 @@ def build_auth(
         users=users,
         passwords=passwords,
         providers=providers,
+        validity=validity,
     )

@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     session_max_seconds: int = Field(default=2_592_000, ge=1, le=31_536_000)
     session_cache_seconds: float = Field(default=0.5, ge=0, le=1)
 
+    still_valid_cache_seconds: float = Field(default=30.0, ge=0, le=3600)
+
     celery_broker_url: SecretStr | None = None
 
     legacy_secret: LegacySecrets = ()

@@ -1,0 +1,78 @@
+"""``kit.sessions``: listing and ending the sessions of a subject, for host code and background tasks."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+
+from projkit.auth.wiring import AuthServices
+from projkit.identity import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDetails:
+    """A live session of a subject; ``transport`` is ``body`` or ``cookie``."""
+
+    id: str
+    transport: str
+    user_agent: str
+    address: str
+    created_at: datetime
+    used_at: datetime
+    expires_at: datetime
+
+
+class Sessions:
+    """The sessions of a host's users; works on every event loop, and starts the kit there if it is not running."""
+
+    def __init__(self, services: Callable[[], AbstractAsyncContextManager[AuthServices]]) -> None:
+        self._services = services
+
+    async def end_all(self, subject: str, *, tenant_id: str = "", keep: str | None = None) -> int:
+        """End all access of a subject at once, except the session with the id ``keep``.
+
+        Its sessions end, with their access tokens, on every worker: at the next request, with Redis within a second.
+        Tokens without a session (legacy, external, ``projkit token``) that were issued until now are revoked, and
+        logins in progress fail. The subject can log in again; whether it may is the host's decision.
+
+        Returns:
+            The number of sessions that were ended.
+
+        Raises:
+            ValueError: the subject or tenant cannot be one.
+            UnavailableError: a store does not respond. Call this again: it is not known what has been ended.
+        """
+        principal = Principal(subject, tenant_id=tenant_id)
+        async with self._services() as services:
+            return await services.end_all(principal.subject, principal.tenant_id, keep=keep)
+
+    async def end(self, subject: str, session_id: str, *, tenant_id: str = "") -> None:
+        """End one session, with its access tokens.
+
+        Raises:
+            NotFoundError: the subject has no such session.
+            UnavailableError: the store does not respond.
+        """
+        async with self._services() as services:
+            await services.sessions.end(Principal(subject, tenant_id=tenant_id), session_id)
+
+    async def list(self, subject: str, *, tenant_id: str = "") -> "list[SessionDetails]":
+        """Return the live sessions, newest first.
+
+        Raises:
+            UnavailableError: the store does not respond.
+        """
+        async with self._services() as services:
+            listings = await services.sessions.list(Principal(subject, tenant_id=tenant_id))
+        return [
+            SessionDetails(
+                id=listing.id,
+                transport=listing.session.transport,
+                user_agent=listing.session.user_agent,
+                address=listing.session.address,
+                created_at=listing.session.created_at,
+                used_at=listing.session.used_at,
+                expires_at=listing.session.expires_at,
+            )
+            for listing in listings
+        ]
