@@ -1,15 +1,67 @@
 """Engines that hosts bring: other drivers, and sessions with settings of the host's own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
+import sqlalchemy as sa
+from psycopg.types.datetime import TimestamptzLoader
+from sqlalchemy.dialects.mssql.aioodbc import dialect as aioodbc
+from sqlalchemy.dialects.mysql.asyncmy import dialect as asyncmy
+from sqlalchemy.dialects.oracle.oracledb import OracleDialectAsync_oracledb
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.dialects.postgresql.pg8000 import dialect as pg8000
+from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
+from sqlalchemy.dialects.postgresql.psycopg2 import dialect as psycopg2
+from sqlalchemy.dialects.sqlite.pysqlite import dialect as pysqlite
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.pool import NullPool
 
-from tests.conftest import Client, Clock, kit_in_mode
+from projkit import ProjKit
+from projkit.db.host_engine import resolve_engine
+from projkit.db.raw_sql import RawConnection
+from projkit.db.server_version import require_version
+from projkit.errors import ConfigurationError
+from tests.conftest import Client, Clock, kit_in_mode, settings_for
+from tests.host_engines import host_engine
 from tests.services import administer
 
 pytestmark = pytest.mark.anyio
 URL = "/api/v1/projects"
+
+
+def on(dialect: Callable[[], sa.Dialect]) -> sa.Engine:
+    """Create an engine on a dialect, whose driver need not be installed."""
+    pool = NullPool(lambda: None)  # type: ignore[arg-type]  # is never connected
+    return sa.Engine(pool, dialect(), sa.make_url("x://me:hidden@h/n"))
+
+
+class OtherDriver(PGDialect_asyncpg):
+    """A driver of PostgreSQL that the kit does not know."""
+
+    driver = "other"
+
+
+def asynchronous(dialect: Callable[[], sa.Dialect]) -> AsyncEngine:
+    """Create an asynchronous engine on a dialect."""
+    return AsyncEngine(on(dialect))
+
+
+async def use_of(engine: Any) -> dict[str, Any]:
+    """Use a kit on an engine, and return a project."""
+    kit = ProjKit(settings_for("sqlite:///unused.db"), engine=engine)
+    async with kit.lifespan(), Client(kit, kit.settings) as client:
+        body = {"name": "A", "metadata": {"b": 1.5, "a": [1]}, "tags": ["t"], "external_id": "E"}
+        project = await client.project(**body)
+        assert (await client.get(f"{URL}?tag=t")).json()["items"] == [project]
+        assert (await client.post(URL, json=body)).status_code == 409
+        assert (await client.get("/api/v1/monitoring/metrics/database")).json()["reachable"]
+        return project
 
 
 @pytest.fixture(params=["America/New_York", "Asia/Kolkata"])
@@ -45,3 +97,164 @@ async def test_times_are_utc(url_elsewhere: str, mode: str, clock: Clock) -> Non
         archived = (await client.post(f"{URL}/{project['id']}/archive")).json()
         assert archived["archived_at"].startswith(now[:19])
         assert archived["archived_at"].endswith("Z")
+
+
+ANOTHER = "on the same database for the kit: create_async_engine"
+ONLY = r"PostgreSQL \(on asyncpg or psycopg\) and SQLite \(on aiosqlite\)"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: on(psycopg_dialect), rf"an Engine on postgresql\+psycopg, .*{ANOTHER}\(engine.url\)"),
+        (lambda: on(psycopg2), rf'postgresql\+psycopg2, .*{ANOTHER}.*drivername="postgresql\+psycopg".*pip install'),
+        (lambda: on(pg8000), r"postgresql\+pg8000"),
+        (lambda: on(pysqlite), rf'sqlite\+pysqlite, .*{ANOTHER}.*drivername="sqlite\+aiosqlite"'),
+        (lambda: sessionmaker(on(psycopg2)), r"a sessionmaker on postgresql\+psycopg2"),
+        (lambda: scoped_session(sessionmaker(on(psycopg2))), r"a sessionmaker on postgresql\+psycopg2"),
+        (sessionmaker, "sessionmaker; create one with: create_async_engine"),
+        (Session, "a Session, which lasts for one use"),
+        (AsyncSession, "a AsyncSession, which lasts for one use"),
+        (async_sessionmaker, "None, which an unbound sessionmaker has"),
+        (lambda: asynchronous(asyncmy), rf"mysql \(mysql\+asyncmy\), which is not supported.*{ONLY}"),
+        (lambda: asynchronous(aioodbc), r"mssql \(mssql\+aioodbc\), which is not supported"),
+        (lambda: asynchronous(OracleDialectAsync_oracledb), "oracle .*, which is not supported"),
+        (lambda: asynchronous(OtherDriver), rf"driver postgresql\+other .*{ANOTHER}"),
+        (lambda: "postgresql://me:hidden@h/n", "not a URL; .*PROJKIT_DATABASE_URL"),
+        (lambda: sa.make_url("postgresql://me:hidden@h/n"), "not a URL"),
+        (lambda: AsyncEngine, "not AsyncEngine; create one"),
+        (lambda: 7, "not int; create one"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("as_function", [False, True])
+def test_other_objects_are_rejected_by_name(
+    given: Callable[[], Any], message: str, as_function: bool
+) -> None:
+    """What is not an engine, or not one of a supported driver, is rejected with the call that creates one."""
+    engine = partial(given) if as_function else given()
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        resolve_engine(engine)
+    assert "hidden" not in str(caught.value)
+
+
+def test_coroutine_functions_are_rejected() -> None:
+    """A function that has to be awaited is rejected, and its coroutine is not left unawaited."""
+
+    async def engine() -> AsyncEngine:
+        raise AssertionError
+
+    with pytest.raises(ConfigurationError, match="not a coroutine function"):
+        resolve_engine(engine)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "version", "is_enough"),
+    [
+        ("postgresql", "10.23 (Debian 10.23-1)", False),
+        ("postgresql", "11.0", True),
+        ("postgresql", "19beta1", True),
+        ("sqlite", "3.34.1", False),
+        ("sqlite", "3.35.0", True),
+    ],
+)
+async def test_servers_that_are_too_old(dialect: str, version: str, is_enough: bool) -> None:
+    """A server that does not know the SQL of the kit is rejected with the oldest version that does."""
+
+    async def first_row(sql: str) -> tuple[str]:
+        return (version,)
+
+    rejected = pytest.raises(ConfigurationError, match=r"too old: (11|3\.35) is required")
+    with nullcontext() if is_enough else rejected:
+        await require_version(RawConnection(dialect, first_row))
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "pre-ping": {"pool_pre_ping": True, "pool_recycle": 1},
+    "no pool": {"poolclass": NullPool},
+    "autocommit": {"isolation_level": "AUTOCOMMIT"},
+    "serializable": {"execution_options": {"isolation_level": "SERIALIZABLE"}},
+    "schemas": {"execution_options": {"schema_translate_map": {None: "elsewhere"}}},
+    "json": {"json_serializer": str, "json_deserializer": lambda _: object()},
+    "echo": {"echo": True, "hide_parameters": False},
+    "echo with rows": {"echo": "debug"},
+    "style": {"connect_args": {"options": "-c datestyle=SQL,DMY -c bytea_output=escape -c intervalstyle=sql_standard"}},
+    "strings": {"connect_args": {"options": "-c standard_conforming_strings=off -c escape_string_warning=off"}},
+    "prepared": {"connect_args": {"prepare_threshold": 0}},
+    "not prepared": {"connect_args": {"prepare_threshold": None}},
+    "client cursors": {"connect_args": {"cursor_factory": psycopg.AsyncClientCursor}},
+}  # fmt: skip
+DRIVERS = {"style": ["asyncpg"], "strings": ["psycopg"], "prepared": ["psycopg"], "not prepared": ["psycopg"],
+           "client cursors": ["psycopg"]}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*hide_parameters")
+@pytest.mark.parametrize("option", OPTIONS)
+async def test_options_of_engines(postgres_url: str, option: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The kit works the same whatever options the host's engine has, and logs no values through it."""
+    options = OPTIONS[option]
+    for driver in DRIVERS.get(option, ["psycopg"]):
+        if driver == "asyncpg":
+            settings = dict(
+                each.split("=") for each in options["connect_args"]["options"].split() if "=" in each
+            )
+            options = {"connect_args": {"server_settings": settings}}
+        async with host_engine(postgres_url, driver, **options) as engine:
+            project = await use_of(engine)
+            assert project["metadata"] == {"b": 1.5, "a": [1]}
+            assert list(project["metadata"]) == ["b", "a"]
+    assert "'E'" not in caplog.text
+
+
+@pytest.mark.parametrize("style", ["German", "SQL, DMY"])
+async def test_sessions_whose_times_psycopg_cannot_read(postgres_url: str, style: str) -> None:
+    """On psycopg, a DateStyle other than ISO is rejected at startup, with the option that sets it."""
+    name = urlsplit(postgres_url).path.strip("/")
+    await administer(f"ALTER DATABASE \"{name}\" SET datestyle = '{style}'")
+    try:
+        async with host_engine(postgres_url, "psycopg") as engine:
+            with pytest.raises(ConfigurationError, match=rf"DateStyle {style}.*-c datestyle=ISO"):
+                await use_of(engine)
+        async with host_engine(
+            postgres_url, "psycopg", connect_args={"options": "-c datestyle=ISO"}
+        ) as engine:
+            await use_of(engine)
+    finally:
+        await administer(f'ALTER DATABASE "{name}" RESET datestyle')
+
+
+class _Number(TimestamptzLoader):
+    def load(self, data: Any) -> Any:
+        return super().load(data).timestamp()
+
+
+class _Failing(TimestamptzLoader):
+    def load(self, data: Any) -> Any:
+        raise psycopg.DataError("no times today")
+
+
+@pytest.mark.parametrize("loader", [_Number, _Failing])
+async def test_type_codecs_that_change_values(postgres_url: str, loader: type[TimestamptzLoader]) -> None:
+    """Loaders of the host that return other values than the kit expects are rejected at startup."""
+    async with host_engine(postgres_url, "psycopg") as engine:
+
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def register(connection: Any, _: object) -> None:
+            connection.driver_connection.adapters.register_loader("timestamptz", loader)
+
+        with pytest.raises(ConfigurationError, match=r"type codecs, or give the kit an engine of its own"):
+            await use_of(engine)
+
+
+@pytest.mark.parametrize(
+    ("options", "begins"),
+    [({"isolation_level": "AUTOCOMMIT"}, False), ({"isolation_level": "AUTOCOMMIT"}, True), ({}, False)],
+)
+async def test_transactions_on_sqlite(sqlite_url: str, options: dict[str, Any], begins: bool) -> None:
+    """An engine on SQLite that commits each statement is rejected, unless the host itself begins transactions."""
+    engine = create_async_engine(sqlite_url.replace("sqlite:", "sqlite+aiosqlite:"), **options)
+    if begins:
+        sa.event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    rejected = pytest.raises(ConfigurationError, match="without isolation_level=AUTOCOMMIT")
+    with rejected if options and not begins else nullcontext():
+        await use_of(engine)
+    await engine.dispose()

@@ -201,12 +201,20 @@ async def test_roles_that_bypass_policies_prevent_the_start(
         await rls_database.admin(f"DROP ROLE {bypassing}")
 
 
-async def test_unsuitable_host_engines(rls_database: RlsDatabase, empty_sqlite_url: str) -> None:
-    """An engine that commits each statement by itself, or is not for PostgreSQL, is rejected."""
+async def test_host_engines_that_commit_each_statement(rls_database: RlsDatabase) -> None:
+    """The kit has transactions, in which the policies' settings last, also on an engine with AUTOCOMMIT."""
     settings = rls_database.settings()
     engine = create_async_engine(settings.database_url, isolation_level="AUTOCOMMIT")
-    assert "AUTOCOMMIT" in await startup_error(settings, engine)
+    kit = ProjKit(settings, engine=engine)
+    async with kit.lifespan(), Client(kit, kit.settings) as client:
+        project = await client.project()
+        assert (await client.get(f"/api/v1/projects/{project['id']}")).json() == project
     await engine.dispose()
+
+
+async def test_host_engines_for_another_database(rls_database: RlsDatabase, empty_sqlite_url: str) -> None:
+    """With row-level security, an engine that is not for PostgreSQL is rejected."""
+    settings = rls_database.settings()
     url = settings_for(empty_sqlite_url).database_url
     await migrate.upgrade(url)
     engine = create_async_engine(url)

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from projkit.db import revisions, row_security
-from projkit.db.errors import DRIVER_ERRORS
+from projkit.db.errors import DRIVER_ERRORS, describe
 from projkit.db.port import Database
 from projkit.db.postgresql import PostgresqlDatabase
 from projkit.db.probe import DatabaseProbe, PostgresqlProbe, SqliteProbe
 from projkit.db.raw_sql import RawConnection, raw_connection
+from projkit.db.server_version import require_version
 from projkit.db.sqlite import SqliteDatabase
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseUnavailableError
@@ -38,22 +39,23 @@ async def open_database(
         ConfigurationError: row-level security differs from its setting, or cannot be enforced.
         DatabaseUnavailableError: the database is unavailable; the message names the setting.
     """
+    if engine is not None:
+        engine = _view(engine)
     try:
         if engine is None and settings.embedded:
             await _migrate_embedded(settings)
         else:
             await require_schema(settings, engine)
+        if engine is not None:
+            await _require_usable(engine)
     except DRIVER_ERRORS as error:
-        reason = getattr(error, "orig", None) or error
         if engine is None:
             database = f"PROJKIT_DATABASE_URL: the database {_without_password(settings)}"
         else:
             database = (
                 f"The database of the host's engine, {engine.url.render_as_string(hide_password=True)},"
             )
-        raise DatabaseUnavailableError(
-            f"{database} is unavailable ({type(reason).__name__}: {reason}); {_HINT}"
-        ) from error
+        raise DatabaseUnavailableError(f"{database} is unavailable ({describe(error)}); {_HINT}") from error
     seconds = settings.database_statement_seconds
     if engine is not None or settings.database_mode == "transactional":
         # SQLAlchemy's engines import its ORM, some 8 MiB that a kit on a driver saves.
@@ -129,12 +131,26 @@ async def require_schema(
 
 
 async def _require_schema(settings: Settings, connection: RawConnection, *, serving: bool) -> None:
+    await require_version(connection)
     revisions.require_head(await revisions.current(connection, settings.table_prefix))
     await row_security.require_policies(
         connection, settings.table_prefix, enabled=settings.row_level_security
     )
     if serving and settings.row_level_security:
         await row_security.require_enforcement(connection)
+
+
+def _view(engine: "AsyncEngine") -> "AsyncEngine":
+    # A host with an engine has already loaded SQLAlchemy's asyncio package, which this and the next imports.
+    from projkit.db.host_engine import for_kit  # noqa: PLC0415
+
+    return for_kit(engine)
+
+
+async def _require_usable(engine: "AsyncEngine") -> None:
+    from projkit.db.engine_check import require_usable  # noqa: PLC0415
+
+    await require_usable(engine)
 
 
 async def _migrate_embedded(settings: Settings) -> None:

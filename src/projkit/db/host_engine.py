@@ -1,6 +1,11 @@
-"""The engine that a host passes to the kit, in each of the forms that are accepted."""
+"""The engine that a host passes to the kit: the forms that are accepted, and the one in which the kit uses it.
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+A synchronous engine is rejected, and not served from threads: a thread cannot be cancelled, so that neither a request's
+timeout nor a client's disconnect would end its statement, and a transaction would change threads at every statement.
+"""
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from projkit.errors import ConfigurationError
 
@@ -13,12 +18,17 @@ HostEngine: TypeAlias = (
     "AsyncEngine | async_sessionmaker[Any] | Callable[[], AsyncEngine | async_sessionmaker[Any]]"
 )
 
+# The drivers on which the tests of the API run, for each dialect.
+_DRIVERS: Final = {"postgresql": ("asyncpg", "psycopg"), "sqlite": ("aiosqlite",)}
+_SUPPORTED: Final = "PostgreSQL (on asyncpg or psycopg) and SQLite (on aiosqlite)"
+_EXAMPLE: Final = 'create_async_engine("postgresql+psycopg://user:password@host/name")'
+
 
 def resolve_engine(engine: "HostEngine | None") -> "AsyncEngine | None":
     """Return the ``AsyncEngine`` that the host's argument stands for.
 
     Raises:
-        ConfigurationError: the argument is of another type.
+        ConfigurationError: the argument is of another type, or its database or driver is not supported.
     """
     if engine is None:
         return None
@@ -26,13 +36,114 @@ def resolve_engine(engine: "HostEngine | None") -> "AsyncEngine | None":
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker  # noqa: PLC0415
 
     resolved: object = engine
-    if callable(resolved) and not isinstance(resolved, async_sessionmaker):
+    if inspect.isroutine(resolved) or (callable(resolved) and not _is_of_sqlalchemy(resolved)):
         resolved = resolved()
     if isinstance(resolved, async_sessionmaker):
-        resolved = resolved.kw["bind"]
+        resolved = resolved.kw.get("bind")
     if not isinstance(resolved, AsyncEngine):
-        raise ConfigurationError(
-            "engine must be an AsyncEngine, an async_sessionmaker bound to one, or a function that returns one "
-            f"of them, not {type(resolved).__name__}; create one with: sqlalchemy.ext.asyncio.create_async_engine(url)"
-        )
+        raise ConfigurationError(_explain(resolved))
+    _require_supported(resolved.dialect.name, resolved.dialect.driver)
     return resolved
+
+
+def for_kit(engine: "AsyncEngine") -> "AsyncEngine":
+    """Return a view of the host's engine, on the same pool and with the same events, for the kit's transactions.
+
+    Some options of an engine would make them wrong: AUTOCOMMIT would make each statement a transaction of its own, and
+    a map of schemas would redirect the kit's tables. Also, SQLAlchemy logs no values of the kit's rows through it,
+    whatever ``echo`` is.
+    """
+    options: dict[str, Any] = {"schema_translate_map": None}
+    if engine.dialect.name == "postgresql":
+        options["isolation_level"] = "READ COMMITTED"
+    view = engine.execution_options(**options)
+    view.sync_engine.hide_parameters = True
+    if view.sync_engine.echo == "debug":  # which logs the rows of results
+        view.sync_engine.echo = True
+    return view
+
+
+class _Named(NamedTuple):
+    """An object in place of an engine: what it is, and the synchronous engine on which it works, if known."""
+
+    name: str
+    engine: Any = None
+
+
+def _is_of_sqlalchemy(value: object) -> bool:
+    """Return whether a callable is one of SQLAlchemy's classes or objects, which are not called."""
+    return type(value).__module__.startswith("sqlalchemy.") or isinstance(value, type)
+
+
+def _require_supported(dialect: str, driver: str) -> None:
+    if driver in _DRIVERS.get(dialect, ()):
+        return
+    if dialect not in _DRIVERS:
+        raise ConfigurationError(
+            f"the host's engine is for {dialect} ({dialect}+{driver}), which is not supported; the kit works with "
+            f"{_SUPPORTED}: {_EXAMPLE}"
+        )
+    raise ConfigurationError(
+        f"the driver {dialect}+{driver} of the host's engine is not supported; "
+        f"create another engine on the same database for the kit: {_call_for(dialect, driver)}"
+    )
+
+
+def _explain(value: object) -> str:
+    wanted = (
+        "engine must be an AsyncEngine, an async_sessionmaker bound to one, or a function that returns one"
+    )
+    if inspect.iscoroutine(value):
+        value.close()  # which will not be awaited
+        return (
+            f"{wanted} of them, not a coroutine function; call create_async_engine(url) in a plain function"
+        )
+    if isinstance(value, str) or type(value).__module__ == "sqlalchemy.engine.url":
+        return f"{wanted}, not a URL; pass create_async_engine(url), or set PROJKIT_DATABASE_URL instead"
+    named = _sync_engine_of(value)
+    if named is None:
+        name = value.__name__ if isinstance(value, type) else type(value).__name__
+        what = "None, which an unbound sessionmaker has" if value is None else name
+        return f"{wanted} of them, not {what}; create one with: {_EXAMPLE}"
+    if named.engine is None:
+        return f"{wanted}, not {named.name}, which lasts for one use; pass the engine of create_async_engine(url)"
+    dialect, driver = named.engine.dialect.name, named.engine.dialect.driver
+    if dialect not in _DRIVERS:
+        return f"{wanted}, on {_SUPPORTED}, not {named.name} on {dialect}; create one with: {_EXAMPLE}"
+    return (
+        f"{wanted}, not {named.name} on {dialect}+{driver}, which is synchronous; keep it for the rest of the "
+        f"application and create another one on the same database for the kit: {_call_for(dialect, driver)}"
+    )
+
+
+def _sync_engine_of(value: object) -> _Named | None:
+    """Return what SQLAlchemy calls an object that is not an asynchronous engine; None if it is not SQLAlchemy's."""
+    from sqlalchemy.engine import Connection, Engine  # noqa: PLC0415
+    from sqlalchemy.ext.asyncio import (  # noqa: PLC0415
+        AsyncConnection,
+        AsyncSession,
+        async_scoped_session,
+    )
+    from sqlalchemy.orm import Session, scoped_session, sessionmaker  # noqa: PLC0415
+
+    if isinstance(value, Engine):
+        return _Named("an Engine", value)
+    if isinstance(value, scoped_session):
+        value = value.session_factory
+    if isinstance(value, sessionmaker):
+        bind = value.kw.get("bind")
+        return _Named("a sessionmaker", bind) if isinstance(bind, Engine) else None
+    if isinstance(value, AsyncConnection | AsyncSession | async_scoped_session | Connection | Session):
+        return _Named(f"a {type(value).__name__}")
+    return None
+
+
+def _call_for(dialect: str, driver: str) -> str:
+    if dialect == "sqlite":
+        return 'create_async_engine(engine.url.set(drivername="sqlite+aiosqlite"))'
+    if driver == "psycopg":
+        return "create_async_engine(engine.url) (postgresql+psycopg:// URLs work with both functions)"
+    return (
+        'create_async_engine(engine.url.set(drivername="postgresql+psycopg")), after: pip install "psycopg[binary]" '
+        "(such URLs work with create_engine and create_async_engine); postgresql+asyncpg needs no further package"
+    )

@@ -10,6 +10,7 @@ from alembic.config import Config
 from projkit.db import revisions, row_security
 from projkit.db.engine import create_single_use_engine
 from projkit.db.raw_sql import RawConnection
+from projkit.db.server_version import require_version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,6 +40,7 @@ async def upgrade(
                 sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK_KEY}
             )
         raw = RawConnection.of_engine(connection)
+        await require_version(raw)
         current_revision = await revisions.current(raw, table_prefix)
         if current_revision is not None and current_revision not in revisions.known():
             revisions.require_head(current_revision)

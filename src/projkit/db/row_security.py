@@ -45,8 +45,6 @@ _STATE: Final = (  # the settings validate the prefix of the table
     "WHERE c.oid = to_regclass('{}')"
 )
 _BYPASSES: Final = "SELECT rolname FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)"
-_SET_PROBE: Final = "SELECT set_config('projkit.probe', 'here', true)"
-_READ_PROBE: Final = "SELECT current_setting('projkit.probe', true)"
 
 
 class _State(Enum):
@@ -108,10 +106,10 @@ async def require_policies(connection: RawConnection, table_prefix: str, *, enab
 
 
 async def require_enforcement(connection: RawConnection) -> None:
-    """Check that the role is subject to policies, and that settings last until the end of the transaction.
+    """Check that the role is subject to policies.
 
     Raises:
-        ConfigurationError: the role bypasses policies, or each statement is a transaction of its own.
+        ConfigurationError: the role bypasses them.
     """
     role = await connection.first_row(_BYPASSES)
     if role is not None:
@@ -119,13 +117,6 @@ async def require_enforcement(connection: RawConnection) -> None:
             f"{_SETTING} is on, but the role {role[0]} in PROJKIT_DATABASE_URL bypasses it, as superusers do; "
             f"connect as another role, created with: CREATE ROLE projkit LOGIN NOSUPERUSER NOBYPASSRLS "
             f"(see {_DOCUMENT})"
-        )
-    await connection.first_row(_SET_PROBE)
-    probe = await connection.first_row(_READ_PROBE)
-    if probe is None or probe[0] != "here":
-        raise ConfigurationError(
-            f"{_SETTING} requires transactions, but the host's engine commits each statement by itself; "
-            "create it without isolation_level=AUTOCOMMIT"
         )
 
 

@@ -174,7 +174,12 @@ def _postgresql_statement() -> Statement:
         sa.select(
             sa.func.current_setting("server_version").label("version"),
             sa.func.current_setting("max_connections").label("max_connections"),
-            _scalar("connections", sa.func.json_object_agg(states.c.state, states.c.number), states),
+            # As text, because the host of an engine chooses its parser of JSON.
+            _scalar(
+                "connections",
+                sa.cast(sa.func.json_object_agg(states.c.state, states.c.number), sa.Text()),
+                states,
+            ),
             _scalar("total", sa.func.count(), activity),
             _scalar("ratio", hits / sa.func.nullif(hits + reads, 0), database, database.c.datname == here),
             sa.func.pg_database_size(here).label("bytes"),
@@ -201,7 +206,7 @@ async def _query_postgresql(database: Database) -> dict[str, Any]:
         "server_version": version.split()[0],
         "database_bytes": size,
         "postgresql": PostgresqlMetrics(
-            connections=_json(connections),
+            connections=json.loads(connections or "{}"),
             connections_total=total,
             max_connections=int(maximum),
             cache_hit_ratio=None if ratio is None else round(float(ratio), 4),
@@ -267,8 +272,3 @@ def _slow_statements(table: Table) -> list[SlowStatement]:
         for (text,), (count, seconds, longest) in _rows(table, SLOW_STATEMENTS.name)
     ]
     return sorted(slow, key=lambda each: -each.max_ms)
-
-
-def _json(value: Any) -> dict[str, int]:
-    # asyncpg returns JSON as text, SQLAlchemy as objects.
-    return dict(json.loads(value) if isinstance(value, str) else value or {})
