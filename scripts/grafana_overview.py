@@ -2,15 +2,15 @@
 
 from grafana_foundation_sdk.builders import dashboard as dashboard_builders
 from grafana_panels import BAD, GOOD, WARNING, Panel, board, choice, heat_map, history, lines, number, rows
-from grafana_queries import EVERY, OF, PROBES, PROJECTS, REQUESTS, ROUTED, now, quantile, query, rate
+from grafana_queries import EVERY, NO_PROBES, OF, PROJECTS, REQUESTS, ROUTED, now, quantile, query, rate
 
 ZERO_IS_GOOD = ((None, GOOD), (1, BAD))
 
 
 def at_a_glance() -> list[Panel]:
-    failed = rate(REQUESTS + "_count", f'{OF},status=~"5..",{PROBES}')
-    in_time = rate(REQUESTS + "_bucket", f'{OF},{PROJECTS},status!~"5..",le="0.04"')
-    total = rate(REQUESTS + "_count", f'{OF},{PROJECTS},status!~"5.."')
+    failed = rate(REQUESTS + "_count", f'{OF},status=~"5.."', only=NO_PROBES)
+    in_time = rate(REQUESTS + "_bucket", f'{OF},status!~"5..",le="0.04"', only=PROJECTS)
+    total = rate(REQUESTS + "_count", f'{OF},status!~"5.."', only=PROJECTS)
     return [
         number("Requests", "Requests per second to all endpoints", "reqps",
                now(rate(REQUESTS + "_count", OF)), steps=((None, "text"),)),
@@ -50,7 +50,7 @@ def requests() -> list[Panel]:
     recorded = "job_method_route:projkit_http_server_"
     chosen = '{job=~"$job",route=~"$route"}'
     duration = f"{recorded}request_duration_seconds"
-    failed = rate(REQUESTS + "_count", f'{ROUTED},status=~"5..",{PROBES}', "method", "route")
+    failed = rate(REQUESTS + "_count", f'{ROUTED},status=~"5.."', "method", "route", only=NO_PROBES)
     return [
         lines("Rate", "Requests per second by endpoint", "reqps",
               query(rate(REQUESTS + "_count", ROUTED, "method", "route"), "{{method}} {{route}}"), span=12),

@@ -12,9 +12,10 @@ OF: Final = 'job=~"$job",instance=~"$instance"'
 ROUTED: Final = f'{OF},route=~"$route"'
 EVERY: Final = "[$__rate_interval]"
 REQUESTS: Final = "projkit_http_server_request_duration_seconds"
-# As in recording-rules.yml.
-PROBES: Final = 'route!~".*/health(/.*)?|.*/livez|.*/readyz|.*/monitoring/validate/.*"'
-PROJECTS: Final = 'route=~".*/projects(/.*)?"'
+# After a rate; as in recording-rules.yml.
+_OF_KIND: Final = 'on (job, instance, route) last_over_time(projkit_http_server_route_info{{kind=~"{}"}}{})'
+NO_PROBES: Final = " unless " + _OF_KIND.format("probe|validation", EVERY)
+PROJECTS: Final = " and " + _OF_KIND.format("projects", EVERY)
 
 
 def query(expr: str, legend: str = "", *, exemplars: bool = False) -> Query:
@@ -28,10 +29,10 @@ def now(expr: str, legend: str = "") -> Query:
     return Query().expr(expr).legend_format(legend).instant().datasource(SOURCE)
 
 
-def rate(series: str, selector: str, *by: str) -> str:
-    """Return the rate per second for each combination of labels."""
+def rate(series: str, selector: str, *by: str, only: str = "") -> str:
+    """Return the rate per second for each combination of labels; ``only`` restricts it to some of the routes."""
     grouped = f"sum by ({', '.join(by)})" if by else "sum"
-    return f"{grouped} (rate({series}{{{selector}}}{EVERY}))"
+    return f"{grouped} (rate({series}{{{selector}}}{EVERY}){only})"
 
 
 def quantile(share: float, series: str, selector: str, *by: str) -> str:

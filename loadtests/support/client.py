@@ -50,7 +50,7 @@ class Client:
             host, concurrency=CONNECTIONS, connection_timeout=TIMEOUT_SECONDS, network_timeout=TIMEOUT_SECONDS
         )
         _send_once(self._http._connection_pool)
-        self._mount = urlsplit(host).path.rstrip("/")
+        self.mount = urlsplit(host).path.rstrip("/")
 
     def send(self, method: str, path: str, headers: dict[str, str], body: object = None) -> Response:
         """Send one request. A ``body`` that is not bytes is sent as JSON."""
@@ -59,7 +59,7 @@ class Client:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             headers = {"Content-Type": "application/json", **headers}
         try:
-            response = self._http.request(method, self._mount + path, data, headers)
+            response = self._http.request(method, self.mount + path, data, headers)
             content = bytes(response.read())
         except Exception as error:  # every failure is counted, whatever its kind
             return Response(0, {}, {}, b"", type(error).__name__)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from support.stats import EndpointStats
@@ -14,17 +14,20 @@ if TYPE_CHECKING:
 _PATH: Final = os.environ.get("PROJKIT_LOAD_METRICS_PATH", "/metrics")
 _DURATION: Final = "projkit_http_server_request_duration_seconds"
 _SERIES: Final = re.compile(rf"^{_DURATION}_(count|sum)\{{(.*?)\}} ([0-9.e+-]+)", re.MULTILINE)
+_ROUTE: Final = re.compile(r"^projkit_http_server_route_info\{(.*)\} ", re.MULTILINE)
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 _MEMORY: Final = re.compile(r"^projkit_process_resident_memory_bytes\{.*\} (\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Scrape:
-    """One scrape: count and sum of seconds by method and route, and the resident bytes of all workers."""
+    """One scrape: count and sum of seconds by method and route, the kit's routes, and the memory of all workers."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    routes: frozenset[str] = frozenset()
     memory: float = 0.0
+    mount: str = ""  # the path of the kit's mount, as clients see it
     problem: str = ""  # why the scrape failed
 
 
@@ -49,7 +52,7 @@ def scrape(client: "Client") -> Scrape:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         response = client.send("GET", _PATH, headers)
         if response.status == 200:
-            return read(response.body.decode())
+            return replace(read(response.body.decode()), mount=client.mount)
     hint = "; set PROJKIT_LOAD_METRICS_TOKEN" if response.status in {401, 403} else ""
     return Scrape(problem=f"GET {_PATH} returned {response.reason}{hint}")
 
@@ -65,7 +68,8 @@ def read(text: str) -> Scrape:
             counts[key] += int(float(value))
         else:
             seconds[key] += float(value)
-    return Scrape(counts, dict(seconds), sum(map(float, _MEMORY.findall(text))))
+    routes = frozenset(dict(_LABEL.findall(labels))["route"] for labels in _ROUTE.findall(text))
+    return Scrape(counts, dict(seconds), routes, sum(map(float, _MEMORY.findall(text))))
 
 
 def compare(rows: list[EndpointStats], before: Scrape, after: Scrape) -> list[RouteComparison]:
@@ -75,9 +79,20 @@ def compare(rows: list[EndpointStats], before: Scrape, after: Scrape) -> list[Ro
         sent.setdefault((row.method, row.route), EndpointStats(row.method, row.route)).merge(row)
     compared = []
     for key, row in sorted(sent.items()):
-        counted, spent = after.counts[key], after.seconds.get(key, 0.0)
-        if counted >= before.counts[key]:  # otherwise the server has been restarted in between
-            counted, spent = counted - before.counts[key], spent - before.seconds.get(key, 0.0)
+        counted, spent = 0, 0.0
+        for route in _served_as(row.route, after):
+            served = (row.method, route)
+            count, seconds = after.counts[served], after.seconds.get(served, 0.0)
+            if count >= before.counts[served]:  # otherwise the server has been restarted in between
+                count, seconds = count - before.counts[served], seconds - before.seconds.get(served, 0.0)
+            counted, spent = counted + count, spent + seconds
         mean = 1000 * spent / counted if counted else 0.0
         compared.append(RouteComparison(" ".join(key), row.service.count, counted, row.service.mean, mean))
     return compared
+
+
+def _served_as(route: str, scrape: Scrape) -> list[str]:
+    """Return the server's names of a route: with the mount's path, or with another if a proxy changes it."""
+    if scrape.mount + route in scrape.routes:
+        return [scrape.mount + route]
+    return [each for each in scrape.routes if each.endswith(route)] or [route]

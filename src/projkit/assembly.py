@@ -1,8 +1,9 @@
 """Assembly of a kit's endpoints and of what stands in front of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from starlette.types import Scope
 
@@ -22,6 +23,7 @@ from projkit.per_loop import PerLoop
 from projkit.projects.routes import ProjectRoutes
 from projkit.running import CurrentRunning
 from projkit.settings import Settings
+from projkit.telemetry import route_kinds
 from projkit.telemetry import routes as telemetry_routes
 from projkit.telemetry.exposition import KitRegistry
 from projkit.validation import routes as validation_routes
@@ -30,6 +32,14 @@ from projkit.version import __version__
 from projkit.web import pages
 from projkit.web import routes as web_routes
 
+_KINDS_BY_TAG: Final = {
+    "projects": route_kinds.PROJECTS,
+    "auth": route_kinds.AUTH,
+    "health": route_kinds.PROBE,
+    "monitoring": route_kinds.MONITORING,
+    "telemetry": route_kinds.MONITORING,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
@@ -37,14 +47,12 @@ class Assembly:
 
     Attributes:
         endpoints: every endpoint.
-        quick_paths: those with the lower latency target: health.
-        probe_paths: those whose 5xx responses report a state and are not counted as errors: health and validation.
+        route_kinds: the kind of each path, by which metrics and their rules select routes.
         quiet_paths: those whose requests begin no trace: health and the Prometheus scrape.
     """
 
     endpoints: tuple[Endpoint, ...]
-    quick_paths: frozenset[str]
-    probe_paths: frozenset[str]
+    route_kinds: Mapping[str, str]
     quiet_paths: frozenset[str]
 
 
@@ -116,12 +124,14 @@ def assemble(
             tenants=bool(settings.tenant_claim),
         ),
     ]
-    quick_paths = frozenset(each.path for each in health_endpoints)
+    probe_paths = frozenset(each.path for each in health_endpoints)
+    kinds = {each.path: _KINDS_BY_TAG[each.tag] for each in api}
+    kinds |= dict.fromkeys((each.path for each in validation_endpoints), route_kinds.VALIDATION)
+    kinds |= dict.fromkeys((each.path for each in web_endpoints), route_kinds.PAGE)
     return Assembly(
         endpoints=(*api, *web_endpoints),
-        quick_paths=quick_paths,
-        probe_paths=quick_paths | {each.path for each in validation_endpoints},
-        quiet_paths=quick_paths | {settings.metrics_path},
+        route_kinds=kinds,
+        quiet_paths=probe_paths | {settings.metrics_path},
     )
 
 

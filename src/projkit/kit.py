@@ -162,8 +162,7 @@ class ProjKit:
             monitoring=self._monitoring,
             validations=self._validations,
         )
-        self._recorder.quick_paths = assembly.quick_paths
-        self._recorder.probe_paths = assembly.probe_paths
+        self._telemetry.mounted.kinds = assembly.route_kinds
         self._telemetry.tracing.quiet_paths = assembly.quiet_paths
         self._application = Application(
             assembly.endpoints,
@@ -172,6 +171,7 @@ class ProjKit:
             authenticate=self._current.authenticate,
             max_body_bytes=settings.max_body_bytes,
             request_timeout_seconds=settings.request_timeout_seconds,
+            mounted=self._telemetry.mounted,
             limiters=create_limiters(settings, self._recorder),
         )
         self._validation_factory = ValidationFactory(
@@ -191,6 +191,7 @@ class ProjKit:
             self._recorder,
             self.tracing,
             self.request_ids,
+            self._telemetry.mounted,
         )
         self.projects = Projects(self._started_projects)
         self.sessions = Sessions(self._started_auth)

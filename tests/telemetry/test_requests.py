@@ -182,7 +182,7 @@ async def test_the_middleware_alone(kit: ProjKit) -> None:
     async with kit.lifespan():
         assert (await ask(app, "GET", "/hello/a")).header("x-process-time")
         assert (await ask(app, "GET", "/kit/api/v1/health/live")).header("x-process-time")
-    assert {route for _, route in stats(kit)} == {"/hello/{name}", "/api/v1/health/live"}
+    assert {route for _, route in stats(kit)} == {"/hello/{name}", "/kit/api/v1/health/live"}
 
 
 async def test_kit_in_a_wrapped_host(kit: ProjKit) -> None:
@@ -194,7 +194,7 @@ async def test_kit_in_a_wrapped_host(kit: ProjKit) -> None:
     assert answer.status == 200
     assert answer.header("x-process-time")
     assert answer.header("x-request-id")
-    assert list(stats(kit)) == [("GET", "/api/v1/health/live")]
+    assert list(stats(kit)) == [("GET", "/inside/api/v1/health/live")]
 
 
 async def test_streams(kit: ProjKit) -> None:

@@ -13,6 +13,7 @@ from projkit.http import scope_keys
 from projkit.http.body import read_json
 from projkit.http.concurrency import ConcurrencyLimiter
 from projkit.http.disconnects import ClientDisconnectedError
+from projkit.http.mounts import MountedRoutes
 from projkit.http.problem import problem_response, unhandled
 from projkit.http.request import Request
 from projkit.http.response import Response
@@ -38,6 +39,7 @@ class Application:
         authenticate: identifies the caller.
         max_body_bytes: the limit of a request body.
         request_timeout_seconds: the time in which a request body has to arrive.
+        mounted: the full routes, for telemetry and logs.
         limiters: each event loop's limit on concurrent requests, None for no limit.
     """
 
@@ -50,6 +52,7 @@ class Application:
         authenticate: Authenticate,
         max_body_bytes: int,
         request_timeout_seconds: float,
+        mounted: MountedRoutes,
         limiters: PerLoop[ConcurrencyLimiter] | None,
     ) -> None:
         self.table = RouteTable(endpoints)
@@ -57,6 +60,7 @@ class Application:
         self._authenticate = authenticate
         self._max_body_bytes = max_body_bytes
         self._request_timeout_seconds = request_timeout_seconds
+        self._mounted = mounted
         self._limiters = limiters
         # Starlette routes, in which hosts and instrumentors look up path templates.
         self.routes = [
@@ -102,10 +106,10 @@ class Application:
         if match is None:
             raise errors.NotFoundError
         scope = request.scope
-        scope[scope_keys.ROUTE] = match.template
+        scope[scope_keys.ROUTE] = route = self._mounted.full(scope, match.template)
         scope[scope_keys.MATCHED_ROUTE] = self._route_by_template[match.template]
         if (trace := scope.get(scope_keys.TRACE)) is not None:
-            trace.set_route(match.template)
+            trace.set_route(route)
         endpoint = match.endpoints.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             return _options(match, request)

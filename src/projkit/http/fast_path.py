@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projkit.http import scope_keys
+from projkit.http.mounts import MountedRoutes
 from projkit.http.routing import Endpoint, PreparedHandler
 from projkit.http.timing import RequestIds, access_logger, timing_headers
 from projkit.http.tracing import Tracing
@@ -35,11 +36,13 @@ class PreparedEndpoints:
         observer: Observer,
         tracing: Tracing,
         request_ids: RequestIds,
+        mounted: MountedRoutes,
     ) -> None:
         self._app = app
         self._observer = observer
         self._tracing = tracing
         self._request_ids = request_ids
+        self._mounted = mounted
         self._prepared: dict[str, tuple[PreparedHandler, Route]] = {
             endpoint.path: (endpoint.prepared, route)
             for endpoint, route in zip(endpoints, routes, strict=True)
@@ -60,15 +63,16 @@ class PreparedEndpoints:
             await self._app(scope, receive, send)
             return
         handler, scope[scope_keys.MATCHED_ROUTE] = prepared
+        route = path if not root_path and self._mounted.at_root else self._mounted.full(scope, path)
         response = handler()
         headers = [*response.complete_headers, *timing_headers(perf_counter() - started, request_id)]
         try:
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await send({"type": "http.response.body", "body": response.body})
         except BaseException:
-            self._observer.record_disconnect("GET", path)
+            self._observer.record_disconnect("GET", route)
             raise
-        self._observer.record_request("GET", path, response.status, perf_counter() - started)
+        self._observer.record_request("GET", route, response.status, perf_counter() - started)
 
     def _is_unobserved(self, scope: Scope) -> bool:
         """Return whether only the recorder needs the request's id, route and duration."""

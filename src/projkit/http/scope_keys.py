@@ -7,7 +7,7 @@ from typing import Final
 
 # Set by the kit.
 PATH: Final = "projkit.path"  # the request's path below the kit's mount
-ROUTE: Final = "projkit.route"  # the template of the kit's route that matched
+ROUTE: Final = "projkit.route"  # the template of the kit's route that matched, below the prefix of its mount
 REQUEST_ID: Final = "projkit.request_id"
 TRACE: Final = "projkit.trace"  # the RequestTrace, or None where the request is not traced
 ERROR_TYPE: Final = "projkit.error_type"  # the class name of an unexpected exception

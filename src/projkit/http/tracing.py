@@ -34,7 +34,7 @@ class RequestTrace(Protocol):
         """The trace id if the trace is recorded, so that it can be looked up; None otherwise."""
 
     def set_route(self, route: str) -> None:
-        """Set the template of the route, relative to the kit's mount; must precede the response."""
+        """Set the template of the route, with the prefix of the kit's mount; must precede the response."""
 
     def set_error(self, error_type: str) -> None:
         """Mark the request as failed with an unexpected exception, given by the name of its class."""

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final, Literal
@@ -21,6 +21,7 @@ from projkit.telemetry.endpoint_stats import (
 from projkit.telemetry.families import ACTIVE
 from projkit.telemetry.history import History, HistoryEntry
 from projkit.telemetry.recorder import Recorder
+from projkit.telemetry.route_kinds import PROBE, kinds_in
 from projkit.telemetry.workers import now_ms
 
 TARGET_MS: Final = 40.0
@@ -34,7 +35,12 @@ class EndpointPerformance(BaseModel):
     """The requests of one endpoint. Durations end when the response is complete, or when streaming begins."""
 
     method: str
-    route: str = Field(description="The route template; `__unknown__` for paths without a route.")
+    route: str = Field(
+        description="The route template with the prefix of its mount; `__unknown__` for paths without a route."
+    )
+    kind: str | None = Field(
+        description="The kind of one of the kit's routes, such as `projects` or `probe`; null for the host's routes."
+    )
     count: int
     errors: int
     error_rate: float
@@ -146,17 +152,17 @@ class PerformanceReport:
 
     def _full(self) -> Performance:
         table = self._recorder.read()
-        now = stats_by_endpoint(table, self._recorder.probe_paths)
+        now, kinds = stats_by_endpoint(table), kinds_in(table)
         entries = self._history.entries()
         at_ms = now_ms()
         workers = self._recorder.workers()
         started_at = self._recorder.server_started_at
         age = max(datetime.now(UTC).timestamp() - started_at, 0.001)
         return Performance(
-            **dict(self._report(now, age)),
-            last_1_minute=self._since(_at(entries, 60), now, at_ms),
-            last_5_minutes=self._since(_at(entries, 300), now, at_ms),
-            last_15_minutes=self._since(_at(entries, 900), now, at_ms),
+            **dict(_report(now, age, kinds)),
+            last_1_minute=_since(_at(entries, 60), now, at_ms, kinds),
+            last_5_minutes=_since(_at(entries, 300), now, at_ms, kinds),
+            last_15_minutes=_since(_at(entries, 900), now, at_ms, kinds),
             scope="process" if self._recorder.directory is None else "all_workers",
             workers=[WorkerInfo(pid=each.pid, started_at=_time(each.started_at)) for each in workers],
             pid=os.getpid(),
@@ -166,31 +172,36 @@ class PerformanceReport:
             history=_intervals(entries, sum_stats(now.values()), at_ms),
         )
 
-    def _since(self, entry: HistoryEntry, now: StatsByEndpoint, now_at_ms: int) -> WindowPerformance:
-        seconds = max((now_at_ms - entry.at_ms) / 1000, 0.001)
-        return self._report(stats_since(now, entry.endpoints()), seconds)
 
-    def _report(self, endpoints: StatsByEndpoint, seconds: float) -> WindowPerformance:
-        total = sum_stats(endpoints.values())
-        return WindowPerformance(
-            seconds=round(seconds, 1),
-            requests=total.requests,
-            requests_per_second=round(total.requests / seconds, 3),
-            endpoints=[
-                EndpointPerformance(
-                    method=method,
-                    route=route,
-                    count=each.requests,
-                    target_ms=HEALTH_TARGET_MS if route in self._recorder.quick_paths else TARGET_MS,
-                    last_error_at=_time(each.last_error_at) if each.last_error_at else None,
-                    **_shared(each),
-                )
-                for (method, route), each in sorted(
-                    endpoints.items(), key=lambda item: (-item[1].requests, item[0])
-                )
-            ],
-            **_shared(total),
-        )
+def _since(
+    entry: HistoryEntry, now: StatsByEndpoint, now_at_ms: int, kinds: Mapping[str, str]
+) -> WindowPerformance:
+    seconds = max((now_at_ms - entry.at_ms) / 1000, 0.001)
+    return _report(stats_since(now, entry.endpoints()), seconds, kinds)
+
+
+def _report(endpoints: StatsByEndpoint, seconds: float, kinds: Mapping[str, str]) -> WindowPerformance:
+    total = sum_stats(endpoints.values())
+    return WindowPerformance(
+        seconds=round(seconds, 1),
+        requests=total.requests,
+        requests_per_second=round(total.requests / seconds, 3),
+        endpoints=[
+            EndpointPerformance(
+                method=method,
+                route=route,
+                kind=kinds.get(route),
+                count=each.requests,
+                target_ms=HEALTH_TARGET_MS if kinds.get(route) == PROBE else TARGET_MS,
+                last_error_at=_time(each.last_error_at) if each.last_error_at else None,
+                **_shared(each),
+            )
+            for (method, route), each in sorted(
+                endpoints.items(), key=lambda item: (-item[1].requests, item[0])
+            )
+        ],
+        **_shared(total),
+    )
 
 
 def _summary(total: EndpointStats, seconds: float) -> dict[str, Any]:

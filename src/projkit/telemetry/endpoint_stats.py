@@ -1,11 +1,12 @@
 """Request statistics of each endpoint and in total, computed from the recorded samples."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from projkit.telemetry.buckets import SIZE, percentile, upper_bound
 from projkit.telemetry.families import DISCONNECTS, HTTP, LAST_ERROR, MAX, SLOW, SUM
+from projkit.telemetry.route_kinds import kinds_in, reports_state
 from projkit.telemetry.store import Table
 
 _SERVER_ERROR: Final = "5"
@@ -73,18 +74,21 @@ class EndpointStats:
 StatsByEndpoint = dict[tuple[str, str], EndpointStats]
 
 
-def stats_by_endpoint(table: Table, probes: Set[str] = frozenset()) -> StatsByEndpoint:
+def stats_by_endpoint(table: Table) -> StatsByEndpoint:
     """Compute the statistics of each method and route.
 
-    A 503 of one of the ``probes`` reports the failure of something else, so it is not counted as an error.
+    A 503 of a probe or self-test of the kit reports the failure of something else, so it is not counted as an error.
     """
+    kinds = kinds_in(table)
     endpoints: StatsByEndpoint = {}
     for (family, labels), values in table.items():
         if family == HTTP.name:
             method, route, status = labels
             stats = endpoints.setdefault((method, route), EndpointStats())
             count = sum(values[:SIZE])
-            is_error = status.startswith(_SERVER_ERROR) and not (status == _UNAVAILABLE and route in probes)
+            is_error = status.startswith(_SERVER_ERROR) and not (
+                status == _UNAVAILABLE and reports_state(kinds.get(route))
+            )
             stats.add(
                 EndpointStats(
                     buckets=values[:SIZE],

@@ -29,6 +29,7 @@ EXEMPLARS: Final = Family(
 )  # method, route, status
 DISCONNECTS: Final = Family("http_disconnects", limit=500)  # method, route
 EXCEPTIONS: Final = Family("http_exceptions", limit=200)  # route, class
+ROUTES: Final = Family("http_routes", maxima=frozenset({0}), limit=200)  # of the kit: route, kind
 ACTIVE: Final = Family("http_active", gauge=True, limit=1)
 QUEUED: Final = Family("http_queued", gauge=True, limit=1)
 REJECTED: Final = Family("http_rejected", limit=10)  # reason
@@ -59,12 +60,12 @@ SPANS: Final = Family("otel_spans", limit=10)  # outcome
 WORKER_EXITS: Final = Family("worker_exits", maxima=frozenset({0}), limit=20)  # reason
 
 FAMILIES: Final = (
-    HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, ACTIVE, QUEUED, REJECTED, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS,
+    HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, ROUTES, ACTIVE, QUEUED, REJECTED, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS,
     DATABASE_ERRORS, TRANSACTIONS, POOL_WAIT, POOL, COMMANDS, REDIS_ERRORS, CREDENTIALS, CSRF_CHECKS, LOGINS, REFRESHES,
     EVENT_LOOP_LAG, HEALTH, SPANS, WORKER_EXITS,
 )  # fmt: skip
 # Room for all samples of all families up to their limits, with the longest labels.
-FILE_BYTES: Final = 6 * 1024 * 1024
+FILE_BYTES: Final = 13 * 512 * 1024
 OTHER: Final = "__other__"
 UNKNOWN: Final = "__unknown__"
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})

@@ -45,6 +45,7 @@ from projkit.telemetry.families import (
     REDIS_ERRORS,
     REFRESHES,
     REJECTED,
+    ROUTES,
     SLOW,
     SLOW_STATEMENTS,
     SPANS,
@@ -102,14 +103,12 @@ class Recorder(Observer):
         slow_seconds: the duration above which a request counts as slow.
 
     Attributes:
-        probe_paths: the routes whose 503 reports the failure of something else, and does not count as an error.
-        quick_paths: the routes with the latency target of health.
+        route_kinds: the kinds of the kit's routes, by full route; it grows as they are requested.
     """
 
     def __init__(self, directory: Path | None = None, *, slow_seconds: float = 2.0) -> None:
         self.slow_seconds = slow_seconds
-        self.probe_paths: frozenset[str] = frozenset()
-        self.quick_paths: frozenset[str] = frozenset()
+        self.route_kinds: Mapping[str, str] = {}
         self.meters: DurationMeters | None = None
         self.started_at = time.time()
         self.path = None if directory is None else _own_directory(directory)
@@ -197,7 +196,7 @@ class Recorder(Observer):
 
     def endpoints(self) -> StatsByEndpoint:
         """Return the statistics of each endpoint over all workers."""
-        return stats_by_endpoint(self.read(), self.probe_paths)
+        return stats_by_endpoint(self.read())
 
     # --- requests
 
@@ -346,6 +345,8 @@ class Recorder(Observer):
         """Return the sample of a request, with bounded labels, and remember it by the request's own values."""
         code = str(status) if 100 <= status <= 599 else OTHER_STATUS
         overflow = (OTHER_METHOD, OTHER, code)
+        if (kind := self.route_kinds.get(route)) is not None:
+            self._sample(ROUTES, (route, kind), (OTHER, OTHER))[0] = 1
         if method not in METHODS:  # clients can make up any number of methods, so they are not remembered
             return self._sample(family, (OTHER_METHOD, route, code), overflow)
         return self._remember(known, (method, route, status), family, (method, route, code), overflow)

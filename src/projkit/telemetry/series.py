@@ -31,6 +31,7 @@ from projkit.telemetry.families import (
     REDIS_ERRORS,
     REFRESHES,
     REJECTED,
+    ROUTES,
     SLOW,
     SPANS,
     STATEMENTS,
@@ -239,6 +240,13 @@ SCALARS: Final = (
         "Requests in progress, including those in the queue.",
         (),
         _value(ACTIVE),
+    ),
+    Scalar(
+        "gauge",
+        "projkit_http_server_route_info",
+        "Always 1, for each of the kit's own routes that has been requested; the host's routes have none.",
+        ("route", "kind"),
+        _value(ROUTES),
     ),
     Scalar("gauge", "projkit_http_server_waiting_requests", "Requests in the queue.", (), _value(QUEUED)),
     Scalar(

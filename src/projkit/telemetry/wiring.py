@@ -6,6 +6,7 @@ from starlette.types import ASGIApp
 
 from projkit.http.client import ClientAddresses
 from projkit.http.host_timing import HostTimingMiddleware, RouteOf
+from projkit.http.mounts import MountedRoutes
 from projkit.http.timing import RequestIds
 from projkit.settings import Settings
 from projkit.telemetry.collector import RecorderCollector
@@ -13,7 +14,6 @@ from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.otel.client_spans import dependencies_of
 from projkit.telemetry.otel.instrumented import instrument
 from projkit.telemetry.otel.instruments import MeterProviderOrFactory, OtelInstruments
-from projkit.telemetry.otel.mounts import MountPrefixes
 from projkit.telemetry.otel.request_tracing import RequestTracing, TracerProviderOrFactory
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.routes import MetricsApp
@@ -33,6 +33,7 @@ class Telemetry:
         registry: the Prometheus registry; a host may register metrics of its own in it.
         metrics_app: an ASGI app that responds with the metrics, without authentication.
         tracing: the tracing of requests.
+        mounted: the full routes of the kit's requests, which metrics, traces and logs share.
         request_ids: the source of request ids, for the kit's own requests and the host's.
     """
 
@@ -49,10 +50,11 @@ class Telemetry:
         info = KitInfo(version, settings.legacy_sunset)
         self.registry = KitRegistry(RecorderCollector(self.recorder, info))
         self.metrics_app = MetricsApp(self.registry)
-        mounts = MountPrefixes()
-        self.tracing = RequestTracing(tracer_provider, version=version, addresses=addresses, mounts=mounts)
+        self.mounted = MountedRoutes()
+        self.recorder.route_kinds = self.mounted.kinds_by_route
+        self.tracing = RequestTracing(tracer_provider, version=version, addresses=addresses)
         self.request_ids = RequestIds()
-        self._instruments = OtelInstruments(meter_provider, self.recorder, info, mounts)
+        self._instruments = OtelInstruments(meter_provider, self.recorder, info)
         self._settings = settings
         self._addresses = addresses
 

@@ -24,7 +24,6 @@ from projkit.http.timing import UNKNOWN_ROUTE
 from projkit.request_stats import StatementInfo
 from projkit.telemetry.buckets import EXPORTED_BOUNDS
 from projkit.telemetry.otel.attributes import Attributes, method_of
-from projkit.telemetry.otel.mounts import MountPrefixes
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.series import SCALARS, Scalar
 from projkit.telemetry.snapshot import KitInfo, process_snapshot
@@ -47,12 +46,10 @@ class OtelInstruments:
         provider: MeterProviderOrFactory | None,
         recorder: Recorder,
         info: KitInfo,
-        mounts: MountPrefixes,
     ) -> None:
         self._host_provider = provider
         self._recorder = recorder
         self._info = info
-        self._mounts = mounts
         self._system = ""
 
     def host_provider(self) -> MeterProvider | None:
@@ -104,9 +101,7 @@ class OtelInstruments:
             NETWORK_PROTOCOL_VERSION: scope.get("http_version", "1.1"),
         }
         if route != UNKNOWN_ROUTE:
-            attributes[http.HTTP_ROUTE] = (
-                self._mounts.of(scope) + route if scope_keys.ROUTE in scope else route
-            )
+            attributes[http.HTTP_ROUTE] = route
         if status >= 500:
             attributes[ERROR_TYPE] = scope.get(scope_keys.ERROR_TYPE, str(status))
         self._request_duration.record(seconds, attributes)

@@ -74,7 +74,6 @@ class JoinedTrace:
     __slots__ = (
         "_fastapi_telemetry",
         "_method",
-        "_mount",
         "_span",
         "client_spans",
         "is_joined",
@@ -87,7 +86,6 @@ class JoinedTrace:
         self,
         span: Span,
         method: str,
-        mount: str,
         client_spans: ClientSpans,
         *,
         sends_header: bool,
@@ -99,7 +97,6 @@ class JoinedTrace:
         self._fastapi_telemetry = fastapi_telemetry
         self.is_joined = True
         self._method = method
-        self._mount = mount
         self.span_context = span.get_span_context()
         self.client_spans: ClientSpans | None = client_spans
         self.response_header = response_header(self.span_context) if sends_header else None
@@ -118,13 +115,12 @@ class JoinedTrace:
         # kind is something of the host's around the kit, with a name of its own.
         if getattr(self._span, "kind", None) is not SpanKind.SERVER:
             return
-        full_route = self._mount + route
-        self._span.update_name(name_of(self._method, full_route))
-        self._span.set_attribute(http.HTTP_ROUTE, full_route)
+        self._span.update_name(name_of(self._method, route))
+        self._span.set_attribute(http.HTTP_ROUTE, route)
         if hasattr(
             self._fastapi_telemetry, "route"
         ):  # FastAPI sets the attribute again at the end, and its metric
-            self._fastapi_telemetry.route = full_route
+            self._fastapi_telemetry.route = route
 
     @never_raise
     def set_error(self, error_type: str) -> None:
@@ -143,12 +139,11 @@ class RecordedTrace(JoinedTrace):
         self,
         span: Span,
         method: str,
-        mount: str,
         client_spans: ClientSpans,
         context: Context,
         on_error: OnError,
     ) -> None:
-        super().__init__(span, method, mount, client_spans, sends_header=True, on_error=on_error)
+        super().__init__(span, method, client_spans, sends_header=True, on_error=on_error)
         self.is_joined = False
         self._error_type: str | None = None
         self._token = contexts.attach(context)

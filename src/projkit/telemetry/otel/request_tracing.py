@@ -30,7 +30,6 @@ from projkit.request_stats import REQUEST_STATS, RequestStats, current_client_sp
 from projkit.telemetry.otel.attributes import method_of, name_of, request_attributes
 from projkit.telemetry.otel.client_spans import Dependencies, RequestClientSpans
 from projkit.telemetry.otel.head_sampling import HeadSampler, unsampled_parent
-from projkit.telemetry.otel.mounts import MountPrefixes
 from projkit.telemetry.otel.propagation import get_propagator
 from projkit.telemetry.otel.request_traces import JoinedTrace, RecordedTrace, UnrecordedTrace
 
@@ -58,7 +57,6 @@ class RequestTracing:
         *,
         version: str,
         addresses: ClientAddresses,
-        mounts: MountPrefixes,
     ) -> None:
         self.quiet_paths: frozenset[str] = frozenset()
         self.parent_headers = _parent_headers()
@@ -70,7 +68,6 @@ class RequestTracing:
         self._tracer: Tracer | None = None
         self._head_sampler: HeadSampler | None = None
         self._check_at = float("-inf")
-        self._mounts = mounts
         self._warned = False
 
     def configure(self, dependencies: Dependencies, *, calls_host: bool) -> None:
@@ -152,7 +149,6 @@ class RequestTracing:
         return JoinedTrace(
             span,
             method_of(scope),
-            self._mounts.of(scope),
             self._client_spans(span),
             sends_header=sends_header,
             on_error=self._on_error,
@@ -183,7 +179,7 @@ class RequestTracing:
             return self._unrecorded(span.get_span_context(), parent, sends_header=has_parent)
         context = trace.set_span_in_context(span, parent)
         client_spans = RequestClientSpans(tracer, context, self._dependencies, self._on_error)
-        return RecordedTrace(span, method, self._mounts.of(scope), client_spans, context, self._on_error)
+        return RecordedTrace(span, method, client_spans, context, self._on_error)
 
     def _unrecorded(
         self, span_context: SpanContext, parent: Context | None, *, sends_header: bool = False
