@@ -70,6 +70,7 @@ class Lifecycle(Generic[R]):
         self._open = open_
         self._states: PerLoop[_State[R]] = PerLoop(_State, _State.abandon)
         self._warned = False
+        self._warned_of_fork = False
         self.draining = False
 
     @property
@@ -162,6 +163,7 @@ class Lifecycle(Generic[R]):
     async def _start(self, state: _State[R]) -> R:
         try:
             async with state.lock:
+                self._warn_of_fork()
                 state.running = await self._open()
                 return state.running
         except BaseException:
@@ -169,6 +171,15 @@ class Lifecycle(Generic[R]):
             raise
         finally:
             state.starting = None
+
+    def _warn_of_fork(self) -> None:
+        started = any(state.running is not None for state in self._states.inherited.values())
+        if started and not self._warned_of_fork:
+            self._warned_of_fork = True
+            logger.warning(
+                "projkit was started before this process was forked, and starts again here, since connections and "
+                "threads cannot be shared: start it in each worker, with lifespan=kit.lifespan or kit.wrap(app)"
+            )
 
 
 def _retrieve_exception(task: "asyncio.Task[R]") -> None:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from projkit.forks import reset_in_forks
+
 T = TypeVar("T")
 
 
@@ -16,6 +18,10 @@ class PerLoop(Generic[T]):
     Args:
         create: makes a loop's value; called on that loop.
         drop: called with the value of a closed loop, from another loop and possibly another thread.
+
+    Attributes:
+        inherited: in a forked process, the values of the parent's loops. They must be neither used nor dropped: a
+            connection's socket and a loop's selector are shared with the parent, and closing them could disturb it.
     """
 
     def __init__(self, create: Callable[[], T], drop: Callable[[T], None] | None = None) -> None:
@@ -24,6 +30,13 @@ class PerLoop(Generic[T]):
         self._values: dict[asyncio.AbstractEventLoop, T] = {}
         # The most recently used loop and its value, in one tuple because several threads read it at the same time.
         self._last: tuple[asyncio.AbstractEventLoop, T] | None = None
+        self.inherited: dict[asyncio.AbstractEventLoop, T] = {}
+        reset_in_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Set the parent's values aside, so that this process creates its own."""
+        self.inherited |= self._values
+        self._values, self._last = {}, None
 
     def get(self) -> T:
         """Return the value of the running event loop."""

@@ -75,6 +75,9 @@ def command(server: str, app: str, port: int, root_path: str) -> list[str]:
             "--no-access-log",
             *flags,
         ]
+    if server == "gunicorn":  # three workers, forked after the application was loaded
+        worker = ["--worker-class", "uvicorn_worker.UvicornWorker", "--workers", "3", "--preload"]
+        return [*python, "gunicorn", app, "--bind", f"127.0.0.1:{port}", *worker]
     flags = ["--root-path", root_path] if root_path else []
     return [*python, "hypercorn", app, "--bind", f"127.0.0.1:{port}", *flags]
 

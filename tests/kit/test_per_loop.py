@@ -48,6 +48,16 @@ def test_loops_of_several_threads() -> None:
     assert not wrong
 
 
+def test_values_of_a_parent_process() -> None:
+    """After a fork each loop gets a new value, and the parent's are kept as they are."""
+    dropped: list[object] = []
+    values = PerLoop(object, dropped.append)
+    parents = asyncio.run(value_of(values))
+    values.reset_after_fork()
+    assert asyncio.run(value_of(values)) is not parents
+    assert (list(values.inherited.values()), dropped) == ([parents], [])
+
+
 def test_values_are_dropped_once() -> None:
     """A value is dropped once, even if a loop of another thread drops closed loops at the same time."""
     dropped: list[object] = []

@@ -14,6 +14,7 @@ from projkit.errors import (
     ProjkitError,
     SchemaOutOfDateError,
 )
+from projkit.forks import reset_in_forks
 from projkit.health import database
 from projkit.health.celery import CeleryApp, celery_check
 from projkit.health.check_scheduler import CheckScheduler, CheckState, Resource
@@ -48,13 +49,18 @@ class Health:
         self._has_redis = has_redis  # a client of the host's
         self._celery_app = celery_app
         self._host_checks: dict[str, HealthCheck] = {}
+        self.reset_after_fork()
+        reset_in_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Begin the uptime now, without the parent's schedulers and its failure to start."""
         self._schedulers: WeakSet[CheckScheduler] = WeakSet()
         self._created_at = monotonic()
         self._failure: tuple[str, Observation] | None = None
 
     @property
     def uptime_seconds(self) -> float:
-        """Seconds since the kit was created."""
+        """Seconds since the kit was created, or this process was forked."""
         return monotonic() - self._created_at
 
     @property

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from projkit.forks import reset_in_forks
 from projkit.http import scope_keys
 from projkit.http.disconnects import DisconnectDetector
 from projkit.http.response import Header
@@ -41,10 +42,15 @@ class RequestIds:
     """Source of request ids.
 
     A valid ``X-Request-ID`` of the client is kept. A new id is a random prefix and a counter, which costs a tenth of a
-    UUID.
+    UUID. Both are new in a forked process, where they would otherwise repeat the parent's ids.
     """
 
     def __init__(self) -> None:
+        self.reset_after_fork()
+        reset_in_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Choose a prefix and a start of the counter at random."""
         self._prefix = secrets.token_hex(8).encode()
         self._counter = count(secrets.randbelow(1 << 24))
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
+from projkit.forks import reset_in_forks
 from projkit.telemetry.buckets import milliseconds
 from projkit.telemetry.endpoint_stats import (
     EndpointStats,
@@ -116,6 +117,11 @@ class PerformanceReport:
     def __init__(self, recorder: Recorder, history: History) -> None:
         self._recorder = recorder
         self._history = history
+        self.reset_after_fork()
+        reset_in_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Start without a summary; a refresh by one of the parent's threads never ends in a forked process."""
         self._refreshing: asyncio.Future[None] | None = None
         self._traffic: dict[str, Any] = _summary(EndpointStats(), 0.0)
         self._traffic_at = float("-inf")

@@ -19,6 +19,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from projkit.file_lock import acquire_lock
+from projkit.forks import reset_in_forks
 from projkit.telemetry.buckets import SIZE
 from projkit.telemetry.endpoint_stats import EndpointStats, StatsByEndpoint, sum_stats
 from projkit.telemetry.recorder import Recorder
@@ -129,6 +130,11 @@ class History:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._store: _MemoryHistory | _FileHistory | None = None
+        reset_in_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Open a store of this process: the parent's lock, and its entries in memory, are not ours."""
+        self._store = None
 
     def record(self) -> None:
         """Add an entry, unless another worker does that for the server."""

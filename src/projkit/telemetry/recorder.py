@@ -3,13 +3,13 @@
 import logging
 import os
 import time
-import weakref
 from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
 from projkit.errors import ConfigurationError
+from projkit.forks import reset_in_forks
 from projkit.observers import REJECTION_REASONS, SPAN_OUTCOMES, DurationMeters, Observer, RejectionReason
 from projkit.request_stats import StatementInfo
 from projkit.telemetry import exemplars
@@ -75,7 +75,6 @@ _SLOW_STATEMENT_SECONDS: Final = 0.2
 _MAX_STATEMENT_CHARS: Final = 1000
 
 
-_RECORDERS: Final["weakref.WeakSet[Recorder]"] = weakref.WeakSet()
 _KITS_BY_DIRECTORY: Final[dict[Path, int]] = {}
 
 
@@ -83,14 +82,6 @@ def _own_directory(directory: Path) -> Path:
     """Return a directory for one kit: a second kit of a process gets a subdirectory, so that counts are not mixed."""
     number = _KITS_BY_DIRECTORY[directory] = _KITS_BY_DIRECTORY.get(directory, -1) + 1
     return directory / f"kit-{number}" if number else directory
-
-
-def _reset_all() -> None:
-    for recorder in list(_RECORDERS):
-        recorder._reset()  # noqa: SLF001
-
-
-os.register_at_fork(after_in_child=_reset_all)
 
 
 class Recorder(Observer):
@@ -110,13 +101,13 @@ class Recorder(Observer):
         self.slow_seconds = slow_seconds
         self.route_kinds: Mapping[str, str] = {}
         self.meters: DurationMeters | None = None
-        self.started_at = time.time()
         self.path = None if directory is None else _own_directory(directory)
-        self._reset()
-        _RECORDERS.add(self)
+        self.reset_after_fork()
+        reset_in_forks(self)
 
-    def _reset(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start without any samples: initially, and in a forked process."""
+        self.started_at = time.time()
         self._directory: WorkerDirectory | None = None
         self._failure: OSError | None = None
         self._store: MetricStore | None = None
