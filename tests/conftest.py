@@ -139,10 +139,10 @@ class Client(httpx2.AsyncClient):
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serves an app over real HTTP in a thread; gives its base URL."""
+def serving(app: Any, **options: Any) -> Iterator[str]:
+    """Serves an app over real HTTP in a thread, with more options of uvicorn; gives its base URL."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="warning", lifespan="on", server_header=False
+        app, host="127.0.0.1", port=0, log_level="warning", lifespan="on", server_header=False, **options
     )
     server = uvicorn.Server(config)
     listener = config.bind_socket()

@@ -26,6 +26,7 @@ from projkit.settings import Settings
 from projkit.telemetry import route_kinds
 from projkit.telemetry import routes as telemetry_routes
 from projkit.telemetry.exposition import KitRegistry
+from projkit.validation import public_url
 from projkit.validation import routes as validation_routes
 from projkit.validation.wiring import Validations
 from projkit.version import __version__
@@ -109,6 +110,7 @@ def assemble(
         *monitoring.endpoints(anonymous.allows_monitoring),
         *telemetry_routes.endpoints(settings.metrics_path, registry, anonymous.allows_metrics),
         *validation_endpoints,
+        *public_url.endpoints(prefix, current.secrets, cookies, addresses),
     ]
 
     def requires_https(scope: Scope) -> bool:

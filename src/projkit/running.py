@@ -108,6 +108,14 @@ class CurrentRunning:
         """
         return self._lifecycle.get().auth
 
+    def secrets(self, label: str) -> tuple[bytes, ...]:
+        """Return the secrets that are derived from the signing keys for ``label``, newest first.
+
+        Raises:
+            UnavailableError: the kit is not running, or every key has expired.
+        """
+        return self._lifecycle.get().auth.keys.secrets(label)
+
     def authenticate(self, request: Request) -> Awaitable[Principal]:
         """Return the caller of a request.
 

@@ -252,12 +252,22 @@ async def test_a_trusted_proxy(open_kit: OpenKit) -> None:
             429,
         ]
         # Nonsense where the address should be counts as the proxy's own.
-        assert await statuses_of(kit, ["nonsense", "", "192.0.2.6:80"], "10.0.0.3") == [401, 401, 429]
+        assert await statuses_of(kit, ["nonsense", "", "192.0.2.6:80:80"], "10.0.0.3") == [401, 401, 429]
+        # Some proxies add the client's port.
+        assert await statuses_of(kit, ["192.0.2.7", "192.0.2.7:80", "192.0.2.7:81"]) == [401, 401, 429]
+        assert await statuses_of(kit, ["2001:db8::7", "[2001:db8::7]", "[2001:db8::7]:80"]) == [401, 401, 429]
         two = [("x-forwarded-for", "198.51.100.9"), ("x-forwarded-for", "192.0.2.1")]
         assert (await log_in(kit, headers=two, address="10.0.0.1")).status == 429
         assert (
             await log_in(kit, headers=[("x-forwarded-for", "192.0.2.1")], address="203.0.113.9")
         ).status == 401
+
+
+@pytest.mark.parametrize(("trusted", "last"), [(["unix"], 401), (["10.0.0.0/8"], 429), ([], 429)])
+async def test_a_proxy_on_a_unix_socket(open_kit: OpenKit, trusted: list[str], last: int) -> None:
+    """A connection over a Unix socket has no address; what it forwards is trusted only with ``unix``."""
+    async with open_kit(login_limit_address="2/minute", trusted_proxies=trusted) as kit:
+        assert await statuses_of(kit, [f"192.0.2.{n}" for n in range(3)], "") == [401, 401, last]
 
 
 async def test_networks_of_a_subscriber(open_kit: OpenKit) -> None:

@@ -59,6 +59,7 @@ RULES: Final[dict[str, Rule]] = {
     "GET /api/v1/monitoring/system/info": Rule("operator", 200),
     "GET /api/v1/monitoring/validate/endpoints": Rule("operator", 200),
     "GET /api/v1/monitoring/validate/authentication": Rule("operator", 200),
+    "GET /api/v1/monitoring/validate/request": Rule("public", "not_found"),
     "POST /api/v1/auth/login": Rule("public", "invalid_credentials", {"username": "nobody", "password": "x"}),
     "POST /api/v1/auth/refresh": Rule("public", "invalid_refresh_token", {"refresh_token": "x"}),
     "POST /api/v1/auth/logout": Rule("public", "missing_credentials"),

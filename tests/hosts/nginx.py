@@ -1,7 +1,5 @@
 """nginx in front of a host: with TLS, with a prefix that it strips or keeps, and with gzip where a test asks for it."""
 
-import datetime
-import ipaddress
 import os
 import pwd
 import shutil
@@ -15,15 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from projkit.testing.servers import free_port, unprivileged_user
+from tests.certificates import CERTIFICATE, KEY, write_certificate
 from tests.services import missing
 
-CERTIFICATE, KEY = "certificate.pem", "key.pem"
 _START_SECONDS = 30
 _PROGRAMS = "/usr/sbin:/usr/local/sbin:/opt/homebrew/bin"
 
@@ -136,7 +130,7 @@ def proxied(
 def running(configuration: str, url: str) -> Iterator[Nginx]:
     """Run nginx with a configuration, the inside of ``http { … }``, until the end; it responds at ``url``.
 
-    Certificate and key are in the files :data:`CERTIFICATE` and :data:`KEY`, for ``localhost`` and 127.0.0.1.
+    Certificate and key are in the files ``CERTIFICATE`` and ``KEY``, for ``localhost`` and 127.0.0.1.
     """
     program = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), _PROGRAMS)))
     if program is None:
@@ -169,35 +163,6 @@ def running(configuration: str, url: str) -> Iterator[Nginx]:
             process.wait(10)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def write_certificate(directory: Path, *, hours: int = 24, names: tuple[str, ...] = ("localhost",)) -> None:
-    """Write a self-signed certificate for these names and 127.0.0.1 that expires in so many hours, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    now = datetime.datetime.now(datetime.UTC)
-    addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))] if "localhost" in names else []
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=2))
-        .not_valid_after(now + datetime.timedelta(hours=hours))
-        .add_extension(
-            x509.SubjectAlternativeName([*(x509.DNSName(each) for each in names), *addresses]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    (directory / CERTIFICATE).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (directory / KEY).write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
 
 
 def _give_to(directory: Path, user: pwd.struct_passwd) -> dict[str, Any]:

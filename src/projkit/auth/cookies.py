@@ -90,13 +90,13 @@ class Cookies:
 
     def _set(self, request: Request, name: str, value: str, path: str, seconds: int, flags: str) -> Header:
         expires = "; Expires=Thu, 01 Jan 1970 00:00:00 GMT" if seconds == 0 else ""
-        secure = "; Secure" if self._is_secure(request) else ""
+        secure = "; Secure" if self.is_secure(request) else ""
         return (
             b"set-cookie",
             f"{name}={value}; Path={path}; Max-Age={seconds}{expires}; {flags}{secure}".encode(),
         )
 
-    def _is_secure(self, request: Request) -> bool:
+    def is_secure(self, request: Request) -> bool:
         """Return whether cookies are ``Secure``: always, except for plain HTTP on loopback in development."""
         settings = self._settings
         if settings.cookie_secure is not None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
@@ -17,9 +17,11 @@ from projkit.auth.keys import load_keys
 from projkit.auth.keys_file import keys_path
 from projkit.auth.passwords import Passwords
 from projkit.auth.users import Users
+from projkit.cli.check_public_url import check_public_url
 from projkit.cli.colours import out
 from projkit.cli.console import app
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_USER
+from projkit.cli.findings import Finding
 from projkit.cli.otel import read_export_settings
 from projkit.cli.otel.export_settings import origin_of
 from projkit.clock import utc_now
@@ -39,15 +41,6 @@ from projkit.telemetry.families import FILE_BYTES
 
 _MAX_CLOCK_SKEW_SECONDS: Final = 2
 _CONNECT_TIMEOUT_SECONDS: Final = 2
-
-
-class Finding(NamedTuple):
-    """The result of one check, printed as a line. A ``warning`` is a success that needs attention."""
-
-    name: str
-    ok: bool
-    detail: str
-    warning: bool = False
 
 
 @app.command()
@@ -73,6 +66,8 @@ async def _run_checks() -> list[Finding]:
     except ConfigurationError as error:
         return [Finding("settings", ok=False, detail=error.detail)]
     findings = [_settings(settings), _secrets(settings), await _telemetry(settings)]
+    if settings.public_url and findings[1].ok:
+        findings.append(await check_public_url(settings))
     if settings.metrics_directory is not None:
         findings.append(_metrics_directory(settings.metrics_directory))
     if settings.redis_url is not None:

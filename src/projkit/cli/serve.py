@@ -178,7 +178,7 @@ def _print_greeting(settings: Settings, host: str, port: int, *, demo_user: bool
     api = address + (settings.public_path or "") + settings.api_prefix
     print_message(f"projkit ({settings.dialect}) is running at {api}")
     if settings.public_url:
-        print_message(f"  Public URL   {settings.public_url}{settings.api_prefix}")
+        print_message(f"  Public URL   {settings.public_base}{settings.api_prefix}")
     print_message(f"  API docs     {api}/docs")
     print_message(f"  Status page  {api}/monitoring")
     print_message(f"  Liveness     {api}/health/live")

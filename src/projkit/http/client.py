@@ -6,6 +6,7 @@ from typing import Final
 
 from starlette.types import Scope
 
+UNIX: Final = "unix"  # in the list of trusted proxies: whatever connects over a Unix socket
 _IPV6_PREFIX: Final = 64  # the prefix of one subscriber, who can choose addresses within it
 
 
@@ -13,16 +14,18 @@ class ClientAddresses:
     """Reader of client addresses; trusts ``X-Forwarded-For`` only as far as trusted proxies wrote it."""
 
     def __init__(self, trusted_proxies: Iterable[str]) -> None:
-        self._trusted = [ipaddress.ip_network(each, strict=False) for each in trusted_proxies]
+        trusted = set(trusted_proxies)
+        # A connection over a Unix socket has no address.
+        self._trusts_unix = UNIX in trusted
+        self._trusted = [ipaddress.ip_network(each, strict=False) for each in trusted - {UNIX}]
 
     def get(self, scope: Scope) -> str:
         """Return the client's address, or ``""`` if the server does not provide one."""
-        client = scope.get("client")
-        address = str(client[0]) if client else ""
-        if not self._trusted or not self._trusts(address):
+        address = _peer(scope)
+        if not self.trusts_peer(scope):
             return address
         hops = [
-            hop.strip()
+            _without_port(hop.strip())
             for name, value in scope["headers"]
             if name == b"x-forwarded-for"
             for hop in value.decode("latin-1").split(",")
@@ -37,8 +40,7 @@ class ClientAddresses:
 
     def is_loopback(self, scope: Scope) -> bool:
         """Return whether the connection comes from a loopback address."""
-        client = scope.get("client")
-        parsed = _parse(str(client[0])) if client else None
+        parsed = _parse(_peer(scope))
         return parsed is not None and parsed.is_loopback
 
     def is_local(self, scope: Scope) -> bool:
@@ -54,13 +56,17 @@ class ClientAddresses:
         """Return whether the client uses HTTPS, to this server or to a trusted proxy."""
         if scope.get("scheme") in {"https", "wss"}:
             return True
-        client = scope.get("client")
-        if not self._trusted or client is None or not self._trusts(str(client[0])):
+        if not self.trusts_peer(scope):
             return False
         return any(
-            name == b"x-forwarded-proto" and value.strip().lower() in {b"https", b"wss"}
+            name == b"x-forwarded-proto" and value.partition(b",")[0].strip().lower() in {b"https", b"wss"}
             for name, value in scope["headers"]
         )
+
+    def trusts_peer(self, scope: Scope) -> bool:
+        """Return whether the connection comes from a trusted proxy."""
+        peer = _peer(scope)
+        return (bool(self._trusted) and self._trusts(peer)) if peer else self._trusts_unix
 
     def _trusts(self, address: str) -> bool:
         parsed = _parse(address)
@@ -75,6 +81,18 @@ def attempt_key(address: str) -> str:
             return str(parsed.ipv4_mapped)
         return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))
     return address
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def _without_port(hop: str) -> str:
+    """Return an address without the port that some proxies add, as in ``192.0.2.1:40000`` or ``[2001:db8::1]:443``."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
 def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -78,6 +78,7 @@ _ENTITY_TAG: Final = r'(W/)?"[\x21\x23-\x7e]*"'
 _ENTITY_TAGS: Final = rf"^(\*|{_ENTITY_TAG}( ?, ?{_ENTITY_TAG})*)$"
 
 REQUEST_HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "X-Projkit-Check": ("A signed time.", {"type": "string"}),
     "Idempotency-Key": (
         "A unique key that makes the request safe to retry: for 24 hours, repeating it returns the first response.",
         {

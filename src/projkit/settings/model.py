@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         if self.root_path and self.public_url and self.public_path != self.root_path:
             url = origin_of(self.public_url) + self.root_path
             raise ValueError(
-                f"PROJKIT_ROOT_PATH (--root-path) is {self.root_path}, but PROJKIT_PUBLIC_URL is {self.public_url}; "
+                f"PROJKIT_ROOT_PATH (--root-path) is {self.root_path}, but PROJKIT_PUBLIC_URL is {self.public_base}; "
                 f"set PROJKIT_PUBLIC_URL={url}, or omit the root path if PROJKIT_PUBLIC_URL is right"
             )
 
@@ -233,6 +233,11 @@ class Settings(BaseSettings):
         if self.public_url:
             return unquote(urlsplit(self.public_url).path)
         return self.root_path or None
+
+    @property
+    def public_base(self) -> str:
+        """PUBLIC_URL without a user name and a password, which nothing should request or print."""
+        return origin_of(self.public_url) + urlsplit(self.public_url).path if self.public_url else ""
 
     @property
     def effective_health_details(self) -> Literal["always", "authorized", "never"]:

@@ -60,12 +60,12 @@ def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
-    for each in value:
+    for each in set(value) - {"unix"}:
         try:
             ipaddress.ip_network(each, strict=False)
         except ValueError:
             raise ValueError(
-                f"{each!r} is not an IP address or network; use one such as 10.0.0.0/8"
+                f"{each!r} is not an IP address or network; use one such as 10.0.0.0/8, or unix for Unix sockets"
             ) from None
     return value
 
