@@ -18,7 +18,7 @@ from projkit.auth.middleware import AuthMiddleware
 from projkit.auth.rules import PathRules
 from projkit.auth.wiring import AuthServices, cookie_names
 from projkit.clock import Clock, utc_now
-from projkit.db.tables import build_tables
+from projkit.db.tables import tables_of
 from projkit.health.celery import CeleryApp
 from projkit.health.checks import HealthCheck
 from projkit.health.service import Health
@@ -143,7 +143,7 @@ class ProjKit:
             database=self._current.database,
             host_resources=host.names,
         )
-        tables = build_tables(settings.table_prefix)
+        tables = tables_of(settings)
         self._startup = Startup(
             settings,
             host,

@@ -18,7 +18,7 @@ from projkit.auth.sessions.redis import RedisSessions
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.engine import create_single_use_engine
-from projkit.db.tables import build_tables
+from projkit.db.tables import tables_of
 from projkit.redis import connect
 from tests.conftest import settings_for
 from tests.redis_servers import Redises
@@ -138,7 +138,7 @@ async def _in_database(url: str, mode: str) -> AsyncIterator[StoreUnderTest]:
         for operation in ("connect", "pool_wait", "statement")
     }
     settings = settings_for(url, database_mode=mode, **timeouts)
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     async with AsyncExitStack() as stack:
 
         async def open_worker() -> Worker:

@@ -10,7 +10,7 @@ from projkit.auth.sessions.cached import CachedSessions
 from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.sessions.port import SessionActivity, SessionKey
 from projkit.db.connect import open_database
-from projkit.db.tables import build_tables
+from projkit.db.tables import tables_of
 from tests.auth.stores import Monotonic
 from tests.auth.test_session_stores import IDLE, NOW, rotation, session
 from tests.conftest import settings_for
@@ -43,7 +43,7 @@ class SlowStore(DatabaseSessions):
 async def slow(sqlite_url: str) -> AsyncIterator[SlowStore]:
     """The store behind the cache."""
     settings = settings_for(sqlite_url)
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     database = await open_database(settings, tables)
     yield SlowStore(DatabaseSessions(database, tables))
     await database.close()

@@ -1,6 +1,8 @@
 """`projkit check`: one line per finding, with the fix."""
 
+import asyncio
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,16 @@ from projkit.testing.servers import free_port
 from tests.cli.conftest import Run
 from tests.cli.running import redis_server
 from tests.conftest import SECRET
+from tests.db.conftest import run_as_superuser
+from tests.services import open_sqlite
+
+TOOLS = (
+    "alembic_version",
+    "django_migrations",
+    "flyway_schema_history",
+    "databasechangelog",
+    "_prisma_migrations",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -168,3 +180,55 @@ def test_demo_user_in_production(run: Run) -> None:
     run("user", "enable", "demo", **variables)
     run("user", "password", "demo", stdin="another password", **variables)
     assert findings_of(run, expect=0, **variables)["users"]["ok"]
+
+
+@pytest.mark.parametrize("place", ["sqlite", "postgresql", "schema"])
+def test_other_migration_tools(run: Run, place: str, request: pytest.FixtureRequest) -> None:
+    """Tables of other migration tools beside the kit's are a warning that names the tool and what to do."""
+    variables = {}
+    if place == "sqlite":
+        url = os.environ["PROJKIT_DATABASE_URL"]
+        with open_sqlite(url) as connection:
+            connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        fix = "Set PROJKIT_DATABASE_URL to a file of the kit's own"
+    else:
+        url = variables["PROJKIT_DATABASE_URL"] = request.getfixturevalue("empty_postgres_url")
+        schema = "kit" if place == "schema" else ""
+        if schema:
+            variables["PROJKIT_DATABASE_SCHEMA"] = schema
+        run("migrate", **variables)
+        tables = [f"CREATE TABLE {schema or 'public'}.{name} (id int)" for name in TOOLS]
+        asyncio.run(run_as_superuser(url, *tables))
+        fix = "PROJKIT_DATABASE_SCHEMA=kit is not the kit's own" if schema else "Set PROJKIT_DATABASE_SCHEMA"
+    finding = findings_of(run, expect=0, **variables)["schema"]
+    assert (finding["ok"], finding["warning"]) == (True, True)
+    assert fix in finding["detail"]
+    assert "projkit.alembic.include_name" in finding["detail"]
+    assert place == "sqlite" or all(name in finding["detail"] for name in TOOLS)
+    assert len(findings_of(run, expect=0, **variables)) == 8
+
+
+def test_other_migration_tools_in_another_schema(run: Run, empty_postgres_url: str) -> None:
+    """With a schema of the kit's own, the host's tables in another one are no reason for a warning."""
+    asyncio.run(run_as_superuser(empty_postgres_url, "CREATE TABLE alembic_version (id int)"))
+    variables = {"PROJKIT_DATABASE_URL": empty_postgres_url, "PROJKIT_DATABASE_SCHEMA": "kit"}
+    run("migrate", **variables)
+    assert "schema" not in findings_of(run, expect=0, **variables)
+
+
+def test_tables_in_another_schema(run: Run, postgres_url: str) -> None:
+    """check and migrate report that the tables are in another schema; migrate --new creates new ones."""
+    variables = {"PROJKIT_DATABASE_URL": postgres_url, "PROJKIT_DATABASE_SCHEMA": "kit"}
+    assert "the schema public has; move each with" in failures_of(run, **variables)["migrations"]
+    assert "projkit migrate --new" in run("migrate", expect=1, **variables).stderr
+    run("migrate", "--new", **variables)
+    assert findings_of(run, expect=0, **variables)["migrations"]["ok"]
+
+
+def test_a_schema_requires_postgresql(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schema is rejected for SQLite, whether or not a URL is set."""
+    variables = {"PROJKIT_DATABASE_SCHEMA": "kit"}
+    assert "requires PostgreSQL" in failures_of(run, **variables)["settings"]
+    monkeypatch.delenv("PROJKIT_DATABASE_URL")
+    assert "requires PostgreSQL" in failures_of(run, **variables)["database"]
+    assert "requires PostgreSQL" in run("migrate", expect=1, PROJKIT_DATABASE_SCHEMA="kit").stderr

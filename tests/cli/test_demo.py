@@ -7,7 +7,7 @@ from projkit.auth.users import Users
 from projkit.cli.demo import DEMO_PASSWORD, add_demo_user
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
-from projkit.db.tables import build_tables
+from projkit.db.tables import tables_of
 from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 async def test_the_demo_user_is_added_once(any_database_url: str) -> None:
     """The demo user is added once, and its password is printed only while it is valid."""
     settings = settings_for(any_database_url)
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     database = await open_database(settings, tables)
     users, passwords = Users(database, tables, clock=utc_now), Passwords(threads=1)
     try:
@@ -37,7 +37,7 @@ async def test_the_demo_user_is_added_once(any_database_url: str) -> None:
 async def test_subject_of_another_user(sqlite_url: str) -> None:
     """If another user has the subject, no demo user is added and the other user is unchanged."""
     settings = settings_for(sqlite_url)
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     database = await open_database(settings, tables)
     try:
         users = Users(database, tables, clock=utc_now)

@@ -18,7 +18,7 @@ from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.port import Database
 from projkit.db.statement import Statement
-from projkit.db.tables import Tables, build_tables
+from projkit.db.tables import Tables, tables_of
 from tests.cli.conftest import Run
 from tests.conftest import SECRET, settings_for
 
@@ -60,7 +60,7 @@ def rows(url: str, work: Callable[[Database, Tables], Any]) -> Any:
 
     async def run() -> Any:
         settings = settings_for(url)
-        tables = build_tables(settings.table_prefix)
+        tables = tables_of(settings)
         database = await open_database(settings, tables)
         try:
             return await work(database, tables)

@@ -1,4 +1,4 @@
-"""PostgreSQL databases with row-level security, and a role that is subject to it."""
+"""PostgreSQL databases with row-level security and a role that is subject to it, and with a schema of the kit's own."""
 
 import asyncio
 import os
@@ -12,7 +12,9 @@ import asyncpg
 import pytest
 
 from projkit import Settings
-from projkit.db import migrate
+from projkit.db import migrate, revisions
+from projkit.db.raw_sql import raw_connection
+from projkit.db.table_names import TableNames
 from tests.conftest import settings_for
 from tests.services import Postgres, administer, database_url, empty
 
@@ -21,6 +23,8 @@ OWN_TABLES = (
     "DO $$ DECLARE each record; BEGIN FOR each IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP "
     "EXECUTE format('ALTER TABLE %I OWNER TO {role}', each.tablename); END LOOP; END $$"
 )
+
+OWN_SCHEMA = "order"  # a keyword of SQL, so that a name without quotes is an error
 
 
 async def run_as_superuser(url: str, *statements: str) -> None:
@@ -31,6 +35,13 @@ async def run_as_superuser(url: str, *statements: str) -> None:
             await connection.execute(statement)
     finally:
         await connection.close()
+
+
+async def current_revision(url: str, database_schema: str = "") -> str | None:
+    """Return the revision of the tables at ``url``; None if there are none."""
+    settings = settings_for(url, database_schema=database_schema)
+    async with raw_connection(settings) as connection:
+        return await revisions.current(connection, TableNames.of(settings))
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,15 @@ class RlsDatabase:
     async def admin(self, *statements: str) -> None:
         """Run statements as the superuser."""
         await run_as_superuser(self.admin_url, *statements)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of an empty database of each kind, with its driver."""
+    url: str = request.getfixturevalue(
+        "empty_sqlite_url" if request.param == "sqlite" else "empty_postgres_url"
+    )
+    return settings_for(url).database_url
 
 
 @pytest.fixture(scope="session")
@@ -116,3 +136,20 @@ def emptied_rls_database(module_rls_database: RlsDatabase) -> RlsDatabase:
     """Return the module's database without rows, for tests that change only rows."""
     asyncio.run(empty(module_rls_database.admin_url))
     return module_rls_database
+
+
+@pytest.fixture(scope="session")
+def schema_template(postgres: Postgres) -> Iterator[str]:
+    """Create a database whose tables are in a schema of their own."""
+    name = postgres.create(migrated=False)
+    asyncio.run(migrate.upgrade(settings_for(database_url(name)).database_url, database_schema=OWN_SCHEMA))
+    yield name
+    postgres.drop(name)
+
+
+@pytest.fixture
+def schema_url(postgres: Postgres, schema_template: str) -> Iterator[str]:
+    """Create a database without rows whose tables are in a schema of their own."""
+    name = postgres.create(migrated=True, template=schema_template)
+    yield database_url(name)
+    postgres.drop(name)

@@ -17,17 +17,9 @@ from projkit.db.connect import open_database
 from projkit.db.tables import build_tables
 from projkit.errors import SchemaOutOfDateError
 from tests.conftest import Client, settings_for
+from tests.db.conftest import current_revision
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request: pytest.FixtureRequest) -> str:
-    """Return the URL of an empty database of each kind, with its driver."""
-    url: str = request.getfixturevalue(
-        "empty_sqlite_url" if request.param == "sqlite" else "empty_postgres_url"
-    )
-    return settings_for(url).database_url
 
 
 def test_the_revisions_are_those_of_alembic() -> None:
@@ -59,7 +51,7 @@ async def test_the_migrations_create_the_tables(empty_url: str, prefix: str) -> 
 async def test_concurrent_migrations(empty_url: str) -> None:
     """Concurrent migrations all succeed, and create the schema once."""
     assert set(await asyncio.gather(*(migrate.upgrade(empty_url) for _ in range(4)))) == {revisions.head()}
-    assert await migrate.current(empty_url) == revisions.head()
+    assert await current_revision(empty_url) == revisions.head()
 
 
 async def test_two_prefixes_share_a_database(empty_url: str) -> None:
@@ -82,7 +74,7 @@ async def test_data_survives_the_next_migration(empty_url: str) -> None:
         await migrate.upgrade(empty_url)
     database = await open_database(settings, build_tables(settings.table_prefix))
     await database.close()
-    assert await migrate.current(empty_url) == revisions.head()
+    assert await current_revision(empty_url) == revisions.head()
 
 
 async def test_a_newer_schema_is_rejected(empty_url: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projkit import Principal
+from projkit import Principal, Settings
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.engine import EngineDatabase
@@ -21,7 +21,8 @@ from projkit.projects.schemas import ProjectInput
 from projkit.projects.service import ProjectService
 from projkit.projects.statements import project_statements
 from projkit.request_stats import REQUEST_STATS, RequestStats
-from tests.conftest import MODES, settings_for
+from tests.conftest import MODES, SECRET, settings_for
+from tests.db.conftest import OWN_SCHEMA
 from tests.host_engines import host_engine
 
 pytestmark = pytest.mark.anyio
@@ -36,13 +37,27 @@ IMPLEMENTATIONS = [
     ("postgres", "fast"),
     ("postgres", "transactional"),
     ("postgres", "psycopg"),
+    ("schema", "fast"),
+    ("schema", "transactional"),
+    ("schema", "psycopg"),
 ]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS, ids=" ".join)
-def implementation(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Return the URL of a database, and the mode or the driver of a host's engine."""
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Return the URL of a database, and the mode or the driver of a host's engine.
+
+    In a schema of their own the tables are others, so that the constants of this module become theirs.
+    """
     dialect, mode = request.param
+    if dialect == "schema":
+        tables = build_tables("projkit_", OWN_SCHEMA)
+        statements = project_statements(tables)
+        monkeypatch.setitem(globals(), "TABLES", tables)
+        monkeypatch.setitem(globals(), "INSERT", statements.insert)
+        monkeypatch.setitem(globals(), "INSERT_IMPORTED", statements.insert_imported)
+        count = Statement(sa.select(sa.func.count()).select_from(tables.projects))
+        monkeypatch.setitem(globals(), "COUNT", count)
     return request.getfixturevalue(f"{dialect}_url"), mode
 
 
@@ -51,12 +66,15 @@ async def database(implementation: tuple[str, str]) -> AsyncIterator[Database]:
     """Open a database with each implementation, and through a host's engine on another driver."""
     url, mode = implementation
     limits = {"database_pool_wait_seconds": 0.3, "database_statement_seconds": 2.0}
+    schema = str(TABLES.metadata.schema or "")
     async with AsyncExitStack() as stack:
         if mode in MODES:
-            settings = settings_for(url, database_mode=mode, database_pool_size=3, **limits)
+            settings = settings_for(
+                url, database_mode=mode, database_pool_size=3, database_schema=schema, **limits
+            )
             engine = None
         else:
-            settings = settings_for("sqlite:///unused.db", **limits)
+            settings = Settings(secret=SECRET, database_schema=schema, **limits)
             pool = {"pool_size": 3, "max_overflow": 0, "pool_timeout": 0.3}
             engine = await stack.enter_async_context(host_engine(url, mode, **pool))
         opened = await open_database(settings, TABLES, engine)

@@ -15,6 +15,7 @@ from projkit import ProjKit, Settings
 from projkit.db import migrate, row_security
 from projkit.db.connect import open_database
 from projkit.db.raw_sql import RawConnection
+from projkit.db.table_names import TableNames
 from projkit.db.tables import build_tables
 from projkit.errors import ConfigurationError
 from tests.cli.conftest import Run, run
@@ -94,7 +95,7 @@ async def test_a_new_database(empty_postgres_url: str) -> None:
         engine = create_async_engine(url)
         async with engine.connect() as connection:
             raw = RawConnection.of_engine(connection)
-            await row_security.require_policies(raw, prefix, enabled=settings.row_level_security)
+            await row_security.require_policies(raw, TableNames(prefix), enabled=settings.row_level_security)
         await engine.dispose()
 
 
@@ -120,7 +121,7 @@ async def test_a_revision_sees_all_rows(
     await migrate.upgrade(url, revision="0002")
     engine = create_async_engine(url)
     async with engine.begin() as connection:
-        await row_security.apply(connection, "projkit_", enabled=True)
+        await row_security.apply(connection, TableNames(), enabled=True)
     await engine.dispose()
     assert await state(old) == ENABLED
     await old.admin(

@@ -12,7 +12,7 @@ from projkit.auth.passwords import Passwords
 from projkit.auth.users import Users
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
-from projkit.db.tables import build_tables
+from projkit.db.tables import tables_of
 from projkit.identity import DEFAULT_SCOPES
 from tests.conftest import Client, settings_for, token_for
 
@@ -111,7 +111,7 @@ async def fault_scenario(
 
 async def add_users(settings: Settings, password: str, *names: str) -> None:
     """Add users whose subjects are their names."""
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     database = await open_database(settings, tables)
     passwords = Passwords()
     try:

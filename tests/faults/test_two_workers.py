@@ -19,7 +19,7 @@ from projkit.auth.users import Users
 from projkit.auth.wiring import session_store
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
-from projkit.db.tables import build_tables
+from projkit.db.tables import tables_of
 from projkit.redis.connect import close_redis, open_redis
 from tests.conftest import settings_for, token_for
 from tests.faults.conftest import serve
@@ -49,7 +49,7 @@ class Workers:
 
     async def disable(self, username: str) -> None:
         """Disable a user, as ``projkit user disable`` does."""
-        tables = build_tables(self.settings.table_prefix)
+        tables = tables_of(self.settings)
         async with AsyncExitStack() as stack:
             database = await open_database(self.settings, tables)
             stack.push_async_callback(database.close)

@@ -70,7 +70,12 @@ async def test_each_kit_starts_empty() -> None:
 
 async def test_postgresql() -> None:
     """The server is a current PostgreSQL; the kit's role is no superuser, so that row-level security holds."""
-    async with open_kit(database="postgresql", row_level_security=True, table_prefix="other_") as kit:
+    settings: dict[str, Any] = {
+        "row_level_security": True,
+        "table_prefix": "other_",
+        "database_schema": "kit",
+    }
+    async with open_kit(database="postgresql", **settings) as kit:
         connection = await asyncpg.connect(url_of(kit))
         try:
             assert connection.get_server_version().major >= 18

@@ -25,18 +25,21 @@ from projkit.cli.findings import Finding
 from projkit.cli.otel import read_export_settings
 from projkit.cli.otel.export_settings import origin_of
 from projkit.clock import utc_now
-from projkit.db import migrate as migrations
 from projkit.db import revisions
 from projkit.db.connect import open_database, require_schema
+from projkit.db.errors import DRIVER_ERRORS
+from projkit.db.neighbours import describe_neighbours
 from projkit.db.port import Database
+from projkit.db.raw_sql import raw_connection
 from projkit.db.statement import Statement
-from projkit.db.tables import Tables, build_tables
+from projkit.db.table_names import TableNames
+from projkit.db.tables import Tables, tables_of
 from projkit.errors import ConfigurationError, ProjkitError, UnavailableError
 from projkit.health.celery import celery_check
 from projkit.health.checks import CheckFailedError
 from projkit.redis.connect import open_redis
 from projkit.redis.memory import eviction_policies
-from projkit.settings import Settings, unknown_variables
+from projkit.settings import SCHEMA_REQUIRES_POSTGRESQL, Settings, unknown_variables
 from projkit.telemetry.families import FILE_BYTES
 
 _MAX_CLOCK_SKEW_SECONDS: Final = 2
@@ -74,37 +77,46 @@ async def _run_checks() -> list[Finding]:
         findings.append(await _redis(settings))
     if settings.celery_broker_url is not None:
         findings.append(await asyncio.to_thread(_celery, settings.celery_broker_url.get_secret_value()))
+    if settings.embedded and settings.database_schema:
+        return [*findings, Finding("database", ok=False, detail=SCHEMA_REQUIRES_POSTGRESQL)]
     if settings.embedded and not settings.sqlite_path.exists() and settings.sqlite_path.parent.is_dir():
         detail = f"{settings.sqlite_path} will be created at the first start"
         return [*findings, Finding("database", ok=True, detail=detail)]
-    try:
-        revision = await migrations.current(settings.database_url, table_prefix=settings.table_prefix)
-    except (OSError, sa.exc.SQLAlchemyError, TimeoutError) as error:
-        reason = getattr(error, "orig", None) or error
-        fix = "start it, or correct PROJKIT_DATABASE_URL"
-        return [
-            *findings,
-            Finding("database", ok=False, detail=f"{settings.dialect} is unavailable ({reason}); {fix}"),
-        ]
-    findings.append(Finding("database", ok=True, detail=f"{settings.dialect} is available"))
-    try:
-        revisions.require_head(revision)
-        findings.append(Finding("migrations", ok=True, detail=f"at revision {revision}"))
-    except ConfigurationError as error:
-        return [*findings, Finding("migrations", ok=False, detail=error.detail)]
+    findings.extend(await _tables(settings))
+    if not findings[-1].ok:
+        return findings
     try:
         await require_schema(settings)
     except ConfigurationError as error:
         return [*findings, Finding("row security", ok=False, detail=error.detail)]
     if settings.row_level_security:
         findings.append(Finding("row security", ok=True, detail="enforced for this role"))
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     database = await open_database(settings, tables)
     try:
         for name, run in (("clock", _clock), ("users", _users)):
             findings.append(await _run_database_check(name, run, settings, database, tables))
     finally:
         await database.close()
+    return findings
+
+
+async def _tables(settings: Settings) -> list[Finding]:
+    """Check the database and the tables in it; the first failure is the last finding."""
+    findings, names = [], TableNames.of(settings)
+    try:
+        async with raw_connection(settings) as connection:
+            findings.append(Finding("database", ok=True, detail=f"{settings.dialect} is available"))
+            revision = await revisions.require_current(connection, names)
+            findings.append(Finding("migrations", ok=True, detail=f"at revision {revision}"))
+            if neighbours := await describe_neighbours(connection, names):
+                findings.append(Finding("schema", ok=True, detail=neighbours, warning=True))
+    except DRIVER_ERRORS as error:
+        fix = "start it, or correct PROJKIT_DATABASE_URL"
+        detail = f"{settings.dialect} is unavailable ({error}); {fix}"
+        return [Finding("database", ok=False, detail=detail)]
+    except ConfigurationError as error:
+        findings.append(Finding("migrations", ok=False, detail=error.detail))
     return findings
 
 

@@ -17,6 +17,12 @@ def migrate(
     check: Annotated[
         bool, typer.Option("--check", help="Only check whether the schema is up to date.")
     ] = False,
+    new: Annotated[
+        bool,
+        typer.Option(
+            "--new", help="Create tables even if another schema of the database has the kit's tables."
+        ),
+    ] = False,
 ) -> None:
     """Migrate the database to the latest schema. Concurrent runs are safe."""
     settings = load_settings()
@@ -29,7 +35,9 @@ def migrate(
             migrations.upgrade(
                 settings.database_url,
                 table_prefix=settings.table_prefix,
+                database_schema=settings.database_schema,
                 row_level_security=settings.row_level_security,
+                new=new,
             )
         )
     except DRIVER_ERRORS as error:

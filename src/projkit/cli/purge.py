@@ -15,7 +15,7 @@ from projkit.db.connect import open_database
 from projkit.db.port import Database, Transaction
 from projkit.db.scoped import allow_purge
 from projkit.db.statement import Statement, bind
-from projkit.db.tables import Tables, build_tables
+from projkit.db.tables import Tables, tables_of
 from projkit.projects.statements import IDEMPOTENCY_WINDOW
 from projkit.settings import Settings
 
@@ -37,7 +37,7 @@ def purge(
 
 
 async def _purge(settings: Settings, age: timedelta) -> dict[str, int]:
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     database = await open_database(settings, tables)
     now = utc_now()
     try:

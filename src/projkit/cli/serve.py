@@ -23,7 +23,7 @@ from projkit.cli.logs import configure_logging
 from projkit.cli.malloc import share_arena
 from projkit.cli.otel import read_export_settings
 from projkit.db.connect import open_database
-from projkit.db.tables import build_tables
+from projkit.db.tables import tables_of
 from projkit.errors import ConfigurationError
 from projkit.identity import DEFAULT_SCOPES
 from projkit.settings import Settings
@@ -139,7 +139,7 @@ async def _prepare(settings: Settings, *, demo: bool) -> bool:
     """
     load_keys(settings)
     read_export_settings(os.environ, settings.trace_ratio)
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     database = await open_database(settings, tables)
     try:
         if not demo:

@@ -20,7 +20,7 @@ from projkit.cli.colours import err
 from projkit.cli.console import app, load_settings, print_error, require_tenant
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
-from projkit.db.tables import build_tables
+from projkit.db.tables import tables_of
 from projkit.errors import ConfigurationError
 from projkit.http.cursor import CursorCodec
 from projkit.identity import Principal
@@ -102,7 +102,7 @@ def export(
 
 
 async def _import(settings: Settings, file: Path, principal: Principal, *, stop: bool) -> ImportReport:
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     database = await open_database(settings, tables)
     total = _count_rows(file)
     try:
@@ -132,7 +132,7 @@ async def _flush(importer: Importer, batch: list[tuple[int, Any]], progress: Pro
 
 
 async def _export(settings: Settings, file: Path, principal: Principal) -> int:
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     database = await open_database(settings, tables)
     service = ProjectService(database, tables, cursors=CursorCodec.throwaway(), clock=utc_now)
     cursor, count = None, 0

@@ -20,7 +20,7 @@ from projkit.cli.colours import print_table
 from projkit.cli.console import app, load_settings, print_message, read_scopes, require_tenant, time_text
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
-from projkit.db.tables import build_tables
+from projkit.db.tables import tables_of
 from projkit.errors import NotFoundError, ProjkitError, UnavailableError, UsernameTakenError
 from projkit.identity import DEFAULT_SCOPES, Principal
 from projkit.redis.connect import open_redis
@@ -177,7 +177,7 @@ def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
 
 @asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[Services]:
-    tables = build_tables(settings.table_prefix)
+    tables = tables_of(settings)
     database = await open_database(settings, tables)
     redis = None if settings.redis_url is None else open_redis(settings.redis_url.get_secret_value())
     passwords = Passwords(threads=1)

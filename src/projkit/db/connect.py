@@ -13,6 +13,7 @@ from projkit.db.probe import DatabaseProbe, PostgresqlProbe, SqliteProbe
 from projkit.db.raw_sql import RawConnection, raw_connection
 from projkit.db.server_version import require_version
 from projkit.db.sqlite import SqliteDatabase
+from projkit.db.table_names import TableNames
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseUnavailableError
 from projkit.observers import NULL_OBSERVER, Observer
@@ -100,7 +101,7 @@ def open_probe(settings: Settings, engine: "AsyncEngine | None", *, seconds: flo
 
     ``seconds`` limits connecting to PostgreSQL and each of its statements.
     """
-    sql = revisions.current_revision_sql(settings.table_prefix)
+    sql = revisions.current_revision_sql(TableNames.of(settings))
     if engine is not None:
         # A host with an engine has already loaded SQLAlchemy's asyncio package, which this imports.
         from projkit.db.engine_probe import EngineProbe  # noqa: PLC0415
@@ -132,10 +133,9 @@ async def require_schema(
 
 async def _require_schema(settings: Settings, connection: RawConnection, *, serving: bool) -> None:
     await require_version(connection)
-    revisions.require_head(await revisions.current(connection, settings.table_prefix))
-    await row_security.require_policies(
-        connection, settings.table_prefix, enabled=settings.row_level_security
-    )
+    names = TableNames.of(settings)
+    await revisions.require_current(connection, names)
+    await row_security.require_policies(connection, names, enabled=settings.row_level_security)
     if serving and settings.row_level_security:
         await row_security.require_enforcement(connection)
 
@@ -154,11 +154,13 @@ async def _require_usable(engine: "AsyncEngine") -> None:
 
 
 async def _migrate_embedded(settings: Settings) -> None:
+    names = TableNames.of(settings)
+    names.require_dialect("sqlite")
     # Alembic takes some 10 MiB with all that it imports, so it is used only if there is something to do.
     if settings.sqlite_path.is_file():
         with suppress(sqlite3.Error):  # migrating reports the same problem in more detail
             async with raw_connection(settings) as connection:
-                if await revisions.current(connection, settings.table_prefix) == revisions.head():
+                if await revisions.current(connection, names) == revisions.head():
                     return
     from projkit.db import migrate  # noqa: PLC0415
 

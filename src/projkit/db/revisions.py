@@ -4,7 +4,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+from projkit.db import schema
 from projkit.db.raw_sql import RawConnection
+from projkit.db.table_names import TableNames
 from projkit.errors import SchemaOutOfDateError
 
 _MIGRATIONS: Final = "projkit.db.migrations.versions"
@@ -26,24 +28,39 @@ def head() -> str:
     return known()[-1]
 
 
-def table_of(table_prefix: str) -> str:
-    """Return the name of the table that holds the schema's revision."""
-    return f"{table_prefix}alembic_version"
+def current_revision_sql(names: TableNames) -> str:
+    """Return the SQL that reads the schema's revision."""
+    return f"SELECT max(version_num) FROM {names.qualified(names.version_table)}"  # noqa: S608  # names are validated
 
 
-def current_revision_sql(table_prefix: str) -> str:
-    """Return the SQL that reads the schema's revision; the settings validate the prefix."""
-    return f"SELECT max(version_num) FROM {table_of(table_prefix)}"  # noqa: S608
+async def current(connection: RawConnection, names: TableNames) -> str | None:
+    """Return the schema's revision; None if there is none yet.
 
-
-async def current(connection: RawConnection, table_prefix: str) -> str | None:
-    """Return the schema's revision; None if there is none yet."""
-    table = table_of(table_prefix)
+    Raises:
+        ConfigurationError: the role may not use the PostgreSQL schema, or the database has no schemas.
+    """
+    await schema.require_usage(connection, names)
+    postgresql = connection.dialect == "postgresql"
+    table = names.qualified(names.version_table) if postgresql else names.version_table
     exists = await connection.first_row(_HAS_TABLE[connection.dialect].format(table))
     if exists is None or not exists[0]:
         return None
-    row = await connection.first_row(current_revision_sql(table_prefix))
+    row = await connection.first_row(current_revision_sql(names))
     return None if row is None else row[0]
+
+
+async def require_current(connection: RawConnection, names: TableNames) -> str:
+    """Check that the schema's revision is :func:`head`, and return it.
+
+    Raises:
+        SchemaOutOfDateError: it is not; the message names the command that fixes it.
+        ConfigurationError: the role may not use the PostgreSQL schema, or the database has no schemas.
+    """
+    revision = await current(connection, names)
+    if revision is None:
+        await schema.require_no_other(connection, names)
+    require_head(revision)
+    return head()
 
 
 def require_head(revision: str | None) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from projkit.db.raw_sql import RawConnection
 from projkit.db.scoped import OWNER_SETTING, PURGE_SETTING, TENANT_SETTING
+from projkit.db.table_names import TableNames
 from projkit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _OWNER_MATCHES: Final = (
     f"tenant_id = {_SCOPE.format(TENANT_SETTING)} AND owner_id = {_SCOPE.format(OWNER_SETTING)}"
 )
 _PURGING: Final = f"(SELECT current_setting('{PURGE_SETTING}', true)) = 'on'"
-_STATE: Final = (  # the settings validate the prefix of the table
+_STATE: Final = (
     "SELECT c.relrowsecurity AND c.relforcerowsecurity, p.oid IS NOT NULL, obj_description(p.oid, 'pg_policy') "
     "FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid AND p.polname = '{}' "
     "WHERE c.oid = to_regclass('{}')"
@@ -54,23 +55,23 @@ class _State(Enum):
     OUTDATED = auto()  # incomplete, or of another version
 
 
-async def apply(connection: "AsyncConnection", table_prefix: str, *, enabled: bool) -> None:
+async def apply(connection: "AsyncConnection", names: TableNames, *, enabled: bool) -> None:
     """Create or drop the policies in the connection's transaction, unless they already are as requested."""
-    states = await _states(RawConnection.of_engine(connection), table_prefix)
+    states = await _states(RawConnection.of_engine(connection), names)
     present = [name for name, _ in _TABLES if states[name] is not _State.NO_TABLE]
     if all(states[name] is _target(enabled) for name in present):
         return
     # One statement locks all tables, in the order of requests, so that it cannot deadlock with one in progress.
-    names = ", ".join(f"{table_prefix}{name}" for name in present)
-    await connection.exec_driver_sql(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+    locked = ", ".join(names.qualified(f"{names.prefix}{name}") for name in present)
+    await connection.exec_driver_sql(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
     for name, purgeable in _TABLES:
-        table = f"{table_prefix}{name}"
+        table = names.qualified(f"{names.prefix}{name}")
         if name not in present:
             continue
         await connection.exec_driver_sql(f"DROP POLICY IF EXISTS {_POLICY} ON {table}")
         if enabled:
             await connection.exec_driver_sql(_policy(table, purgeable))
-            comment = f"COMMENT ON POLICY {_POLICY} ON {table} IS '{_digest(table, purgeable)}'"
+            comment = f"COMMENT ON POLICY {_POLICY} ON {table} IS '{_digest(names, name, purgeable)}'"
             await connection.exec_driver_sql(comment)
         enable, force = ("ENABLE", "FORCE") if enabled else ("DISABLE", "NO FORCE")
         await connection.exec_driver_sql(
@@ -78,7 +79,7 @@ async def apply(connection: "AsyncConnection", table_prefix: str, *, enabled: bo
         )
 
 
-async def require_policies(connection: RawConnection, table_prefix: str, *, enabled: bool) -> None:
+async def require_policies(connection: RawConnection, names: TableNames, *, enabled: bool) -> None:
     """Check that the policies in the database agree with the setting.
 
     Raises:
@@ -91,7 +92,7 @@ async def require_policies(connection: RawConnection, table_prefix: str, *, enab
                 f"{_SETTING} requires PostgreSQL, but the host's engine is for {connection.dialect}; unset it"
             )
         return
-    states = await _states(connection, table_prefix)
+    states = await _states(connection, names)
     if all(state is _target(enabled) for state in states.values()):
         return
     if enabled:
@@ -120,10 +121,10 @@ async def require_enforcement(connection: RawConnection) -> None:
         )
 
 
-async def _states(connection: RawConnection, table_prefix: str) -> dict[str, _State]:
+async def _states(connection: RawConnection, names: TableNames) -> dict[str, _State]:
     states = {}
     for name, purgeable in _TABLES:
-        table = f"{table_prefix}{name}"
+        table = names.qualified(f"{names.prefix}{name}")
         row = await connection.first_row(_STATE.format(_POLICY, table))
         if row is None:
             states[name] = _State.NO_TABLE
@@ -132,7 +133,7 @@ async def _states(connection: RawConnection, table_prefix: str) -> dict[str, _St
         if not present:
             states[name] = _State.DISABLED
         else:
-            current = forced and digest == _digest(table, purgeable)
+            current = forced and digest == _digest(names, name, purgeable)
             states[name] = _State.ENABLED if current else _State.OUTDATED
     return states
 
@@ -149,6 +150,9 @@ def _policy(table: str, purgeable: str) -> str:
     )
 
 
-def _digest(table: str, purgeable: str) -> str:
-    """Identify this version of a policy: PostgreSQL returns the text of a policy in a form of its own."""
-    return hashlib.sha256(_policy(table, purgeable).encode()).hexdigest()
+def _digest(names: TableNames, name: str, purgeable: str) -> str:
+    """Identify this version of a policy: PostgreSQL returns the text of a policy in a form of its own.
+
+    The schema is no part of it, because a table that is moved to another schema takes its policy along.
+    """
+    return hashlib.sha256(_policy(f"{names.prefix}{name}", purgeable).encode()).hexdigest()

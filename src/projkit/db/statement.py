@@ -108,7 +108,7 @@ def _operation_and_table(clause: sa.Executable) -> tuple[str, str]:
     table = ""
     for element in iterate(cast("sa.ClauseElement", clause)):
         if isinstance(element, sa.Insert | sa.Update | sa.Delete):
-            return type(element).__name__.upper(), str(element.table)
+            return type(element).__name__.upper(), cast("sa.TableClause", element.table).name
         if isinstance(element, sa.Table) and not table:
             table = element.name
     return "SELECT", table

@@ -9,11 +9,12 @@ from functools import lru_cache
 import sqlalchemy as sa
 
 from projkit.db.types import JsonText, UtcDateTime, text
+from projkit.settings import TableSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tables:
-    """The tables with one prefix; kits with different prefixes can share a database."""
+    """The tables with one prefix in one schema; kits that differ in either can share a database."""
 
     prefix: str
     metadata: sa.MetaData
@@ -31,10 +32,15 @@ class Tables:
         return f"uq_{self.prefix}projects_external_id"
 
 
+def tables_of(settings: TableSettings) -> Tables:
+    """Return the tables with the prefix and in the schema of the settings."""
+    return build_tables(settings.table_prefix, settings.database_schema)
+
+
 @lru_cache(maxsize=32)
-def build_tables(prefix: str) -> Tables:
-    """Return the tables with this prefix, the same objects on each call."""
-    metadata = sa.MetaData()
+def build_tables(prefix: str, schema: str = "") -> Tables:
+    """Return the tables with this prefix, in this schema if it is not empty; the same objects on each call."""
+    metadata = sa.MetaData(schema=sa.quoted_name(schema, quote=True) if schema else None)
     projects = sa.Table(
         f"{prefix}projects",
         metadata,

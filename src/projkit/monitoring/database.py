@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import INTERVAL
 
 from projkit.db.port import Database, required_row
 from projkit.db.statement import Statement
+from projkit.db.table_names import TableNames
 from projkit.errors import ProjkitError
 from projkit.telemetry.buckets import SIZE, milliseconds, percentile
 from projkit.telemetry.families import (
@@ -71,8 +72,8 @@ class PostgresqlMetrics(BaseModel):
     max_connections: int
     cache_hit_ratio: float | None
     database_bytes: int
-    dead_tuples: int
-    live_tuples: int
+    dead_tuples: int = Field(description="Dead rows of the kit's tables, which a vacuum removes.")
+    live_tuples: int = Field(description="Rows of the kit's tables.")
     longest_transaction_seconds: float | None
 
 
@@ -102,18 +103,22 @@ class DatabaseReport:
     Args:
         recorder: the kit's metrics.
         database: returns the connection pool of the running event loop; None if the kit is not running.
+        names: the names of the kit's tables.
     """
 
-    def __init__(self, recorder: Recorder, database: Callable[[], Database | None]) -> None:
+    def __init__(
+        self, recorder: Recorder, database: Callable[[], Database | None], names: TableNames
+    ) -> None:
         self._recorder = recorder
         self._database = database
+        self._postgresql_statement = _postgresql_statement(names)
 
     async def full(self) -> DatabaseMetrics:
         """Create the report; if the database does not respond in time, without the server's part."""
         database = self._database()
         server: dict[str, Any] = {"reachable": False, "detail": "The service has not started."}
         if database is not None:
-            server = await _query_server(database)
+            server = await self._query_server(database)
             self._recorder.record_pool_connections(database.connections())
         table = await asyncio.to_thread(self._recorder.read)
         return DatabaseMetrics(
@@ -136,32 +141,46 @@ class DatabaseReport:
             },
         )
 
-
-async def _query_server(database: Database) -> dict[str, Any]:
-    try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            started = perf_counter()
-            await database.ping()
-            round_trip = perf_counter() - started
-            query = _query_postgresql if database.dialect == "postgresql" else _query_sqlite
-            statistics = await query(database)
-    except ProjkitError as error:
-        return {"reachable": False, "detail": error.detail}
-    except TimeoutError:
-        return {"reachable": False, "detail": f"The database did not respond within {_TIMEOUT_SECONDS:g} s."}
-    return {"reachable": True, "round_trip_ms": round(round_trip * 1000, 3), **statistics}
+    async def _query_server(self, database: Database) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                started = perf_counter()
+                await database.ping()
+                round_trip = perf_counter() - started
+                if database.dialect == "postgresql":
+                    statistics = await _query_postgresql(database, self._postgresql_statement)
+                else:
+                    statistics = await _query_sqlite(database)
+        except ProjkitError as error:
+            return {"reachable": False, "detail": error.detail}
+        except TimeoutError:
+            return {
+                "reachable": False,
+                "detail": f"The database did not respond within {_TIMEOUT_SECONDS:g} s.",
+            }
+        return {"reachable": True, "round_trip_ms": round(round_trip * 1000, 3), **statistics}
 
 
 def _scalar(name: str, column: Any, table: sa.FromClause, *where: Any) -> Any:
     return sa.select(column).select_from(table).where(*where).scalar_subquery().label(name)
 
 
-def _postgresql_statement() -> Statement:
+def _postgresql_statement(names: TableNames) -> Statement:
     activity = sa.table("pg_stat_activity", sa.column("state"), sa.column("datname"), sa.column("xact_start"))
     database = sa.table(
         "pg_stat_database", sa.column("blks_hit"), sa.column("blks_read"), sa.column("datname")
     )
-    tables = sa.table("pg_stat_user_tables", sa.column("n_dead_tup"), sa.column("n_live_tup"))
+    tables = sa.table(
+        "pg_stat_user_tables",
+        *(sa.column(name) for name in ("relid", "schemaname", "relname", "n_dead_tup", "n_live_tup")),
+    )
+    in_schema = (
+        tables.c.schemaname == sa.literal_column(f"'{names.schema}'")
+        if names.schema
+        else sa.func.pg_table_is_visible(tables.c.relid)
+    )
+    prefix = sa.literal_column(f"'{names.prefix}'", sa.Text())
+    kits = sa.and_(in_schema, sa.func.starts_with(tables.c.relname, prefix))
     here = sa.func.current_database()
     state = sa.func.coalesce(activity.c.state, "background")
     by_state = sa.select(state.label("state"), sa.func.count().label("number")).where(
@@ -183,14 +202,13 @@ def _postgresql_statement() -> Statement:
             _scalar("total", sa.func.count(), activity),
             _scalar("ratio", hits / sa.func.nullif(hits + reads, 0), database, database.c.datname == here),
             sa.func.pg_database_size(here).label("bytes"),
-            _scalar("dead", sa.func.coalesce(sa.func.sum(tables.c.n_dead_tup), 0), tables),
-            _scalar("live", sa.func.coalesce(sa.func.sum(tables.c.n_live_tup), 0), tables),
+            _scalar("dead", sa.func.coalesce(sa.func.sum(tables.c.n_dead_tup), 0), tables, kits),
+            _scalar("live", sa.func.coalesce(sa.func.sum(tables.c.n_live_tup), 0), tables, kits),
             _scalar("longest", sa.extract("epoch", age), activity, activity.c.datname == here),
         )
     )
 
 
-_POSTGRESQL: Final = _postgresql_statement()
 _SQLITE: Final = Statement(
     sa.select(
         sa.func.sqlite_version().label("version"),
@@ -199,8 +217,8 @@ _SQLITE: Final = Statement(
 )
 
 
-async def _query_postgresql(database: Database) -> dict[str, Any]:
-    row = required_row(await database.fetch_one(_POSTGRESQL, {}))
+async def _query_postgresql(database: Database, statement: Statement) -> dict[str, Any]:
+    row = required_row(await database.fetch_one(statement, {}))
     version, maximum, connections, total, ratio, size, dead, live, longest = row
     return {
         "server_version": version.split()[0],

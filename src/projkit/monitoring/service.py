@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from projkit.db.port import Database
+from projkit.db.table_names import TableNames
 from projkit.http import scope_keys
 from projkit.http.request import Request
 from projkit.http.routing import AllowsAnonymous, Endpoint
@@ -42,7 +43,7 @@ class Monitoring:
         self._version = version
         self._host_resources = host_resources
         self.history = History(recorder)
-        self._database = DatabaseReport(recorder, database)
+        self._database = DatabaseReport(recorder, database, TableNames.of(settings))
         self.performance = PerformanceReport(recorder, self.history)
         self._host_framework: str | None = None
 

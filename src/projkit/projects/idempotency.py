@@ -48,6 +48,8 @@ class IdempotentCreation:
         self._clock = clock
         self._insert = project_statements(tables).insert
         self._statements = idempotency_statements(tables)
+        # Advisory locks belong to the whole database, which other kits may share.
+        self._lock_name = tables.idempotency_keys.fullname
         self._in_progress: set[tuple[str, str, str]] = set()
 
     async def create(self, principal: Principal, key: str, content: ProjectInput, raw: Any) -> Created:
@@ -78,7 +80,7 @@ class IdempotentCreation:
         async def work(transaction: Transaction) -> Created:
             if self._database.dialect == "postgresql":
                 locked = await transaction.fetch_one(
-                    self._statements.lock, {"lock": _lock_number(key_params)}
+                    self._statements.lock, {"lock": _lock_number(self._lock_name, key_params)}
                 )
                 if not locked or not locked[0]:
                     raise IdempotencyKeyInUseError
@@ -115,6 +117,6 @@ def _fingerprint(raw: Any) -> str:
     return hashlib.sha256(orjson.dumps(raw, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _lock_number(key_params: dict[str, Any]) -> int:
-    digest = hashlib.sha256(orjson.dumps(["projkit-idempotency", *key_params.values()])).digest()
+def _lock_number(table: str, key_params: dict[str, Any]) -> int:
+    digest = hashlib.sha256(orjson.dumps(["projkit-idempotency", table, *key_params.values()])).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

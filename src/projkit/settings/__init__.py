@@ -1,13 +1,17 @@
 """Settings, read from ``PROJKIT_*`` variables or given as keyword arguments of :class:`Settings`."""
 
 from projkit.settings.model import Settings
+from projkit.settings.tables import SCHEMA_REQUIRES_POSTGRESQL, TableSettings
 from projkit.settings.values import MINIMUM_SECRET_BYTES, OidcProvider, origin_of
-from projkit.settings.variables import UnknownSettingWarning, unknown_variables
+from projkit.settings.variables import ENV_PREFIX, UnknownSettingWarning, unknown_variables
 
 __all__ = [
+    "ENV_PREFIX",
     "MINIMUM_SECRET_BYTES",
+    "SCHEMA_REQUIRES_POSTGRESQL",
     "OidcProvider",
     "Settings",
+    "TableSettings",
     "UnknownSettingWarning",
     "origin_of",
     "unknown_variables",

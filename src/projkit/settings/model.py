@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, model_validator
 
-from projkit.errors import ConfigurationError
 from projkit.known_secrets import FOR_TESTS
+from projkit.settings.tables import SCHEMA_REQUIRES_POSTGRESQL, TableSettings
 from projkit.settings.values import (
     NEW_SECRET,
     DatabaseUrl,
@@ -33,21 +32,17 @@ from projkit.settings.values import (
     Url,
     origin_of,
 )
-from projkit.settings.variables import ENV_PREFIX, UnknownSettingWarning, unknown_variables
+from projkit.settings.variables import UnknownSettingWarning, unknown_variables
 
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 
 
-class Settings(BaseSettings):
+class Settings(TableSettings):
     """The settings of a kit. Every field can be set as the environment variable ``PROJKIT_<FIELD>``.
 
     Raises:
         ConfigurationError: a value is invalid; the message names the setting and the fix.
     """
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
-    )
 
     env: Literal["development", "production"] = "development"
 
@@ -57,7 +52,6 @@ class Settings(BaseSettings):
     database_connect_seconds: Seconds = 3.0
     database_pool_wait_seconds: Seconds = 3.0
     database_statement_seconds: Seconds = 5.0
-    table_prefix: str = Field(default="projkit_", pattern=r"^[a-z_][a-z0-9_]{0,29}$")
 
     api_prefix: PathPrefix = "/api/v1"
     metrics_path: str = Field(default="/metrics", pattern=r"^(/[A-Za-z0-9._~-]+)+$")
@@ -99,7 +93,9 @@ class Settings(BaseSettings):
     registration: Literal["closed", "open"] = "closed"
     row_level_security: bool = False
 
-    oidc_providers: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")], OidcProvider] = {}
+    oidc_providers: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")], OidcProvider] = Field(
+        default={}
+    )
     oidc_resource_issuer: Url = ""
     oidc_resource_audience: str = ""
 
@@ -126,11 +122,8 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     freeze_gc: bool = True
 
-    def __init__(self, **values: Any) -> None:  # converts pydantic's errors
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ConfigurationError(_explain(error)) from None
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
         for name, nearest in unknown_variables(os.environ, type(self).model_fields):
             hint = f"; did you mean {nearest}?" if nearest else ""
             warnings.warn(f"unknown setting {name}{hint}", UnknownSettingWarning, stacklevel=2)
@@ -167,10 +160,7 @@ class Settings(BaseSettings):
             raise ValueError("PROJKIT_OIDC_RESOURCE_ISSUER requires PROJKIT_OIDC_RESOURCE_AUDIENCE; set it")
         for issuer in [self.oidc_resource_issuer, *(each.issuer for each in self.oidc_providers.values())]:
             self._check_issuer(issuer)
-        if self.row_level_security and self.dialect != "postgresql":
-            raise ValueError(
-                "PROJKIT_ROW_LEVEL_SECURITY requires PostgreSQL; unset it or set PROJKIT_DATABASE_URL"
-            )
+        self._check_database()
         if 0 < self.max_concurrent_requests < self.database_pool_size:
             raise ValueError(
                 f"PROJKIT_MAX_CONCURRENT_REQUESTS ({self.max_concurrent_requests}) is less than "
@@ -188,6 +178,14 @@ class Settings(BaseSettings):
                 f"PROJKIT_ROOT_PATH (--root-path) is {self.root_path}, but PROJKIT_PUBLIC_URL is {self.public_base}; "
                 f"set PROJKIT_PUBLIC_URL={url}, or omit the root path if PROJKIT_PUBLIC_URL is right"
             )
+
+    def _check_database(self) -> None:
+        if self.row_level_security and self.dialect != "postgresql":
+            raise ValueError(
+                "PROJKIT_ROW_LEVEL_SECURITY requires PostgreSQL; unset it or set PROJKIT_DATABASE_URL"
+            )
+        if self.database_schema and self.embedded and "database_url" in self.model_fields_set:
+            raise ValueError(SCHEMA_REQUIRES_POSTGRESQL)  # without a URL, the host may pass an engine
 
     def _check_issuer(self, issuer: str) -> None:
         parts = urlsplit(issuer)
@@ -259,12 +257,3 @@ class Settings(BaseSettings):
         """The file of the embedded database."""
         rest = self.database_url.partition("://")[2].partition("?")[0]
         return Path(unquote(rest.removeprefix("/")))
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors(include_url=False, include_input=False):
-        message = problem["msg"].removeprefix("Value error, ")
-        name = ".".join(str(part) for part in problem["loc"][:1])
-        lines.append(f"{ENV_PREFIX}{name.upper()}: {message}" if name else message)
-    return "; ".join(lines)

@@ -15,6 +15,7 @@ from projkit.known_secrets import is_known
 
 MINIMUM_SECRET_BYTES: Final = 32
 NEW_SECRET: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105  # a command
+_SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -160,6 +161,17 @@ def _name_driver(value: str) -> str:
     return f"{driver}://{rest}"
 
 
+def _check_schema(value: str) -> str:
+    if value and not _SCHEMA_NAME.fullmatch(value):
+        raise ValueError(
+            "must begin with a lower-case letter or _, followed by at most 62 lower-case letters, digits or _, "
+            "for example projkit"
+        )
+    if value.startswith("pg_") or value == "information_schema":
+        raise ValueError("is reserved for PostgreSQL itself; choose another, for example projkit")
+    return value
+
+
 def _check_secret(value: SecretStr) -> SecretStr:
     _check_hmac_secret(value)
     return value
@@ -202,6 +214,7 @@ RedisUrl = Annotated[SecretStr | None, AfterValidator(_check_redis_url)]
 MetricsToken = Annotated[SecretStr | None, AfterValidator(_check_metrics_token)]
 PathPrefix = Annotated[str, AfterValidator(lambda value: _check_prefix(value, "/api/v1"))]
 RootPath = Annotated[str, AfterValidator(_check_root_path)]
+DatabaseSchema = Annotated[str, AfterValidator(_check_schema)]
 DatabaseUrl = Annotated[str, AfterValidator(_name_driver)]
 HmacSecret = Annotated[SecretStr, AfterValidator(_check_secret)]
 LegacySecrets = Annotated[

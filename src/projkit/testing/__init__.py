@@ -76,7 +76,7 @@ async def open_kit(
         made = Settings(**given)
         if database == "postgresql":
             url = given["database_url"]
-            await asyncio.to_thread(databases.create, url, made.table_prefix, made.row_level_security)
+            await asyncio.to_thread(databases.create, url, made)
             stack.push_async_callback(asyncio.to_thread, databases.drop, url)
         kit = ProjKit(made) if clock is None else ProjKit(made, clock=clock)
         async with kit.lifespan():

@@ -16,6 +16,7 @@ import asyncpg
 from redis.asyncio import Redis
 
 from projkit.db import migrate
+from projkit.settings import Settings
 from projkit.testing.servers import REDIS_DATABASES, Server, start_postgresql, start_redis
 
 ROLE: Final = "projkit"
@@ -51,15 +52,15 @@ class PostgresqlDatabases:
         asyncio.run(_execute(server.url, f"CREATE ROLE {ROLE} LOGIN CREATEDB PASSWORD '{parts.password}'"))
         self._server_url = f"postgresql://{ROLE}:{parts.password}@{parts.hostname}:{parts.port}"
         self._lock = Lock()
-        self._templates: dict[tuple[str, bool], str] = {}
+        self._templates: dict[tuple[str, str, bool], str] = {}
 
     def new_url(self) -> str:
         """Return the URL of a database that does not exist yet."""
         return self._url(f"projkit_{uuid4().hex}")
 
-    def create(self, url: str, table_prefix: str, row_level_security: bool) -> None:
-        """Create a migrated database."""
-        key = (table_prefix, row_level_security)
+    def create(self, url: str, settings: Settings) -> None:
+        """Create a database with the tables of a kit with these settings."""
+        key = (settings.table_prefix, settings.database_schema, settings.row_level_security)
         with self._lock:
             if key not in self._templates:
                 template = f"template_{uuid4().hex}"
@@ -67,7 +68,10 @@ class PostgresqlDatabases:
                 driver_url = self._url(template).replace("postgresql:", "postgresql+asyncpg:")
                 asyncio.run(
                     migrate.upgrade(
-                        driver_url, table_prefix=table_prefix, row_level_security=row_level_security
+                        driver_url,
+                        table_prefix=settings.table_prefix,
+                        database_schema=settings.database_schema,
+                        row_level_security=settings.row_level_security,
                     )
                 )
                 self._templates[key] = template
