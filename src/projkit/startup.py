@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from projkit.db.host_engine import HostEngine
-    from projkit.http.application import Authenticate
     from projkit.redis.connect import RedisClient
 
 _CURSOR_KEY: Final = "cursor"
@@ -117,9 +116,9 @@ class Startup:
             csrf_check=host.csrf_check and requests.wrap(host.csrf_check),
             still_valid=host.still_valid and requests.wrap(host.still_valid),
         )
-        authenticate: Authenticate = auth.authenticator
-        if host.get_principal is not None:
-            authenticate = HostAuthenticator(requests.wrap(host.get_principal), auth.authenticator, auth.csrf)
+        host_authenticator = host.get_principal and HostAuthenticator(
+            requests.wrap(host.get_principal), auth.authenticator, auth.csrf
+        )
         await self._health.start(scheduler)
         return Running(
             database=database,
@@ -128,10 +127,10 @@ class Startup:
             idempotent_creation=IdempotentCreation(database, self._tables, projects, clock=self._clock),
             auth=auth,
             host_threads=(logins, requests),
-            authenticate=authenticate,
+            authenticate=host_authenticator or auth.authenticator,
             check_scheduler=scheduler,
             sampler=self._monitoring.sample(database),
-            validations=validations.create(database, auth),
+            validations=validations.create(database, auth, host_authenticator),
         )
 
     def _open_redis(self) -> "tuple[RedisClient | None, RedisClient | None]":

@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from projkit import Settings
+from projkit import ProjKit, Settings
 from projkit.auth.users import Users
 from projkit.auth.wiring import session_store
 from projkit.clock import utc_now
@@ -179,7 +179,7 @@ async def test_an_older_one_ends_everything(workers: Workers, both: list[httpx2.
     assert await status(both[0], bystander["access_token"]) == 200
 
 
-@pytest.mark.parametrize("way", ["logout", "logout-all", "password", "sessions", "disabled"])
+@pytest.mark.parametrize("way", ["logout", "logout-all", "password", "sessions", "disabled", "host"])
 async def test_an_end_holds_on_every_worker(
     workers: Workers, both: list[httpx2.AsyncClient], way: str
 ) -> None:
@@ -193,6 +193,10 @@ async def test_an_end_holds_on_every_worker(
     ended, stays = [here, there], []
     if way == "disabled":
         await workers.disable(name)
+    elif way == "host":  # in a process of the host that serves no requests
+        kit = ProjKit(workers.settings)
+        async with kit.lifespan():
+            assert await kit.sessions.end_all(name) == 2
     elif way == "sessions":
         answer = await both[0].delete(f"{AUTH}/sessions/{there['session_id']}", headers=credentials)
         assert answer.status_code == 204
@@ -207,7 +211,7 @@ async def test_an_end_holds_on_every_worker(
             ended, stays = ([here], [there]) if way == "logout" else ([there], [here])
     moment = time.monotonic()
     await check_ended(workers, both, moment, *(each["access_token"] for each in ended))
-    if way in {"logout-all", "password", "disabled"}:  # older tokens without a session end with them
+    if way in {"logout-all", "password", "disabled", "host"}:  # older tokens without a session end with them
         await check_ended(workers, both, moment, plain)
     for each in ended:
         assert (await refresh(both[1], each["refresh_token"])).status_code == 401

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from projkit import Principal, ProjKit
+from projkit import NOT_MINE, NotMine, Principal, ProjKit
 from projkit.auth import jws
 from projkit.auth.authenticator import Authenticator
 from projkit.auth.credentials import CredentialReader
@@ -129,6 +129,23 @@ async def test_what_is_left_to_the_host(sqlite_url: str) -> None:
     assert answer.status == 200
     states = {name: each["status"] for name, each in by_name(answer).items()}
     assert states == {"keys": "ok", "key:secret": "ok", **dict.fromkeys(CREDENTIALS, "not_configured")}
+
+
+async def test_what_the_host_passes_on(sqlite_url: str) -> None:
+    """Once the host has passed a request on with NOT_MINE, the kit's credentials are in use, and are tested."""
+    olga = Principal("olga", frozenset({"admin"}))
+
+    def get_principal(scope: Any) -> Principal | NotMine:
+        return olga if dict(scope["headers"]).get(b"x-user") == b"olga" else NOT_MINE
+
+    kit = ProjKit(settings_for(sqlite_url), get_principal=get_principal)
+    async with kit.lifespan():
+        states = []
+        for _ in range(2):
+            answer = await ask(kit, "GET", URL, [("x-user", "olga")])
+            states.append(by_name(answer)["csrf"]["status"])
+            assert (await ask(kit, "GET", "/api/v1/projects")).status == 401
+    assert states == ["not_configured", "ok"]
 
 
 async def test_each_key_is_used(sqlite_url: str, tmp_path: Path) -> None:

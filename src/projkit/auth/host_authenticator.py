@@ -38,12 +38,16 @@ class HostAuthenticator:
         get_principal: the host's function.
         own: authenticates the requests that the function passes on.
         csrf: checks the requests that the host's cookies authenticate.
+
+    Attributes:
+        passes_on: whether the function has returned NOT_MINE, so that the kit's credentials are in use.
     """
 
     def __init__(self, get_principal: AwaitableGetPrincipal, own: Authenticator, csrf: CsrfGuard) -> None:
         self._get_principal = get_principal
         self._own = own
         self._csrf = csrf
+        self.passes_on = False
 
     async def __call__(self, request: Request) -> Principal:
         """Return the caller.
@@ -57,6 +61,7 @@ class HostAuthenticator:
             raise UnauthenticatedError  # a request that the kit sends to itself is unknown to the host
         caller = await self._get_principal(request.scope)
         if caller is NOT_MINE:
+            self.passes_on = True
             return await self._own(request)
         principal = caller.principal if isinstance(caller, HostCredential) else caller
         if principal is None or not principal.is_authenticated:

@@ -53,7 +53,8 @@ class AuthenticationValidation:
     Args:
         settings: the kit's settings.
         services: the kit's authentication services; None if it has not started.
-        host_authenticates: the host authenticates callers (``get_principal``), so that the kit reads no tokens.
+        host_authenticates: returns whether the host alone authenticates callers (``get_principal``), so that the kit
+            reads no tokens.
         host_checks_csrf: the host checks CSRF tokens itself (``csrf_check``).
     """
 
@@ -62,7 +63,7 @@ class AuthenticationValidation:
         settings: Settings,
         services: AuthServices | None,
         *,
-        host_authenticates: bool,
+        host_authenticates: Callable[[], bool],
         host_checks_csrf: bool,
     ) -> None:
         self._settings = settings
@@ -77,7 +78,7 @@ class AuthenticationValidation:
         credentials = CredentialChecks(
             self._settings, services, host_checks_csrf=self._host_checks_csrf
         ).all()
-        if self._host_authenticates:
+        if self._host_authenticates():
             credentials = [(name, _left_to_the_host) for name, _ in credentials]
         checks: list[tuple[str, Check]] = [("keys", keys.source), *keys.each(), *credentials]
         return [await _run(name, check) for name, check in checks]

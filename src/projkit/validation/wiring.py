@@ -8,6 +8,7 @@ from datetime import datetime
 from time import perf_counter
 from typing import Generic, TypeVar
 
+from projkit.auth.host_authenticator import HostAuthenticator
 from projkit.auth.wiring import AuthServices
 from projkit.clock import Clock, utc_now
 from projkit.db.port import Database
@@ -114,19 +115,28 @@ class ValidationFactory:
         self._host_authenticates = host_authenticates
         self._host_checks_csrf = host_checks_csrf
 
-    def create(self, database: Database | None = None, auth: AuthServices | None = None) -> Validations:
-        """Create the validations of this event loop.
+    def create(
+        self,
+        database: Database | None = None,
+        auth: AuthServices | None = None,
+        host: HostAuthenticator | None = None,
+    ) -> Validations:
+        """Create the validations of this event loop; ``host`` is the authentication by the host's function.
 
         Without a database and authentication services, because the kit could not start, they report which checks
         fail and which still succeed.
         """
+
+        def host_authenticates() -> bool:
+            return self._host_authenticates and (host is None or not host.passes_on)
+
         rows = None if database is None else ValidationRows(database, self._tables, clock=self._clock)
         return Validations(
             EndpointValidation(self._app, self._settings, rows),
             AuthenticationValidation(
                 self._settings,
                 auth,
-                host_authenticates=self._host_authenticates,
+                host_authenticates=host_authenticates,
                 host_checks_csrf=self._host_checks_csrf,
             ),
         )
