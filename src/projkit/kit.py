@@ -22,6 +22,7 @@ from projkit.db.tables import tables_of
 from projkit.health.celery import CeleryApp
 from projkit.health.checks import HealthCheck
 from projkit.health.service import Health
+from projkit.http import scope_keys
 from projkit.http.application import Application
 from projkit.http.client import ClientAddresses
 from projkit.http.denial import deny
@@ -340,7 +341,8 @@ class ProjKit:
             CsrfFailedError: a cookie authenticates the request, and it fails a CSRF rule.
             UnavailableError: a store that must be consulted does not respond.
         """
-        if (starting := self._lifecycle.ensure_started()) is not None:
+        has_lifespan = scope_keys.HAS_NO_LIFESPAN not in scope
+        if (starting := self._lifecycle.ensure_started(warn=has_lifespan)) is not None:
             await starting
         request = request_of(scope)
         try:

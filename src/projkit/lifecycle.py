@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Final, Generic, Protocol, TypeVar
 
 from projkit.errors import ProjkitError, UnavailableError
@@ -131,31 +132,35 @@ class Lifecycle(Generic[R]):
         if state.entered <= 0 and state.leave_stops:
             await self.stop()
 
-    def ensure_started(self) -> Awaitable[None] | None:
+    def ensure_started(self, *, warn: bool = True) -> Awaitable[None] | None:
         """Start at the first request if no lifespan was run; return an awaitable for the attempt, None if running.
 
         The awaitable does not raise: a failure is logged, and :meth:`get` raises afterwards. Within a second of a
         failure nothing is tried, so that requests are refused at once.
+
+        Args:
+            warn: log once that no lifespan was run; False where there is none.
         """
         state = self._states.get()
-        return None if state.running is not None else self._wait_until_started(state)
+        return None if state.running is not None else self._wait_until_started(state, warn)
 
-    def start_in_background(self) -> None:
+    def start_in_background(self, *, warn: bool = True) -> None:
         """Do what :meth:`ensure_started` does without waiting, for probes."""
         state = self._states.get()
         if state.running is not None or state.starting is not None or not state.may_start():
             return
-        if not self._warned:
+        if warn and not self._warned:
             self._warned = True
             logger.warning(
                 "projkit starts at its first request, since its lifespan was not run: pass lifespan=kit.lifespan "
-                "to the host application, or serve kit.wrap(app)"
+                "to the host application, or serve kit.wrap(app) with a server that runs lifespans (daphne does not)"
             )
-        state.starting = asyncio.get_running_loop().create_task(self._start(state))
+        # A new context: what runs from now on does not belong to the request.
+        state.starting = asyncio.get_running_loop().create_task(self._start(state), context=Context())
         state.starting.add_done_callback(_log_failure)
 
-    async def _wait_until_started(self, state: _State[R]) -> None:
-        self.start_in_background()
+    async def _wait_until_started(self, state: _State[R], warn: bool) -> None:
+        self.start_in_background(warn=warn)
         if state.starting is not None:
             with suppress(Exception):  # logged by _log_failure or raised by start()
                 await asyncio.shield(state.starting)

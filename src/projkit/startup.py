@@ -74,7 +74,7 @@ class Startup:
         monitoring: Monitoring,
     ) -> None:
         self._settings = settings
-        self._host = host
+        self.host = host
         self._tables = tables
         self._clock = clock
         self._telemetry = telemetry
@@ -88,7 +88,7 @@ class Startup:
             ConfigurationError: a setting is invalid, or the schema of the database is not the required one.
             DatabaseUnavailableError: the database does not respond.
         """
-        settings, host, observer = self._settings, self._host, self._telemetry.recorder
+        settings, host, observer = self._settings, self.host, self._telemetry.recorder
         observer.require()
         keys = KeyRing(settings)
         engine = resolve_engine(host.engine)
@@ -135,7 +135,7 @@ class Startup:
 
     def _open_redis(self) -> "tuple[RedisClient | None, RedisClient | None]":
         """Return the client to use, and the one to close at shutdown."""
-        redis, url = self._host.redis, self._settings.redis_url
+        redis, url = self.host.redis, self._settings.redis_url
         if redis is not None:
             return (redis() if callable(redis) else redis), None
         if url is None:

@@ -82,7 +82,8 @@ def command(server: str, app: str, port: int, root_path: str) -> list[str]:
     return [*python, "hypercorn", app, "--bind", f"127.0.0.1:{port}", *flags]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -94,7 +95,16 @@ def started(
     server: str, app: str, directory: Path, probe: str, variables: Mapping[str, str], *, root_path: str = ""
 ) -> Iterator[Served]:
     """Run a host on a server; it responds at ``probe`` before it is returned, and is stopped at the end."""
-    port = _free_port()
+    port = free_port()
+    with running(command(server, app, port, root_path), port, directory, probe, variables) as served:
+        yield served
+
+
+@contextmanager
+def running(
+    arguments: list[str], port: int, directory: Path, probe: str, variables: Mapping[str, str]
+) -> Iterator[Served]:
+    """Run a command that serves on a port, as ``started`` does."""
     log = directory / "server.log"
     environment = {
         **os.environ,
@@ -104,7 +114,7 @@ def started(
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(server, app, port, root_path),
+            arguments,
             stdout=output,
             stderr=output,
             cwd=directory,

@@ -1,5 +1,8 @@
 """Access to the parts of a kit, for projkit's own tests. It is not a stable interface: parts are renamed and moved."""
 
+from pathlib import Path
+
+from projkit.errors import ConfigurationError
 from projkit.health.service import Health
 from projkit.http.application import Application
 from projkit.kit import ProjKit
@@ -42,3 +45,26 @@ class Internals:
     def monitoring(self) -> Monitoring:
         """The kit's reports."""
         return self._kit._monitoring
+
+    def use_file(self, file: Path) -> None:
+        """Replace the database by an SQLite file, and Redis by the database; for a kit that has not been started.
+
+        The settings are immutable for everyone else: all parts of the kit share this one object.
+
+        Raises:
+            ConfigurationError: The kit uses an engine or a Redis client of the application, or a schema.
+        """
+        given = self._kit._startup.host.names & {"engine", "redis"}
+        if given:
+            raise ConfigurationError(
+                f"The kit uses the application's {' and '.join(sorted(given))}; pass ones for the tests instead"
+            )
+        if self._kit.settings.database_schema:
+            raise ConfigurationError("SQLite has no schemas; unset PROJKIT_DATABASE_SCHEMA for the tests")
+        vars(self._kit.settings).update(
+            database_url=f"sqlite+aiosqlite:///{file}",
+            database_mode="fast",
+            row_level_security=False,
+            redis_url=None,
+            session_store=None,
+        )

@@ -1,10 +1,7 @@
-"""Django: ``request.principal``, and ``@require_scopes("projects:read")`` on sync and async views.
-
-``settings.PROJKIT_KIT`` is the kit or its dotted path: ``"mysite.asgi.kit"``. Django must be served over ASGI.
-"""
+"""Guards of Django's views: ``request.principal``, and ``@require_scopes("projects:read")`` on sync and async views."""
 
 from collections.abc import Awaitable, Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
@@ -26,6 +23,8 @@ from projkit.auth.connection import (
     set_user,
 )
 from projkit.errors import ProjkitError
+from projkit.hosts.django.loop import WSGI_LOOP
+from projkit.hosts.django.scopes import is_wsgi, scope_of
 from projkit.http.problem import problem_response
 from projkit.http.response import NO_SNIFF
 from projkit.http.timing import UNKNOWN_ROUTE
@@ -66,7 +65,7 @@ class PrincipalMiddleware:
         return _with_response_headers(request, self._get_response(request))
 
     async def _call_async(self, request: HttpRequest) -> HttpResponse:
-        request.principal = (await authenticate_once(_kit(), _scope(request))).user
+        request.principal = (await _result_async(request)).user
         return _with_response_headers(request, await self._get_response(request))
 
 
@@ -82,9 +81,7 @@ def require_scopes(*scopes: str) -> Callable[[F], F]:
 
             @wraps(view)
             async def guarded_async(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-                rejection = _reject_unauthorized(
-                    request, await authenticate_once(_kit(), _scope(request)), scopes
-                )
+                rejection = _reject_unauthorized(request, await _result_async(request), scopes)
                 return _with_response_headers(request, rejection or await view(request, *args, **kwargs))
 
             return guarded_async  # type: ignore[return-value]  # it has the view's signature
@@ -105,41 +102,49 @@ def _reject_unauthorized(
     try:
         request.principal = authorize(result, scopes)
     except ProjkitError as error:
-        request_id = _kit().request_ids.get(_scope(request))
-        problem = problem_response(error, request_of(_scope(request), request_id.decode()))
+        request_id = find_kit().request_ids.get(scope_of(request))
+        problem = problem_response(error, request_of(scope_of(request), request_id.decode()))
         response = HttpResponse(problem.body, status=problem.status)
         for name, value in (*problem.headers, NO_SNIFF, (b"x-request-id", request_id)):
             response[name.decode()] = value.decode()
         return response
-    set_user(_scope(request), request.principal)
+    set_user(scope_of(request), request.principal)
     return None
 
 
 def _result(request: HttpRequest) -> AuthResult:
     """Authenticate from one of Django's threads, on the event loop on which the kit runs."""
-    kit, scope = _kit(), _scope(request)
+    kit, scope = find_kit(), scope_of(request)
     result = cached_result(kit, scope)
-    return async_to_sync(authenticate_once)(kit, scope) if result is None else result
+    if result is not None:
+        return result
+    if is_wsgi(scope):
+        return WSGI_LOOP.run(partial(authenticate_once, kit, scope))
+    return async_to_sync(authenticate_once)(kit, scope)
+
+
+async def _result_async(request: HttpRequest) -> AuthResult:
+    """Authenticate from an event loop; over WSGI it lasts no longer than the request, so it is not the kit's."""
+    kit, scope = find_kit(), scope_of(request)
+    if is_wsgi(scope):
+        return await WSGI_LOOP.run_async(partial(authenticate_once, kit, scope))
+    return await authenticate_once(kit, scope)
 
 
 def _with_response_headers(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    for name, value in pop_response_headers(_scope(request)):
+    for name, value in pop_response_headers(scope_of(request)):
         response[name.decode()] = value.decode()
     return response
 
 
-def _kit() -> Authenticates:
+def find_kit() -> Authenticates:
+    """Return the kit of the settings.
+
+    Raises:
+        ImproperlyConfigured: there is none.
+    """
     kit = getattr(settings, _SETTING, None)
     if kit is None:
-        raise ImproperlyConfigured(f"set {_SETTING} to the kit or its dotted path, such as 'mysite.asgi.kit'")
+        raise ImproperlyConfigured(f"set {_SETTING} to the kit or its dotted path, such as 'mysite.kit.kit'")
     resolved: Authenticates = import_string(kit) if isinstance(kit, str) else kit
     return resolved
-
-
-def _scope(request: HttpRequest) -> Scope:
-    scope: Scope | None = getattr(request, "scope", None)
-    if scope is None:
-        raise ImproperlyConfigured(
-            "projkit requires Django to be served over ASGI; this request arrived over WSGI"
-        )
-    return scope

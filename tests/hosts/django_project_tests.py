@@ -1,0 +1,65 @@
+"""Tests that run inside of the new project, with its own test runner."""
+
+import asyncio
+import threading
+
+from django.contrib.auth.models import Permission, User
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient, TestCase, override_settings
+from django.urls import path
+from mysite import urls
+from mysite.kit import kit
+
+from projkit.hosts.django import require_scopes, run_sync
+from projkit.testing import bearer
+from projkit.testing.django import EmptyKit
+
+
+@require_scopes("projects:write")
+def planning(request: HttpRequest) -> HttpResponse:
+    """Serve a page that requires a scope which PROJKIT_SCOPES gives to some."""
+    return HttpResponse(request.principal.subject)
+
+
+urlpatterns = [*urls.urlpatterns, path("planning", planning)]
+
+
+@override_settings(ROOT_URLCONF=__name__)
+class Views(EmptyKit, TestCase):  # type: ignore[misc]  # Django has no types
+    """What the page's own tests leave out."""
+
+    async def test_async_client(self) -> None:
+        """Django's asynchronous client runs the middleware over ASGI, in the transaction of the test."""
+        user = await User.objects.acreate_user("bob", password="x")
+        client = AsyncClient()
+        await client.aforce_login(user)
+        async with kit.lifespan():
+            response = await client.get("/whoami")
+        assert response.json() == {"subject": str(user.pk)}
+
+    def test_scopes(self) -> None:
+        """A permission gives a scope on the next request, and a user without it gets the kit's 403."""
+        user = User.objects.create_user("bob", password="x")
+        self.client.force_login(user)
+        assert self.client.get("/planning").json()["code"] == "insufficient_scope"
+        user.user_permissions.add(Permission.objects.get(codename="change_user"))
+        assert self.client.get("/planning").status_code == 200
+
+    def test_deactivation(self) -> None:
+        """A deactivated user is anonymous at the next request."""
+        user = User.objects.create_user("bob", password="x")
+        self.client.force_login(user)
+        assert self.client.get("/").json() == {"caller": str(user.pk)}
+        User.objects.filter(pk=user.pk).update(is_active=False)
+        assert self.client.get("/").json() == {"caller": ""}
+
+    def test_one_event_loop(self) -> None:
+        """All requests over WSGI use one event loop, in one thread."""
+        for _ in range(3):
+            self.client.get("/whoami", headers=bearer(kit, "bob"))
+        assert [each.name for each in threading.enumerate()].count("projkit-wsgi") == 1
+
+        async def loop() -> asyncio.AbstractEventLoop:
+            return asyncio.get_running_loop()
+
+        assert run_sync(loop) is run_sync(loop)
