@@ -24,6 +24,18 @@ def acquire_lock(file: int | IO[Any], *, shared: bool = False, blocking: bool = 
     return True
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds a lock on the file at ``path``; False if there is no such file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not acquire_lock(descriptor, shared=True, blocking=False)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def locked_file(path: Path, *, timeout_seconds: float = 0.0) -> Iterator[bool]:
     """Hold an exclusive lock on the file at ``path``; yield False if it could not be acquired in time.
@@ -39,7 +51,7 @@ def locked_file(path: Path, *, timeout_seconds: float = 0.0) -> Iterator[bool]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             acquired = acquire_lock(descriptor, blocking=False)
-            if acquired and not _is_at(descriptor, path):
+            if acquired and not is_at(descriptor, path):
                 continue
             if acquired or time.monotonic() >= deadline:
                 yield acquired
@@ -49,8 +61,9 @@ def locked_file(path: Path, *, timeout_seconds: float = 0.0) -> Iterator[bool]:
         time.sleep(_POLL_SECONDS)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
+    """Return whether an open file is still the one at ``path``."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
+    except OSError:
         return False

@@ -89,7 +89,6 @@ class Startup:
             DatabaseUnavailableError: the database does not respond.
         """
         settings, host, observer = self._settings, self.host, self._telemetry.recorder
-        observer.require()
         keys = KeyRing(settings)
         engine = resolve_engine(host.engine)
         redis, own_redis = self._open_redis()

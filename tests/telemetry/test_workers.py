@@ -1,6 +1,5 @@
 """Several workers count together: no count is lost or doubled, however workers end."""
 
-import errno
 import fcntl
 import os
 import signal
@@ -15,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projkit import ProjKit
-from projkit.errors import ConfigurationError
 from projkit.telemetry.endpoint_stats import stats_by_endpoint
 from projkit.telemetry.families import (
     DISCONNECTS,
@@ -173,34 +171,6 @@ print(len(history.entries()), [entry.total().errors for entry in history.entries
     assert history.entries()[-1].total().errors == 1
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("kind", ["a file", "not allowed", "full"])
-async def test_unusable_directory(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, sqlite_url: str
-) -> None:
-    """An unusable METRICS_DIRECTORY is reported at start-up with the fix; probes respond nonetheless."""
-    path = tmp_path / "shared"
-    if kind == "full":
-        monkeypatch.setattr(os, "posix_fallocate", _no_room)
-    elif kind == "a file":
-        path.write_text("")
-    else:
-        path = Path("/proc/projkit")
-    kit = ProjKit(settings_for(sqlite_url, metrics_directory=path))
-    assert (await ask(kit, "GET", "/api/v1/health/live")).status == 200
-    with pytest.raises(
-        ConfigurationError, match=r"PROJKIT_METRICS_DIRECTORY: .* cannot be used .*set it to a directory"
-    ):
-        await kit.startup()
-    assert (await ask(kit, "GET", "/api/v1/health/live")).status == 200
-    assert (await ask(kit, "GET", "/api/v1/health/ready")).status == 503
-    assert requests(Internals(kit).recorder) == 3, "this process counts alone"
-
-
-def _no_room(*_: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def test_held_lock(tmp_path: Path) -> None:
     """Readers do not wait for the lock, even if an ended worker has to be retired."""
     shared = tmp_path / "shared"
@@ -339,7 +309,7 @@ def test_another_version(tmp_path: Path) -> None:
     recorder.record_request(GET, ROUTE, 200, 0.5)
     from projkit.telemetry.store import MetricStore, MmapStore
 
-    MetricStore(families.values(), MmapStore(other.buffer)).sample(
+    MetricStore(families.values(), MmapStore(other.join())).sample(
         families[HTTP.name], (GET, ROUTE, "200"), ()
     )[0] = 99
     assert requests(recorder) == 1

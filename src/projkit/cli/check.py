@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -41,6 +40,7 @@ from projkit.redis.connect import open_redis
 from projkit.redis.memory import eviction_policies
 from projkit.settings import SCHEMA_REQUIRES_POSTGRESQL, Settings, unknown_variables
 from projkit.telemetry.families import FILE_BYTES
+from projkit.telemetry.worker_files import require_usable
 
 _MAX_CLOCK_SKEW_SECONDS: Final = 2
 _CONNECT_TIMEOUT_SECONDS: Final = 2
@@ -158,14 +158,9 @@ def _secrets(settings: Settings) -> Finding:
 
 def _metrics_directory(path: Path) -> Finding:
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with TemporaryFile(dir=path) as file:
-            os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
-    except OSError as error:
-        fix = (
-            f"set PROJKIT_METRICS_DIRECTORY to a directory that every worker can write to ({error.strerror})"
-        )
-        return Finding("metrics", ok=False, detail=f"{path} is not usable; {fix}")
+        require_usable(path, FILE_BYTES)
+    except ConfigurationError as error:
+        return Finding("metrics", ok=False, detail=error.detail)
     return Finding("metrics", ok=True, detail=f"workers share metrics in {path}")
 
 

@@ -6,9 +6,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Annotated, Final
 
@@ -21,12 +20,15 @@ from projkit.cli.console import app, load_settings, print_message
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_SUBJECT, DEMO_USER, add_demo_projects, add_demo_user
 from projkit.cli.logs import configure_logging
 from projkit.cli.malloc import share_arena
+from projkit.cli.metrics_directory import MetricsDirectory
 from projkit.cli.otel import read_export_settings
 from projkit.db.connect import open_database
 from projkit.db.tables import tables_of
 from projkit.errors import ConfigurationError
 from projkit.identity import DEFAULT_SCOPES
 from projkit.settings import Settings
+from projkit.telemetry.families import FILE_BYTES
+from projkit.telemetry.worker_files import require_usable
 
 # The time that a worker may take to stop after draining and its last request, such as for the export of the last spans.
 _STOP_SECONDS: Final = 15.0
@@ -86,10 +88,13 @@ def serve(
         from projkit.cli.worker_process import WorkerProcess
 
         stop_seconds = settings.drain_seconds + settings.request_timeout_seconds + _STOP_SECONDS
-        with _shared_metrics(settings):
-            supervisor = Supervisor(
-                lambda: WorkerProcess(config, listener), workers=workers, stop_seconds=stop_seconds
-            )
+        with _shared_metrics(settings, workers) as ensure_directory:
+
+            def start_worker() -> WorkerProcess:
+                ensure_directory()
+                return WorkerProcess(config, listener)
+
+            supervisor = Supervisor(start_worker, workers=workers, stop_seconds=stop_seconds)
             if not supervisor.run():
                 raise typer.Exit(1)
         return
@@ -101,14 +106,17 @@ def serve(
 
 
 @contextmanager
-def _shared_metrics(settings: Settings) -> Iterator[None]:
-    """Provide the directory in which workers share their metrics, so that each of them reports for all."""
+def _shared_metrics(settings: Settings, workers: int) -> Iterator[Callable[[], None]]:
+    """Provide the directory in which workers share their metrics, so that each of them reports for all.
+
+    Yield a function to call before a worker starts.
+    """
     if settings.metrics_directory is not None:
-        yield
+        yield lambda: None
         return
-    with TemporaryDirectory(prefix="projkit-metrics-") as directory:
-        os.environ["PROJKIT_METRICS_DIRECTORY"] = directory  # read by each worker
-        yield
+    with MetricsDirectory(settings, workers) as directory:
+        os.environ["PROJKIT_METRICS_DIRECTORY"] = str(directory.path)  # read by each worker
+        yield directory.ensure
 
 
 def _exit_cleanly_after(server: uvicorn.Server) -> None:
@@ -138,6 +146,8 @@ async def _prepare(settings: Settings, *, demo: bool) -> bool:
     Return whether the demo user can log in.
     """
     load_keys(settings)
+    if settings.metrics_directory is not None:
+        require_usable(settings.metrics_directory, FILE_BYTES)
     read_export_settings(os.environ, settings.trace_ratio)
     tables = tables_of(settings)
     database = await open_database(settings, tables)

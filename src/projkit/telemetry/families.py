@@ -56,13 +56,14 @@ HEALTH: Final = Family(
     gauge=True, limit=100,
 )  # name  # fmt: skip
 SPANS: Final = Family("otel_spans", limit=10)  # outcome
+DEGRADED: Final = Family("store_degraded", maxima=frozenset({0}), gauge=True, limit=1)
 # Totals that the parent of the workers counts and tells all of them, so that the largest is the latest.
 WORKER_EXITS: Final = Family("worker_exits", maxima=frozenset({0}), limit=20)  # reason
 
 FAMILIES: Final = (
     HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, ROUTES, ACTIVE, QUEUED, REJECTED, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS,
     DATABASE_ERRORS, TRANSACTIONS, POOL_WAIT, POOL, COMMANDS, REDIS_ERRORS, CREDENTIALS, CSRF_CHECKS, LOGINS, REFRESHES,
-    EVENT_LOOP_LAG, HEALTH, SPANS, WORKER_EXITS,
+    EVENT_LOOP_LAG, HEALTH, SPANS, WORKER_EXITS, DEGRADED,
 )  # fmt: skip
 # Room for all samples of all families up to their limits, with the longest labels.
 FILE_BYTES: Final = 13 * 512 * 1024

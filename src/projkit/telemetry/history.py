@@ -16,21 +16,24 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
+from struct import error as struct_error
 from typing import Final, NamedTuple
 
-from projkit.file_lock import acquire_lock
+from projkit.file_lock import acquire_lock, is_at
 from projkit.forks import reset_in_forks
 from projkit.telemetry.buckets import SIZE
 from projkit.telemetry.endpoint_stats import EndpointStats, StatsByEndpoint, sum_stats
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.workers import WorkerDirectory, now_ms
+from projkit.telemetry.workers import HISTORY, WorkerDirectory, now_ms
 
 logger: Final = logging.getLogger("projkit")
 
 PERIOD_SECONDS: Final = 10.0
 KEPT_SECONDS: Final = 15 * 60 + 2 * PERIOD_SECONDS
-_PREFIX: Final = "history-"
 _STATS: Final = Struct(f"={SIZE + 6}d")
+# With the format's size, so that another version of the code does not read what it would misunderstand.
+_PREFIX: Final = f"{HISTORY}{_STATS.size}-"
+_DAMAGED: Final = (zlib.error, struct_error, ValueError, TypeError)
 
 
 class HistoryEntry(NamedTuple):
@@ -90,77 +93,114 @@ class _FileHistory:
 
     def __init__(self, directory: WorkerDirectory) -> None:
         self._path = directory.path
-        self._is_sampler = False
+        self._lock: int | None = None
+        self._release: weakref.finalize[[int], _FileHistory] | None = None
+        self._known: dict[int, HistoryEntry | None] = {}
 
     def acquire(self) -> bool:
         """Return whether this process samples for all: it holds the lock, or can acquire it now."""
-        if not self._is_sampler:
-            lock = os.open(self._path / "sampler", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if not acquire_lock(lock, blocking=False):
-                os.close(lock)
-                return False
-            weakref.finalize(self, os.close, lock)
-            self._is_sampler = True
+        path = self._path / "sampler"
+        if self._lock is not None and is_at(self._lock, path):
+            return True
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not acquire_lock(lock, blocking=False):
+            os.close(lock)
+            return False
+        if self._release is not None:  # the file of the former lock was removed
+            self._release()
+        self._lock, self._release = lock, weakref.finalize(self, os.close, lock)
         return True
 
     def add(self, entry: HistoryEntry) -> None:
         """Write an entry and remove those that are too old."""
         new = self._path / f"new-{_PREFIX}{entry.at_ms}"
-        new.write_bytes(entry.packed)
-        new.replace(self._path / f"{_PREFIX}{entry.at_ms}")
+        try:
+            new.write_bytes(entry.packed)
+            new.replace(self._path / f"{_PREFIX}{entry.at_ms}")
+        except OSError:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            raise
         for path, at_ms in self._paths():
             if at_ms < entry.at_ms - KEPT_SECONDS * 1000:
                 path.unlink(missing_ok=True)
 
     def entries(self) -> list[HistoryEntry]:
-        """Read all entries, the oldest first."""
-        entries = []
+        """Return all valid entries, the oldest first; a file is read once."""
+        known: dict[int, HistoryEntry | None] = {}
         for path, at_ms in self._paths():
-            with suppress(FileNotFoundError):
-                entries.append(HistoryEntry(at_ms, path.read_bytes()))
-        return sorted(entries)
+            if at_ms in self._known:
+                known[at_ms] = self._known[at_ms]
+            else:
+                with suppress(OSError):
+                    known[at_ms] = _valid(HistoryEntry(at_ms, path.read_bytes()))
+        self._known = known
+        return sorted(entry for entry in known.values() if entry is not None)
 
     def _paths(self) -> list[tuple[Path, int]]:
-        return [(path, int(path.name.removeprefix(_PREFIX))) for path in self._path.glob(f"{_PREFIX}*")]
+        numbers = [(path, path.name.removeprefix(_PREFIX)) for path in self._path.glob(f"{_PREFIX}*")]
+        return [(path, int(number)) for path, number in numbers if number.isdecimal()]
+
+
+def _valid(entry: HistoryEntry) -> HistoryEntry | None:
+    """Return the entry, or None if its file is damaged."""
+    try:
+        entry.endpoints()
+    except _DAMAGED:
+        return None
+    return entry
 
 
 class History:
-    """The history of a recorder, over all workers."""
+    """The history of a recorder, over all workers; of this process alone while it cannot share its metrics."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+        self.recorder = recorder
+        self._memory = _MemoryHistory()
+        self._files: _FileHistory | None = None
         self._store: _MemoryHistory | _FileHistory | None = None
         reset_in_forks(self)
 
     def reset_after_fork(self) -> None:
         """Open a store of this process: the parent's lock, and its entries in memory, are not ours."""
+        self._memory = _MemoryHistory()
+        self._files = None
         self._store = None
 
     def record(self) -> None:
-        """Add an entry, unless another worker does that for the server."""
-        store = self._opened()
+        """Add an entry, unless another worker does that for the server.
+
+        Raises:
+            OSError: the entry cannot be written.
+        """
+        store = self._current()
         if store.acquire():
-            store.add(make_entry(self._recorder.endpoints(), now_ms()))
+            store.add(make_entry(self.recorder.endpoints(), now_ms()))
 
     def entries(self) -> list[HistoryEntry]:
         """Return the entries of the last 15 minutes, the oldest first; at least one, for the server's start."""
-        entries = self._opened().entries()
+        entries = self._current().entries()
         if entries:
             return entries
-        age = time.time() - self._recorder.server_started_at
+        age = time.time() - self.recorder.server_started_at
         return [make_entry({}, now_ms() - int(age * 1000))]
 
-    def _opened(self) -> _MemoryHistory | _FileHistory:
-        if self._store is None:
-            directory = self._recorder.directory
-            self._store = _MemoryHistory() if directory is None else _FileHistory(directory)
-            if not self._store.entries() and self._store.acquire():
-                self._store.add(make_entry({}, now_ms()))  # counts began with the server
-        return self._store
+    def _current(self) -> _MemoryHistory | _FileHistory:
+        """Return where entries are kept now, with a first entry for the moment when they began to be kept there."""
+        store: _MemoryHistory | _FileHistory = self._memory
+        if self.recorder.shares_metrics and (directory := self.recorder.directory) is not None:
+            store = self._files = self._files or _FileHistory(directory)
+        if store is not self._store:
+            counted = {} if self._store is None else self.recorder.endpoints()  # counts began with the server
+            self._store = store
+            with suppress(OSError):
+                if not store.entries() and store.acquire():
+                    store.add(make_entry(counted, now_ms()))
+        return store
 
 
 class Sampler:
-    """A background task on one event loop that records the history periodically.
+    """A background task on one event loop that records the history and repairs the metric store periodically.
 
     Args:
         history: recorded in a thread, since reading other workers' files takes a few milliseconds.
@@ -170,7 +210,9 @@ class Sampler:
     def __init__(self, history: History, also: Callable[[], None]) -> None:
         self._history = history
         self._also = also
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._has_warned = False
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run())
 
     async def close(self) -> None:
         """Stop the task."""
@@ -180,11 +222,21 @@ class Sampler:
 
     async def _run(self) -> None:
         while True:
+            self._also()
             try:
-                self._also()
+                await asyncio.to_thread(self._history.recorder.repair, self._call_on_loop)
                 await asyncio.to_thread(self._history.record)
+                self._has_warned = False
             except OSError as error:  # such as a full disk; requests are counted nonetheless
-                logger.warning(
-                    "statistics of the last minutes are unavailable: cannot write history: %s", error
-                )
+                if not self._has_warned:
+                    self._has_warned = True
+                    logger.warning(
+                        "statistics of the last minutes are unavailable: cannot write history: %s", error
+                    )
             await asyncio.sleep(PERIOD_SECONDS)
+
+    def _call_on_loop(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:  # the event loop is closed, so nothing is counted on it
+            function()

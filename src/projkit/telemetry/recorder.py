@@ -1,14 +1,12 @@
 """The recorder of a kit's events, which Prometheus and the monitoring endpoints both read."""
 
-import logging
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
-from projkit.errors import ConfigurationError
 from projkit.forks import reset_in_forks
 from projkit.observers import REJECTION_REASONS, SPAN_OUTCOMES, DurationMeters, Observer, RejectionReason
 from projkit.request_stats import StatementInfo
@@ -26,8 +24,6 @@ from projkit.telemetry.families import (
     EVENT_LOOP_LAG,
     EXCEPTIONS,
     EXEMPLARS,
-    FAMILIES,
-    FILE_BYTES,
     HEALTH,
     HEALTHY,
     HTTP,
@@ -56,19 +52,11 @@ from projkit.telemetry.families import (
     WEBSOCKETS,
     WORKER_EXITS,
 )
-from projkit.telemetry.store import (
-    Family,
-    Labels,
-    MemoryStore,
-    MetricStore,
-    MmapStore,
-    Sample,
-    Table,
-    WorkerFile,
-)
-from projkit.telemetry.workers import Worker, WorkerDirectory
+from projkit.telemetry.process_store import ProcessStore
+from projkit.telemetry.store import Family, Labels, MetricStore, Sample, Table, WorkerFile
+from projkit.telemetry.worker_files import Worker
+from projkit.telemetry.workers import WorkerDirectory
 
-logger: Final = logging.getLogger("projkit")
 K = TypeVar("K")
 
 _SLOW_STATEMENT_SECONDS: Final = 0.2
@@ -108,9 +96,12 @@ class Recorder(Observer):
     def reset_after_fork(self) -> None:
         """Start without any samples: initially, and in a forked process."""
         self.started_at = time.time()
-        self._directory: WorkerDirectory | None = None
-        self._failure: OSError | None = None
+        self._process_store: ProcessStore | None = None
         self._store: MetricStore | None = None
+        self._forget_samples()
+
+    def _forget_samples(self) -> None:
+        """Look all samples up again in the store, at their next use."""
         self.http_samples: dict[tuple[str, str, int], Sample] = {}
         self._exemplars: dict[tuple[str, str, int], Sample] = {}
         self._statements: dict[StatementInfo, Sample] = {}
@@ -121,49 +112,52 @@ class Recorder(Observer):
         self._pool_wait: Sample | None = None
         self._queued: Sample | None = None
 
-    def require(self) -> None:
-        """Check at start-up that the metrics directory can be used.
-
-        Raises:
-            ConfigurationError: it cannot; the message names the setting. The process then reports only itself.
-        """
-        self.open()
-        if self._failure is not None:
-            raise ConfigurationError(
-                f"PROJKIT_METRICS_DIRECTORY: {self.path} cannot be used ({self._failure.strerror or self._failure}); "
-                "set it to a directory that every worker can write to, with 7 MB of free space for each"
-            ) from self._failure
-
     def open(self) -> MetricStore:
         """Return the store of this process; in memory if the directory cannot be used, so that no request fails."""
         if self._store is None:
-            if self.path is not None:
-                families = {family.name: family for family in FAMILIES}
-                try:
-                    self._directory = WorkerDirectory(self.path, families, FILE_BYTES)
-                except OSError as error:
-                    self._failure = error
-                    logger.warning(
-                        "metrics directory %s cannot be used (%s); this process reports only its own metrics",
-                        self.path,
-                        error,
-                    )
-            if self._directory is None:
-                self._store = MetricStore(FAMILIES, MemoryStore())
-            else:
-                self._store = MetricStore(FAMILIES, MmapStore(self._directory.buffer))
-            self._active = self._store.sample(ACTIVE, (), ())
-            self._pool_wait = self._store.sample(POOL_WAIT, (), ())
-            self._queued = self._store.sample(QUEUED, (), ())
+            self._process_store = ProcessStore(self.path)
+            self._store = self._process_store.store
+            self._look_up_samples()
             for reason in REJECTION_REASONS:  # from the start, so that rates include the first rejection
                 self._store.sample(REJECTED, (reason,), (OTHER,))
         return self._store
 
+    def repair(self, call_on_loop: Callable[[Callable[[], None]], None]) -> None:
+        """Share the metrics with the other workers again, if this process cannot or no longer does; blocks.
+
+        Args:
+            call_on_loop: calls a function on the event loop that counts.
+        """
+        process_store = self._process_store
+        if process_store is None:
+            return
+        backend = process_store.find_replacement()
+
+        def adopt() -> None:
+            if backend is not None:
+                process_store.replace(backend)
+                self._forget_samples()
+                self._look_up_samples()
+            process_store.set_gauge()
+
+        call_on_loop(adopt)
+
+    @property
+    def shares_metrics(self) -> bool:
+        """Whether other workers see the counts of this process."""
+        self.open()
+        return self._process_store is not None and self._process_store.shares_metrics
+
+    def _look_up_samples(self) -> None:
+        self._active = self._sample(ACTIVE, (), ())
+        self._pool_wait = self._sample(POOL_WAIT, (), ())
+        self._queued = self._sample(QUEUED, (), ())
+
     @property
     def directory(self) -> WorkerDirectory | None:
-        """The metrics directory that the server's workers share, if there is one."""
+        """The metrics directory that the server's workers share, if there is one, even if it cannot be used."""
         self.open()
-        return self._directory
+        return None if self._process_store is None else self._process_store.directory
 
     @property
     def server_started_at(self) -> float:

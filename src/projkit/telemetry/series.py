@@ -16,6 +16,7 @@ from projkit.telemetry.families import (
     CRITICAL,
     CSRF_CHECKS,
     DATABASE_ERRORS,
+    DEGRADED,
     DISCONNECTS,
     EVENT_LOOP_LAG,
     EXCEPTIONS,
@@ -299,6 +300,13 @@ SCALARS: Final = (
         _build,
     ),
     Scalar("gauge", "projkit_workers", "Living workers of this server.", (), _workers),
+    Scalar(
+        "gauge",
+        "projkit_metrics_store_degraded",
+        "1 if the worker that responds, or another one, cannot share its metrics with the others, else 0.",
+        (),
+        _value(DEGRADED),
+    ),
     Scalar(
         "gauge",
         "projkit_process_resident_memory_bytes",

@@ -13,6 +13,7 @@ so another process never reads half of one.
 """
 
 import json
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence
 from dataclasses import dataclass
@@ -125,11 +126,12 @@ def load(path: Path) -> bytes:
     with path.open("rb") as file:
         head = file.read(_HEADER.size)
         used = _HEADER.unpack(head)[0] if len(head) == _HEADER.size else 0
-        return head + file.read(max(used - _HEADER.size, 0))
+        size = os.fstat(file.fileno()).st_size  # a damaged file can state any length
+        return head + file.read(max(min(used, size) - _HEADER.size, 0))
 
 
 def iter_samples(buffer: memoryview | bytes) -> KeyedValues:
-    """Iterate over the samples of a file; in a truncated one, over the complete ones."""
+    """Iterate over the samples of a file; in a truncated or damaged one, over the valid ones at its beginning."""
     if len(buffer) < _HEADER.size:
         return iter(())
     used = min(_HEADER.unpack_from(buffer)[0], len(buffer))
@@ -149,7 +151,10 @@ def _iter_entries(data: bytes, used: int) -> Iterator[tuple[Key, list[float]]]:
         end = position + length + width * _VALUE_BYTES
         if end > used:
             return
-        key = _decode_key(data[position : position + length])
+        try:
+            key = _decode_key(data[position : position + length])
+        except (ValueError, TypeError, RecursionError):
+            return
         yield key, list(struct.unpack_from(f"={width}d", data, position + length))
         position = end
 
@@ -157,7 +162,10 @@ def _iter_entries(data: bytes, used: int) -> Iterator[tuple[Key, list[float]]]:
 @lru_cache(maxsize=4096)
 def _decode_key(name: bytes) -> Key:
     family, *labels = json.loads(name)
-    return family, tuple(labels)
+    key = family, tuple(labels)
+    if not all(isinstance(part, str) for part in (family, *labels)):
+        raise TypeError("a key consists of strings")
+    return key
 
 
 def encode(table: Mapping[Key, list[float]]) -> bytes:
@@ -207,6 +215,17 @@ class MetricStore:
         self._counts[family.name] = count + 1
         self._samples[key] = sample
         return sample
+
+    def move_to(self, backend: MmapStore | MemoryStore) -> None:
+        """Continue to count in another backend; samples that were returned before are no longer counted."""
+        moved: dict[Key, Sample] = {}
+        for key, values in self._samples.items():
+            sample = backend.add(key, len(values))
+            if sample is not None:
+                for index, value in enumerate(values):
+                    sample[index] = value
+                moved[key] = sample
+        self._backend, self._samples = backend, moved
 
     def merged(self, others: Iterable[WorkerFile]) -> Table:
         """Return the samples of this process merged with those of other workers."""

@@ -2,13 +2,18 @@
 
 - ``worker-<pid>-<start in ms since 1970>-<random>``: one for each process, which locks it for as long as it lives;
 - ``retired``: the merged samples of ended workers, and the names of the files they came from;
-- ``history-<monotonic ms>``: entries of the history (``telemetry/history.py``); ``sampler``: locked by their writer;
+- ``history-<version>-<monotonic ms>``: entries of the history (``telemetry/history.py``);
+- ``sampler``: locked by the writer of the history;
 - ``started``: when counting began;
+- ``server``: locked by the parent of the workers, if it has created the directory (``cli/metrics_directory.py``);
 - ``lock``: held while a worker is added or ended ones are retired.
 
 The first worker of a server, which finds no other alive, empties the directory: counts begin with the server. Readers
 never wait: they read again if ``retired`` has changed meanwhile, and leave the retiring to another process if the lock
 is held.
+
+Losing the directory stops no worker. What cannot be read counts as absent, and a worker that has no file in the
+directory, or has lost it, joins again as soon as it can (``telemetry/process_store.py``).
 """
 
 import json
@@ -18,17 +23,19 @@ import os
 import secrets
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from projkit.file_lock import acquire_lock, locked_file
+from projkit.file_lock import acquire_lock, is_locked, locked_file
 from projkit.telemetry.store import Family, WorkerFile, decode, encode, iter_samples, load, merge
+from projkit.telemetry.worker_files import Worker, allocate, parse_name, worker_files
 
 logger: Final = logging.getLogger("projkit")
 
-_WORKER: Final = "worker-"
+SERVER: Final = "server"
+HISTORY: Final = "history-"
 _RETIRED: Final = "retired"
 _STARTED: Final = "started"
 _LOCK: Final = "lock"
@@ -36,38 +43,63 @@ _LOCK_TIMEOUT_SECONDS: Final = 5.0
 _MAX_READS: Final = 5
 
 
-class Worker(NamedTuple):
-    """A living worker: its process id, and its start in seconds since 1970."""
-
-    pid: int
-    started_at: float
-
-
 class WorkerDirectory:
-    """A process's membership of the directory; create it in the process that counts, not before a fork.
+    """A process's view of the directory; create it in the process that counts, not before a fork.
 
-    ``close()`` ends the membership, as the end of the process does; the counts stay.
-
-    Raises:
-        OSError: the directory cannot be used.
+    Attributes:
+        path: the directory.
+        started_at: when counting began, in seconds since 1970.
+        is_readable: whether the last attempt to read the others' files succeeded.
     """
 
     def __init__(self, path: Path, families: Mapping[str, Family], size: int) -> None:
         self.path = path
+        self.started_at = time.time()
+        self.is_readable = True
         self._families = families
-        self._name = f"{_WORKER}{os.getpid()}-{time.time_ns() // 1_000_000}-{secrets.token_hex(4)}"
-        self._warned = False
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with locked_file(path / _LOCK, timeout_seconds=_LOCK_TIMEOUT_SECONDS) as acquired:
+        self._size = size
+        self._started_ms = time.time_ns() // 1_000_000
+        self._name = ""
+        self._close: weakref.finalize[[int], WorkerDirectory] | None = None
+
+    @property
+    def has_lost_file(self) -> bool:
+        """Whether the file of this process has been removed, or was never created."""
+        if self._close is None:
+            return True
+        try:
+            (self.path / self._name).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # it may still be there
+            return False
+        return False
+
+    def join(self) -> memoryview:
+        """Add a file for this process, which replaces its former one, and return its content.
+
+        Raises:
+            OSError: the directory cannot be used.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked_file(self.path / _LOCK, timeout_seconds=_LOCK_TIMEOUT_SECONDS) as acquired:
             if not acquired:
                 raise TimeoutError(f"its lock is held for more than {_LOCK_TIMEOUT_SECONDS:g} s")
-            if not any(alive for _, alive in self._workers()):
+            living = [parse_name(path.name) for path, alive in worker_files(self.path) if alive]
+            if not living and not is_locked(self.path / SERVER):
                 self._empty()
-                (path / _STARTED).write_text(repr(time.time()))
-            self.started_at = float((path / _STARTED).read_text())
-            descriptor = self._create(size)
-        self.close: Final = weakref.finalize(self, os.close, descriptor)
-        self.buffer = memoryview(mmap.mmap(descriptor, size))
+            self.started_at = self._read_started([each for each in living if each is not None])
+            name = f"worker-{os.getpid()}-{self._started_ms}-{secrets.token_hex(4)}"
+            descriptor = self._create(name)
+        self.close()
+        self._name = name
+        self._close = weakref.finalize(self, os.close, descriptor)
+        return memoryview(mmap.mmap(descriptor, self._size))
+
+    def close(self) -> None:
+        """End the membership, as the end of the process does; the counts stay."""
+        if self._close is not None:
+            self._close()
 
     def other_files(self, *, retire: bool) -> list[WorkerFile]:
         """Return the samples of ended workers and the files of the others; nothing if the directory is gone.
@@ -75,28 +107,35 @@ class WorkerDirectory:
         Args:
             retire: whether to merge the files of ended workers first, which takes some milliseconds.
         """
-        try:
-            if retire:
+        if retire:
+            with suppress(OSError):  # without room for the merged samples, the files of ended workers stay
                 self._retire()
-            return self._read_others()
+        try:
+            files = self._read_others()
         except OSError as error:
-            if not self._warned:
-                self._warned = True
+            if self.is_readable:
+                self.is_readable = False
                 logger.warning(
                     "metrics of other workers are unavailable: cannot read %s: %s", self.path, error
                 )
             return []
+        self.is_readable = True
+        return files
 
     def living(self) -> list[Worker]:
         """Return the living workers, including this one, the oldest first."""
-        names = [self._name]
+        own = Worker(os.getpid(), self._started_ms / 1000)
+        others: list[Worker | None] = []
         with suppress(OSError):
-            names += [path.name for path, alive in self._workers() if alive and path.name != self._name]
-        parts = [name.split("-") for name in names]
+            others = [
+                parse_name(path.name) for path, alive in self._workers() if alive and path.name != self._name
+            ]
         return sorted(
-            (Worker(int(pid), int(started_ms) / 1000) for _, pid, started_ms, _ in parts),
-            key=lambda worker: worker.started_at,
+            [own, *(each for each in others if each is not None)], key=lambda worker: worker.started_at
         )
+
+    def _workers(self) -> list[tuple[Path, bool]]:
+        return list(worker_files(self.path, self._name))
 
     def _read_others(self) -> list[WorkerFile]:
         """Read the retired samples and the other workers' files in a consistent state."""
@@ -106,33 +145,33 @@ class WorkerDirectory:
             files = [WorkerFile(retired, is_alive=False)]
             for path, alive in self._workers():
                 if path.name != self._name and path.name not in merged:
-                    with suppress(FileNotFoundError):
+                    with suppress(OSError):
                         files.append(WorkerFile(load(path), alive))
             if before == self._retired_version() or attempt == _MAX_READS - 1:
                 break
         return files
 
-    def _create(self, size: int) -> int:
-        descriptor = os.open(self.path / self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    def _create(self, name: str) -> int:
+        descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             acquire_lock(descriptor)
-            # Allocate the pages: writing to one for which a full disk has no room would kill the process.
-            os.posix_fallocate(descriptor, 0, size)
+            allocate(descriptor, self._size)
         except OSError:
             os.close(descriptor)
-            (self.path / self._name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.path / name).unlink()
             raise
         return descriptor
 
-    def _workers(self) -> Iterator[tuple[Path, bool]]:
-        """Yield the workers' files, and whether the process of each is alive."""
-        for path in sorted(self.path.glob(f"{_WORKER}*")):
-            if path.name == self._name:
-                yield path, True
-                continue
-            with suppress(FileNotFoundError), path.open("rb") as file:
-                # Shared, so that two readers at the same time do not take each other for the worker.
-                yield path, not acquire_lock(file, shared=True, blocking=False)
+    def _read_started(self, living: list[Worker]) -> float:
+        """Return when counting began; write it again if another program has removed it."""
+        path = self.path / _STARTED
+        with suppress(OSError, ValueError):
+            return float(path.read_text())
+        started_at = min([self.started_at, *(each.started_at for each in living)])
+        path.unlink(missing_ok=True)
+        path.write_text(repr(started_at))
+        return started_at
 
     def _retire(self) -> None:
         """Merge the files of ended workers into ``retired``, each once, unless another process is doing it."""
@@ -159,9 +198,9 @@ class WorkerDirectory:
         """Return the merged samples of ended workers, in the format of a file, and the names of their files."""
         try:
             names, _, data = (self.path / _RETIRED).read_bytes().partition(b"\n")
-        except FileNotFoundError:
+            return data, [str(name) for name in json.loads(names)]
+        except (FileNotFoundError, ValueError, TypeError):  # written by another program
             return b"", []
-        return data, json.loads(names)
 
     def _retired_version(self) -> tuple[int, int] | None:
         try:
@@ -172,8 +211,9 @@ class WorkerDirectory:
 
     def _empty(self) -> None:
         for path in self.path.iterdir():
-            if path.name.startswith((_WORKER, _RETIRED, "history-")):
-                path.unlink()
+            if parse_name(path.name) or path.name.startswith((_RETIRED, _STARTED, HISTORY, f"new-{HISTORY}")):
+                with suppress(IsADirectoryError, PermissionError):
+                    path.unlink()
 
 
 def now_ms() -> int:
