@@ -150,6 +150,7 @@ def test_the_number_of_workers_changes(sqlite_url: str) -> None:
         wait_for(lambda: serving(server, set(), 2), server)
         wait_for(lambda: exits(server) == {"planned": 1.0}, server)
         assert "WARNING" not in server.log_text
+        assert "uvicorn.access" not in server.log_text, "workers log each request once"
 
 
 @pytest.mark.parametrize("when", ["serving", "starting"])

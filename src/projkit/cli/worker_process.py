@@ -201,6 +201,7 @@ def parent_link() -> ParentLink | None:
 
 def run_worker(config: uvicorn.Config, listener: socket.socket, connection: Connection) -> None:
     """Serve until the parent asks to stop or is gone; the worker's main function."""
+    config.configure_logging()  # which turns uvicorn's access log off; a new process has not done that
     server = _LinkedServer(config)
     server.link = ParentLink(connection, server, (config.timeout_graceful_shutdown or 0) + _STOP_SECONDS)
     _links[:] = [server.link]
