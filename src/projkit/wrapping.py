@@ -76,22 +76,21 @@ class WrappedApp:
         return path.startswith(prefix + "/") and self._owns(path[len(prefix) :])
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()  # lifespan.startup
+        startup = await receive()
         try:
             await self._startup()
         except Exception as error:
             await send({"type": _STARTUP_FAILED, "message": str(error)})
             raise
         host = _HostLifespan(self._host, scope)
-        started = await host.start()
+        started = await host.start(startup)
         if started["type"] == _STARTUP_FAILED:
             await self._shutdown()
             await send(started)
             await host.fail()
             return
         await send(started)
-        await receive()  # lifespan.shutdown
-        stopped = await host.stop()
+        stopped = await host.stop(await receive())
         await self._shutdown()
         await send(stopped)
 
@@ -107,18 +106,18 @@ class _HostLifespan:
         self._error: Exception | None = None
         self._task = asyncio.create_task(self._run(app, scope))
 
-    async def start(self) -> Message:
+    async def start(self, startup: Message) -> Message:
         """Start the host and return its response; that of a host without a lifespan is success."""
-        self._to_host.put_nowait({"type": "lifespan.startup"})
+        self._to_host.put_nowait(startup)
         message = await self._from_host.get()
         self._started = True
         return message
 
-    async def stop(self) -> Message:
+    async def stop(self, shutdown: Message) -> Message:
         """Stop the host and return its response."""
         if not self._supported:
             return {"type": "lifespan.shutdown.complete"}
-        self._to_host.put_nowait({"type": "lifespan.shutdown"})
+        self._to_host.put_nowait(shutdown)
         message = await self._from_host.get()
         await self._task
         return message

@@ -79,6 +79,8 @@ def command(server: str, app: str, port: int, root_path: str) -> list[str]:
         worker = ["--worker-class", "uvicorn_worker.UvicornWorker", "--workers", "3", "--preload"]
         return [*python, "gunicorn", app, "--bind", f"127.0.0.1:{port}", *worker]
     flags = ["--root-path", root_path] if root_path else []
+    if server == "daphne":
+        return [*python, "daphne", "-p", str(port), *flags, app]
     return [*python, "hypercorn", app, "--bind", f"127.0.0.1:{port}", *flags]
 
 

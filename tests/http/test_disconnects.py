@@ -10,47 +10,43 @@ from tests.http.pending_requests import BODY, HoldingHost, PendingRequest, limit
 pytestmark = pytest.mark.anyio
 
 
-class CancelledRequest(PendingRequest):
-    """A request that its server cancels while its client is polled, or (``late``) when the poll is cancelled.
+class PolledRequest(PendingRequest):
+    """A request whose server has nothing to say to the poll, and (``cancel``) cancels the request meanwhile.
 
     Attributes:
         poll_cancelled: whether the poll was cancelled.
     """
 
-    def __init__(self, app: Any, *, late: bool) -> None:
-        self.late = late
+    def __init__(self, app: Any, *, cancel: bool) -> None:
+        self.cancel = cancel
         self.poll_cancelled = False
-        super().__init__(
-            app, method="POST", name="cancelled", body=[BODY], headers=[(b"content-length", b"13")]
-        )
+        super().__init__(app, method="POST", name="polled", body=[BODY], headers=[(b"content-length", b"13")])
 
     async def _receive(self) -> dict[str, Any]:
         if not self.receive_calls:
             return await super()._receive()
-        if not self.late:
+        if self.cancel:
             self.task.cancel()
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
             self.poll_cancelled = True
-            if self.late:
-                self.task.cancel()
             raise
         raise AssertionError
 
 
-@pytest.mark.parametrize("late", [False, True])
-async def test_cancelled_while_polling(sqlite_url: str, late: bool) -> None:
-    """A request that is cancelled while its client is polled is cancelled, and leaves no poll behind."""
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_the_end_of_a_poll(sqlite_url: str, cancel: bool) -> None:
+    """A request that is cancelled while its client is polled is cancelled, and no request leaves a poll behind."""
     host = HoldingHost()
     async with limited_kit(sqlite_url, host) as kit:
-        request = CancelledRequest(kit, late=late)
-        await host.wait_for("cancelled")
+        request = PolledRequest(kit, cancel=cancel)
+        await host.wait_for("polled")
         await asyncio.sleep(0.1)  # the client of a request that takes longer than 50 ms is polled
-        host.release("cancelled")
+        host.release("polled")
         async with asyncio.timeout(20):
             await asyncio.wait({request.task})
-        assert request.task.cancelled()
-        assert not request.messages
+        assert request.task.cancelled() is cancel
+        assert bool(request.messages) is not cancel
         await asyncio.sleep(0.01)
         assert request.poll_cancelled

@@ -21,7 +21,8 @@ async def deny(
     if scope["type"] == "http":
         await response.send(send, head=scope["method"] == "HEAD", more=more)
         return
-    await receive()  # websocket.connect
+    if (await receive())["type"] != "websocket.connect":
+        return  # the client has disconnected
     if DENIAL_EXTENSION not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         return

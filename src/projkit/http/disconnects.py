@@ -8,6 +8,7 @@ body gets the message itself.
 """
 
 import asyncio
+from contextlib import suppress
 from contextvars import Context
 
 from starlette.types import Message, Receive
@@ -20,19 +21,34 @@ class ClientDisconnectedError(Exception):
 class DisconnectDetector:
     """A ``receive`` that notes when the client disconnects, and can also find out ahead of its reader.
 
-    Messages that are received ahead are kept for the reader, which calls :meth:`receive`.
+    The reader, which calls :meth:`receive`, gets exactly the messages that the server has for it, in their order: what
+    is received ahead is kept for it, and a call of the server's ``receive`` is not cancelled while it may still be
+    needed, because the middleware through which it goes could lose a message. A disconnect is returned again by every
+    later call, which the ASGI specification requires and some servers do not do.
 
     Attributes:
         complete: whether the last message of the request has been received.
         disconnected: whether the client is known to have disconnected.
     """
 
-    __slots__ = ("_buffer", "_context", "_pending", "_receive", "_waiter", "complete", "disconnected")
+    __slots__ = (
+        "_buffer",
+        "_context",
+        "_disconnect",
+        "_pending",
+        "_readers",
+        "_receive",
+        "_waiter",
+        "complete",
+        "disconnected",
+    )
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._buffer: list[Message] = []
-        self._pending: asyncio.Task[Message] | None = None
+        self._disconnect: Message | None = None
+        self._pending: asyncio.Task[None] | None = None
+        self._readers = 0
         self._waiter: asyncio.Future[None] | None = None
         self._context: Context | None = None
         self.complete = False
@@ -40,28 +56,28 @@ class DisconnectDetector:
 
     async def receive(self) -> Message:
         """Return the next message of the request, as ASGI's ``receive`` does."""
-        if not self._buffer and self._pending is not None:
+        while not self._buffer:
+            if self._disconnect is not None:
+                return dict(self._disconnect)
+            if not self._is_receiving_ahead():
+                self._readers += 1
+                try:
+                    return self._note(await self._receive())
+                finally:
+                    self._readers -= 1
+            assert self._pending is not None  # noqa: S101
             await asyncio.wait({self._pending})
-        return self._buffer.pop(0) if self._buffer else self._note(await self._receive())
+        return self._buffer.pop(0)
 
     async def is_disconnected(self) -> bool:
-        """Poll once: return whether the client has already disconnected."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # requests are handled in tasks
-        cancellations = task.cancelling()
-        pending = self._receive_ahead()
-        try:
-            await asyncio.sleep(0)
-            if not pending.done():
-                pending.cancel()
-            message = await pending
-        except asyncio.CancelledError:
-            if pending.cancelled() and task.cancelling() == cancellations:
-                return False
-            raise  # the caller itself was cancelled, possibly in the moment in which the poll ended
-        finally:
-            pending.cancel()
-        return bool(message["type"] == "http.disconnect")
+        """Poll once: return whether the client has already disconnected.
+
+        What is received is kept for the reader. While a reader waits, it gets the next message, and the poll none.
+        """
+        if not self._readers and not self._is_receiving_ahead():
+            self._receive_ahead()
+        await asyncio.sleep(0)
+        return self.disconnected
 
     def watch(self, waiter: "asyncio.Future[None]", context: Context) -> None:
         """Fail ``waiter`` with :class:`ClientDisconnectedError` when the client disconnects.
@@ -79,25 +95,24 @@ class DisconnectDetector:
             self.close()
 
     def close(self) -> None:
-        """Cancel what is being received ahead."""
+        """Cancel what is being received ahead, after the last message that the reader needs."""
         if self._pending is not None:
             self._pending.cancel()
 
-    def _receive_ahead(self) -> "asyncio.Task[Message]":
-        pending = asyncio.get_running_loop().create_task(self._receive_next(), context=self._context)
-        pending.add_done_callback(self._received_ahead)
-        self._pending = pending
-        return pending
+    def _is_receiving_ahead(self) -> bool:
+        return self._pending is not None and not self._pending.done()
 
-    async def _receive_next(self) -> Message:
-        return await self._receive()
-
-    def _received_ahead(self, pending: "asyncio.Task[Message]") -> None:
-        self._pending = None
-        if pending.cancelled() or pending.exception() is not None:
-            return  # the reader gets the same exception from its own call
+    def _receive_ahead(self) -> None:
         was_complete = self.complete
-        self._buffer.append(self._note(pending.result()))
+        pending = asyncio.get_running_loop().create_task(self._receive_next(), context=self._context)
+        pending.add_done_callback(lambda _: self._continue_watch(was_complete=was_complete))
+        self._pending = pending
+
+    async def _receive_next(self) -> None:
+        with suppress(Exception):  # the reader gets the same exception from its own call
+            self._buffer.append(self._note(await self._receive()))
+
+    def _continue_watch(self, *, was_complete: bool) -> None:
         if self._waiter is None or self._waiter.done():
             return
         if self.disconnected:
@@ -108,6 +123,7 @@ class DisconnectDetector:
     def _note(self, message: Message) -> Message:
         if message["type"] == "http.disconnect":
             self.disconnected = True
+            self._disconnect = message
         elif not message.get("more_body", False):
             self.complete = True
         return message

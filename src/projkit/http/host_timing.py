@@ -70,8 +70,12 @@ class _HostExchange(Exchange):
         self.handled_by_kit = False
 
     async def timed_send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and not self.handled_by_kit:
+        if self.handled_by_kit:
+            await self.send(message)
+            return
+        if message["type"] == "http.response.start":
             self.on_start()
+            message = dict(message)  # which gets other headers; the host may send its own message again
         await super().timed_send(message)
 
     async def watched_receive(self) -> Message:
@@ -82,15 +86,13 @@ class _HostExchange(Exchange):
 
     def can_poll(self) -> bool:
         # A host that has read the complete body has sent 100 Continue, if the client waited for it.
-        return (self.detector.complete or not self.has_body) and not self.handled_by_kit
+        return self.detector.complete or not self.has_body
 
     async def is_disconnected(self) -> bool:
         return await self.detector.is_disconnected()  # which keeps what it receives for the host
 
     def with_timing_headers(self, headers: Iterable[Header]) -> list[Header]:
         own = list(headers)
-        if self.handled_by_kit:
-            return own
         set_by_host = {name.lower() for name, _ in own} & _TIMING_HEADERS
         return [*own, *(pair for pair in super().with_timing_headers(()) if pair[0] not in set_by_host)]
 
@@ -156,6 +158,7 @@ class HostTimingMiddleware:
             _set_failed(exchange, scope[scope_keys.ERROR_TYPE])
             raise
         finally:
+            exchange.detector.close()
             REQUEST_STATS.reset(token)
             self._observer.end_request()
             if not exchange.handled_by_kit:

@@ -157,7 +157,11 @@ class Exchange:
 
     async def is_disconnected(self) -> bool:
         """Poll once; return whether the client has already disconnected."""
-        return await DisconnectDetector(self.receive).is_disconnected()
+        detector = DisconnectDetector(self.receive)
+        try:
+            return await detector.is_disconnected()
+        finally:
+            detector.close()  # nothing is read after the start of the kit's own responses
 
     def with_timing_headers(self, headers: Iterable[Header]) -> list[Header]:
         """Return ``headers`` with the timing headers; a list is extended in place, to save a copy."""
