@@ -3,12 +3,16 @@
 import gzip
 import json
 import re
+from typing import Any
 
+import jsonschema_rs
 import pytest
 from openapi_spec_validator import validate
 
 from projkit import ProjKit, Settings
+from projkit.auth.schemas import LoginInput, PasswordInput, RefreshInput, RegistrationInput
 from projkit.http.problem import STATUS
+from projkit.projects.schemas import Project, ProjectInput
 from tests.conftest import SECRET, Client
 
 pytestmark = pytest.mark.anyio
@@ -57,13 +61,44 @@ async def test_every_error_class_is_documented() -> None:
     assert {status for status in STATUS.values() if status != 405} <= documented
 
 
+async def test_examples() -> None:
+    """Every request body has an example that its schema and the model accept, and every reference resolves."""
+    document = ProjKit(Settings(secret=SECRET, registration="open")).openapi()
+    schemas, responses = document["components"]["schemas"], document["components"]["responses"]
+    bodies = {
+        content["schema"]["$ref"].rpartition("/")[2]
+        for item in document["paths"].values()
+        for operation in item.values()
+        if isinstance(operation, dict) and "requestBody" in operation
+        for content in operation["requestBody"]["content"].values()
+    }
+    models: dict[str, Any] = {
+        "ProjectInput": ProjectInput, "ProjectReplacement": ProjectInput, "LoginInput": LoginInput,
+        "RefreshInput": RefreshInput, "PasswordInput": PasswordInput, "RegistrationInput": RegistrationInput,
+    }  # fmt: skip
+    assert bodies == {*models, "ProjectPatch"}
+    resolver = {"$defs": schemas}
+    for name in bodies | {"Project", "ProjectList", "Login", "SessionInfo"}:
+        (example,) = schemas[name]["examples"]
+        text = json.dumps({**schemas[name], **resolver}).replace("#/components/schemas/", "#/$defs/")
+        jsonschema_rs.validate(json.loads(text), example)
+        if name in models:
+            models[name].model_validate_json(json.dumps(example))
+    assert list(schemas["Project"]["examples"][0]) == list(Project.model_fields)
+    for name, response in responses.items():
+        (content,) = response["content"].values()
+        assert content["example"]["status"] == int(name.removeprefix("Problem"))
+    refs = set(re.findall(r'"#/components/responses/(\w+)"', json.dumps(document["paths"])))
+    assert refs == responses.keys()
+
+
 async def test_the_document_names_the_mount() -> None:
     """A prefix precedes every path."""
     kit = ProjKit(Settings(secret=SECRET))
     assert set(kit.openapi("/kit")["paths"]) == {f"/kit{path}" for path in kit.openapi()["paths"]}
 
 
-@pytest.mark.parametrize(("name", "number"), [("docs", 4), ("monitoring", 3)])
+@pytest.mark.parametrize(("name", "number"), [("docs", 5), ("monitoring", 3)])
 async def test_pages_load_only_their_own_files(client: Client, name: str, number: int) -> None:
     """A page and its files come from the kit, its policy allows nothing else, and both are revalidated by ETag."""
     page = await client.get(f"/api/v1/{name}")

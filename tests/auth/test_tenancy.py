@@ -80,6 +80,7 @@ RULES: Final[dict[str, Rule]] = {
     "GET /api/v1/docs/swagger-ui.css": Rule("public", 200),
     "GET /api/v1/docs/favicon-32x32.png": Rule("public", 200),
     "GET /api/v1/docs/docs.js": Rule("public", 200),
+    "GET /api/v1/docs/docs.css": Rule("public", 200),
     "GET /api/v1/monitoring": Rule("public", 200),
     "GET /api/v1/monitoring/assets/status.js": Rule("public", 200),
     "GET /api/v1/monitoring/assets/access.js": Rule("public", 200),

@@ -6,17 +6,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
+from playwright.async_api import Browser
 
 from projkit import Settings
 from tests.conftest import SCOPES, SECRET, token_for
+from tests.web.browsing import chromium
 
 ROOT = Path(__file__).parents[2]
 SERVERS = ("uvicorn", "granian", "hypercorn")
+
+
+@pytest.fixture(scope="module")
+async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
+    """Chromium."""
+    async with chromium() as found:
+        yield found
 
 
 class Served:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -32,19 +32,12 @@ from tests.hosts.conftest import ROOT, started
 from tests.hosts.life import live
 from tests.hosts.nginx import Nginx, proxied
 from tests.hosts.nginx import running as nginx_running
-from tests.web.browsing import REFUSED, STATUS_PAGE, chromium, opened, refresh, see_metrics
+from tests.web.browsing import REFUSED, STATUS_PAGE, opened, refresh, see_metrics
 
 pytestmark = pytest.mark.anyio
 _EXAMPLES: Final = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs/proxies.md").read_text(), re.DOTALL)
 STRIPPED, KEPT = _EXAMPLES
 SCOPES: Final = ("projects:read", "projects:write", "monitoring:read")
-
-
-@pytest.fixture(scope="module")
-async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
-    """Chromium."""
-    async with chromium() as found:
-        yield found
 
 
 @pytest.fixture

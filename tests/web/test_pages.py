@@ -75,7 +75,7 @@ async def test_page_resources(sqlite_url: str) -> None:
     async with pages(sqlite_url, "http") as found:
         assert all(answer.headers["x-content-type-options"] == "nosniff" for answer in found.values())
         loaded = [answer for path, answer in found.items() if is_resource(path)]
-        assert len(loaded) == 4 + 9
+        assert len(loaded) == 5 + 9
         assert {answer.headers["cross-origin-resource-policy"] for answer in loaded} == {"same-origin"}
 
 
@@ -101,7 +101,7 @@ async def test_strict_transport_security(
 
 
 async def test_status_page_configuration(sqlite_url: str) -> None:
-    """The CSRF header and cookie and the use of tenants are written into the status page."""
+    """The CSRF header and cookie and the use of tenants are written into the pages."""
     async with pages(sqlite_url, "http") as found:
         plain = found["/api/v1/monitoring"].text
     assert 'data-csrf-header="X-CSRF-Token" data-csrf-cookie="csrf_token" data-tenants="no"' in plain
@@ -109,3 +109,4 @@ async def test_status_page_configuration(sqlite_url: str) -> None:
     async with pages(sqlite_url, "https", tenant_claim="org", **other) as found:
         changed = found["/api/v1/monitoring"]
     assert 'data-csrf-header="X-Proof" data-csrf-cookie="__Host-proof" data-tenants="yes"' in changed.text
+    assert 'data-csrf-header="X-Proof" data-csrf-cookie="__Host-proof"' in found["/api/v1/docs"].text

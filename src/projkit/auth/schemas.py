@@ -37,6 +37,14 @@ class _Input(BaseModel):
 class LoginInput(_Input):
     """A login with name and password; ``transport`` selects tokens in the body or in cookies only."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"username": "alice", "password": "correct horse battery staple", "transport": "cookie"}
+            ]
+        }
+    )
+
     username: Username
     password: Password
     transport: Literal["body", "cookie"] = "body"
@@ -46,11 +54,24 @@ class LoginInput(_Input):
 class RefreshInput(_Input):
     """The refresh token, if it is not sent as a cookie."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{}]})
+
     refresh_token: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
 
 
 class PasswordInput(_Input):
     """The current and the new password."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "old_password": "correct horse battery staple",
+                    "new_password": "seven quiet otters under ice",
+                }
+            ]
+        }
+    )
 
     old_password: Annotated[Password, Field(validation_alias=AliasChoices("old_password", "old"))]
     new_password: Annotated[Password, Field(validation_alias=AliasChoices("new_password", "new"))]
@@ -59,6 +80,10 @@ class PasswordInput(_Input):
 class RegistrationInput(_Input):
     """The name and password of a new user."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"username": "bob", "password": "seven quiet otters under ice"}]}
+    )
+
     username: Username
     password: Password
     tenant: Annotated[str, Field(max_length=255)] = ""
@@ -66,6 +91,22 @@ class RegistrationInput(_Input):
 
 class Login(BaseModel):
     """A new or refreshed session; the tokens are absent if they are only in cookies."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "access_token": "eyJ0eXAiOiJhdCtqd3Qi…",
+                    "token_type": "Bearer",
+                    "expires_in": 900,
+                    "refresh_token": "AXqLm3…",
+                    "refresh_expires_in": 86400,
+                    "csrf_token": "AZ4k0c…",
+                    "session_id": "0vYq8n…",
+                }
+            ]
+        }
+    )
 
     access_token: str | None = None
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  # a scheme
@@ -78,6 +119,20 @@ class Login(BaseModel):
 
 class SessionInfo(BaseModel):
     """The current user and the credentials in use."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "subject": "alice",
+                    "scopes": ["projects:read", "projects:write"],
+                    "session_id": "0vYq8n…",
+                    "token_format": "enhanced",
+                    "expires_at": "2026-02-11T09:45:00.000000Z",
+                }
+            ]
+        }
+    )
 
     subject: str
     scopes: list[str]

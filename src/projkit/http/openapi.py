@@ -8,11 +8,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from projkit.http.openapi_texts import REQUEST_HEADERS, RESPONSE_HEADERS, STATUS_DESCRIPTIONS, SUMMARY, TAGS
-from projkit.http.problem import PROBLEM_TYPE
+from projkit.http.problem import PROBLEM_TYPE, STATUS, TYPE_PREFIX
 from projkit.http.routing import Endpoint, ResponseSpec
 
 _PARAMETER: Final = re.compile(r"{(\w+)}")
 _REF: Final = "#/components/schemas/{model}"
+_PROBLEM_REF: Final = "#/components/responses/Problem{status}"
 _ERRORS: Final[Mapping[str, tuple[int, ...]]] = {
     "not_found": (404,),
     "conflict": (409,),
@@ -99,6 +100,7 @@ def document(
         "paths": paths,
         "components": {
             "schemas": definitions,
+            "responses": {f"Problem{status}": _problem(status) for status in _declared_problems(paths)},
             "headers": {
                 name: {"description": text, "schema": schema}
                 for name, (text, schema) in RESPONSE_HEADERS.items()
@@ -126,7 +128,12 @@ def _schemas(endpoints: list[Endpoint]) -> tuple[dict[type[BaseModel], dict[str,
                 if isinstance(schema, type):
                     wanted[(schema, "serialization")] = None
     refs, top = models_json_schema(list(wanted), ref_template=_REF, schema_generator=_Generator)
-    return {model: ref for (model, _), ref in refs.items() if issubclass(model, BaseModel)}, top["$defs"]
+    models = {model: ref for (model, _), ref in refs.items() if issubclass(model, BaseModel)}
+    for model, ref in models.items():
+        extra = model.model_config.get("json_schema_extra")
+        if isinstance(extra, dict) and "examples" in extra:  # pydantic has sorted their members by name
+            top["$defs"][ref["$ref"].rpartition("/")[2]]["examples"] = extra["examples"]
+    return models, top["$defs"]
 
 
 def _operation(endpoint: Endpoint, refs: Mapping[type[BaseModel], dict[str, Any]]) -> dict[str, Any]:
@@ -155,12 +162,30 @@ def _operation(endpoint: Endpoint, refs: Mapping[type[BaseModel], dict[str, Any]
         content = {content_type: {"schema": schema} for content_type in endpoint.body.content_types}
         operation["requestBody"] = {"required": endpoint.body.required, "content": content}
     for status in sorted(_statuses(endpoint)):
+        response = operation["responses"].setdefault(
+            str(status), {"$ref": _PROBLEM_REF.format(status=status)}
+        )
+        if "$ref" in response:
+            continue
+        # The endpoint declares a response of its own for a status that is also an error's.
         problem = _problem(status)
-        response = operation["responses"].setdefault(str(status), problem)
-        # An endpoint may declare a response of its own for a status that is also an error's.
         for part in ("headers", "content"):
             response[part] = {**response.get(part, {}), **problem[part]}
     return operation
+
+
+def _declared_problems(paths: Mapping[str, Any]) -> list[int]:
+    """Return the statuses of errors that operations refer to."""
+    operations = (
+        operation for path in paths.values() for name, operation in path.items() if name != "parameters"
+    )
+    refs = {
+        int(status)
+        for operation in operations
+        for status, response in operation["responses"].items()
+        if "$ref" in response
+    }
+    return sorted(refs)
 
 
 def _statuses(endpoint: Endpoint) -> set[int]:
@@ -211,8 +236,30 @@ def _problem(status: int) -> dict[str, Any]:
     return {
         "description": STATUS_DESCRIPTIONS[status],
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
-        "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {
+            PROBLEM_TYPE: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "example": _example_problem(status),
+            }
+        },
     }
+
+
+def _example_problem(status: int) -> dict[str, Any]:
+    error = next(error for error, value in STATUS.items() if value == status)
+    example: dict[str, Any] = {
+        "type": TYPE_PREFIX + error.kind,
+        "title": error.title,
+        "status": status,
+        "detail": error.title,
+        "instance": "/api/v1/projects",
+        "code": error.code,
+        "request_id": "5f3c1a9e8b7d4c20",
+    }
+    if status == 422:
+        field = {"code": "string_too_short", "detail": "Must have at least 1 character", "pointer": "/name"}
+        example |= {"detail": field["detail"], "errors": [field]}
+    return example
 
 
 def _path_parameter(endpoint: Endpoint, name: str) -> dict[str, Any]:

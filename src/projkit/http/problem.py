@@ -18,7 +18,7 @@ from projkit.http.tracing import trace_id_of
 logger: Final = logging.getLogger("projkit")
 
 PROBLEM_TYPE: Final = "application/problem+json"
-_TYPE_PREFIX: Final = "urn:projkit:problem:"
+TYPE_PREFIX: Final = "urn:projkit:problem:"
 
 # The most specific class along the MRO decides.
 STATUS: Final[dict[type[errors.ProjkitError], int]] = {
@@ -58,7 +58,7 @@ def problem_response(error: errors.ProjkitError, request: Request) -> Response:
     if status == 500:
         error = errors.ProjkitError()  # a 500 reveals no internals
     content: dict[str, Any] = {
-        "type": _TYPE_PREFIX + error.kind,
+        "type": TYPE_PREFIX + error.kind,
         "title": error.title,
         "status": status,
         "detail": error.detail,

@@ -22,7 +22,7 @@ def _replacement(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _patch(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of PATCH: no member of a merge patch (RFC 7396) is required, and null resets one."""
-    patch = _replacement(schema)
+    patch = {**_replacement(schema), "examples": [{"status": "active", "tags": ["web", "spring"]}]}
     del patch["required"]
     patch["description"] = (
         "A JSON merge patch (RFC 7396): omitted fields keep their values, and null resets a field to its default."

@@ -146,10 +146,39 @@ ExternalId = Annotated[
 ]
 
 
+# An input as the docs page shows it, and the project that it creates.
+_EXAMPLE_INPUT: Final[dict[str, Any]] = {
+    "name": "Website relaunch",
+    "description": "New design, same content.",
+    "status": "planning",
+    "priority": "high",
+    "tags": ["web", "2026"],
+    "start_date": "2026-03-02",
+    "due_date": "2026-06-30",
+    "metadata": {"budget": 12000},
+    "external_id": "CRM-1042",
+}
+_EXAMPLE: Final = {
+    "id": "0199a3f2-6c1e-7b4a-9d0e-3f5a8c2b7e61",
+    "owner_id": "alice",
+    **_EXAMPLE_INPUT,
+    "archived_at": None,
+    "completed_at": None,
+    "created_at": "2026-02-11T09:30:00.000000Z",
+    "updated_at": "2026-02-11T09:30:00.000000Z",
+    "version": 1,
+}
+
+
 class ProjectInput(BaseModel):
     """The writable fields of a project; omitted optional fields take their defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        # The external_id is unique: an example that is sent twice would be a conflict.
+        json_schema_extra={"examples": [{**_EXAMPLE_INPUT, "external_id": None}]},
+    )
 
     name: Name
     description: Description = ""
@@ -173,7 +202,7 @@ class ProjectInput(BaseModel):
 class Project(BaseModel):
     """A project."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [_EXAMPLE]})
 
     id: UUID
     owner_id: str
@@ -200,6 +229,10 @@ READ_ONLY: Final = frozenset(Project.model_fields) - frozenset(ProjectInput.mode
 
 class ProjectList(BaseModel):
     """A page of projects."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [_EXAMPLE], "next_cursor": None, "total": None}]}
+    )
 
     items: list[Project]
     next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")

@@ -25,7 +25,7 @@ _TYPES: Final = {
 }
 # Matches gzip, except with ;q=0 (RFC 9110 §12.5.3).
 _GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.IGNORECASE)
-_DOCS_ASSETS: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png", "docs.js")
+_DOCS_ASSETS: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png", "docs.js", "docs.css")
 _STATUS_ASSETS: Final = (
     "status.js",
     "access.js",
@@ -85,8 +85,8 @@ def endpoints(
 ) -> list[Endpoint]:
     """Return the endpoints of ``/docs``, ``/monitoring`` and their resources.
 
-    The status page is public because it contains no data: it requests the data with the credentials of its user. The
-    names and flags that logging in and out requires are written into the page.
+    The pages are public because they contain no data: they request the data with the credentials of their user. The
+    names and flags that this requires are written into the pages.
     """
     docs, status = f"{prefix}/docs", f"{prefix}/monitoring"
     values = (
@@ -97,7 +97,7 @@ def endpoints(
     docs_headers = (*_PAGE_HEADERS, (b"content-security-policy", _DOCS_POLICY))
     status_headers = (*_PAGE_HEADERS, (b"content-security-policy", _STATUS_POLICY))
     return [
-        _endpoint(docs, "docs.html", "getDocs", "API docs", is_strict, docs_headers),
+        _endpoint(docs, "docs.html", "getDocs", "API docs", is_strict, docs_headers, values),
         *(
             _endpoint(f"{docs}/{name}", name, f"getDocs:{name}", "API docs", is_strict)
             for name in _DOCS_ASSETS
