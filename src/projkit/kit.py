@@ -112,6 +112,7 @@ class ProjKit:
         clock: Clock = utc_now,
     ) -> None:
         self.settings = settings = settings or Settings()
+        settings.require_servers(host_engine=engine is not None, host_redis=redis is not None)
         host = HostResources(
             engine=engine,
             redis=redis,

@@ -12,7 +12,7 @@ from projkit.auth.login import HostLogin
 from projkit.auth.wiring import build_auth
 from projkit.clock import Clock, utc_now
 from projkit.db.connect import open_database
-from projkit.db.host_engine import resolve_engine
+from projkit.db.host_engine import resolve_engine, warn_of_other_url
 from projkit.db.tables import Tables
 from projkit.errors import ProjkitError
 from projkit.health.celery import CeleryApp
@@ -90,9 +90,11 @@ class Startup:
         """
         settings, host, observer = self._settings, self.host, self._telemetry.recorder
         keys = KeyRing(settings)
-        engine = resolve_engine(host.engine)
         redis, own_redis = self._open_redis()
         try:
+            engine = resolve_engine(host.engine)
+            if engine is not None:
+                warn_of_other_url(settings, engine)
             scheduler = self._health.create_scheduler(engine, redis if own_redis is None else None)
             database = await open_database(settings, self._tables, engine, observer=observer)
         except ProjkitError as error:

@@ -230,5 +230,5 @@ def test_a_schema_requires_postgresql(run: Run, monkeypatch: pytest.MonkeyPatch)
     variables = {"PROJKIT_DATABASE_SCHEMA": "kit"}
     assert "requires PostgreSQL" in failures_of(run, **variables)["settings"]
     monkeypatch.delenv("PROJKIT_DATABASE_URL")
-    assert "requires PostgreSQL" in failures_of(run, **variables)["database"]
+    assert "requires PostgreSQL" in failures_of(run, **variables)["settings"]
     assert "requires PostgreSQL" in run("migrate", expect=1, PROJKIT_DATABASE_SCHEMA="kit").stderr

@@ -179,15 +179,10 @@ def test_rejected_in_production(settings: dict[str, Any], said: tuple[str, ...])
         ({"allowed_origins": ["app.example.com"]}, ("PROJKIT_ALLOWED_ORIGINS", "https://app.example.com")),
         ({"allowed_origins": ["https://app.example.com/"]}, ("PROJKIT_ALLOWED_ORIGINS", "is not an origin")),
         ({"trusted_proxies": ["proxy"]}, ("PROJKIT_TRUSTED_PROXIES", "10.0.0.0/8")),
-        (
-            {"session_store": "redis"},
-            ("PROJKIT_SESSION_STORE", "PROJKIT_REDIS_URL", "redis://127.0.0.1:6379/0"),
-        ),
         ({"redis_url": "http://x"}, ("PROJKIT_REDIS_URL", "redis://127.0.0.1:6379/0")),
         ({"login_limit_account": "often"}, ("PROJKIT_LOGIN_LIMIT_ACCOUNT", "10/5 minutes")),
         ({"login_limit_address": "0/minute"}, ("PROJKIT_LOGIN_LIMIT_ADDRESS", "60/minute")),
         ({"csrf_header_name": "X CSRF"}, ("PROJKIT_CSRF_HEADER_NAME",)),
-        ({"row_level_security": True}, ("PROJKIT_ROW_LEVEL_SECURITY requires PostgreSQL",)),
     ],
 )
 @pytest.mark.parametrize("env", ["development", "production"])
@@ -196,6 +191,24 @@ def test_rejected_everywhere(env: str, settings: dict[str, Any], said: tuple[str
     message = rejection_of(**{"env": env, "secret": OTHER_SECRET, **settings})
     for part in said:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "host_has", "message"),
+    [
+        ({"session_store": "redis"}, "redis", r"PROJKIT_SESSION_STORE .*PROJKIT_REDIS_URL.*redis://127.0.0.1:6379/0"),
+        ({"row_level_security": True}, "engine", "PROJKIT_ROW_LEVEL_SECURITY requires PostgreSQL"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("env", ["development", "production"])
+def test_servers_are_required_unless_the_host_has_them(
+    env: str, settings: dict[str, Any], host_has: str, message: str
+) -> None:
+    """A setting that needs a server is rejected without its URL, unless the host passes its own engine or client."""
+    read = Settings(**{**GOOD, "env": env, **settings})
+    with pytest.raises(ConfigurationError, match=message):
+        ProjKit(read)
+    ProjKit(read, **{host_has: lambda: None})  # type: ignore[arg-type]
 
 
 def test_valid_production_settings() -> None:

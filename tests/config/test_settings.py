@@ -21,7 +21,7 @@ def test_defaults_are_the_embedded_database() -> None:
     ("url", "dialect"),
     [
         ("postgresql://u:p@h/n", "postgresql"), ("postgres://h/n", "postgresql"),
-        ("postgresql+asyncpg://h/n", "postgresql"),
+        ("postgresql+asyncpg://h/n", "postgresql"), ("postgresql+psycopg://h/n", "postgresql"),
         ("sqlite:///x.db", "sqlite"), ("sqlite:////tmp/x.db", "sqlite"), ("sqlite+aiosqlite:///x.db", "sqlite"),
     ],
 )  # fmt: skip

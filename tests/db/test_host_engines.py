@@ -22,13 +22,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from projkit import ProjKit
+from projkit import ProjKit, Settings
 from projkit.db.host_engine import resolve_engine
 from projkit.db.raw_sql import RawConnection
 from projkit.db.server_version import require_version
 from projkit.errors import ConfigurationError
-from tests.conftest import Client, Clock, kit_in_mode, settings_for
-from tests.host_engines import host_engine
+from tests.conftest import SECRET, Client, Clock, kit_in_mode, settings_for
+from tests.host_engines import host_engine, url_with
 from tests.services import administer
 
 pytestmark = pytest.mark.anyio
@@ -258,3 +258,55 @@ async def test_transactions_on_sqlite(sqlite_url: str, options: dict[str, Any], 
     with rejected if options and not begins else nullcontext():
         await use_of(engine)
     await engine.dispose()
+
+
+@pytest.mark.parametrize("env", ["development", "production"])
+async def test_no_url_is_required(postgres_url: str, env: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With a host's engine nothing else names the database, in production and with row-level security as well."""
+    settings = Settings(env=env, secret=SECRET)
+    async with host_engine(postgres_url, "psycopg") as engine:
+        async with ProjKit(settings, engine=engine).lifespan():
+            assert caplog.messages == []
+        secured = Settings(env=env, secret=SECRET, row_level_security=True)
+        with pytest.raises(ConfigurationError, match="create them with: projkit migrate"):
+            await ProjKit(secured, engine=engine).startup()
+
+
+async def test_two_databases(
+    postgres_url: str, empty_postgres_url: str, sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine is used, and a warning names both databases if the URL is that of another one."""
+    async with host_engine(postgres_url, "psycopg") as engine:
+        for same in (
+            postgres_url,
+            postgres_url.replace("127.0.0.1", "localhost"),
+            url_with("psycopg", postgres_url),
+        ):
+            kit = ProjKit(settings_for(same), engine=engine)
+            async with kit.lifespan():
+                assert caplog.messages == []
+        for other in (empty_postgres_url, sqlite_url):
+            caplog.clear()
+            kit = ProjKit(settings_for(other), engine=engine)
+            async with kit.lifespan(), Client(kit, kit.settings) as client:
+                await client.project()
+            (message,) = caplog.messages
+            assert f"engine, {url_with('psycopg', postgres_url)}; PROJKIT_DATABASE_URL is" in message
+            assert urlsplit(other).path in message
+
+
+async def test_an_engine_on_sqlite_and_its_url(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A relative path of an SQLite file is compared with the absolute one."""
+    engine = create_async_engine(sqlite_url.replace("sqlite:", "sqlite+aiosqlite:"))
+    async with ProjKit(settings_for("sqlite:///projkit.db"), engine=engine).lifespan():
+        assert caplog.messages == []
+    await engine.dispose()
+
+
+async def test_schemas_of_host_engines(empty_postgres_url: str) -> None:
+    """Without its tables, the error names the host's engine and the command with the URL."""
+    async with host_engine(empty_postgres_url, "psycopg") as engine:
+        with pytest.raises(
+            ConfigurationError, match=r"host's engine has no .*PROJKIT_DATABASE_URL=.* projkit migrate"
+        ):
+            await use_of(engine)

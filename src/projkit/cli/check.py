@@ -26,7 +26,7 @@ from projkit.cli.otel.export_settings import origin_of
 from projkit.clock import utc_now
 from projkit.db import revisions
 from projkit.db.connect import open_database, require_schema
-from projkit.db.errors import DRIVER_ERRORS
+from projkit.db.errors import DRIVER_ERRORS, describe
 from projkit.db.neighbours import describe_neighbours
 from projkit.db.port import Database
 from projkit.db.raw_sql import raw_connection
@@ -38,7 +38,7 @@ from projkit.health.celery import celery_check
 from projkit.health.checks import CheckFailedError
 from projkit.redis.connect import open_redis
 from projkit.redis.memory import eviction_policies
-from projkit.settings import SCHEMA_REQUIRES_POSTGRESQL, Settings, unknown_variables
+from projkit.settings import Settings, unknown_variables
 from projkit.telemetry.families import FILE_BYTES
 from projkit.telemetry.worker_files import require_usable
 
@@ -66,6 +66,7 @@ def check(
 async def _run_checks() -> list[Finding]:
     try:
         settings = Settings()
+        settings.require_servers()
     except ConfigurationError as error:
         return [Finding("settings", ok=False, detail=error.detail)]
     findings = [_settings(settings), _secrets(settings), await _telemetry(settings)]
@@ -77,10 +78,11 @@ async def _run_checks() -> list[Finding]:
         findings.append(await _redis(settings))
     if settings.celery_broker_url is not None:
         findings.append(await asyncio.to_thread(_celery, settings.celery_broker_url.get_secret_value()))
-    if settings.embedded and settings.database_schema:
-        return [*findings, Finding("database", ok=False, detail=SCHEMA_REQUIRES_POSTGRESQL)]
     if settings.embedded and not settings.sqlite_path.exists() and settings.sqlite_path.parent.is_dir():
-        detail = f"{settings.sqlite_path} will be created at the first start"
+        detail = (
+            f"{settings.sqlite_path} will be created at the first start; if your application passes an engine to the "
+            "kit, set PROJKIT_DATABASE_URL to the same database to check that"
+        )
         return [*findings, Finding("database", ok=True, detail=detail)]
     findings.extend(await _tables(settings))
     if not findings[-1].ok:
@@ -113,7 +115,7 @@ async def _tables(settings: Settings) -> list[Finding]:
                 findings.append(Finding("schema", ok=True, detail=neighbours, warning=True))
     except DRIVER_ERRORS as error:
         fix = "start it, or correct PROJKIT_DATABASE_URL"
-        detail = f"{settings.dialect} is unavailable ({error}); {fix}"
+        detail = f"{settings.dialect} is unavailable ({describe(error)}); {fix}"
         return [Finding("database", ok=False, detail=detail)]
     except ConfigurationError as error:
         findings.append(Finding("migrations", ok=False, detail=error.detail))

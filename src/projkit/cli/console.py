@@ -41,7 +41,9 @@ def load_settings() -> Settings:
     for name, nearest in unknown_variables(os.environ, Settings.model_fields):
         hint = f"; did you mean {nearest}?" if nearest else ""
         print_message(f"warning: unknown setting {name}{hint}")
-    return Settings()
+    settings = Settings()
+    settings.require_servers()
+    return settings
 
 
 def read_scopes(text: str) -> list[str]:

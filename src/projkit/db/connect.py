@@ -125,16 +125,20 @@ async def require_schema(
     """
     if engine is None:
         async with raw_connection(settings) as connection:
-            await _require_schema(settings, connection, serving=serving)
+            await _require_schema(settings, connection, serving=serving, host_engine=False)
     else:
         async with engine.connect() as connection:
-            await _require_schema(settings, RawConnection.of_engine(connection), serving=serving)
+            await _require_schema(
+                settings, RawConnection.of_engine(connection), serving=serving, host_engine=True
+            )
 
 
-async def _require_schema(settings: Settings, connection: RawConnection, *, serving: bool) -> None:
+async def _require_schema(
+    settings: Settings, connection: RawConnection, *, serving: bool, host_engine: bool
+) -> None:
     await require_version(connection)
     names = TableNames.of(settings)
-    await revisions.require_current(connection, names)
+    await revisions.require_current(connection, names, host_engine=host_engine)
     await row_security.require_policies(connection, names, enabled=settings.row_level_security)
     if serving and settings.row_level_security:
         await row_security.require_enforcement(connection)

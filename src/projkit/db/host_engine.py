@@ -5,9 +5,14 @@ timeout nor a client's disconnect would end its statement, and a transaction wou
 """
 
 import inspect
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+import sqlalchemy as sa
+
 from projkit.errors import ConfigurationError
+from projkit.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,9 +23,13 @@ HostEngine: TypeAlias = (
     "AsyncEngine | async_sessionmaker[Any] | Callable[[], AsyncEngine | async_sessionmaker[Any]]"
 )
 
+logger: Final = logging.getLogger("projkit.db")
+
 # The drivers on which the tests of the API run, for each dialect.
 _DRIVERS: Final = {"postgresql": ("asyncpg", "psycopg"), "sqlite": ("aiosqlite",)}
 _SUPPORTED: Final = "PostgreSQL (on asyncpg or psycopg) and SQLite (on aiosqlite)"
+_POSTGRESQL_PORT: Final = 5432
+_LOOPBACK: Final = {"127.0.0.1": "localhost", "::1": "localhost"}
 _EXAMPLE: Final = 'create_async_engine("postgresql+psycopg://user:password@host/name")'
 
 
@@ -61,6 +70,29 @@ def for_kit(engine: "AsyncEngine") -> "AsyncEngine":
     if view.sync_engine.echo == "debug":  # which logs the rows of results
         view.sync_engine.echo = True
     return view
+
+
+def warn_of_other_url(settings: Settings, engine: "AsyncEngine") -> None:
+    """Warn if PROJKIT_DATABASE_URL is set to another database than the one of the host's engine, which is used."""
+    if "database_url" not in settings.model_fields_set:
+        return
+    used, unused = engine.url, sa.make_url(settings.database_url)
+    if used.database is not None and _location(used) != _location(unused):
+        logger.warning(
+            "the kit uses the database of the host's engine, %s; PROJKIT_DATABASE_URL is %s, which only the commands "
+            "of projkit use: unset it, or set it to the same database",
+            used.render_as_string(hide_password=True),
+            unused.render_as_string(hide_password=True),
+        )
+
+
+def _location(url: sa.URL) -> tuple[object, ...]:
+    """Return where a database is, whatever the driver, user and options."""
+    dialect, database = url.get_backend_name(), url.database or ""
+    if dialect == "sqlite":
+        return dialect, Path(database).absolute()
+    host = str(url.query.get("host", url.host))
+    return dialect, _LOOPBACK.get(host, host), url.port or _POSTGRESQL_PORT, database
 
 
 class _Named(NamedTuple):

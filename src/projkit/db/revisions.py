@@ -49,7 +49,7 @@ async def current(connection: RawConnection, names: TableNames) -> str | None:
     return None if row is None else row[0]
 
 
-async def require_current(connection: RawConnection, names: TableNames) -> str:
+async def require_current(connection: RawConnection, names: TableNames, *, host_engine: bool = False) -> str:
     """Check that the schema's revision is :func:`head`, and return it.
 
     Raises:
@@ -59,25 +59,26 @@ async def require_current(connection: RawConnection, names: TableNames) -> str:
     revision = await current(connection, names)
     if revision is None:
         await schema.require_no_other(connection, names)
-    require_head(revision)
+    require_head(revision, host_engine=host_engine)
     return head()
 
 
-def require_head(revision: str | None) -> None:
-    """Check that a schema's revision is :func:`head`.
+def require_head(revision: str | None, *, host_engine: bool = False) -> None:
+    """Check that a schema's revision is :func:`head`; the schema is that of a host's engine or of DATABASE_URL.
 
     Raises:
         SchemaOutOfDateError: it is not; the message names the command that fixes it.
     """
     if revision == head():
         return
+    database = "the database of the host's engine" if host_engine else "PROJKIT_DATABASE_URL: the database"
     if revision is not None and revision not in known():
         raise SchemaOutOfDateError(
-            f"PROJKIT_DATABASE_URL: the database's schema is at revision {revision}, which this version of projkit "
+            f"{database} has the schema of revision {revision}, which this version of projkit "
             "does not know. A newer version has migrated it; upgrade with: pip install --upgrade projkit"
         )
     state = f"is at revision {revision}" if revision else "has no projkit tables"
+    command = "PROJKIT_DATABASE_URL=<its URL> projkit migrate" if host_engine else "projkit migrate"
     raise SchemaOutOfDateError(
-        f"PROJKIT_DATABASE_URL: the database {state}, but revision {head()} is required; "
-        "upgrade it with: projkit migrate"
+        f"{database} {state}, but revision {head()} is required; upgrade it with: {command}"
     )

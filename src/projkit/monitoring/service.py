@@ -71,11 +71,12 @@ class Monitoring:
 
     def _system_info(self, request: Request) -> SystemInfo:
         settings, host_resources = self._settings, self._host_resources
+        has_redis = settings.redis_url is not None or "redis" in host_resources
         enabled: dict[str, bool | str] = {
             "database": "engine of the host" if "engine" in host_resources else settings.dialect,
             "database_mode": settings.database_mode,
-            "redis": settings.redis_url is not None or "redis" in host_resources,
-            "sessions": settings.session_backend,
+            "redis": has_redis,
+            "sessions": settings.session_store or ("redis" if has_redis else "database"),
             "celery": settings.celery_broker_url is not None or "celery_app" in host_resources,
             "oidc": bool(settings.oidc_providers),
             "resource_server": bool(settings.oidc_resource_issuer),

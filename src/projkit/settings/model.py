@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
+from projkit.errors import ConfigurationError
 from projkit.known_secrets import FOR_TESTS
 from projkit.settings.tables import SCHEMA_REQUIRES_POSTGRESQL, TableSettings
 from projkit.settings.values import (
@@ -137,11 +138,6 @@ class Settings(TableSettings):
                 "PROJKIT_SECRET and PROJKIT_LEGACY_SECRET are the same, so a holder of the legacy secret could forge "
                 f"new tokens; generate another PROJKIT_SECRET with: {NEW_SECRET}"
             )
-        if self.session_store == "redis" and self.redis_url is None:
-            raise ValueError(
-                "PROJKIT_SESSION_STORE is redis, but PROJKIT_REDIS_URL is not set; "
-                "set it, for example to redis://127.0.0.1:6379/0"
-            )
         if self.cookie_host_prefix and self.cookie_secure is False:
             raise ValueError(
                 "PROJKIT_COOKIE_HOST_PREFIX requires Secure cookies; unset PROJKIT_COOKIE_SECURE"
@@ -160,7 +156,6 @@ class Settings(TableSettings):
             raise ValueError("PROJKIT_OIDC_RESOURCE_ISSUER requires PROJKIT_OIDC_RESOURCE_AUDIENCE; set it")
         for issuer in [self.oidc_resource_issuer, *(each.issuer for each in self.oidc_providers.values())]:
             self._check_issuer(issuer)
-        self._check_database()
         if 0 < self.max_concurrent_requests < self.database_pool_size:
             raise ValueError(
                 f"PROJKIT_MAX_CONCURRENT_REQUESTS ({self.max_concurrent_requests}) is less than "
@@ -179,13 +174,23 @@ class Settings(TableSettings):
                 f"set PROJKIT_PUBLIC_URL={url}, or omit the root path if PROJKIT_PUBLIC_URL is right"
             )
 
-    def _check_database(self) -> None:
-        if self.row_level_security and self.dialect != "postgresql":
-            raise ValueError(
+    def require_servers(self, *, host_engine: bool = False, host_redis: bool = False) -> None:
+        """Check that there are the servers that other settings need; a host's engine and client replace the URLs.
+
+        Raises:
+            ConfigurationError: PROJKIT_DATABASE_URL or PROJKIT_REDIS_URL is required.
+        """
+        if self.row_level_security and self.dialect != "postgresql" and not host_engine:
+            raise ConfigurationError(
                 "PROJKIT_ROW_LEVEL_SECURITY requires PostgreSQL; unset it or set PROJKIT_DATABASE_URL"
             )
-        if self.database_schema and self.embedded and "database_url" in self.model_fields_set:
-            raise ValueError(SCHEMA_REQUIRES_POSTGRESQL)  # without a URL, the host may pass an engine
+        if self.database_schema and self.embedded and not host_engine:
+            raise ConfigurationError(SCHEMA_REQUIRES_POSTGRESQL)
+        if self.session_store == "redis" and self.redis_url is None and not host_redis:
+            raise ConfigurationError(
+                "PROJKIT_SESSION_STORE is redis, but PROJKIT_REDIS_URL is not set; "
+                "set it, for example to redis://127.0.0.1:6379/0"
+            )
 
     def _check_issuer(self, issuer: str) -> None:
         parts = urlsplit(issuer)

@@ -133,15 +133,17 @@ def _check_prefix(value: str, example: str) -> str:
     return value
 
 
+_DRIVERS: Final = {
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "sqlite": "sqlite+aiosqlite",
+}
+
+
 def _name_driver(value: str) -> str:
     scheme, separator, rest = value.partition("://")
-    driver = {
-        "postgres": "postgresql+asyncpg",
-        "postgresql": "postgresql+asyncpg",
-        "postgresql+asyncpg": "postgresql+asyncpg",
-        "sqlite": "sqlite+aiosqlite",
-        "sqlite+aiosqlite": "sqlite+aiosqlite",
-    }.get(scheme)
+    # An application has one URL, for the driver of its own.
+    driver = _DRIVERS.get(scheme.partition("+")[0])
     if not separator or driver is None:
         raise ValueError(
             "must start with postgresql:// or sqlite:///, for example "

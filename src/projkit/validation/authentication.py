@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 from projkit.auth.authenticator import CheckRevocation
 from projkit.auth.revocation import RevocationChecker
+from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.sessions.port import Rotation, Session, sha256_hex
 from projkit.auth.wiring import AuthServices, cookie_names
 from projkit.clock import Clock, utc_now
@@ -219,7 +220,7 @@ class CredentialChecks:
             expect(await store.get_fresh(session.key, self._clock()) is None, "it is still stored")
         finally:
             await run_to_completion(self._remove(session, creating))
-        return f"stored in {'Redis' if self._settings.session_backend == 'redis' else 'the database'}"
+        return f"stored in {'the database' if isinstance(store, DatabaseSessions) else 'Redis'}"
 
     async def _remove(self, session: Session, creating: asyncio.Task[None]) -> None:
         """Remove the session, even if it is still being stored."""
