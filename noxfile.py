@@ -40,6 +40,7 @@ STORES = (
     "tests/faults/test_redis.py",
     "tests/faults/test_redis_failover.py",
 )
+DJANGO = ("tests/hosts/test_django_project.py", "tests/hosts/test_django_scopes.py")
 LOCKS = ("nox", "tests", "hosts", "lint", "types", "bench", "load", "dashboards")
 
 
@@ -106,6 +107,21 @@ def hosts(session: nox.Session) -> None:
     """The kit in every host framework, on every server, over real HTTP."""
     install(session, "hosts")
     run_tests(session, "tests/hosts")
+
+
+def add_django_on(version: str) -> None:
+    """Define the session that runs the tests of Django projects on a Python that the newest Django needs."""
+
+    @nox.session(name=f"django-{version}", python=find_python(version) or version)
+    def newest_django(session: nox.Session) -> None:
+        install(session, "hosts")
+        run_tests(session, *DJANGO)
+
+    newest_django.__doc__ = f"A new Django project with the kit, on Python {version} and the newest Django."
+
+
+for python in PYTHONS:
+    add_django_on(python)
 
 
 @nox.session

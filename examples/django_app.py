@@ -1,6 +1,6 @@
 """projkit with Django: ``uvicorn django_app:app``, then http://127.0.0.1:8000/kit/api/v1/docs.
 
-In your own project, add the last lines to ``asgi.py``; the settings here stand in for yours.
+The settings here stand in for yours. docs/django.md sets up a project, with Django's users, sessions and tests.
 """
 
 import django

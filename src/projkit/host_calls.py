@@ -10,10 +10,12 @@ its database connections, registers a :class:`ThreadPolicy`.
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from importlib import import_module
 from typing import Any, Final, Protocol
 
 from projkit.errors import UnavailableError
@@ -23,6 +25,7 @@ REQUEST_THREADS: Final = 16
 # Fewer, so that slow logins leave the processor to requests.
 LOGIN_THREADS: Final = 8
 MAXIMUM_WAITING: Final = 256
+_DJANGO_POLICY: Final = "projkit.hosts.django.threads"
 
 Work = Callable[[], Any]
 Runner = Callable[[Work], Awaitable[Any]]
@@ -66,6 +69,10 @@ class HostThreads:
     """
 
     def __init__(self, purpose: str, *, threads: int, waiting: int = MAXIMUM_WAITING) -> None:
+        if "django.db" in sys.modules:
+            import_module(
+                _DJANGO_POLICY
+            )  # which registers itself, also where the host imports no helper for Django
         self._purpose = purpose
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"projkit-{purpose}")
         self._limit = threads + waiting

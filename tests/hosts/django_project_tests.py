@@ -3,11 +3,13 @@
 import asyncio
 import threading
 
+import httpx2
 from django.contrib.auth.models import Permission, User
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, TestCase, override_settings
 from django.urls import path
 from mysite import urls
+from mysite.asgi import application
 from mysite.kit import kit
 
 from projkit.hosts.django import require_scopes, run_sync
@@ -63,3 +65,43 @@ class Views(EmptyKit, TestCase):  # type: ignore[misc]  # Django has no types
             return asyncio.get_running_loop()
 
         assert run_sync(loop) is run_sync(loop)
+
+
+class Sessions(EmptyKit, TestCase):  # type: ignore[misc]  # Django has no types
+    """Sessions of the kit that belong to users of Django."""
+
+    async def test_deactivated_users_cannot_refresh(self) -> None:
+        """A refresh gives the scopes that the user has now, and none to a deactivated or deleted user."""
+        user = await User.objects.acreate_user("bob", password="correct horse")
+        transport = httpx2.ASGITransport(app=application)
+        async with kit.lifespan(), httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            login = {"username": "bob", "password": "correct horse"}
+            tokens = (await client.post("/kit/api/v1/auth/login", json=login)).json()
+            client.cookies.clear()
+            for change, status in (({"is_superuser": True}, 200), ({"is_active": False}, 401)):
+                await User.objects.filter(pk=user.pk).aupdate(**change)
+                refresh = {"refresh_token": tokens["refresh_token"]}
+                response = await client.post("/kit/api/v1/auth/refresh", json=refresh)
+                client.cookies.clear()
+                assert response.status_code == status, response.text
+                tokens = response.json()
+                if status == 200:
+                    headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+                    session = await client.get("/kit/api/v1/auth/session", headers=headers)
+                    assert "admin" in session.json()["scopes"]
+
+    async def test_wrong_passwords_count_against_the_account(self) -> None:
+        """Guesses for the name of an account are limited, and the right password of another account is not."""
+        await User.objects.acreate_user("bob", password="correct horse")
+        await User.objects.acreate_user("eve", password="correct horse")
+        transport = httpx2.ASGITransport(app=application)
+        async with kit.lifespan(), httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            statuses = []
+            for name, password in (
+                *[("bob", "wrong")] * 10,
+                ("bob", "correct horse"),
+                ("eve", "correct horse"),
+            ):
+                login = {"username": name, "password": password}
+                statuses.append((await client.post("/kit/api/v1/auth/login", json=login)).status_code)
+        assert statuses == [401] * 10 + [429, 200]

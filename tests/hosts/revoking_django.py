@@ -30,7 +30,6 @@ from django.contrib.auth.models import User  # noqa: E402  # requires the setup
 from django.core.asgi import get_asgi_application  # noqa: E402
 
 from projkit import Principal, ProjKit, Rejected  # noqa: E402
-from projkit.hosts import django as kit_for_django  # noqa: E402, F401  # manages Django's connections in threads
 
 
 def snippets() -> list[str]:

@@ -7,7 +7,7 @@ the kit's own endpoints need ASGI.
 from projkit.hosts.django.guards import PrincipalMiddleware, require_scopes, route_of
 from projkit.hosts.django.loop import run_sync
 from projkit.hosts.django.threads import close_old_connections
-from projkit.hosts.django.users import authenticate, session_principal
+from projkit.hosts.django.users import authenticate, session_principal, still_valid
 
 __all__ = [
     "PrincipalMiddleware",
@@ -17,4 +17,5 @@ __all__ = [
     "route_of",
     "run_sync",
     "session_principal",
+    "still_valid",
 ]

@@ -22,20 +22,30 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _CallingThread(Executor):
+class CallingThread(Executor):
     """An executor that runs work in the thread that created it, while that thread waits."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._lock = Lock()
+        self.closed = False
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> "Future[T]":
+        """Run a function in the thread.
+
+        Raises:
+            RuntimeError: the thread no longer waits.
+        """
         future: Future[T] = Future()
-        self._queue.put((future, lambda: function(*arguments, **named)))
+        with self._lock:
+            if self.closed:
+                raise RuntimeError("the request of this work has ended")
+            self._queue.put((future, lambda: function(*arguments, **named)))
         return future
 
     def run_until_done(self, awaited: "Future[T]") -> T:
         """Run work until ``awaited`` is done, and return its result."""
-        awaited.add_done_callback(lambda _: self._queue.put(None))
+        awaited.add_done_callback(self._close)
         # asgiref notes in the thread which loop sent the work, for async_to_sync; afterwards it is not this loop.
         loop_before = find_running_loop()
         try:
@@ -51,6 +61,11 @@ class _CallingThread(Executor):
             SyncToAsync.threadlocal.main_event_loop = loop_before
         return awaited.result()
 
+    def _close(self, _: "Future[Any]") -> None:
+        with self._lock:
+            self.closed = True
+            self._queue.put(None)
+
 
 class _LoopThread:
     """An event loop in a daemon thread, started at its first use in each process."""
@@ -64,15 +79,17 @@ class _LoopThread:
 
     def run(self, call: Callable[[], Awaitable[T]]) -> T:
         """Run a coroutine function on the loop, from a thread without a running event loop."""
-        executor = _CallingThread()
-        return executor.run_until_done(self._submit(call, executor))
+        executor = CallingThread()
+        return executor.run_until_done(self.submit(call, executor))
 
     async def run_async(self, call: Callable[[], Awaitable[T]]) -> T:
         """Run a coroutine function on the loop, from another event loop."""
         executor = getattr(AsyncToSync.executors, "current", None)
-        return await asyncio.wrap_future(self._submit(call, executor))
+        return await asyncio.wrap_future(self.submit(call, executor))
 
-    def _submit(self, call: Callable[[], Awaitable[T]], executor: Executor | None) -> "Future[T]":
+    def submit(self, call: Callable[[], Awaitable[T]], executor: Executor | None) -> "Future[T]":
+        """Start a coroutine function on the loop; ``executor`` runs what is thread-sensitive."""
+
         async def run() -> T:
             # Where asgiref looks for the thread that waits; in the context of this task only.
             AsyncToSync.executors.current = executor

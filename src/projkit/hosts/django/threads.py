@@ -14,6 +14,7 @@ from django import db
 from django.conf import settings
 
 from projkit.host_calls import Runner, Work, is_coroutine_function, register_thread_policy
+from projkit.hosts.django.loop import CallingThread
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,8 +78,11 @@ class _DjangoThreads:
 
 def _has_own_thread() -> bool:
     """Return whether asgiref has a thread for this context; otherwise it would use one thread for everything."""
+    executor = getattr(AsyncToSync.executors, "current", None)
+    if isinstance(executor, CallingThread) and executor.closed:
+        return False  # of a request over WSGI that has ended, in a task that it started
     return (
-        getattr(AsyncToSync.executors, "current", None) is not None
+        executor is not None
         or SyncToAsync.thread_sensitive_context.get(None) is not None
         or asyncio.get_running_loop() in AsyncToSync.loop_thread_executors
     )

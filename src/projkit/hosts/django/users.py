@@ -1,4 +1,4 @@
-"""Django's users as callers of the kit: ``ProjKit(authenticate=authenticate, get_principal=session_principal)``.
+"""Django's users as callers of the kit: ``authenticate``, ``session_principal`` and ``still_valid`` for ``ProjKit``.
 
 The subject of a user is its primary key. ``settings.PROJKIT_SCOPES`` says who has which scope::
 
@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from django import db
 from django.conf import settings
 from django.contrib import auth
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.http import HttpRequest
 from starlette.types import Scope
 
@@ -48,7 +48,7 @@ def authenticate(username: str, password: str) -> Principal | Rejected | None:
     Raises:
         UnavailableError: Django's database does not respond.
     """
-    return _retry_once(partial(_authenticate, username, password))
+    return retry_once(partial(_authenticate, username, password))
 
 
 async def session_principal(scope: Scope) -> Principal | HostCredential | NotMine:
@@ -75,15 +75,33 @@ async def session_principal(scope: Scope) -> Principal | HostCredential | NotMin
         if len(cookies) > 1:
             raise AmbiguousCredentialsError
         work = partial(_user_of_session, cookies[0].decode("latin-1"))
-    principal = await _threads.get().wrap(_retry_once)(work)
+    principal = await _threads.get().wrap(retry_once)(work)
     if principal is None:
         return NOT_MINE
     # Django's CSRF middleware checks the forms of Django's views; the kit checks the origin of both.
     return principal if request is not None else HostCredential(principal, cookie=True)
 
 
+def still_valid(subject: str) -> frozenset[str] | None:
+    """Return the scopes that an active user of Django has now, else None; for ``ProjKit(still_valid=…)``.
+
+    Raises:
+        UnavailableError: Django's database does not respond.
+    """
+    principal = retry_once(partial(_find_user, subject))
+    return None if principal is None else principal.scopes
+
+
+def _find_user(subject: str) -> Principal | None:
+    users = auth.get_user_model()
+    try:
+        return principal_of(users._default_manager.get(pk=subject))  # noqa: SLF001  # as backends do
+    except (users.DoesNotExist, ValueError, ValidationError):  # the latter two: it is no primary key
+        return None
+
+
 def _authenticate(username: str, password: str) -> Principal | Rejected | None:
-    principal = _principal_of(auth.authenticate(username=username, password=password))
+    principal = principal_of(auth.authenticate(username=username, password=password))
     if principal is not None:
         return principal
     users = auth.get_user_model()
@@ -94,7 +112,7 @@ def _authenticate(username: str, password: str) -> Principal | Rejected | None:
 
 
 def _user_of_request(request: HttpRequest) -> Principal | None:
-    return _principal_of(request.user)
+    return principal_of(request.user)
 
 
 def _user_of_session(session_key: str) -> Principal | None:
@@ -103,14 +121,19 @@ def _user_of_session(session_key: str) -> Principal | None:
     session.cycle_key = session.flush = _do_nothing
     request = HttpRequest()
     request.session = session
-    return _principal_of(auth.get_user(request))
+    return principal_of(auth.get_user(request))
 
 
 def _do_nothing() -> None:
     """Leave the session as it is."""
 
 
-def _principal_of(user: Any) -> Principal | None:
+def principal_of(user: Any) -> Principal | None:
+    """Return a user as a principal, with the scopes of the settings; None if it is anonymous or inactive.
+
+    Raises:
+        ImproperlyConfigured: ``PROJKIT_SCOPES`` contains something unknown.
+    """
     if user is None or not user.is_authenticated or not user.is_active:
         return None
     return Principal(str(user.pk), _scopes_of(user))
@@ -151,7 +174,7 @@ class _Holder:
         )
 
 
-def _retry_once(work: Callable[[], T]) -> T:
+def retry_once(work: Callable[[], T]) -> T:
     """Call ``work``, and again on a new connection if the old one was lost, which Django notices by the failure only.
 
     Raises:
