@@ -19,7 +19,7 @@ def at_a_glance() -> list[Panel]:
                steps=((None, GOOD), (0.001, WARNING), (0.0144, BAD))),
         number("Projects in 40 ms", "Share of requests for projects that took at most 40 ms", "percentunit",
                now(f"{in_time} / {total}"), steps=((None, BAD), (0.9, WARNING), (0.99, GOOD))),
-        number("Failing checks", "Health checks that fail or whose status is unknown, on all instances", "short",
+        number("Failing checks", "Health checks that fail, on all instances", "short",
                now(f"count(projkit_health_check_status{{{OF}}} == 0) or vector(0)"), steps=ZERO_IS_GOOD),
         number("Instances up", "Targets that Prometheus scrapes successfully", "short",
                now(f"sum(up{{{OF}}})"), steps=((None, BAD), (1, GOOD))),
@@ -91,6 +91,8 @@ def saturation() -> list[Panel]:
         lines("Event loop lag", "Maximum lag of any worker; it delays every request of that worker", "s",
               query(f"max by (instance) (projkit_event_loop_lag_seconds{{{OF}}})", "{{instance}}"),
               limits=((0.1, BAD),)),
+        lines("Heartbeat", "Time since the event loop of each worker last ran; it grows while a worker is stuck", "s",
+              query(f"projkit_worker_heartbeat_age_seconds{{{OF}}}", "{{instance}} {{pid}}"), limits=((5, BAD),)),
         lines("CPU", "Cores used by each worker; a worker can use little more than one", "short",
               query(f"sum by (instance, pid) (rate(projkit_process_cpu_seconds_total{{{OF}}}{EVERY}))",
                     "{{instance}} {{pid}}"), limits=((0.9, WARNING),)),
@@ -147,9 +149,11 @@ def authentication() -> list[Panel]:
 
 def health() -> list[Panel]:
     return [
-        history("Checks", "Red: failing, or unknown for three periods, on at least one worker",
+        history("Checks", "Red: failing on at least one worker; a gap: no worker has run it for three periods",
                 query(f"min by (instance, check) (projkit_health_check_status{{{OF}}})", "{{instance}} {{check}}"),
                 texts={"0": ("failing", BAD), "1": ("healthy", GOOD)}),
+        lines("Not run", "Workers that have not run a check for three periods", "short",
+              query(f"max by (instance, check) (projkit_health_check_stale{{{OF}}}) > 0", "{{instance}} {{check}}")),
         lines("Latency", "Duration of the last run of each check", "s",
               query(f"max by (check) (projkit_health_check_latency_seconds{{{OF}}})", "{{check}}"), span=12),
     ]  # fmt: skip

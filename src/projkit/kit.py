@@ -136,7 +136,11 @@ class ProjKit:
         self._lifecycle: Lifecycle[Running] = Lifecycle(self._open)
         self._current = CurrentRunning(self._lifecycle)
         self._health = Health(
-            settings, has_redis=redis is not None, celery_app=celery_app, observer=self._recorder
+            settings,
+            has_redis=redis is not None,
+            celery_app=celery_app,
+            observer=self._recorder,
+            silent_loops=self._recorder.silent_loops,
         )
         self._monitoring = Monitoring(
             settings,

@@ -16,6 +16,8 @@ from projkit.request_stats import StatementInfo
 RejectionReason = Literal["queue_full", "waited_too_long"]
 REJECTION_REASONS: Final[tuple[RejectionReason, ...]] = get_args(RejectionReason)
 SPAN_OUTCOMES: Final = ("exported", "failed", "dropped")
+# How often an event loop shows that it runs.
+HEARTBEAT_SECONDS: Final = 0.5
 
 
 class DurationMeters(Protocol):
@@ -122,12 +124,21 @@ class Observer:
     # --- health
 
     def record_health_check(
-        self, name: str, *, critical: bool, healthy: bool, seconds: float, valid_seconds: float
+        self, name: str, *, critical: bool, healthy: bool | None, seconds: float, valid_seconds: float
     ) -> None:
-        """Record the result of a health check, and for how long it is valid."""
+        """Record the result of a health check, None before the first one, and for how long it is valid."""
 
-    def record_event_loop_lag(self, seconds: float) -> None:
-        """Record the greatest lag of the event loop within the last ten seconds."""
+    def end_health_check(self, name: str) -> None:
+        """Record that this process no longer runs a health check."""
+
+    def record_heartbeat(self, lag_seconds: float) -> None:
+        """Record that the event loop runs, and its greatest lag within the last ten seconds.
+
+        Called every :data:`HEARTBEAT_SECONDS`: a reader takes a missing call for a blocked event loop.
+        """
+
+    def end_heartbeat(self) -> None:
+        """Record that the event loop has ended; can be called from any thread."""
 
     # --- worker processes
 

@@ -303,7 +303,7 @@ async def test_missing_directory(tmp_path: Path) -> None:
 async def test_event_loop_lag(monkeypatch: pytest.MonkeyPatch) -> None:
     """A blocked event loop is reported with its lag."""
     monkeypatch.setattr(system, "_MAX_LAG_SECONDS", 0.2)
-    monkeypatch.setattr(system, "_TICK_SECONDS", 0.05)
+    monkeypatch.setattr(system, "HEARTBEAT_SECONDS", 0.05)
     sampler = SystemSampler()
     async with run_checks([loop_check(sampler)]) as checks:
         sampling = asyncio.create_task(sampler.run())

@@ -18,6 +18,7 @@ import projkit
 from projkit import ProjKit
 from projkit.errors import ProjkitError
 from projkit.telemetry.collector import RecorderCollector
+from projkit.telemetry.event_loops import event_loops
 from projkit.telemetry.exposition import KitRegistry
 from projkit.telemetry.processes import process_usage
 from projkit.telemetry.recorder import Recorder
@@ -28,7 +29,9 @@ pytestmark = pytest.mark.anyio
 STATUS = "projkit_health_check_status"
 CRITICAL = "projkit_health_check_critical"
 LATENCY = "projkit_health_check_latency_seconds"
+STALE = "projkit_health_check_stale"
 LAG = "projkit_event_loop_lag_seconds"
+AGE = "projkit_worker_heartbeat_age_seconds"
 PATIENCE = 30.0
 WORKER = """
 import sys, pathlib
@@ -117,7 +120,8 @@ async def test_health_checks(sqlite_url: str) -> None:
         assert value(STATUS, check="database") == 1
         well = True
         await value.until(1, STATUS, check="backend")
-    await value.until(0, STATUS, check="backend")  # the check no longer runs, so it is stale
+    assert value(STATUS, check="backend") is None, "a check that no longer runs has no status"
+    assert value(STALE, check="backend") is None
 
 
 async def test_a_kit_that_cannot_start(sqlite_url: str) -> None:
@@ -130,32 +134,70 @@ async def test_a_kit_that_cannot_start(sqlite_url: str) -> None:
     assert MetricValues(kit.registry)(CRITICAL, check="database") == 1
 
 
-def check_result(healthy: bool, seconds: float = 0.1, valid_seconds: float = 60.0) -> dict[str, Any]:
+def check_result(healthy: bool | None, seconds: float = 0.1, valid_seconds: float = 60.0) -> dict[str, Any]:
     """Return the result of a check as it is recorded."""
     return {"critical": True, "healthy": healthy, "seconds": seconds, "valid_seconds": valid_seconds}
 
 
 @pytest.mark.parametrize(
-    "theirs",
-    [check_result(False, 0.5), check_result(True, 0.5, valid_seconds=0.0)],
-    ids=["it fails there", "it is stale there"],
+    ("theirs", "status", "stale"),
+    [
+        (check_result(False, 0.5), 0, 0),
+        (check_result(True, 0.5, valid_seconds=0.0), 1, 1),
+        (check_result(False, 0.5, valid_seconds=0.0), 1, 1),
+        (check_result(None, 0.5), 1, 0),
+    ],
+    ids=["it fails there", "it is stale there", "it failed there long ago", "it has no result there"],
 )
-def test_the_worst_worker(tmp_path: Path, theirs: dict[str, Any]) -> None:
-    """A check has the status of the worst worker and the latency of the slowest; ended workers do not count."""
+def test_the_worst_worker(tmp_path: Path, theirs: dict[str, Any], status: int, stale: int) -> None:
+    """A check has the status of the worst worker that has run it; where it was not run, it is stale, not failing."""
     recorder = Recorder(tmp_path)
     value = metric_values(recorder)
     with another_worker(tmp_path) as worker:
         recorder.record_health_check("backend", **check_result(True))
-        recorder.record_event_loop_lag(0.2)
-        assert (value(STATUS, check="backend"), value(LAG)) == (1, 0.2)
-        worker.do(
-            f"recorder.record_health_check('backend', **{theirs!r}); recorder.record_event_loop_lag(1.5)"
-        )
-        assert (value(STATUS, check="backend"), value(LATENCY, check="backend")) == (0, 0.5)
-        assert (value(LAG), value("projkit_workers")) == (1.5, 2)
+        recorder.record_heartbeat(0.2)
+        assert (value(STATUS, check="backend"), value(STALE, check="backend")) == (1, 0)
+        worker.do(f"recorder.record_health_check('backend', **{theirs!r}); recorder.record_heartbeat(1.5)")
+        assert (value(STATUS, check="backend"), value(STALE, check="backend")) == (status, stale)
+        assert value(LATENCY, check="backend") == 0.5
+        assert (value(LAG) or 0) >= 1.5
+        assert value("projkit_workers") == 2
         worker.kill()
         assert (value(STATUS, check="backend"), value(LATENCY, check="backend")) == (1, 0.1)
-        assert (value(LAG), value("projkit_workers")) == (0.2, 1)
+        recorder.record_heartbeat(0.2)
+        assert (value(LAG) or 0) >= 0.2
+        assert value("projkit_workers") == 1
+
+
+def test_a_blocked_worker(tmp_path: Path) -> None:
+    """The lag of a worker that no longer runs grows, as the others report it, and names the process."""
+    recorder = Recorder(tmp_path)
+    value = metric_values(recorder)
+    with another_worker(tmp_path) as worker:
+        recorder.record_heartbeat(0.0)
+        worker.do("recorder.record_heartbeat(0.25)")
+        pid = str(worker.process.pid)
+        time.sleep(1.0)
+        recorder.record_heartbeat(0.0)
+        age = value(AGE, pid=pid) or 0
+        assert age >= 1.0
+        assert (value(LAG) or 0) >= 0.5
+        assert dict(recorder.silent_loops()).keys() == {os.getpid(), worker.process.pid}
+        worker.do("recorder.end_heartbeat()")
+        assert value(AGE, pid=pid) is None, "its event loop has ended"
+        assert [pid for pid, _ in recorder.silent_loops()] == [os.getpid()]
+    recorder.end_heartbeat()
+    assert (recorder.silent_loops(), value(LAG)) == ([], None)
+
+
+def test_a_suspended_machine() -> None:
+    """If the process that reads was suspended too, the others are no more late than it is."""
+    heartbeats: list[tuple[tuple[str, ...], list[float]]] = [(("1",), [0.1, 100.0]), (("2",), [0.2, 99.5])]
+    both = event_loops([*heartbeats, (("3",), [0.0, 0.0])], 700.0, "1")
+    assert [(each.pid, each.silent_seconds) for each in both] == [(1, 600.0), (2, 1.0)]
+    running = event_loops([(("1",), [0.1, 699.9]), heartbeats[1]], 700.0, "1")
+    assert [*running[1]] == [2, pytest.approx(600.5), pytest.approx(600.0)]
+    assert [each.lag_seconds for each in event_loops(heartbeats, 100.2, "9")] == [0.1, pytest.approx(0.2)]
 
 
 async def test_event_loop_lag(sqlite_url: str) -> None:

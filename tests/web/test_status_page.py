@@ -87,9 +87,8 @@ async def test_states(browser: Browser, root: str) -> None:
             await expect(page).to_have_title(f"{sentence} · status")
             await expect(page.locator(f"#headline-icon svg.{level}")).to_have_count(1)
             for name, each in body.get("checks", {}).items():
-                word = {"error": "failing", "not_configured": "not configured"}.get(
-                    each["status"], each["status"]
-                )
+                words = {"error": "failing", "unknown": "not seen", "not_configured": "not configured"}
+                word = words.get(each["status"], each["status"])
                 light = page.locator(".component", has_text=name)
                 await expect(light.locator(".status")).to_have_text(word)
                 await expect(light).to_contain_text(

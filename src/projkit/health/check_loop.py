@@ -53,7 +53,7 @@ class CheckLoop:
         self.task = self._loop.create_task(self._repeat(), context=Context())
         # However the task ends, even before its first step, nothing may keep waiting for the first run.
         self.task.add_done_callback(lambda _: self.first_run.set())
-        self._report(healthy=False, seconds=0.0)  # unknown until the first result
+        self._report(healthy=None, seconds=0.0)
 
     @property
     def valid_until(self) -> float:
@@ -69,11 +69,16 @@ class CheckLoop:
 
     def cancel(self) -> "list[asyncio.Task[Any]]":
         """Cancel the loop and the current run; return the tasks that have not ended yet."""
+        self.end()
         self.task.cancel()
         if self._run is None:
             return [self.task]
         self._run.cancel()
         return [self.task, self._run.task]
+
+    def end(self) -> None:
+        """Record that the check no longer runs; not being run is no failure."""
+        self._observer.end_health_check(self.check.name)
 
     async def _repeat(self) -> None:
         while True:
@@ -144,7 +149,7 @@ class CheckLoop:
                 else:
                     _log_failure(self.check.name, detail, cause)
 
-    def _report(self, *, healthy: bool, seconds: float) -> None:
+    def _report(self, *, healthy: bool | None, seconds: float) -> None:
         check = self.check
         self._observer.record_health_check(
             check.name,

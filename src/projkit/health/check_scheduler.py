@@ -128,6 +128,8 @@ class CheckScheduler:
 
     def abandon(self) -> None:
         """Release the connections after the event loop has been closed."""
+        for check_loop in self.check_loops.values():
+            check_loop.end()
         for resource in self._resources:
             resource.abandon()
 

@@ -1,5 +1,6 @@
 """The two representations of the detailed health: ``application/json`` and ``application/health+json``."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -124,5 +125,7 @@ def _measurement(check: CheckState) -> dict[str, Any]:
 
 def _detail(check: CheckState) -> str:
     if check.status == "unknown":
-        return "not checked yet" if check.latest is None else "no result for three periods"
+        if check.age_seconds is None:
+            return "not checked yet"
+        return f"not seen: this process, {os.getpid()}, has not completed the check for {check.age_seconds:.0f} s"
     return "" if check.latest is None else check.latest.detail

@@ -1,6 +1,7 @@
 """The health of a kit: its checks, and the schedulers that run them, one per event loop."""
 
 from collections.abc import Iterable
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -19,7 +20,7 @@ from projkit.health import database
 from projkit.health.celery import CeleryApp, celery_check
 from projkit.health.check_scheduler import CheckScheduler, CheckState, Resource
 from projkit.health.checks import HealthCheck, Observation, truncate_detail
-from projkit.health.system import SystemSampler, disk_check, loop_check
+from projkit.health.system import SilentLoops, SystemSampler, disk_check, loop_check
 from projkit.observers import NULL_OBSERVER, Observer
 from projkit.settings import Settings
 
@@ -43,9 +44,11 @@ class Health:
         has_redis: bool = False,
         celery_app: CeleryApp | None = None,
         observer: Observer = NULL_OBSERVER,
+        silent_loops: SilentLoops = lambda: (),
     ) -> None:
         self._settings = settings
         self._observer = observer
+        self._silent_loops = silent_loops
         self._has_redis = has_redis  # a client of the host's
         self._celery_app = celery_app
         self._host_checks: dict[str, HealthCheck] = {}
@@ -118,7 +121,7 @@ class Health:
             checks.append(celery_check(self._celery_app, broker_url))
         embedded = engine is None and settings.embedded
         checks.append(disk_check(settings.sqlite_path.absolute().parent if embedded else Path.cwd()))
-        sampler = SystemSampler(self._observer)
+        sampler = SystemSampler(self._observer, self._silent_loops)
         checks.append(loop_check(sampler))
         self._require_known_names([*(check.name for check in checks), *self._host_checks])
         return CheckScheduler(
@@ -141,7 +144,7 @@ class Health:
         # No check is named "start"; if the kit cannot start for another reason, the state of the database is unknown.
         check = "database" if name == "start" else name
         self._observer.record_health_check(
-            check, critical=True, healthy=False, seconds=0.0, valid_seconds=0.0
+            check, critical=True, healthy=False, seconds=0.0, valid_seconds=inf
         )
 
     def snapshot_before_start(self) -> list[CheckState]:

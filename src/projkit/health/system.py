@@ -3,20 +3,24 @@
 import asyncio
 import shutil
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
 from projkit.health.checks import CheckFailedError, HealthCheck
-from projkit.observers import NULL_OBSERVER, Observer
+from projkit.health.loop_watchdog import LoopWatchdog
+from projkit.observers import HEARTBEAT_SECONDS, NULL_OBSERVER, Observer
 
 PERIOD_SECONDS: Final = 5.0
-_TICK_SECONDS: Final = 0.5
-_TICKS: Final = int(2 * PERIOD_SECONDS / _TICK_SECONDS)
+_TICKS: Final = int(2 * PERIOD_SECONDS / HEARTBEAT_SECONDS)
 # With a greater lag, no request gets a response in time.
 _MAX_LAG_SECONDS: Final = 1.0
+# Another worker that has not run for so long is blocked.
+STUCK_SECONDS: Final = 5.0
+# Returns the event loops of all workers of the server, as (pid, seconds since it last ran); blocks.
+SilentLoops = Callable[[], Iterable[tuple[int, float]]]
 # The disk check fails below both limits: 5 % is little space on a small disk and plenty on a large one.
 _MIN_FREE_RATIO: Final = 0.05
 _MIN_FREE_BYTES: Final = 1 << 30
@@ -24,10 +28,16 @@ _DISK_PERIOD_SECONDS: Final = 15.0
 
 
 class SystemSampler:
-    """The sampler of CPU, memory, process and event-loop lag."""
+    """The sampler of CPU, memory, process and event-loop lag.
 
-    def __init__(self, observer: Observer = NULL_OBSERVER) -> None:
+    Args:
+        observer: records the heartbeat of the event loop.
+        silent_loops: returns for how long the event loop of each worker has not run.
+    """
+
+    def __init__(self, observer: Observer = NULL_OBSERVER, silent_loops: SilentLoops = lambda: ()) -> None:
         self._observer = observer
+        self._silent_loops = silent_loops
         self._process = psutil.Process()
         self._lags: deque[float] = deque([0.0], maxlen=_TICKS)
         self.latest: Mapping[str, Any] = {}
@@ -39,34 +49,48 @@ class SystemSampler:
 
     async def run(self) -> None:
         """Sample until cancelled."""
+        watchdog = LoopWatchdog(self._observer.end_heartbeat)
+        watchdog.start()
+        try:
+            await self._sample_periodically(watchdog)
+        finally:
+            watchdog.close()
+            self._observer.end_heartbeat()
+
+    async def _sample_periodically(self, watchdog: LoopWatchdog) -> None:
         loop = asyncio.get_running_loop()
         # psutil reports the CPU usage since the previous call in the same thread.
         psutil.cpu_percent(interval=None)
         self._process.cpu_percent(interval=None)
         self._sample()
-        self._observer.record_event_loop_lag(self.lag_seconds)
-        sampled = loop.time() - PERIOD_SECONDS + _TICK_SECONDS  # the first CPU usage is available soon
+        self._observer.record_heartbeat(self.lag_seconds)
+        sampled = loop.time() - PERIOD_SECONDS + HEARTBEAT_SECONDS  # the first CPU usage is available soon
         while True:
-            due = loop.time() + _TICK_SECONDS
-            await asyncio.sleep(_TICK_SECONDS)
-            self._lags.append(max(0.0, loop.time() - due))
-            self._observer.record_event_loop_lag(self.lag_seconds)
+            due = loop.time() + HEARTBEAT_SECONDS
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            self._lags.append(watchdog.beat(max(0.0, loop.time() - due)))
+            self._observer.record_heartbeat(self.lag_seconds)
             if loop.time() - sampled >= PERIOD_SECONDS:
                 sampled = loop.time()
                 self._sample()
 
-    async def check_loop(self) -> Mapping[str, Any]:
-        """Return the lag of the event loop.
+    def check_loop(self) -> Mapping[str, Any]:
+        """Return the lag of the event loop; runs in a thread.
 
         Raises:
-            CheckFailedError: the lag exceeded one second.
+            CheckFailedError: the lag exceeded one second, or the event loop of another worker is blocked.
         """
-        data = {"lag_ms": round(self.lag_seconds * 1000, 1)}
+        data: dict[str, Any] = {"lag_ms": round(self.lag_seconds * 1000, 1)}
         if self.lag_seconds > _MAX_LAG_SECONDS:
             raise CheckFailedError(
                 f"lagged by {self.lag_seconds:.1f} s: a handler or a check blocked it, or the CPU is overloaded",
                 data,
             )
+        others = ((pid, seconds) for pid, seconds in self._silent_loops() if pid != self._process.pid)
+        if stuck := [each for each in others if each[1] > STUCK_SECONDS]:
+            data["stuck_workers"] = [{"pid": pid, "seconds": round(seconds, 1)} for pid, seconds in stuck]
+            names = " and ".join(f"{pid} for {seconds:.0f} s" for pid, seconds in stuck)
+            raise CheckFailedError(f"another worker is blocked, and its requests wait: process {names}", data)
         return data
 
     def _sample(self) -> None:

@@ -94,6 +94,22 @@ class WorkerInfo(BaseModel):
 
     pid: int
     started_at: datetime
+    heartbeat_age_seconds: float | None = Field(
+        description="Seconds since its event loop last ran, which it does twice a second; null if it runs none."
+    )
+
+
+def worker_infos(recorder: Recorder) -> list[WorkerInfo]:
+    """Return the living workers, the oldest first."""
+    silent = dict(recorder.silent_loops())
+    return [
+        WorkerInfo(
+            pid=each.pid,
+            started_at=datetime.fromtimestamp(each.started_at, UTC),
+            heartbeat_age_seconds=round(silent[each.pid], 3) if each.pid in silent else None,
+        )
+        for each in recorder.workers()
+    ]
 
 
 class Performance(WindowPerformance):
@@ -161,7 +177,6 @@ class PerformanceReport:
         now, kinds = stats_by_endpoint(table), kinds_in(table)
         entries = self._history.entries()
         at_ms = now_ms()
-        workers = self._recorder.workers()
         started_at = self._recorder.server_started_at
         age = max(datetime.now(UTC).timestamp() - started_at, 0.001)
         return Performance(
@@ -170,7 +185,7 @@ class PerformanceReport:
             last_5_minutes=_since(_at(entries, 300), now, at_ms, kinds),
             last_15_minutes=_since(_at(entries, 900), now, at_ms, kinds),
             scope="process" if self._recorder.directory is None else "all_workers",
-            workers=[WorkerInfo(pid=each.pid, started_at=_time(each.started_at)) for each in workers],
+            workers=worker_infos(self._recorder),
             pid=os.getpid(),
             started_at=_time(started_at),
             slow_request_seconds=self._recorder.slow_seconds,

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, SecretStr
 
-from projkit.monitoring.performance import WorkerInfo
+from projkit.monitoring.performance import WorkerInfo, worker_infos
 from projkit.settings import Settings
 from projkit.telemetry.recorder import Recorder
 
@@ -77,10 +77,7 @@ def system_info(
         cpu_count=os.cpu_count(),
         packages=_packages(),
         pid=os.getpid(),
-        workers=[
-            WorkerInfo(pid=each.pid, started_at=datetime.fromtimestamp(each.started_at, UTC))
-            for each in recorder.workers()
-        ],
+        workers=worker_infos(recorder),
         started_at=datetime.fromtimestamp(recorder.server_started_at, UTC),
         uptime_seconds=round(now - recorder.server_started_at, 3),
         time=datetime.fromtimestamp(now, UTC),

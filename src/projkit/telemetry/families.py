@@ -19,7 +19,12 @@ SLOW: Final = SIZE + 3
 HEALTHY: Final = 0
 CRITICAL: Final = 1
 LATENCY: Final = 2
-VALID_UNTIL: Final = 3  # on the machine's monotonic clock; the status is unknown afterwards
+VALID_UNTIL: Final = 3  # on the machine's monotonic clock; 0 if the check no longer runs
+NO_RESULT: Final = -1.0  # instead of the status, before the first result
+
+# Of an event loop.
+LAG: Final = 0
+HEARTBEAT: Final = 1  # when it last ran, on the machine's monotonic clock; 0 if it has ended
 
 HTTP: Final = Family(
     "http", SIZE + 4, maxima=frozenset({MAX, LAST_ERROR}), limit=1000
@@ -50,11 +55,14 @@ CREDENTIALS: Final = Family("auth_credentials", limit=100)  # transport, format,
 CSRF_CHECKS: Final = Family("auth_csrf_checks", limit=20)  # mode, outcome
 LOGINS: Final = Family("auth_logins", limit=20)  # method, outcome
 REFRESHES: Final = Family("auth_refreshes", limit=10)  # outcome
-EVENT_LOOP_LAG: Final = Family("event_loop_lag", maxima=frozenset({0}), gauge=True, limit=1)
+# With the process in the labels, so that a reader can tell which worker no longer runs.
+EVENT_LOOP: Final = Family(
+    "event_loop", 2, maxima=frozenset({LAG}), minima=frozenset({HEARTBEAT}), gauge=True, limit=1
+)  # pid
 HEALTH: Final = Family(
     "health_checks", 4, maxima=frozenset({CRITICAL, LATENCY}), minima=frozenset({HEALTHY, VALID_UNTIL}),
     gauge=True, limit=100,
-)  # name  # fmt: skip
+)  # name, pid  # fmt: skip
 SPANS: Final = Family("otel_spans", limit=10)  # outcome
 DEGRADED: Final = Family("store_degraded", maxima=frozenset({0}), gauge=True, limit=1)
 # Totals that the parent of the workers counts and tells all of them, so that the largest is the latest.
@@ -63,7 +71,7 @@ WORKER_EXITS: Final = Family("worker_exits", maxima=frozenset({0}), limit=20)  #
 FAMILIES: Final = (
     HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, ROUTES, ACTIVE, QUEUED, REJECTED, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS,
     DATABASE_ERRORS, TRANSACTIONS, POOL_WAIT, POOL, COMMANDS, REDIS_ERRORS, CREDENTIALS, CSRF_CHECKS, LOGINS, REFRESHES,
-    EVENT_LOOP_LAG, HEALTH, SPANS, WORKER_EXITS, DEGRADED,
+    EVENT_LOOP, HEALTH, SPANS, WORKER_EXITS, DEGRADED,
 )  # fmt: skip
 # Room for all samples of all families up to their limits, with the longest labels.
 FILE_BYTES: Final = 13 * 512 * 1024

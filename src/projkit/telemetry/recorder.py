@@ -13,6 +13,7 @@ from projkit.request_stats import StatementInfo
 from projkit.telemetry import exemplars
 from projkit.telemetry.buckets import BOUNDS
 from projkit.telemetry.endpoint_stats import StatsByEndpoint, stats_by_endpoint
+from projkit.telemetry.event_loops import EventLoop, event_loops
 from projkit.telemetry.families import (
     ACTIVE,
     COMMANDS,
@@ -21,17 +22,20 @@ from projkit.telemetry.families import (
     CSRF_CHECKS,
     DATABASE_ERRORS,
     DISCONNECTS,
-    EVENT_LOOP_LAG,
+    EVENT_LOOP,
     EXCEPTIONS,
     EXEMPLARS,
     HEALTH,
     HEALTHY,
+    HEARTBEAT,
     HTTP,
+    LAG,
     LAST_ERROR,
     LATENCY,
     LOGINS,
     MAX,
     METHODS,
+    NO_RESULT,
     OTHER,
     OTHER_METHOD,
     OTHER_STATUS,
@@ -53,7 +57,7 @@ from projkit.telemetry.families import (
     WORKER_EXITS,
 )
 from projkit.telemetry.process_store import ProcessStore
-from projkit.telemetry.store import Family, Labels, MetricStore, Sample, Table, WorkerFile
+from projkit.telemetry.store import Family, Labels, MetricStore, Sample, Table, WorkerFile, iter_samples
 from projkit.telemetry.worker_files import Worker
 from projkit.telemetry.workers import WorkerDirectory
 
@@ -149,6 +153,9 @@ class Recorder(Observer):
         return self._process_store is not None and self._process_store.shares_metrics
 
     def _look_up_samples(self) -> None:
+        pid = (str(os.getpid()),)
+        # Created first, so that it is at the beginning of the file, where event_loops() reads it.
+        self._event_loop = self._sample(EVENT_LOOP, pid, pid)
         self._active = self._sample(ACTIVE, (), ())
         self._pool_wait = self._sample(POOL_WAIT, (), ())
         self._queued = self._sample(QUEUED, (), ())
@@ -173,6 +180,22 @@ class Recorder(Observer):
     def read(self) -> Table:
         """Return the samples of all workers."""
         return self.open().merged(self.other_files(retire=True))
+
+    def event_loops(self) -> list[EventLoop]:
+        """Return the event loops of the living workers that run one; blocks."""
+        self.open()
+        pid = str(os.getpid())
+        samples: list[tuple[Labels, list[float]]] = [((pid,), list(self._event_loop))]
+        if (directory := self.directory) is not None:
+            for data in directory.beginnings():
+                samples += (
+                    (key[1], values) for key, values in iter_samples(data) if key[0] == EVENT_LOOP.name
+                )
+        return event_loops(samples, time.monotonic(), pid)
+
+    def silent_loops(self) -> list[tuple[int, float]]:
+        """Return the process id of each worker that runs an event loop, and the seconds since it last ran; blocks."""
+        return [(each.pid, each.silent_seconds) for each in self.event_loops()]
 
     def other_files(self, *, retire: bool) -> list[WorkerFile]:
         """Return the files of the server's other workers (:meth:`WorkerDirectory.other_files`)."""
@@ -294,16 +317,29 @@ class Recorder(Observer):
     # --- health
 
     def record_health_check(
-        self, name: str, *, critical: bool, healthy: bool, seconds: float, valid_seconds: float
+        self, name: str, *, critical: bool, healthy: bool | None, seconds: float, valid_seconds: float
     ) -> None:
-        sample = self._sample(HEALTH, (name,), (OTHER,))
-        sample[HEALTHY] = float(healthy)
+        sample = self._health_sample(name)
+        sample[HEALTHY] = NO_RESULT if healthy is None else float(healthy)
         sample[CRITICAL] = float(critical)
         sample[LATENCY] = seconds
         sample[VALID_UNTIL] = time.monotonic() + valid_seconds
 
-    def record_event_loop_lag(self, seconds: float) -> None:
-        self._sample(EVENT_LOOP_LAG, (), ())[0] = seconds
+    def end_health_check(self, name: str) -> None:
+        self._health_sample(name)[VALID_UNTIL] = 0.0
+
+    def record_heartbeat(self, lag_seconds: float) -> None:
+        self.open()
+        self._event_loop[LAG] = lag_seconds
+        self._event_loop[HEARTBEAT] = time.monotonic()
+
+    def end_heartbeat(self) -> None:
+        self.open()
+        self._event_loop[HEARTBEAT] = 0.0
+
+    def _health_sample(self, name: str) -> Sample:
+        pid = str(os.getpid())
+        return self._sample(HEALTH, (name, pid), (OTHER, pid))
 
     # --- worker processes
 

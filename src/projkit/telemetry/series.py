@@ -3,12 +3,14 @@
 ``docs/metrics.md`` describes each of them; a test compares the two.
 """
 
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Final, Literal, NamedTuple
 
+from projkit.telemetry.event_loops import EventLoop, event_loops
 from projkit.telemetry.families import (
     ACTIVE,
     COMMANDS,
@@ -18,7 +20,7 @@ from projkit.telemetry.families import (
     DATABASE_ERRORS,
     DEGRADED,
     DISCONNECTS,
-    EVENT_LOOP_LAG,
+    EVENT_LOOP,
     EXCEPTIONS,
     EXEMPLARS,
     HEALTH,
@@ -26,6 +28,7 @@ from projkit.telemetry.families import (
     HTTP,
     LATENCY,
     LOGINS,
+    NO_RESULT,
     POOL,
     POOL_WAIT,
     QUEUED,
@@ -77,10 +80,47 @@ def _slow(snapshot: Snapshot) -> Values:
         yield labels, sum(values[SLOW] for _, values in samples)
 
 
-def _health(snapshot: Snapshot) -> Values:
+def _health(snapshot: Snapshot) -> Iterator[tuple[str, list[list[float]]]]:
+    """Yield each check with its samples of the workers that run it."""
+    for name, samples in groupby(snapshot.of(HEALTH), key=lambda sample: sample[0][0]):
+        if running := [values for _, values in samples if values[VALID_UNTIL]]:
+            yield name, running
+
+
+def _health_status(snapshot: Snapshot) -> Values:
     now = time.monotonic()
-    for labels, values in snapshot.of(HEALTH):
-        yield labels, float(values[HEALTHY] and now < values[VALID_UNTIL])
+    for name, samples in _health(snapshot):
+        results = [
+            each[HEALTHY] for each in samples if each[HEALTHY] != NO_RESULT and now < each[VALID_UNTIL]
+        ]
+        if results:
+            yield (name,), min(results)
+
+
+def _health_stale(snapshot: Snapshot) -> Values:
+    now = time.monotonic()
+    for name, samples in _health(snapshot):
+        yield (name,), sum(now >= each[VALID_UNTIL] for each in samples)
+
+
+def _health_maximum(index: int) -> Callable[[Snapshot], Values]:
+    return lambda snapshot: (
+        ((name,), max(each[index] for each in samples)) for name, samples in _health(snapshot)
+    )
+
+
+def _event_loops(snapshot: Snapshot) -> list[EventLoop]:
+    return event_loops(snapshot.of(EVENT_LOOP), time.monotonic(), str(os.getpid()))
+
+
+def _lag(snapshot: Snapshot) -> Values:
+    if loops := _event_loops(snapshot):
+        yield (), max(each.lag_seconds for each in loops)
+
+
+def _heartbeats(snapshot: Snapshot) -> Values:
+    for each in _event_loops(snapshot):
+        yield (str(each.pid),), each.silent_seconds
 
 
 def _sunset(snapshot: Snapshot) -> Values:
@@ -267,30 +307,44 @@ SCALARS: Final = (
     Scalar(
         "gauge",
         "projkit_event_loop_lag_seconds",
-        "Maximum event loop lag of any worker within the last ten seconds.",
+        "Maximum event loop lag of any worker within the last ten seconds, including one that is still blocked.",
         (),
-        _value(EVENT_LOOP_LAG),
+        _lag,
+    ),
+    Scalar(
+        "gauge",
+        "projkit_worker_heartbeat_age_seconds",
+        "Time since the event loop of each living worker last ran; it shows that it runs twice a second.",
+        ("pid",),
+        _heartbeats,
     ),
     Scalar(
         "gauge",
         "projkit_health_check_status",
-        "Status of the health check: 1 healthy in every worker, 0 failing or unknown in at least one.",
+        "Status of the health check: 1 healthy in every worker that has run it recently, 0 failing in at least one.",
         ("check",),
-        _health,
+        _health_status,
+    ),
+    Scalar(
+        "gauge",
+        "projkit_health_check_stale",
+        "Workers that have not run the health check for three periods, so that its status there is not known.",
+        ("check",),
+        _health_stale,
     ),
     Scalar(
         "gauge",
         "projkit_health_check_critical",
         "1 if readiness depends on the check, else 0.",
         ("check",),
-        _value(HEALTH, CRITICAL),
+        _health_maximum(CRITICAL),
     ),
     Scalar(
         "gauge",
         "projkit_health_check_latency_seconds",
         "Duration of the last run of the health check in the slowest worker.",
         ("check",),
-        _value(HEALTH, LATENCY),
+        _health_maximum(LATENCY),
     ),
     Scalar(
         "gauge",

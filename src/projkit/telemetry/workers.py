@@ -41,6 +41,7 @@ _STARTED: Final = "started"
 _LOCK: Final = "lock"
 _LOCK_TIMEOUT_SECONDS: Final = 5.0
 _MAX_READS: Final = 5
+_BEGINNING_BYTES: Final = 512
 
 
 class WorkerDirectory:
@@ -121,6 +122,16 @@ class WorkerDirectory:
             return []
         self.is_readable = True
         return files
+
+    def beginnings(self) -> list[bytes]:
+        """Return the beginning of each other living worker's file, with the samples that it created first."""
+        beginnings = []
+        with suppress(OSError):
+            for path, alive in self._workers():
+                if alive and path.name != self._name:
+                    with suppress(OSError), path.open("rb") as file:
+                        beginnings.append(file.read(_BEGINNING_BYTES))
+        return beginnings
 
     def living(self) -> list[Worker]:
         """Return the living workers, including this one, the oldest first."""

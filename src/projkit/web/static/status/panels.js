@@ -3,7 +3,7 @@
 import { byId, bytes, clock, duration, el, facts, ms, number, percent, plural, relativeTime, render, svg } from "./dom.js";
 import { failing, icon } from "./verdict.js";
 
-const LABELS = { ok: "ok", error: "failing", unknown: "unknown", not_configured: "not configured" };
+const LABELS = { ok: "ok", error: "failing", unknown: "not seen", not_configured: "not configured" };
 
 function component(name, check, receivedAt) {
   const level = check.status === "error" && !check.critical ? "degraded" : check.status;
