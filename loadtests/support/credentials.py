@@ -178,7 +178,7 @@ class CredentialPool:
 
     def __init__(self, client: Client) -> None:
         self.login = login_body()
-        tokens = os.environ.get("PROJKIT_LOAD_TOKEN", "").split()
+        self.tokens = tokens = os.environ.get("PROJKIT_LOAD_TOKEN", "").split()
         if not all(token.isascii() and token.isprintable() for token in tokens):
             raise CredentialError("PROJKIT_LOAD_TOKEN contains characters that are not allowed in a token")
         self.by_cookie = by_cookies()

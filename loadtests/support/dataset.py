@@ -7,7 +7,7 @@ timed out here but succeeded on the server.
 import os
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 from uuid import uuid4
@@ -24,9 +24,6 @@ DATA_TAG: Final = "load-data"  # of those that are created to be read
 _RUN: Final = uuid4().hex[:8]
 _data_tag: list[str] = []  # tag of the data set that iterations of this process read
 _CONCURRENCY: Final = 8
-_MAX_DELETE_ROUNDS: Final = (
-    20  # of a hundred projects, so that a server that rejects deletions cannot loop it forever
-)
 SEARCH_TERMS: Final = (
     "portal",
     "billing",
@@ -45,6 +42,11 @@ def process_tag() -> str:
     return f"load-{_RUN}-{os.getpid()}"
 
 
+def run_tags() -> list[str]:
+    """Return the tags of what iterations of this process create: its own one, and that of the run."""
+    return sorted({process_tag(), *_data_tag})
+
+
 def use_data_of(tag: str) -> None:
     """Set whose data set the iterations of this process read; another run's may be deleted at any time."""
     _data_tag[:] = [tag]
@@ -60,13 +62,12 @@ def prepare(client: Client, credential: Credential) -> str:
     use_data_of(process_tag())
     try:
         headers = credential.headers("POST")
-        missing = (
-            MIN_PROJECTS - _total(client, credential, "") + _total(client, credential, f"&tag={DATA_TAG}")
-        )
+        missing = MIN_PROJECTS - total(client, credential, "") + total(client, credential, f"&tag={DATA_TAG}")
     except (CredentialError, ValueError, KeyError, TypeError) as error:
         return f"could not create the data set: {error!r}"
     if missing <= 0:
         return ""
+    print(f"creating {missing} projects to read; the schedule starts afterwards", flush=True)
     responses = Pool(_CONCURRENCY).imap_unordered(
         lambda number: client.send("POST", f"{PREFIX}/projects", headers, _project(number)), range(missing)
     )
@@ -78,10 +79,15 @@ def prepare(client: Client, credential: Credential) -> str:
     )
 
 
-def delete_created(client: Client, credential: Credential, tag: str) -> str:
-    """Delete what the process with this tag created; return the reason if something may be left."""
-    reason = ""
-    for _ in range(_MAX_DELETE_ROUNDS):
+def delete_created(
+    client: Client, credential: Credential, tag: str, report: Callable[[int], None] = lambda _: None
+) -> str:
+    """Delete what has this tag; return the reason if something may be left.
+
+    ``report`` is called with the number of projects deleted so far, after each hundred of them.
+    """
+    done = 0
+    while True:
         try:
             path = f"{PREFIX}/projects?limit=100&archived=any&tag={tag}"
             page = client.send("GET", path, credential.headers("GET"))
@@ -94,15 +100,16 @@ def delete_created(client: Client, credential: Credential, tag: str) -> str:
         if not paths:
             return ""
         delete = partial(client.send, "DELETE", headers=headers)
-        responses = Pool(_CONCURRENCY).imap_unordered(delete, paths)
-        reason = next(
-            (response.reason for response in responses if response.status not in {204, 404}),
-            "too many projects",
-        )
-    return reason
+        responses = list(Pool(_CONCURRENCY).imap_unordered(delete, paths))
+        deleted = sum(response.status in {204, 404} for response in responses)
+        if not deleted:  # the server rejects it, and would do so forever
+            return responses[0].reason
+        done += deleted
+        report(done)
 
 
-def _total(client: Client, credential: Credential, more: str) -> int:
+def total(client: Client, credential: Credential, more: str) -> int:
+    """Return the number of the owner's projects, with ``more`` parameters of the list, up to 10,000."""
     path = f"{PREFIX}/projects?limit=1&archived=any&total=true{more}"
     return int(client.send("GET", path, credential.headers("GET")).json()["total"])
 

@@ -5,13 +5,21 @@ from urllib.parse import urlsplit
 
 from support.client import Client
 from support.credentials import CredentialError, CredentialPool
+from support.expiry import expiring
 from support.options import PREFIX
 
 _HINT: Final = "name the server with -H, for example -H http://127.0.0.1:8000"
 
 
-def check(host: str, client: Client, credentials: CredentialPool, *, needs_credential: bool) -> None:
-    """Check that there is an API and that it accepts the credentials.
+def check(
+    host: str,
+    client: Client,
+    credentials: CredentialPool,
+    *,
+    needs_credential: bool,
+    seconds: float = 0.0,
+) -> None:
+    """Check that there is an API and that it accepts the credentials, for a run of so many seconds (0: unlimited).
 
     Raises:
         SystemExit: one of the checks failed.
@@ -26,6 +34,8 @@ def check(host: str, client: Client, credentials: CredentialPool, *, needs_crede
         )
     if not needs_credential:
         return
+    if seconds and (message := expiring(credentials.tokens, seconds)):
+        raise SystemExit(message)
     try:
         headers_of_each = [each.headers("GET") for each in credentials.all or [credentials.choose()]]
     except CredentialError as error:

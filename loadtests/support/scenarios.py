@@ -7,7 +7,7 @@ from typing import Final
 from uuid import uuid4
 
 from support.credentials import SAME_ORIGIN, Session
-from support.dataset import SEARCH_TERMS, TAG, is_stable, process_tag
+from support.dataset import SEARCH_TERMS, TAG, is_stable, run_tags
 from support.iteration import Iteration
 
 _ONE: Final = "/projects/{project_id}"
@@ -38,7 +38,7 @@ def _project() -> dict[str, object]:
         "name": f"Load no. {number}",
         "description": "Created by a load test, which deletes it again. " * (number % 5),
         "priority": random.choice(("low", "medium", "high")),
-        "tags": [TAG, process_tag()],
+        "tags": [TAG, *run_tags()],
         "metadata": {"number": number},
     }
 
@@ -155,7 +155,7 @@ def write_with_errors(iteration: Iteration) -> None:
     # A form on another site can send cookies with text/plain, so with cookies the CSRF check rejects it first.
     text = 403 if iteration.credentials.by_cookie else 415
     for status, body, headers in (
-        (422, {"name": "", "status": "unheard of", "tags": [TAG, process_tag()]}, {}),
+        (422, {"name": "", "status": "unheard of", "tags": [TAG, *run_tags()]}, {}),
         (400, b'{"name": "not JSON",', {}),
         (text, b"name=Load", {"Content-Type": "text/plain"}),
     ):

@@ -23,6 +23,7 @@ MAX_LATENESS_MS: Final = 20.0  # above this p99 of its own delay, the generator 
 _REPORT_KEY: Final = "projkit"  # of our statistics in a worker's report
 _END_MESSAGE: Final = "projkit_end"  # from master to worker; the next one is the reply
 _ENDED_MESSAGE: Final = "projkit_ended"
+_CLEAN: Final = "If it is killed, delete the rest with: python loadtests/clean.py {tag} -H URL"
 
 
 @dataclass
@@ -84,11 +85,18 @@ class Suite:
         self.run = TestRun(self.name, given, slo.load(given.slo))
         if given.headless and not isinstance(environment.runner, WorkerRunner):
             host = preflight.check_host(environment.host)
-            preflight.check(host, *shared_client(host), needs_credential=self.needs_credential)
+            preflight.check(
+                host,
+                *shared_client(host),
+                needs_credential=self.needs_credential,
+                seconds=given.run_time or 0.0,
+            )
         if isinstance(environment.runner, WorkerRunner):
             environment.runner.register_message(_END_MESSAGE, self.end_worker, concurrent=True)
             return
         given.planned_seconds = given.run_time  # Locust does not pass it on to workers
+        if given.headless:
+            given.run_time = None  # Locust would count it from before the preparation
         if isinstance(environment.runner, MasterRunner):
             environment.runner.register_message(_ENDED_MESSAGE, self.worker_ended)
 
@@ -102,11 +110,21 @@ class Suite:
         self.run.options.data_tag = dataset.process_tag()
         if self.needs_data:
             self._prepare()
-        self.run.stats, self.run.started = Stats(), time.monotonic()
         if self.cross_check:
             self.run.before = server.scrape(Client(self.environment.host or ""))
+        self._begin()
         if self.watch is not None:
             gevent.spawn(self.watch, self.run, self.environment)
+
+    def _begin(self) -> None:
+        """Begin to measure, now that everything is prepared; the duration counts from here."""
+        runner, seconds = self.environment.runner, self.run.options.planned_seconds
+        assert runner is not None, "a test that starts has a runner"
+        runner.stats.reset_all()
+        self.run.stats, self.run.started = Stats(), time.monotonic()
+        if self.run.options.headless and seconds:
+            print(f"{self.name}: the schedule starts; it takes {seconds:g} s", flush=True)
+            gevent.spawn_later(seconds, runner.quit)
 
     def count(self, sample: Sample, stage: str, **_: Any) -> None:
         """Add one request to the statistics."""
@@ -176,6 +194,11 @@ class Suite:
     def _prepare(self) -> None:
         """Create projects if the owner has too few to read."""
         client, credentials = shared_client(self.environment.host or "")
+        tag = dataset.process_tag()
+        print(
+            f"{self.name}: everything that this run creates has the tag {tag}. {_CLEAN.format(tag=tag)}",
+            flush=True,
+        )
         if credentials.available and (summary := dataset.prepare(client, credentials.all[0])):
             print(f"{self.name}: {summary}", flush=True)
 
@@ -186,7 +209,9 @@ class Suite:
             for reason in filter(
                 None, [dataset.delete_created(client, each, tag) for each in credentials.all]
             ):
-                print(f"{self.name}: projects with the tag {tag} may be left: {reason}")
+                print(
+                    f"{self.name}: projects with the tag {tag} may be left: {reason}. {_CLEAN.format(tag=tag)}"
+                )
         credentials.log_out()
 
 
