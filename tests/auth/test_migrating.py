@@ -1,5 +1,6 @@
 """The move from legacy cookies, step by step, with the very blocks of the document that describes it."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -45,8 +46,12 @@ def _hash(password):
     return hashlib.scrypt(password.encode(), salt=b"salt", n=1024, r=8, p=1)
 
 DUMMY_HASH = _hash("nobody has this password")
-_USERS = {"bob@example.com": SimpleNamespace(id=7, password_hash=_hash("correct horse battery staple"))}
+BOB = SimpleNamespace(id=7, is_active=True, password_hash=_hash("correct horse battery staple"))
+_USERS = {"bob@example.com": BOB}
 find_user = _USERS.get
+
+def find_user_by_id(subject):
+    return BOB if subject == "7" else None
 
 def verify_password(password, stored):
     return hmac.compare_digest(_hash(password), stored)
@@ -227,6 +232,28 @@ async def test_users_that_move_into_the_kits_table(
         assert (await browser.whoami()).json()["subject"] == "7"
         content = {"username": "al", "password": PASSWORD}
         assert (await ask(kit, "POST", f"{AUTH}/login", json=content)).code == "invalid_credentials"
+
+
+async def test_a_user_of_the_host_is_deactivated(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user whom the host deactivates can neither use an old token nor refresh."""
+    (tmp_path / "myapp").mkdir()
+    (tmp_path / "myapp" / "users.py").write_text(OLD_USERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PROJKIT_DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("PROJKIT_SECRET", "a new secret of the tests, long enough too")
+    async with started(LEGACY_SECRET=LEGACY_SECRET, STILL_VALID_CACHE_SECONDS="0") as kit:
+        browser, old = Browser(kit), old_browser(kit)
+        await browser.log_in("bob@example.com")
+        assert (await old.send("GET", PROJECTS, [])).status == 200
+        assert (await browser.send("POST", f"{AUTH}/refresh")).status == 200
+        users = importlib.import_module("myapp.users")
+        monkeypatch.setattr(users.BOB, "is_active", False)
+        refuses(await old.send("GET", PROJECTS, []))
+        assert (await browser.send("POST", f"{AUTH}/refresh")).code == "invalid_refresh_token"
+        wrong = {"username": "bob@example.com", "password": "wrong"}
+        assert (await ask(kit, "POST", f"{AUTH}/login", json=wrong)).code == "invalid_credentials"
 
 
 async def test_a_user_of_the_host_is_shut_out(
