@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from projkit import ConfigurationError, ProjKit, Settings
 from projkit.db import migrate, revisions
+from projkit.db.connect import open_database
 from projkit.db.table_names import quote
 from projkit.db.tables import build_tables
 from projkit.errors import SchemaOutOfDateError
@@ -104,16 +105,14 @@ def test_quoted_names(name: str) -> None:
 async def test_sqlite_is_rejected(empty_sqlite_url: str) -> None:
     """SQLite has no schemas: a kit, a migration and an engine for SQLite are rejected by name."""
     said = "PROJKIT_DATABASE_SCHEMA requires PostgreSQL"
+    for chosen in (Settings(database_schema="kit"), settings_for(empty_sqlite_url, database_schema="kit")):
+        with pytest.raises(ConfigurationError, match=said):
+            ProjKit(chosen)
     with pytest.raises(ConfigurationError, match=said):
-        Settings(database_url=empty_sqlite_url, database_schema="kit")
-    with pytest.raises(ConfigurationError, match=said):
-        await upgrade(empty_sqlite_url, database_schema="kit")
-    settings = Settings(database_schema="kit")  # no URL: the host may pass an engine
-    with pytest.raises(ConfigurationError, match=said):
-        await ProjKit(settings).startup()
+        await open_database(chosen, build_tables("projkit_"))
     engine = create_async_engine(settings_for(empty_sqlite_url).database_url)
     with pytest.raises(ConfigurationError, match=said):
-        await ProjKit(settings, engine=engine).startup()
+        await ProjKit(chosen, engine=engine).startup()
     await engine.dispose()
     assert not Path("projkit.db").exists()
 

@@ -159,7 +159,6 @@ async def _require_usable(engine: "AsyncEngine") -> None:
 
 async def _migrate_embedded(settings: Settings) -> None:
     names = TableNames.of(settings)
-    names.require_dialect("sqlite")
     # Alembic takes some 10 MiB with all that it imports, so it is used only if there is something to do.
     if settings.sqlite_path.is_file():
         with suppress(sqlite3.Error):  # migrating reports the same problem in more detail
@@ -168,7 +167,7 @@ async def _migrate_embedded(settings: Settings) -> None:
                     return
     from projkit.db import migrate  # noqa: PLC0415
 
-    await migrate.upgrade(settings.database_url, table_prefix=settings.table_prefix)
+    await migrate.upgrade(settings.database_url, table_prefix=names.prefix, database_schema=names.schema)
 
 
 def _without_password(settings: Settings) -> str:
