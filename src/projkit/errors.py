@@ -216,7 +216,10 @@ class IdempotencyKeyInUseError(ConflictError):
 class PreconditionFailedError(ProjkitError):
     code = "precondition_failed"
     kind = "precondition-failed"
-    title = "The project has changed since you read it"
+    title = "The project does not meet the precondition"
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail or "The project has changed since you read it.")
 
 
 class PreconditionRequiredError(ProjkitError):

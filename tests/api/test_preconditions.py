@@ -20,7 +20,10 @@ URL = "/api/v1/projects"
 
 @pytest.mark.parametrize(
     ("value", "status"),
-    [('"1"', 304), ('W/"1"', 304), ("*", 304), ('"7", "1"', 304), ('"2"', 200), ('""', 200)],
+    [
+        *(('"1"', 304), ('W/"1"', 304), ("*", 304), ('"7", "1"', 304), ('W/"1-gzip"', 304)),
+        *(('"2"', 200), ('""', 200), ('"01"', 200), ('"1-gzip-1"', 200)),
+    ],
 )
 async def test_if_none_match(client: Client, value: str, status: int) -> None:
     """A GET of a known version gets a 304 with the entity tag and no content."""
@@ -31,11 +34,12 @@ async def test_if_none_match(client: Client, value: str, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "good"), [('"1"', True), ("*", True), ('"3","1"', True), ('"2"', False), ('W/"1"', False)]
+    ("value", "good"),
+    [('"1"', True), ("*", True), ('"3",W/"1"', True), ('W/"1"', True), ('"2"', False), ('W/"2-gzip"', False)],
 )
 @pytest.mark.parametrize("action", ["put", "patch", "delete", "archive", "unarchive"])
 async def test_if_match(client: Client, action: str, value: str, good: bool) -> None:
-    """A change gets a 412 unless If-Match has the current version, compared strongly."""
+    """A change gets a 412 unless If-Match has the current version, weakened or not."""
     project = await client.project()
     one = f"{URL}/{project['id']}"
     headers = {"If-Match": value}
@@ -49,7 +53,42 @@ async def test_if_match(client: Client, action: str, value: str, good: bool) -> 
         assert response.status_code in (200, 204)
     else:
         assert (response.status_code, response.json()["code"]) == (412, "precondition_failed")
+        assert response.json()["detail"] == "The project has changed since you read it."
         assert (await client.get(one)).json() == project
+
+
+@pytest.mark.parametrize("suffix", ["-gzip", "--gzip", ";gzip", ":br", "-br", "-zstd", "-x-gzip", "-df"])
+@pytest.mark.parametrize("weak", ["", "W/"])
+async def test_tags_with_the_suffix_of_a_proxy(client: Client, suffix: str, weak: str) -> None:
+    """A tag to which a proxy has appended the encoding counts as the version that the kit issued."""
+    one = f"{URL}/{(await client.project())['id']}"
+    for version, status in ((1, 200), (1, 412), (2, 200)):
+        headers = {"If-Match": f'{weak}"{version}{suffix}"'}
+        content = {"name": f"after {version} {status}"}
+        assert (await client.put(one, json=content, headers=headers)).status_code == status
+
+
+@pytest.mark.parametrize(
+    "value", ['"686897696a7c876b7e"', 'W/"0"', '"01"', '"1-copy", "x"', f'"{"9" * 30}"', '""']
+)
+async def test_tags_that_are_not_the_kits(client: Client, value: str) -> None:
+    """The 412 for tags that cannot be the kit's does not claim that the project has changed."""
+    one = f"{URL}/{(await client.project())['id']}"
+    response = await client.put(one, json={"name": "New"}, headers={"If-Match": value})
+    assert (response.status_code, response.json()["code"]) == (412, "precondition_failed")
+    assert "No entity tag in If-Match was issued for a project" in response.json()["detail"]
+    assert "changed" not in response.json()["title"]
+
+
+@pytest.mark.parametrize("value", ["*", 'W/"1"'])
+async def test_if_none_match_on_a_change(client: Client, value: str) -> None:
+    """A change that If-None-Match excludes gets a 412 that says so."""
+    one = f"{URL}/{(await client.project())['id']}"
+    response = await client.put(one, json={"name": "New"}, headers={"If-None-Match": value})
+    assert response.status_code == 412
+    assert response.json()["detail"] == "The project exists in a version that If-None-Match excludes."
+    other = await client.put(one, json={"name": "New"}, headers={"If-None-Match": '"7"'})
+    assert other.status_code == 200
 
 
 @pytest.mark.parametrize("deleted", [True, False])

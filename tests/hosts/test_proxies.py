@@ -351,3 +351,33 @@ def test_gzip(tmp_path: Path, gzip: bool) -> None:
         answer = client.get("/api/v1/openapi.json")
         assert answer.status_code == 200
         assert answer.headers.get("content-encoding") == ("gzip" if gzip else None)
+
+
+@pytest.mark.parametrize("gzip", [False, True])
+def test_entity_tags(tmp_path: Path, gzip: bool) -> None:
+    """Through nginx, which weakens the tags of what it compresses, conditional requests work as without it."""
+    variables = {"PROJKIT_DATABASE_URL": f"sqlite:///{tmp_path}/projkit.db"}
+    with (
+        started("uvicorn", "projkit.cli.server:create_app", tmp_path, "/livez", variables) as served,
+        proxied(served.url, gzip=gzip) as nginx,
+        served.client() as direct,
+        nginx.client(headers=dict(direct.headers)) as client,
+    ):
+        created = client.post("/api/v1/projects", json={"name": "A" * 100})
+        one = created.headers["location"]
+        read = client.get(one)
+        tag = read.headers["etag"]
+        assert tag == ('W/"1"' if gzip else '"1"')
+        assert client.get(one, headers={"If-None-Match": tag}).status_code == 304
+        changed = client.put(one, json={"name": "B"}, headers={"If-Match": tag})
+        assert changed.status_code == 200
+        outdated = client.put(one, json={"name": "C"}, headers={"If-Match": tag})
+        assert (outdated.status_code, outdated.json()["detail"]) == (
+            412,
+            "The project has changed since you read it.",
+        )
+        assert client.get(one, headers={"If-None-Match": tag}).status_code == 200
+        foreign = client.delete(one, headers={"If-Match": 'W/"686897696a7c876b7e"'})
+        assert "was issued for a project" in foreign.json()["detail"]
+        deleted = client.delete(one, headers={"If-Match": f'"x", {changed.headers["etag"]}'})
+        assert deleted.status_code == 204

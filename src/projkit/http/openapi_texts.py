@@ -23,7 +23,7 @@ STATUS_DESCRIPTIONS: Final[Mapping[int, str]] = {
     404: "The resource does not exist, or it belongs to another user.",
     408: "The body did not arrive in time.",
     409: "The request conflicts with the current state of the resource.",
-    412: "The ETag in `If-Match` is not the current one.",
+    412: "The ETag in `If-Match` is not the current one, or not one of a project; `detail` says which.",
     413: "The body is too large.",
     415: "The content type is not supported.",
     422: "The request has invalid values; `errors` lists them.",
@@ -90,7 +90,7 @@ REQUEST_HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
         },
     ),
     "If-Match": (
-        "Apply the change only if the resource has this ETag; `*` matches any.",
+        "Apply the change only if the resource has this ETag; `*` matches any. `W/` and a suffix `-gzip` are ignored.",
         {"type": "string", "pattern": _ENTITY_TAGS, "examples": ['"1"']},
     ),
     "If-None-Match": (

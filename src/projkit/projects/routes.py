@@ -226,7 +226,7 @@ class ProjectRoutes:
         precondition = if_none_match(request)
         row = await self._projects().get(request.principal, _identifier(request))
         etag = _etag(row)
-        if precondition is not None and precondition.matches_weakly(etag.decode()):
+        if precondition is not None and precondition.matches(row.version):
             return Response(304, headers=((b"etag", etag), *REVALIDATE))
         return Response(200, render_project(row), (JSON_TYPE, (b"etag", etag), *REVALIDATE))
 
@@ -380,10 +380,11 @@ def _version_check(request: Request) -> VersionCheck:
         return None
 
     def matches(version: int) -> bool:
-        etag = etag_of(version)
-        return (match is None or match.matches_strongly(etag)) and (
-            none_match is None or not none_match.matches_weakly(etag)
-        )
+        if match is not None:
+            match.require(version)
+        if none_match is not None:
+            none_match.require_other(version)
+        return True
 
     return matches
 

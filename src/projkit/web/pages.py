@@ -131,7 +131,7 @@ def _endpoint(
             (b"vary", b"Accept-Encoding"),
         )
         precondition = if_none_match(request)
-        if precondition is not None and precondition.matches_weakly(file.etag):
+        if precondition is not None and precondition.matches_tag(file.etag):
             return Response(304, headers=headers)
         headers = (*headers, (b"content-type", file.type), _RESOURCE_POLICY, *page_headers)
         if is_strict(request.scope):
