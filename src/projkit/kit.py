@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
@@ -22,6 +23,7 @@ from projkit.db.tables import tables_of
 from projkit.health.celery import CeleryApp
 from projkit.health.checks import HealthCheck
 from projkit.health.service import Health
+from projkit.host_survey import insert_innermost, warnings_of
 from projkit.http import scope_keys
 from projkit.http.application import Application
 from projkit.http.client import ClientAddresses
@@ -48,7 +50,7 @@ from projkit.telemetry.otel.request_tracing import TracerProviderOrFactory
 from projkit.telemetry.wiring import Telemetry
 from projkit.validation.wiring import ValidationFactory, Validations
 from projkit.version import __version__
-from projkit.wrapping import WrappedApp
+from projkit.wrapping import KitDispatch, WrappedApp
 
 if TYPE_CHECKING:
     from projkit.db.host_engine import HostEngine
@@ -305,6 +307,7 @@ class ProjKit:
         performance: bool = True,
         instrument: bool = False,
         route_of: RouteOf | None = None,
+        inside: bool = False,
     ) -> ASGIApp:
         """Combine host and kit into one ASGI application with one lifespan.
 
@@ -317,21 +320,39 @@ class ProjKit:
                 ``pip install 'projkit[otel]'``.
             route_of: returns the route template of a host's request, given its scope. The templates of Starlette,
                 FastAPI and Litestar are known without it.
+            inside: put the kit inside the host's middlewares (CORS, trusted hosts, rate limits), which then see the
+                kit's requests too. For Starlette and FastAPI.
 
         Raises:
-            ConfigurationError: the instrumentation is not installed.
+            ConfigurationError: the instrumentation is not installed, or ``inside`` is not possible.
         """
         self._monitoring.detect_framework(host_app)
-        host = host_app if auth is None else AuthMiddleware(host_app, self, rules=auth)
+
+        def dispatch(app: HostApp) -> KitDispatch:
+            return KitDispatch(
+                self,
+                app,
+                prefix=prefix.rstrip("/"),
+                public_path=self.settings.public_path or "",
+                owns=self._paths.contains,
+            )
+
+        def guarded(app: HostApp) -> HostApp:
+            return app if auth is None else AuthMiddleware(app, self, rules=auth)
+
+        if inside:
+            insert_innermost(host_app, lambda app: dispatch(guarded(app)))
         host = self._telemetry.wrap_host(
-            host, route_of or HostRoutes(host_app), performance=performance, instrumented=instrument
+            host_app if inside else guarded(host_app),
+            route_of or HostRoutes(host_app),
+            performance=performance,
+            instrumented=instrument,
         )
+        around = dispatch(host)
         return WrappedApp(
-            self,
+            host if inside else around,
             host,
-            prefix=prefix.rstrip("/"),
-            public_path=self.settings.public_path or "",
-            owns=self._paths.contains,
+            warnings=partial(warnings_of, host_app, around.is_kit_path, inside=inside),
             startup=self.startup,
             shutdown=self.shutdown,
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,11 +15,11 @@ _STARTUP_COMPLETE: Final = "lifespan.startup.complete"
 _STARTUP_FAILED: Final = "lifespan.startup.failed"
 
 
-class WrappedApp:
-    """ASGI app that sends the kit's paths to the kit, and everything else to the host.
+class KitDispatch:
+    """ASGI app that sends the kit's requests to the kit, and everything else to the host.
 
-    The kit starts before the host and stops after it. Hosts without a lifespan, such as Django's ASGI app, which raises
-    on a lifespan scope, are supported.
+    Below a prefix every path is the kit's, so that an unknown one gets the kit's 404; without a prefix, only the
+    kit's own paths are.
 
     Args:
         kit: the kit's ASGI app.
@@ -27,33 +27,19 @@ class WrappedApp:
         prefix: is put before the kit's paths.
         public_path: the path below which browsers find the kit; a proxy may keep a prefix that the host does not know.
         owns: returns whether the kit serves a path.
-        startup: starts the kit.
-        shutdown: stops the kit.
     """
 
     def __init__(
-        self,
-        kit: ASGIApp,
-        host: ASGIApp,
-        *,
-        prefix: str,
-        public_path: str,
-        owns: Callable[[str], bool],
-        startup: Callable[[], Awaitable[None]],
-        shutdown: Callable[[], Awaitable[None]],
+        self, kit: ASGIApp, host: ASGIApp, *, prefix: str, public_path: str, owns: Callable[[str], bool]
     ) -> None:
         self._kit = kit
         self._host = host
         self._prefix = prefix
         self._public_path = public_path
         self._owns = owns
-        self._startup = startup
-        self._shutdown = shutdown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
-        elif scope["type"] == "http" and (root_path := self._kit_root_path(scope)) is not None:
+        if scope["type"] == "http" and (root_path := self._kit_root_path(scope)) is not None:
             inner = {**scope, "root_path": root_path}
             await self._kit(inner, receive, send)
             if scope_keys.MATCHED_ROUTE in inner:
@@ -61,19 +47,63 @@ class WrappedApp:
         else:
             await self._host(scope, receive, send)
 
+    def is_kit_path(self, path: str) -> bool:
+        """Return whether requests for a path, without the server's ``root_path``, are the kit's."""
+        return path.startswith(self._prefix + "/") and (
+            bool(self._prefix) or self._owns(path[len(self._prefix) :])
+        )
+
     def _kit_root_path(self, scope: Scope) -> str | None:
         """Return the prefix of the kit's paths, or None if the request is the host's."""
         path: str = scope["path"]
         root_path: str = scope.get("root_path", "").rstrip("/")
         if root_path and path.startswith(root_path + "/"):
             path = path[len(root_path) :]
-        if self._is_below(self._prefix, path):
+        if self.is_kit_path(path):
             return root_path + self._prefix
         public_path = self._public_path
-        return public_path if public_path and self._is_below(public_path, path) else None
+        if public_path and path.startswith(public_path + "/") and self._owns(path[len(public_path) :]):
+            return public_path
+        return None
 
-    def _is_below(self, prefix: str, path: str) -> bool:
-        return path.startswith(prefix + "/") and self._owns(path[len(prefix) :])
+
+class WrappedApp:
+    """ASGI app with one lifespan for host and kit: the kit starts before the host and stops after it.
+
+    Hosts without a lifespan, such as Django's ASGI app, which raises on a lifespan scope, are supported.
+
+    Args:
+        app: the app that handles requests.
+        host: the host's ASGI app, whose lifespan runs.
+        warnings: returns what to warn about, once, when the app starts.
+        startup: starts the kit.
+        shutdown: stops the kit.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: ASGIApp,
+        *,
+        warnings: Callable[[], Iterable[str]],
+        startup: Callable[[], Awaitable[None]],
+        shutdown: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._app = app
+        self._host = host
+        self._warnings: Callable[[], Iterable[str]] | None = warnings
+        self._startup = startup
+        self._shutdown = shutdown
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._warnings is not None:
+            warnings, self._warnings = self._warnings, None
+            for warning in warnings():
+                logger.warning("%s", warning)
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         startup = await receive()
