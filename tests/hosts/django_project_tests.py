@@ -47,6 +47,13 @@ class Views(EmptyKit, TestCase):  # type: ignore[misc]  # Django has no types
         user.user_permissions.add(Permission.objects.get(codename="change_user"))
         assert self.client.get("/planning").status_code == 200
 
+    def test_forms(self) -> None:
+        """A form of this site that a session authenticates is accepted, and one of another site is not."""
+        self.client.force_login(User.objects.create_superuser("bob", password="x"))
+        for site, status in (("same-origin", 200), ("cross-site", 403)):
+            response = self.client.post("/planning", {"name": "Roof"}, headers={"Sec-Fetch-Site": site})
+            assert response.status_code == status, response.content
+
     def test_deactivation(self) -> None:
         """A deactivated user is anonymous at the next request."""
         user = User.objects.create_user("bob", password="x")

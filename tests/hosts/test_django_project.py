@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,8 @@ def check_pages(served: Served) -> None:
         assert carol.get("/").json() == {"caller": "carol"}
         assert carol.get("/whoami").json() == {"subject": "carol"}
         assert carol.get("/latest").json() == {"names": []}
+        with ThreadPoolExecutor(8) as pool:
+            assert {each.status_code for each in pool.map(carol.get, ["/latest", "/whoami"] * 20)} == {200}
         token = carol.headers["Authorization"]
     with httpx2.Client(base_url=served.url, timeout=30) as client:
         assert client.get("/").json() == {"caller": ""}
