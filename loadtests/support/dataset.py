@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from gevent.pool import Pool
 
-from support.client import Client
+from support.client import Client, Response
 from support.credentials import Credential, CredentialError
 from support.options import PREFIX
 
@@ -100,7 +100,7 @@ def delete_created(
         if not paths:
             return ""
         delete = partial(client.send, "DELETE", headers=headers)
-        responses = list(Pool(_CONCURRENCY).imap_unordered(delete, paths))
+        responses: list[Response] = list(Pool(_CONCURRENCY).imap_unordered(delete, paths))
         deleted = sum(response.status in {204, 404} for response in responses)
         if not deleted:  # the server rejects it, and would do so forever
             return responses[0].reason
