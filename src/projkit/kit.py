@@ -32,6 +32,7 @@ from projkit.http.entry import EntryShim
 from projkit.http.fast_path import PreparedEndpoints
 from projkit.http.host_timing import RouteOf, mark_handled_by_kit
 from projkit.http.openapi import document
+from projkit.http.openapi_names import prefix_names
 from projkit.http.response import Response
 from projkit.http.timing import RequestIds, TimingMiddleware
 from projkit.http.tracing import Tracing
@@ -376,10 +377,20 @@ class ProjKit:
         finally:
             store_response_headers(scope, request.response_headers)
 
-    def openapi(self, prefix: str = "") -> dict[str, Any]:
-        """Return the OpenAPI 3.1 document, to merge into a host's; ``prefix`` is prepended to each path."""
+    def openapi(self, prefix: str = "", *, name_prefix: str = "") -> dict[str, Any]:
+        """Return the OpenAPI 3.1 document, to merge into a host's.
+
+        Args:
+            prefix: precedes each path; the mount, such as ``/kit``.
+            name_prefix: precedes the names of components, operations and tags, such as ``kit_``; without one they can
+                collide with the host's, or with those of a second kit.
+
+        Raises:
+            ValueError: ``name_prefix`` has a character that the name of a component must not have.
+        """
         cookie = cookie_names(self.settings).auth
-        return document(self._application.table.endpoints, version=__version__, cookie=cookie, prefix=prefix)
+        own = document(self._application.table.endpoints, version=__version__, cookie=cookie, prefix=prefix)
+        return prefix_names(own, name_prefix) if name_prefix else own
 
     async def _open(self) -> Running:
         return await self._startup.open(self._validation_factory)

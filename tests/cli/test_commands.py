@@ -219,6 +219,13 @@ def test_openapi(run: Run) -> None:
     assert json.loads(run("openapi").stdout)["openapi"].startswith("3.1")
 
 
+def test_openapi_with_prefixes(run: Run) -> None:
+    """Openapi puts prefixes before paths and names, and rejects one that no name may contain."""
+    document = json.loads(run("openapi", "--path-prefix", "/kit", "--name-prefix", "kit_").stdout)
+    assert document["paths"]["/kit/api/v1/projects"]["get"]["operationId"] == "kit_listProjects"
+    assert "name_prefix" in run("openapi", "--name-prefix", "my kit", expect=2).stderr
+
+
 def test_migrate_and_check(run: Run, empty_postgres_url: str) -> None:
     """migrate --check fails until migrate has run; check then reports no failure."""
     variables: dict[str, Any] = {"PROJKIT_DATABASE_URL": empty_postgres_url}

@@ -33,6 +33,16 @@ def token(
 
 
 @app.command()
-def openapi() -> None:
+def openapi(
+    path_prefix: Annotated[str, typer.Option(help="Precedes each path; the mount, such as /kit.")] = "",
+    name_prefix: Annotated[
+        str, typer.Option(help="Precedes the names of components, operations and tags, such as kit_.")
+    ] = "",
+) -> None:
     """Print the OpenAPI 3.1 document."""
-    typer.echo(json.dumps(ProjKit(load_settings()).openapi(), indent=2, ensure_ascii=False))
+    kit = ProjKit(load_settings())
+    try:
+        document = kit.openapi(path_prefix, name_prefix=name_prefix)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
