@@ -41,6 +41,17 @@ STORES = (
     "tests/faults/test_redis_failover.py",
 )
 DJANGO = ("tests/hosts/test_django_project.py", "tests/hosts/test_django_scopes.py")
+# What runs on each database and in each mode: on the driver of a host's engine, each of these finds other mistakes.
+DRIVERS = (
+    "tests/db/test_port.py",
+    *(f"tests/api/test_{name}.py" for name in ("idempotency", "life", "lists", "preconditions")),
+    *(
+        f"tests/auth/test_{name}.py"
+        for name in ("attempt_counters", "revocation", "session_stores", "sessions", "tenancy")
+    ),
+    *(f"tests/validation/test_{name}.py" for name in ("authentication", "endpoints")),
+    "tests/monitoring/test_database_metrics.py",
+)
 LOCKS = ("nox", "tests", "hosts", "lint", "types", "bench", "load", "dashboards")
 
 
@@ -100,6 +111,14 @@ def stores(session: nox.Session) -> None:
     install(session, "tests")
     session.env["PROJKIT_TEST_EMBEDDED"] = "1"
     run_tests(session, *STORES)
+
+
+@nox.session
+def drivers(session: nox.Session) -> None:
+    """The tests of databases, the API and sessions on the engine of a host, with psycopg as its driver."""
+    install(session, "tests")
+    session.env["PROJKIT_TEST_HOST_DRIVER"] = "psycopg"
+    run_tests(session, *DRIVERS)
 
 
 @nox.session

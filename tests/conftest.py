@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -177,18 +177,18 @@ def clock(module_clock: Clock) -> Clock:
 
 @asynccontextmanager
 async def kit_in_mode(
-    mode: str, url: str, *, clock: Clock | None = None, **changes: Any
+    mode: str, url: str, *, options: Mapping[str, Any] | None = None, **changes: Any
 ) -> AsyncIterator[ProjKit]:
     """Run a kit in a database mode, or on a host's engine, whose driver is then the mode."""
-    options: dict[str, Any] = {} if clock is None else {"clock": clock}
+    arguments = dict(options or {})
     async with AsyncExitStack() as stack:
         with without_settings():
             if mode in MODES:
                 settings = settings_for(url, database_mode=mode, **changes)
             else:
                 settings = settings_for("sqlite:///unused.db", **changes)
-                options["engine"] = await stack.enter_async_context(host_engine(url, mode))
-        kit = ProjKit(settings, **options)
+                arguments["engine"] = await stack.enter_async_context(host_engine(url, mode))
+        kit = ProjKit(settings, **arguments)
         await stack.enter_async_context(kit.lifespan())
         yield kit
 
@@ -211,9 +211,9 @@ def open_client(any_database_url: str, database_mode: str, clock: Clock) -> Open
 
     @asynccontextmanager
     async def start(subject: str | None = "alice", **changes: Any) -> AsyncIterator[Client]:
-        options = {**PATIENT, **changes}
+        changes = {**PATIENT, **changes}
         async with (
-            kit_in_mode(database_mode, any_database_url, clock=clock, **options) as kit,
+            kit_in_mode(database_mode, any_database_url, options={"clock": clock}, **changes) as kit,
             Client(kit, kit.settings, subject) as client,
         ):
             yield client
@@ -226,7 +226,9 @@ async def module_kit(
     anyio_backend: str, module_database_url: str, database_mode: str, module_clock: Clock
 ) -> AsyncIterator[ProjKit]:
     """A kit on each database that all tests of a module ask, one after the other."""
-    async with kit_in_mode(database_mode, module_database_url, clock=module_clock, **PATIENT) as kit:
+    async with kit_in_mode(
+        database_mode, module_database_url, options={"clock": module_clock}, **PATIENT
+    ) as kit:
         yield kit
 
 

@@ -12,7 +12,7 @@ from argon2 import PasswordHasher
 from projkit import ProjKit
 from projkit.auth import passwords
 from tests.auth import forge
-from tests.conftest import settings_for, without_settings
+from tests.conftest import kit_in_mode, settings_for, without_settings
 
 OpenKit = Callable[..., AbstractAsyncContextManager[ProjKit]]
 _QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -61,14 +61,13 @@ async def shared_kit(
 
 
 @pytest.fixture
-def open_kit(any_database_url: str) -> OpenKit:
+def open_kit(any_database_url: str, database_mode: str) -> OpenKit:
     """Starts a kit on each database."""
 
     @asynccontextmanager
     async def start(**changes: Any) -> AsyncIterator[ProjKit]:
         options = changes.pop("options", {})
-        kit = ProjKit(settings_for(any_database_url, **changes), **options)
-        async with kit.lifespan():
+        async with kit_in_mode(database_mode, any_database_url, options=options, **changes) as kit:
             yield kit
 
     return start

@@ -20,13 +20,20 @@ from projkit.db.connect import open_database
 from projkit.db.engine import create_single_use_engine
 from projkit.db.tables import tables_of
 from projkit.redis import connect
-from tests.conftest import settings_for
+from tests.conftest import MODES, settings_for
+from tests.host_engines import HOST_DRIVER, host_engine
 from tests.redis_servers import Redises
 
-DATABASES: Final = ("sqlite", "sqlite transactional", "postgresql", "postgresql transactional")
-REDISES: Final = ("redis", "redis sentinel", "redis cluster")
+DATABASES: Final = (
+    (f"postgresql {HOST_DRIVER}",)
+    if HOST_DRIVER
+    else ("sqlite", "sqlite transactional", "postgresql", "postgresql transactional")
+)
+REDISES: Final = () if HOST_DRIVER else ("redis", "redis sentinel", "redis cluster")
 OWN_CLIENT: Final = "redis of the host's"
-STORES: Final = (*DATABASES, *REDISES, OWN_CLIENT, *(f"cached {name}" for name in REDISES))
+STORES: Final = (
+    DATABASES if HOST_DRIVER else (*DATABASES, *REDISES, OWN_CLIENT, *(f"cached {name}" for name in REDISES))
+)
 CACHE_SECONDS: Final = 0.5
 _TIMEOUT_SECONDS: Final = 60.0
 _FIXTURES: Final = {
@@ -99,6 +106,7 @@ class StoreUnderTest:
 def servers_of(name: str, request: pytest.FixtureRequest) -> Redises | str:
     """Return the Redis servers or the database URL of a store, starting them if necessary."""
     kind = name.removeprefix("cached ").removesuffix(" of the host's").removesuffix(" transactional")
+    kind = kind.removesuffix(f" {HOST_DRIVER}")
     servers: Redises | str = request.getfixturevalue(_FIXTURES[kind])
     return servers
 
@@ -107,7 +115,7 @@ def open_store(name: str, servers: Redises | str) -> AbstractAsyncContextManager
     """Open the store of this name, isolated from the data of other tests."""
     if isinstance(servers, Redises):
         return _in_redis(servers, own_client=name == OWN_CLIENT, cached=name.startswith("cached "))
-    return _in_database(servers, "transactional" if name.endswith("transactional") else "fast")
+    return _in_database(servers, name.partition(" ")[2] or "fast")
 
 
 @asynccontextmanager
@@ -137,12 +145,15 @@ async def _in_database(url: str, mode: str) -> AsyncIterator[StoreUnderTest]:
         f"database_{operation}_seconds": _TIMEOUT_SECONDS
         for operation in ("connect", "pool_wait", "statement")
     }
-    settings = settings_for(url, database_mode=mode, **timeouts)
+    settings = settings_for(url, **({"database_mode": mode} if mode in MODES else {}), **timeouts)
     tables = tables_of(settings)
     async with AsyncExitStack() as stack:
 
         async def open_worker() -> Worker:
-            database = await open_database(settings, tables)
+            engine = None
+            if mode not in MODES:
+                engine = await stack.enter_async_context(host_engine(url, mode))
+            database = await open_database(settings, tables, engine)
             stack.push_async_callback(database.close)
             return DatabaseSessions(database, tables), DatabaseAttemptCounter(database, tables, clock=utc_now)
 

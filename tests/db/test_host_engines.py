@@ -78,7 +78,7 @@ async def test_times_are_utc(url_elsewhere: str, mode: str, clock: Clock) -> Non
     """All times are those that were written, in UTC, whatever the time zone of the session."""
     now = "2026-06-15T12:00:00.12345"
     async with (
-        kit_in_mode(mode, url_elsewhere, clock=clock) as kit,
+        kit_in_mode(mode, url_elsewhere, options={"clock": clock}) as kit,
         Client(kit, kit.settings) as client,
     ):
         project = await client.project(start_date="2026-01-01", due_date="2026-12-31", status="completed")

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from projkit import ProjKit
-from tests.conftest import Client, OpenClient, settings_for
+from tests.conftest import Client, OpenClient, kit_in_mode, settings_for
 
 pytestmark = pytest.mark.anyio
 DATABASE = "/api/v1/monitoring/metrics/database"
@@ -73,9 +73,10 @@ async def test_slow_statements(
     postgres_url: str, any_database_mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow statement is reported with placeholders, never with a value."""
-    settings = settings_for(postgres_url, database_mode=any_database_mode)
-    kit = ProjKit(settings)
-    async with kit.lifespan(), Client(kit, settings) as client:
+    async with (
+        kit_in_mode(any_database_mode, postgres_url) as kit,
+        Client(kit, kit.settings) as client,
+    ):
         project = await client.project(name="canary")
         other = await asyncpg.connect(postgres_url)
         try:

@@ -27,7 +27,7 @@ from projkit.validation.ephemeral import EphemeralCredentials
 from projkit.validation.routes import AuthenticationReport
 from tests.auth import forge
 from tests.auth.asgi_client import ask, bearer, cookie, refuses
-from tests.conftest import settings_for
+from tests.conftest import kit_in_mode, settings_for
 from tests.redis_servers import Redises, alone, running
 from tests.validation.helpers import by_name, count_rows, failed, recorded_metrics, validate
 
@@ -37,7 +37,7 @@ CREDENTIALS: Final = [
     "bearer", "auth_token", "access_token", "csrf", "rejects_expired", "rejects_tampered", "rejects_alg_none",
     "rejects_wrong_audience", "rejects_foreign_key", "revocation", "session",
 ]  # fmt: skip
-LEGACY: Final = {"legacy_secret": forge.LEGACY_SECRET}
+LEGACY: Final[dict[str, Any]] = {"legacy_secret": forge.LEGACY_SECRET}
 
 
 @pytest.fixture
@@ -50,8 +50,7 @@ async def kit(sqlite_url: str) -> AsyncIterator[ProjKit]:
 
 async def test_everything_is_really_tried(any_database_url: str, any_database_mode: str) -> None:
     """Each kind of credential, each key, a session and CSRF tokens are tested; no row and no metric shows it."""
-    kit = ProjKit(settings_for(any_database_url, database_mode=any_database_mode, **LEGACY))
-    async with kit.lifespan():
+    async with kit_in_mode(any_database_mode, any_database_url, **LEGACY) as kit:
         before, series = await count_rows(any_database_url), recorded_metrics(kit.registry)
         answer = await ask(kit, "GET", URL, address="127.0.0.1")
         assert await count_rows(any_database_url) == before

@@ -33,7 +33,7 @@ from projkit.validation.endpoints import EndpointValidation
 from projkit.validation.routes import EndpointReport
 from projkit.validation.steps import Step, all_steps
 from tests.auth.asgi_client import Answer, ask, bearer
-from tests.conftest import Client, settings_for, token_for
+from tests.conftest import Client, kit_in_mode, settings_for, token_for
 from tests.db.conftest import RlsDatabase, rls_database, rls_template, role  # noqa: F401  # fixtures
 from tests.validation.helpers import TABLES, by_name, count_rows, failed, recorded_metrics, validate
 
@@ -86,9 +86,10 @@ async def all_is_well(kit: ProjKit, url: str) -> Answer:
 
 async def test_every_endpoint_is_really_called(any_database_url: str, any_database_mode: str) -> None:
     """Each step is one request with status, latency and target; rows of other owners are unchanged."""
-    settings = settings_for(any_database_url, database_mode=any_database_mode)
-    kit = ProjKit(settings)
-    async with kit.lifespan(), Client(kit, settings) as alice:
+    async with (
+        kit_in_mode(any_database_mode, any_database_url) as kit,
+        Client(kit, kit.settings) as alice,
+    ):
         project = await alice.project(external_id="mine")
         answer = await all_is_well(kit, any_database_url)
         assert (await alice.get(f"/api/v1/projects/{project['id']}")).json() == project

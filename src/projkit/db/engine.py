@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool, QueuePool
 
 from projkit.db.dsn import asyncpg_dsn
-from projkit.db.errors import DRIVER_ERRORS, is_retryable, raise_translated
+from projkit.db.errors import DRIVER_ERRORS, is_retryable, raise_translated, unavailable
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
@@ -91,13 +91,16 @@ class EngineDatabase:
 
     async def _transact_once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         started = perf_counter()
-        committed = False
+        connected = committed = False
         try:
             async with asyncio.timeout(self._statement_seconds), self.engine.begin() as connection:
+                connected = True
                 self._observer.record_pool_wait(perf_counter() - started)
                 result = await work(_EngineTransaction(connection, self.dialect, self._observer))
             committed = True
         except DRIVER_ERRORS as error:
+            if not connected:  # for whatever reason
+                raise unavailable(error) from None
             if is_retryable(error):
                 raise
             raise_translated(error, self._metadata)

@@ -127,16 +127,11 @@ def _translated(error: BaseException, metadata: sa.MetaData | None) -> Exception
         return unavailable(error) if _is_client_failure(error) else _bug(error)
     if code.startswith(_INTEGRITY_VIOLATION):
         return DatabaseConstraintError(_constraint_name(error) or code)
-    return unavailable(error) if _is_unavailable(code) or _is_without_statement(error) else _bug(error)
+    return unavailable(error) if _is_unavailable(code) else _bug(error)
 
 
 def _is_unavailable(code: str) -> bool:
     return code[:2] in _UNAVAILABLE_CLASSES or code in _UNAVAILABLE
-
-
-def _is_without_statement(error: BaseException) -> bool:
-    """Return whether SQLAlchemy could not connect, or begin or end a transaction; there can be many reasons."""
-    return isinstance(error, sa.exc.DBAPIError) and error.statement is None
 
 
 def _is_client_failure(error: BaseException) -> bool:
