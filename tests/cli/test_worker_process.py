@@ -53,16 +53,13 @@ def test_changes_after_the_event_loop_has_ended(server: uvicorn.Server) -> None:
     assert parent.recv() == PONG
 
 
-@pytest.mark.parametrize("is_stopping", [False, True])
+@pytest.mark.parametrize("state", ["starting", "serving", "stopping"])
 def test_the_parent_is_gone(
-    server: uvicorn.Server,
-    is_stopping: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    server: uvicorn.Server, state: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without its parent a worker stops, and exits in any case; one that is stopping anyway is left alone."""
     parent, worker = Pipe()
-    server.should_exit = is_stopping
+    server.started, server.should_exit = state != "starting", state == "stopping"
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
     link = ParentLink(worker, server, 0.01)
@@ -70,7 +67,9 @@ def test_the_parent_is_gone(
     parent.close()
     thread.join(10)
     assert not thread.is_alive()
-    assert server.should_exit
-    assert (f"worker {os.getpid()} finishes its requests and exits" in caplog.text) is not is_stopping
-    assert codes == ([] if is_stopping else [1])
+    assert server.should_exit is (state != "starting")
+    expected = {"starting": "had not started yet and exits", "serving": "finishes its requests and exits"}
+    assert caplog.text.count("the parent process") == (state in expected)
+    assert expected.get(state, "") in caplog.text
+    assert codes == ([] if state == "stopping" else [1])
     link.send(PONG)  # nobody reads it

@@ -6,7 +6,7 @@ and the number of workers that have ended, by reason, which the worker reports i
 
 Only the parent holds its end of the pipe. When the parent ends, however it ends, the worker therefore reads the end of
 the pipe: it stops accepting connections at once, so that the port is free for the next server, finishes the requests
-under way, and exits.
+under way, and exits. A worker that has not started yet exits at once.
 """
 
 import asyncio
@@ -169,14 +169,21 @@ class ParentLink:
     def _stop_without_parent(self) -> None:
         if self._server.should_exit:
             return
-        logger.warning(
-            "the parent process %d is gone; worker %d finishes its requests and exits",
-            self._parent,
-            os.getpid(),
-        )
-        self._server.should_exit = True
-        time.sleep(self._stop_seconds)
-        logger.error("worker %d exits now, because it did not stop in time", os.getpid())
+        if self._server.started:
+            logger.warning(
+                "the parent process %d is gone; worker %d finishes its requests and exits",
+                self._parent,
+                os.getpid(),
+            )
+            self._server.should_exit = True
+            time.sleep(self._stop_seconds)
+            logger.error("worker %d exits now, because it did not stop in time", os.getpid())
+        else:  # there is no request to finish, and the port is to be free soon
+            logger.warning(
+                "the parent process %d is gone; worker %d had not started yet and exits",
+                self._parent,
+                os.getpid(),
+            )
         os._exit(1)
 
 
