@@ -1,7 +1,7 @@
 """``ProjKit``, the facade of the package."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from projkit.auth.rules import PathRules
 from projkit.auth.wiring import AuthServices, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.db.tables import tables_of
+from projkit.errors import ConfigurationError, UnavailableError
 from projkit.health.celery import CeleryApp
 from projkit.health.checks import HealthCheck
 from projkit.health.service import Health
@@ -33,11 +34,12 @@ from projkit.http.fast_path import PreparedEndpoints
 from projkit.http.host_timing import RouteOf, mark_handled_by_kit
 from projkit.http.openapi import document
 from projkit.http.openapi_names import prefix_names
+from projkit.http.problem import problem_response
 from projkit.http.response import Response
 from projkit.http.timing import RequestIds, TimingMiddleware
 from projkit.http.tracing import Tracing
 from projkit.identity import Principal
-from projkit.lifecycle import Lifecycle
+from projkit.lifecycle import Lifecycle, runs_on_asyncio
 from projkit.monitoring.service import Monitoring
 from projkit.observers import Observer
 from projkit.projects.facade import Projects
@@ -208,12 +210,25 @@ class ProjKit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if not runs_on_asyncio():
+                await self._reject(scope, receive, send)
+                return
             mark_handled_by_kit(scope)
             await self._app(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self.wrap(_no_host)(scope, receive, send)
         elif scope["type"] == "websocket":
             await deny(Response(404), scope, receive, send)
+
+    async def _reject(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond with 503 on a server that does not run on asyncio."""
+        with suppress(ConfigurationError):  # logged once
+            self._lifecycle.require_asyncio()
+        request = request_of(scope, self.request_ids.get(scope).decode())
+        error = UnavailableError(
+            "The service runs on a server that it does not support. Its log has the reason."
+        )
+        await deny(problem_response(error, request), scope, receive, send)
 
     @property
     def routes(self) -> list[Route]:

@@ -11,12 +11,21 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Final, Generic, Protocol, TypeVar
 
-from projkit.errors import ProjkitError, UnavailableError
+from projkit.errors import ConfigurationError, ProjkitError, UnavailableError
 from projkit.per_loop import PerLoop
 
 logger: Final = logging.getLogger("projkit")
 
 _RETRY_SECONDS: Final = 1.0
+
+
+def runs_on_asyncio() -> bool:
+    """Return whether an asyncio event loop runs here."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class Resources(Protocol):
@@ -72,6 +81,7 @@ class Lifecycle(Generic[R]):
         self._states: PerLoop[_State[R]] = PerLoop(_State, _State.abandon)
         self._warned = False
         self._warned_of_fork = False
+        self._warned_of_loop = False
         self.draining = False
 
     @property
@@ -96,8 +106,30 @@ class Lifecycle(Generic[R]):
             raise UnavailableError("The service has been shut down")
         raise UnavailableError("The service has not started. Its log has the reason.")
 
+    def require_asyncio(self) -> None:
+        """Check that the server runs on asyncio; log the first failure.
+
+        Raises:
+            ConfigurationError: it runs on trio or another library.
+        """
+        if runs_on_asyncio():
+            return
+        error = ConfigurationError(
+            "projkit runs on asyncio only, because its database drivers do, and this server runs on another library, "
+            "such as trio. Start hypercorn with -k asyncio, or run anyio with backend='asyncio'"
+        )
+        if not self._warned_of_loop:
+            self._warned_of_loop = True
+            logger.error("%s", error)
+        raise error
+
     async def start(self) -> R:
-        """Open the resources unless they are open; concurrent calls share one attempt and its outcome."""
+        """Open the resources unless they are open; concurrent calls share one attempt and its outcome.
+
+        Raises:
+            ConfigurationError: the server does not run on asyncio.
+        """
+        self.require_asyncio()
         state = self._states.get()
         if state.stopped:
             state.stopped = self.draining = False
@@ -119,6 +151,7 @@ class Lifecycle(Generic[R]):
 
     async def enter(self) -> None:
         """Start for a caller that will :meth:`leave`."""
+        self.require_asyncio()
         state = self._states.get()
         if state.entered == 0:
             state.leave_stops = state.running is None

@@ -7,6 +7,7 @@ is sent: how long a client takes to read says nothing about the server. ``X-Proc
 import logging
 import re
 import secrets
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
@@ -72,16 +73,22 @@ class RequestIds:
 
 def timing_headers(
     elapsed: float, request_id: bytes, stats: RequestStats | None = None
-) -> tuple[Header, Header, Header]:
+) -> tuple[Header, ...]:
     """Return ``X-Process-Time`` (seconds), ``Server-Timing`` (ms in all and in the database) and ``X-Request-ID``."""
     timing = b"app;dur=%.1f" % (elapsed * 1000)
     if stats is not None and stats.statements:
         timing += b", db;dur=%.1f" % (stats.database_seconds * 1000)
-    return (
-        (b"x-process-time", b"%.6f" % elapsed),
-        (b"server-timing", timing),
-        (b"x-request-id", request_id),
-    )
+    times = ((b"x-process-time", b"%.6f" % elapsed), (b"server-timing", timing))
+    return times if _is_added_outside(request_id) else (*times, (b"x-request-id", request_id))
+
+
+def _is_added_outside(request_id: bytes) -> bool:
+    """Return whether asgi-correlation-id, around the kit, adds this id to the response whether it has one or not.
+
+    It has put the id into the request's headers, from which the kit took it, and into its context variable.
+    """
+    module: Any = sys.modules.get("asgi_correlation_id.context")
+    return module is not None and module.correlation_id.get() == request_id.decode()
 
 
 class Exchange:

@@ -1,0 +1,84 @@
+"""The kit next to other event loops, and to middleware that adds request ids."""
+
+import asyncio
+import logging
+from typing import Any
+
+import httpx2
+import pytest
+import trio
+from asgi_correlation_id import CorrelationIdMiddleware
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from projkit import ProjKit, Settings
+from projkit.errors import ConfigurationError
+from tests.asgi import call, http_scope
+from tests.conftest import SECRET
+
+
+@pytest.fixture
+def kit(sqlite_url: str) -> ProjKit:
+    """Create a kit."""
+    return ProjKit(Settings(secret=SECRET, database_url=sqlite_url))
+
+
+def page(request: Any) -> PlainTextResponse:
+    """Return the host's page."""
+    return PlainTextResponse("the host's")
+
+
+def test_trio_with_a_lifespan(kit: ProjKit, caplog: pytest.LogCaptureFixture) -> None:
+    """On trio the start fails at once, with what to do."""
+
+    async def start() -> None:
+        sent: list[Any] = []
+        with pytest.raises(ConfigurationError, match="-k asyncio"):
+            await call(kit, {"type": "lifespan", "asgi": {}}, {"type": "lifespan.startup"}, sent=sent)
+        assert sent[0]["type"] == "lifespan.startup.failed"
+        assert "trio" in sent[0]["message"]
+        with pytest.raises(ConfigurationError, match="trio"):
+            async with kit.lifespan():
+                pass
+
+    trio.run(start)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/projects", "/api/v1/health/live", "/nothing"])
+def test_trio_without_a_lifespan(kit: ProjKit, caplog: pytest.LogCaptureFixture, path: str) -> None:
+    """Without a lifespan each request gets a 503 problem, and the log one line, without a traceback."""
+
+    async def requests() -> list[int]:
+        return [(await call(kit, http_scope(path)))[0]["status"] for _ in range(3)]
+
+    with caplog.at_level(logging.WARNING):
+        assert trio.run(requests) == [503] * 3
+    (line,) = caplog.records
+    assert "projkit runs on asyncio only" in line.getMessage()
+    assert line.exc_info is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("order", ["outside a mount", "outside kit.wrap", "inside kit.wrap"])
+@pytest.mark.parametrize("sent", [None, "abcdefab-1234-4abc-8abc-abcdefabcdef"])
+async def test_asgi_correlation_id(kit: ProjKit, order: str, sent: str | None) -> None:
+    """With asgi-correlation-id, in any order, each response has one request id: the client's, or the middleware's."""
+    routes = [Route("/page", page)]
+    if order == "outside a mount":
+        app: Any = CorrelationIdMiddleware(Starlette(routes=[*routes, Mount("/kit", kit)]))
+    elif order == "outside kit.wrap":
+        app = CorrelationIdMiddleware(kit.wrap(Starlette(routes=routes), prefix="/kit"))
+    else:
+        app = kit.wrap(CorrelationIdMiddleware(Starlette(routes=routes)), prefix="/kit")
+    transport = httpx2.ASGITransport(app=app)
+    headers = {"X-Request-ID": sent} if sent else {}
+    async with kit.lifespan(), httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        for path in ("/page", "/kit/api/v1/health/live", "/kit/api/v1/projects", "/kit/nothing"):
+            answer = await asyncio.create_task(
+                client.get(path, headers=headers)
+            )  # with its own context, as servers do
+            (request_id,) = answer.headers.get_list("x-request-id")
+            assert request_id == (sent or request_id)
+            if path == "/kit/nothing":
+                assert answer.json()["request_id"] == request_id
