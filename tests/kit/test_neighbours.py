@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -82,3 +85,36 @@ async def test_asgi_correlation_id(kit: ProjKit, order: str, sent: str | None) -
             assert request_id == (sent or request_id)
             if path == "/kit/nothing":
                 assert answer.json()["request_id"] == request_id
+
+
+HOST = """
+import asyncio, logging, sys
+logging.basicConfig(level=logging.INFO)
+from projkit import ProjKit, Settings
+from tests.asgi import call, http_scope
+if sys.argv[1:] == ["--access-log"]:
+    logging.getLogger("projkit.access").setLevel(logging.INFO)
+for _ in range(2):
+    kit = ProjKit(Settings())
+    asyncio.run(call(kit, http_scope("/api/v1/projects")))
+"""
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_log_of_a_host(tmp_path: Path, wanted: bool) -> None:
+    """With basicConfig in a host the kit adds no access lines unless asked to; a new development key is logged once."""
+    arguments = ["--access-log"] if wanted else []
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", HOST, *arguments],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    lines = done.stderr.splitlines()
+    assert len([line for line in lines if "projkit.access" in line]) == (2 if wanted else 0)
+    (told,) = [line for line in lines if "projkit-keys.json" in line]
+    assert str(tmp_path / "projkit-keys.json") in told

@@ -1,6 +1,7 @@
 """The keys file: a JWK Set (RFC 7517 §5), newest key last, readable by its owner only."""
 
 import json
+import logging
 import os
 import secrets
 import tempfile
@@ -15,6 +16,8 @@ from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from projkit.errors import ConfigurationError
 from projkit.file_lock import locked_file
 from projkit.settings import Settings
+
+logger: Final = logging.getLogger("projkit")
 
 ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 DEVELOPMENT_KEYS: Final = "projkit-keys.json"
@@ -57,6 +60,10 @@ def make_development_keys(path: Path) -> None:
             f"PROJKIT_SECRET is not set and no key can be written to {path.parent}: {error.strerror}; "
             "set PROJKIT_SECRET or make the directory writable"
         ) from error
+    logger.warning(
+        "PROJKIT_SECRET is not set: a key for development is in %s from now on; keep it out of version control",
+        path.absolute(),
+    )
 
 
 def new_key(algorithm: str) -> Jwk:

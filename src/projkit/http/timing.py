@@ -26,6 +26,9 @@ from projkit.request_stats import REQUEST_STATS, RequestStats
 
 access_logger: Final = logging.getLogger("projkit.access")
 slow_logger: Final = logging.getLogger("projkit.slow")
+if access_logger.level == logging.NOTSET:
+    # A host's server writes access lines of its own, and logging.basicConfig(level=INFO) would add these to them.
+    access_logger.setLevel(logging.WARNING)
 
 UNKNOWN_ROUTE: Final = "__unknown__"
 CLIENT_CLOSED_REQUEST: Final = 499  # nginx's status in logs and metrics; never sent
