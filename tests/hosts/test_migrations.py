@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx2
@@ -249,3 +250,37 @@ def test_the_kits_migrations_keep_the_hosts_tables(host: Host) -> None:
     assert UP_TO_DATE in host.alembic("check")
     assert ("projkit.alembic.include_name" in host.projkit("check")) == (not host.schema)
     assert asyncio.run(use_kit(host.settings)) == ["Roof"]
+
+
+DJANGO = """
+import sys, django
+from django.conf import settings
+from django.core.management import call_command
+
+settings.configure(
+    DATABASES={"default": dict(zip(("ENGINE", "HOST", "PORT", "USER", "PASSWORD", "NAME"), sys.argv[1:7]))},
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"],
+    USE_TZ=True,
+)
+django.setup()
+call_command("migrate", verbosity=0)
+call_command("makemigrations", check_changes=True)
+call_command("flush", interactive=False, verbosity=0)
+call_command("inspectdb")
+"""
+
+
+@pytest.mark.parametrize("schema", ["", "kit"])
+def test_a_django_project(empty_postgres_url: str, tmp_path: Path, schema: str) -> None:
+    """Django's migrate, makemigrations and flush keep the kit's tables and rows; inspectdb sees those on the path."""
+    host = Host(tmp_path, empty_postgres_url, schema)
+    host.projkit("migrate")
+    assert asyncio.run(use_kit(host.settings)) == ["Roof"]
+    before = asyncio.run(shape(host))
+    parts = urlsplit(host.url)
+    address = (parts.hostname, parts.port, parts.username, parts.password, parts.path[1:])
+    models = host.run(DJANGO, "django.db.backends.postgresql", *(str(each or "") for each in address))
+    assert "class AuthUser(" in models
+    assert ("class ProjkitProjects(" in models) == (not schema)
+    assert asyncio.run(shape(host)) == before
+    assert asyncio.run(use_kit(host.settings)) == ["Roof"] * 2
