@@ -166,7 +166,7 @@ def service() -> list[Panel]:
         lines("Workers", "Living workers of each server", "short",
               query(f"projkit_workers{{{OF}}}", "{{instance}}")),
         lines("Ended workers", "By reason, in the last five minutes; planned are replacements and stops", "short",
-              query(f"sum by (instance, reason) (increase(projkit_worker_exits_total{{{OF}}}[5m])) > 0",
+              query(f"sum by (instance, reason) (increase(projkit_worker_exits_total{{{OF}}}[5m]))",
                     "{{instance}} {{reason}}")),
         lines("Metrics store", "1: a worker cannot share its metrics, so that figures are incomplete", "short",
               query(f"max by (instance) (max_over_time(projkit_metrics_store_degraded{{{OF}}}[5m]))", "{{instance}}"),

@@ -8,6 +8,7 @@ becomes. Where nothing is recorded, as in a single command or a self-test, pass 
 import math
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, Literal, Protocol, get_args
 
 from projkit.errors import RateLimitedError, UnauthenticatedError, UnavailableError
@@ -124,9 +125,19 @@ class Observer:
     # --- health
 
     def record_health_check(
-        self, name: str, *, critical: bool, healthy: bool | None, seconds: float, valid_seconds: float
+        self,
+        name: str,
+        *,
+        critical: bool,
+        healthy: bool | None,
+        seconds: float,
+        valid_seconds: float,
+        failing_since: datetime | None = None,
     ) -> None:
-        """Record the result of a health check, None before the first one, and for how long it is valid."""
+        """Record the result of a health check, None before the first one.
+
+        It is valid for ``valid_seconds``; ``failing_since`` is the first failure since the check last succeeded.
+        """
 
     def end_health_check(self, name: str) -> None:
         """Record that this process no longer runs a health check."""

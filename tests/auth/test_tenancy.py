@@ -84,6 +84,7 @@ RULES: Final[dict[str, Rule]] = {
     "GET /api/v1/monitoring": Rule("public", 200),
     "GET /api/v1/monitoring/assets/status.js": Rule("public", 200),
     "GET /api/v1/monitoring/assets/access.js": Rule("public", 200),
+    "GET /api/v1/monitoring/assets/targets.js": Rule("public", 200),
     "GET /api/v1/monitoring/assets/verdict.js": Rule("public", 200),
     "GET /api/v1/monitoring/assets/panels.js": Rule("public", 200),
     "GET /api/v1/monitoring/assets/endpoints.js": Rule("public", 200),

@@ -200,6 +200,26 @@ def test_a_suspended_machine() -> None:
     assert [each.lag_seconds for each in event_loops(heartbeats, 100.2, "9")] == [0.1, pytest.approx(0.2)]
 
 
+def test_failing_since_over_workers(tmp_path: Path) -> None:
+    """A check has failed since it did in the worker where it has failed for longest; ended workers do not count."""
+    recorder = Recorder(tmp_path)
+    value = metric_values(recorder)
+    name = "projkit_health_check_failing_since_timestamp_seconds"
+    recorder.record_health_check("backend", **check_result(True))
+    assert value(name, check="backend") == 0
+    with another_worker(tmp_path) as worker:
+        failing = "**{'critical': True, 'healthy': False, 'seconds': 0.1, 'valid_seconds': 60.0}"
+        since = "__import__('datetime').datetime.fromtimestamp(1000, __import__('datetime').UTC)"
+        worker.do(f"recorder.record_health_check('backend', {failing}, failing_since={since})")
+        assert value(name, check="backend") == 1000
+        recorder.record_health_check(
+            "backend", **check_result(False), failing_since=datetime.fromtimestamp(2000, UTC)
+        )
+        assert value(name, check="backend") == 1000
+        worker.kill()
+        assert value(name, check="backend") == 2000
+
+
 async def test_event_loop_lag(sqlite_url: str) -> None:
     """A host that blocks the event loop shows in the lag."""
     kit = ProjKit(settings_for(sqlite_url))

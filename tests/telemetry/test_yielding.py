@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from projkit.clock import utc_now
 from projkit.telemetry.collector import RecorderCollector
 from projkit.telemetry.exposition import KitRegistry, render
 from projkit.telemetry.recorder import Recorder
@@ -60,7 +61,12 @@ def fill(recorder: Recorder) -> None:
     for number in range(60):
         recorder.record_command(f"COMMAND{number}", 0.001, ValueError())
         recorder.record_health_check(
-            f"check {number}", critical=True, healthy=True, seconds=0.1, valid_seconds=60
+            f"check {number}",
+            critical=True,
+            healthy=True,
+            seconds=0.1,
+            valid_seconds=60,
+            failing_since=utc_now(),
         )
     for outcome in ("one", "two", "three"):
         recorder.record_credential("bearer", "legacy", outcome)

@@ -75,7 +75,7 @@ async def test_page_resources(sqlite_url: str) -> None:
     async with pages(sqlite_url, "http") as found:
         assert all(answer.headers["x-content-type-options"] == "nosniff" for answer in found.values())
         loaded = [answer for path, answer in found.items() if is_resource(path)]
-        assert len(loaded) == 5 + 9
+        assert len(loaded) == 5 + 10
         assert {answer.headers["cross-origin-resource-policy"] for answer in loaded} == {"same-origin"}
 
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 from contextlib import ExitStack
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser, Page, Request, Route, expect
@@ -14,6 +15,7 @@ from tests.web.browsing import (
     GONE,
     STATUS_PAGE,
     Health,
+    calm,
     check,
     opened,
     refresh,
@@ -33,11 +35,11 @@ def place(request: pytest.FixtureRequest) -> str:
 
 async def test_metrics(browser: Browser, place: str) -> None:
     """At any mount the page shows status, components, requests, endpoints, database and version."""
-    async with opened(browser, f"{place}{STATUS_PAGE}") as page:
+    async with opened(browser, f"{place}{STATUS_PAGE}", before=calm) as page:
         await see_metrics(page)
         await expect(page.locator("#summary")).to_have_text("All systems operational")
         await expect(page.locator(".component", has_text="database")).to_contain_text("critical")
-        listed = page.get_by_role("row", name="GET /api/v1/projects 7 0")
+        listed = page.get_by_role("row", name=f"GET {urlsplit(place).path}/api/v1/projects 7 0")
         await expect(listed).to_contain_text(re.compile("(meets|over) 40 ms"))
         await expect(page.locator("#endpoints")).to_contain_text("unknown paths")
         await expect(page.locator("#pool")).to_contain_text("none waiting")
@@ -55,7 +57,7 @@ STATES: Final[list[tuple[dict[str, Any], str, str]]] = [
     (
         {"status": "degraded", "checks": {"redis": check("error", detail="unavailable (ConnectionError)")}},
         "degraded",
-        "Degraded: redis (unavailable since 12:00:00)",
+        "Degraded: redis (unavailable since 15 Jun, 12:00)",
     ),
     (
         {"status": "error", "checks": {
@@ -64,7 +66,7 @@ STATES: Final[list[tuple[dict[str, Any], str, str]]] = [
             "disk": check("unknown", detail="not checked yet"),
         }},
         "error",
-        "Down: database (timed out since 12:00:00), redis (full since 12:00:00), 1 more",
+        "Down: database (timed out since 15 Jun, 12:00), redis (full since 15 Jun, 12:00), 1 more",
     ),
     ({"status": "ok", "state": "ready", "checks": {"redis": check()}}, "ok", "All systems operational"),
     ({"status": "degraded", "checks": {"disk": check("unknown")}}, "degraded", "Degraded: disk (not checked yet)"),
@@ -78,7 +80,7 @@ STATES: Final[list[tuple[dict[str, Any], str, str]]] = [
 async def test_states(browser: Browser, root: str) -> None:
     """Each status is shown as a sentence, in the title and by a shape, and failing components with their detail."""
     health = Health(**STATES[0][0])
-    async with opened(browser, f"{root}{STATUS_PAGE}", expected=GONE) as page:
+    async with opened(browser, f"{root}{STATUS_PAGE}", expected=GONE, before=calm) as page:
         await health.put(page)
         for body, level, sentence in STATES:
             health.body = body
@@ -103,7 +105,7 @@ async def test_failing_and_stopped_server(browser: Browser, settings: Settings) 
     with ExitStack() as server:
         url = server.enter_context(serving(kit))
         await make_requests(url, settings)
-        async with opened(browser, f"{url}{STATUS_PAGE}", expected=GONE) as page:
+        async with opened(browser, f"{url}{STATUS_PAGE}", expected=GONE, before=calm) as page:
             await see_metrics(page)
             await expect(page.locator("#summary")).to_have_text("All systems operational")
             working = False
@@ -139,6 +141,7 @@ async def test_refresh_interval(browser: Browser, root: str) -> None:
         under_way -= 1
 
     async def prepare(page: Page) -> None:
+        await calm(page)
         await page.route("**/health/detailed", health)
         page.on("request", began)
         page.on("requestfinished", ended)
@@ -216,19 +219,11 @@ async def test_windows(browser: Browser, root: str) -> None:
 
 async def test_missed_targets(browser: Browser, root: str) -> None:
     """An endpoint that misses its target is marked, counted, and always shown."""
-    figures = {
-        "errors": 0,
-        "error_rate": 0.0,
-        "p50_ms": 1.0,
-        "p99_ms": 90.0,
-        "target_ms": 40.0,
-        "last_error_at": None,
-    }
 
     async def performance(route: Route) -> None:
         content = await (await route.fetch()).json()
         content["last_5_minutes"]["endpoints"] = [
-            {"method": "GET", "route": f"/{name}", "count": count, "p95_ms": p95, **figures}
+            {"method": "GET", "route": f"/{name}", "count": count, "p95_ms": p95, **FIGURES}
             for name, count, p95 in (
                 *((f"r{n}", 100 + n, 2.0) for n in range(12)),
                 ("late", 20, 40.1),
@@ -248,3 +243,116 @@ async def test_missed_targets(browser: Browser, root: str) -> None:
         await page.get_by_role("button", name="Show all 14").click()
         await expect(rows).to_have_count(14)
         await expect(rows.last).to_contain_text("over 40 ms (few requests)")
+
+
+FIGURES: Final = {
+    "errors": 0, "error_rate": 0.0, "p50_ms": 1.0, "p99_ms": 90.0, "target_ms": 40.0, "last_error_at": None,
+}  # fmt: skip
+# Endpoints as (requests, p95), the errors among all requests, and the health.
+JUDGED: Final[list[tuple[list[tuple[int, float]], int, dict[str, Any], str, str]]] = [
+    ([(100, 80.0), (50, 41.0), (5, 500.0)], 0, {"status": "ok"}, "error", "Slow: all 2 endpoints miss their targets"),
+    ([(100, 80.0)], 0, {"status": "ok"}, "error", "Slow: 1 endpoint misses its target"),
+    ([(100, 8.0), (99, 41.0)], 0, {"status": "ok"}, "degraded", "Slow: 1 of 2 endpoints misses its target"),
+    ([(99, 8.0), (60, 41.0), (60, 41.0)], 0, {"status": "ok"}, "error", "Slow: 2 of 3 endpoints miss their targets"),
+    ([(100, 8.0)], 1, {"status": "ok"}, "degraded",
+     "Failing: 1 % of requests got a server error (1 of 100)"),
+    ([(100, 80.0)], 12, {"status": "ok"}, "error", "Failing: 12 % of requests got a server error (12 of 100)"),
+    ([(10, 80.0)], 9, {"status": "ok"}, "ok", "All systems operational"),
+    ([(100, 8.0), (99, 41.0)], 0, {"status": "degraded", "checks": {"disk": check("error", detail="full")}}, "degraded",
+     "Degraded: disk (full since 15 Jun, 12:00)"),
+    ([(100, 80.0)], 0, {"status": "degraded", "checks": {"disk": check("error", detail="full")}}, "error",
+     "Slow: 1 endpoint misses its target; disk (full since 15 Jun, 12:00)"),
+    ([(100, 80.0)], 0, {"status": "error", "checks": {"disk": check("error", detail="full")}}, "error",
+     "Down: disk (full since 15 Jun, 12:00)"),
+]  # fmt: skip
+
+
+async def test_targets_in_the_headline(browser: Browser, root: str) -> None:
+    """The headline tells when targets are missed or requests fail, with the numbers, and is not green then."""
+    health = Health(status="ok")
+    shown: dict[str, Any] = {}
+
+    async def performance(route: Route) -> None:
+        content = await (await route.fetch()).json()
+        content["last_5_minutes"] |= shown
+        await route.fulfill(json=content)
+
+    async def prepare(page: Page) -> None:
+        await health.put(page)
+        await page.route("**/metrics/performance", performance)
+
+    async with opened(browser, f"{root}{STATUS_PAGE}", expected=GONE, before=prepare) as page:
+        for endpoints, errors, body, level, sentence in JUDGED:
+            requests = sum(count for count, _ in endpoints)
+            health.body = body
+            shown.update(
+                requests=requests,
+                errors=errors,
+                error_rate=errors / requests,
+                endpoints=[
+                    {"method": "GET", "route": f"/{number}", "count": count, "p95_ms": p95, **FIGURES}
+                    for number, (count, p95) in enumerate(endpoints)
+                ],
+            )
+            await refresh(page)
+            await expect(page.locator("#summary")).to_have_text(sentence)
+            await expect(page.locator(f"#headline[data-level={level}]")).to_have_count(1)
+        await expect(page.locator("#summary-details")).to_contain_text(
+            "over target: GET /0, p95 80 ms of 40 ms"
+        )
+
+
+async def test_routes_without_a_target(browser: Browser, root: str) -> None:
+    """The host's routes and the kit's reports have no target, so they neither miss one nor change the headline."""
+
+    async def performance(route: Route) -> None:
+        content = await (await route.fetch()).json()
+        content["last_5_minutes"]["endpoints"] = [
+            {"method": "GET", "route": f"/{kind}", "kind": kind, "count": 100, "p95_ms": 500.0, **FIGURES}
+            for kind in (None, "monitoring", "validation", "page")
+        ]
+        await route.fulfill(json=content)
+
+    async with opened(
+        browser, f"{root}{STATUS_PAGE}", before=lambda page: page.route("**/metrics/performance", performance)
+    ) as page:
+        await expect(page.locator("#endpoints tr", has_text="no target")).to_have_count(4)
+        await expect(page.locator("#summary")).to_have_text("All systems operational")
+        await expect(page.locator("#summary-details")).to_contain_text("no missed targets")
+
+
+async def test_history_of_a_component(browser: Browser, root: str) -> None:
+    """A component shows since when it fails in any worker, and its last changes, which stay open."""
+    failing = check(
+        "error",
+        detail="is down",
+        changes=[
+            {"at": "2026-06-15T12:00:00.000000Z", "status": "error", "detail": "timed out"},
+            {"at": "2026-06-15T11:00:00.000000Z", "status": "ok"},
+        ],
+    )
+    once = check(changes=[{"at": "2026-06-15T11:00:00.000000Z", "status": "ok"}])
+
+    async def performance(route: Route) -> None:
+        content = await (await route.fetch()).json()
+        content["checks"] = [
+            {"name": "mail", "critical": False, "healthy": False, "failing_since": "2026-06-15T11:45:00Z"}
+        ]
+        content["last_5_minutes"]["endpoints"] = []
+        await route.fulfill(json=content)
+
+    async def prepare(page: Page) -> None:
+        await Health(status="degraded", checks={"mail": failing, "disk": once}).put(page)
+        await page.route("**/metrics/performance", performance)
+
+    async with opened(browser, f"{root}{STATUS_PAGE}", before=prepare) as page:
+        mail = page.locator(".component", has_text="mail")
+        await expect(mail).to_contain_text("since 15 Jun, 11:45")
+        await expect(page.locator("#summary")).to_have_text("Degraded: mail (is down since 15 Jun, 11:45)")
+        await mail.get_by_text("Last 2 changes").click()
+        shown = mail.locator(".changes li")
+        await expect(shown).to_have_text(["15 Jun, 12:00 failing: timed out", "15 Jun, 11:00 ok"])
+        await refresh(page)
+        await expect(mail.locator("details[open]")).to_have_count(1)
+        await mail.get_by_text("Last 2 changes").click()
+        await expect(page.locator(".component", has_text="disk").locator("details")).to_have_count(0)

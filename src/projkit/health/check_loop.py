@@ -20,6 +20,7 @@ from projkit.health.checks import (
     to_text,
     truncate_detail,
 )
+from projkit.health.state_history import StateHistory
 from projkit.observers import NULL_OBSERVER, Observer
 
 logger: Final = logging.getLogger("projkit.health")
@@ -44,6 +45,7 @@ class CheckLoop:
     ) -> None:
         self.check = check
         self.latest: Observation | None = None
+        self.history = StateHistory()
         self.first_run = asyncio.Event()
         self._on_result = on_result
         self._observer = observer
@@ -139,7 +141,9 @@ class CheckLoop:
         cause: BaseException | None = None,
     ) -> None:
         before = "ok" if self.latest is None else self.latest.status
-        self.latest = Observation(status, self._loop.time(), utc_now(), elapsed * 1000, detail, data)
+        now = utc_now()
+        self.latest = Observation(status, self._loop.time(), now, elapsed * 1000, detail, data)
+        self.history.record(status, now, detail)
         self._on_result()
         self._report(healthy=status == "ok", seconds=elapsed)
         if status != before:
@@ -157,6 +161,7 @@ class CheckLoop:
             healthy=healthy,
             seconds=seconds,
             valid_seconds=check.stale_seconds,
+            failing_since=self.history.failing_since,
         )
 
 

@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from projkit.health.check_loop import CheckLoop
 from projkit.health.checks import CheckStatus, HealthCheck, Observation, Status
+from projkit.health.state_history import StateChange
 from projkit.health.system import SystemSampler
 from projkit.observers import NULL_OBSERVER, Observer
 
@@ -37,13 +39,15 @@ class Resource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckState:
-    """A check with its current status and its latest observation, None before the first."""
+    """A check with its current status, its latest observation (None before the first), and its history."""
 
     name: str
     critical: bool
     status: CheckStatus
     latest: Observation | None
     age_seconds: float | None
+    failing_since: datetime | None = None
+    changes: tuple[StateChange, ...] = ()
 
 
 class CheckScheduler:
@@ -115,6 +119,8 @@ class CheckScheduler:
                 check_loop.status(now),
                 check_loop.latest,
                 None if check_loop.latest is None else now - check_loop.latest.loop_time,
+                check_loop.history.failing_since,
+                tuple(check_loop.history.changes),
             )
             for check_loop in self.check_loops.values()
         ]

@@ -7,6 +7,7 @@ from typing import Any, Final
 from projkit.clock import rfc3339, utc_now
 from projkit.health.check_scheduler import CheckState
 from projkit.health.checks import Status
+from projkit.health.state_history import StateChange
 
 _PASS: Final = {"ok": "pass", "degraded": "warn", "error": "fail"}
 _COMPONENT_TYPES: Final = {
@@ -26,6 +27,8 @@ _NOT_CONFIGURED: Final = {
     "latency_ms": None,
     "observed_at": None,
     "age_seconds": None,
+    "failing_since": None,
+    "changes": [],
 }
 # The public version of the API (draft-inadarei-api-health-check-06 §3.2).
 _API_VERSION: Final = "1"
@@ -100,12 +103,19 @@ def _check(check: CheckState) -> dict[str, Any]:
         "latency_ms": None if latest is None else round(latest.latency_ms, 3),
         "observed_at": None if latest is None else rfc3339(latest.observed_at),
         "age_seconds": None if check.age_seconds is None else round(check.age_seconds, 3),
+        "failing_since": None if check.failing_since is None else rfc3339(check.failing_since),
+        "changes": [_change(each) for each in reversed(check.changes)],
     }
     if detail := _detail(check):
         rendered["detail"] = detail
     if latest is not None and latest.data is not None:
         rendered["data"] = latest.data
     return rendered
+
+
+def _change(change: StateChange) -> dict[str, Any]:
+    rendered = {"at": rfc3339(change.at), "status": change.status}
+    return {**rendered, "detail": change.detail} if change.detail else rendered
 
 
 def _measurement(check: CheckState) -> dict[str, Any]:

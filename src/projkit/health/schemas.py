@@ -24,6 +24,14 @@ class HealthSummary(BaseModel):
     database_connection: _Connection
 
 
+class CheckChange(BaseModel):
+    """A result of a check that differs from the one before it; the first result is one, too."""
+
+    at: str
+    status: Literal["ok", "error"]
+    detail: str | None = None
+
+
 class CheckReport(BaseModel):
     """The state of a check. `unknown`: it has not run yet, or its latest result is older than three periods."""
 
@@ -32,6 +40,12 @@ class CheckReport(BaseModel):
     latency_ms: float | None
     observed_at: str | None
     age_seconds: float | None
+    failing_since: str | None = Field(
+        description="The first failure since the check last succeeded in this worker."
+    )
+    changes: list[CheckChange] = Field(
+        description="The last ten changes of the state in this worker since it started, the latest first."
+    )
     detail: str | None = Field(
         default=None, description="The reason for a failure, or the text that the check returned."
     )

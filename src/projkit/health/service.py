@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakSet
 
 from projkit.clock import utc_now
@@ -20,6 +20,7 @@ from projkit.health import database
 from projkit.health.celery import CeleryApp, celery_check
 from projkit.health.check_scheduler import CheckScheduler, CheckState, Resource
 from projkit.health.checks import HealthCheck, Observation, truncate_detail
+from projkit.health.state_history import StateHistory
 from projkit.health.system import SilentLoops, SystemSampler, disk_check, loop_check
 from projkit.observers import NULL_OBSERVER, Observer
 from projkit.settings import Settings
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 # Names that a host cannot use, even for checks that are not configured.
 BUILT_IN: Final = ("database", "migrations", "clock", "redis", "celery", "disk", "event_loop")
 _FAILURES: Final = ((DatabaseUnavailableError, "database"), (SchemaOutOfDateError, "migrations"))
+
+
+class _StartFailure(NamedTuple):
+    """The check that explains why the kit cannot start."""
+
+    name: str
+    latest: Observation
+    history: StateHistory
 
 
 class Health:
@@ -59,7 +68,7 @@ class Health:
         """Begin the uptime now, without the parent's schedulers and its failure to start."""
         self._schedulers: WeakSet[CheckScheduler] = WeakSet()
         self._created_at = monotonic()
-        self._failure: tuple[str, Observation] | None = None
+        self._failure: _StartFailure | None = None
 
     @property
     def uptime_seconds(self) -> float:
@@ -140,19 +149,32 @@ class Health:
     def record_start_failure(self, error: ProjkitError) -> None:
         """Record why the kit could not start, for the details and the metrics."""
         name = next((name for kind, name in _FAILURES if isinstance(error, kind)), "start")
-        self._failure = name, Observation("error", monotonic(), utc_now(), 0.0, truncate_detail(error.detail))
+        observation = Observation("error", monotonic(), utc_now(), 0.0, truncate_detail(error.detail))
+        if self._failure is None or self._failure.name != name:
+            self._failure = _StartFailure(name, observation, StateHistory())
+        self._failure = self._failure._replace(latest=observation)
+        history = self._failure.history
+        history.record("error", observation.observed_at, observation.detail)
         # No check is named "start"; if the kit cannot start for another reason, the state of the database is unknown.
         check = "database" if name == "start" else name
         self._observer.record_health_check(
-            check, critical=True, healthy=False, seconds=0.0, valid_seconds=inf
+            check,
+            critical=True,
+            healthy=False,
+            seconds=0.0,
+            valid_seconds=inf,
+            failing_since=history.failing_since,
         )
 
     def snapshot_before_start(self) -> list[CheckState]:
         """Return the state of the checks that is known before the kit has started."""
         if self._failure is None:
             return [CheckState("database", True, "unknown", None, None)]
-        name, observation = self._failure
-        checks = [CheckState(name, True, "error", observation, monotonic() - observation.loop_time)]
+        name, observation, history = self._failure
+        age = monotonic() - observation.loop_time
+        checks = [
+            CheckState(name, True, "error", observation, age, history.failing_since, tuple(history.changes))
+        ]
         # An outdated schema was read from a database that responds, and for "database" the failure itself is listed.
         if name == "start":
             checks.insert(0, CheckState("database", True, "unknown", None, None))

@@ -1,11 +1,12 @@
 """``metrics/performance``: request counts and latencies since the start and over recent windows."""
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
@@ -19,10 +20,19 @@ from projkit.telemetry.endpoint_stats import (
     stats_since,
     sum_stats,
 )
-from projkit.telemetry.families import ACTIVE
+from projkit.telemetry.families import (
+    ACTIVE,
+    CRITICAL,
+    FAILING_SINCE,
+    HEALTH,
+    HEALTHY,
+    NO_RESULT,
+    VALID_UNTIL,
+)
 from projkit.telemetry.history import History, HistoryEntry
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.route_kinds import PROBE, kinds_in
+from projkit.telemetry.store import Table
 from projkit.telemetry.workers import now_ms
 
 TARGET_MS: Final = 40.0
@@ -112,6 +122,19 @@ def worker_infos(recorder: Recorder) -> list[WorkerInfo]:
     ]
 
 
+class CheckPerformance(BaseModel):
+    """A health check over all workers."""
+
+    name: str
+    critical: bool
+    healthy: bool | None = Field(
+        description="Whether the check succeeds in every worker that has a current result; null if none has one."
+    )
+    failing_since: datetime | None = Field(
+        description="The first failure since the check last succeeded, in the worker where it fails for longest."
+    )
+
+
 class Performance(WindowPerformance):
     """The requests since the server started and over recent windows."""
 
@@ -121,6 +144,7 @@ class Performance(WindowPerformance):
     started_at: datetime
     slow_request_seconds: float
     active_requests: int
+    checks: list[CheckPerformance]
     last_1_minute: WindowPerformance
     last_5_minutes: WindowPerformance
     last_15_minutes: WindowPerformance
@@ -190,8 +214,31 @@ class PerformanceReport:
             started_at=_time(started_at),
             slow_request_seconds=self._recorder.slow_seconds,
             active_requests=int(table[(ACTIVE.name, ())][0]),
+            checks=_checks(table),
             history=_intervals(entries, sum_stats(now.values()), at_ms),
         )
+
+
+def _checks(table: Table) -> list[CheckPerformance]:
+    now = time.monotonic()
+    samples = sorted((labels, values) for (family, labels), values in table.items() if family == HEALTH.name)
+    checks = []
+    for name, group in groupby(samples, key=lambda sample: sample[0][0]):
+        running = [values for _, values in group if values[VALID_UNTIL]]
+        results = [
+            each[HEALTHY] for each in running if each[HEALTHY] != NO_RESULT and now < each[VALID_UNTIL]
+        ]
+        since = min((each[FAILING_SINCE] for each in running), default=math.inf)
+        if running:
+            checks.append(
+                CheckPerformance(
+                    name=name,
+                    critical=any(each[CRITICAL] for each in running),
+                    healthy=all(results) if results else None,
+                    failing_since=None if since == math.inf else _time(since),
+                )
+            )
+    return checks
 
 
 def _since(

@@ -20,6 +20,7 @@ HEALTHY: Final = 0
 CRITICAL: Final = 1
 LATENCY: Final = 2
 VALID_UNTIL: Final = 3  # on the machine's monotonic clock; 0 if the check no longer runs
+FAILING_SINCE: Final = 4  # seconds since 1970; infinity while it succeeds
 NO_RESULT: Final = -1.0  # instead of the status, before the first result
 
 # Of an event loop.
@@ -60,7 +61,8 @@ EVENT_LOOP: Final = Family(
     "event_loop", 2, maxima=frozenset({LAG}), minima=frozenset({HEARTBEAT}), gauge=True, limit=1
 )  # pid
 HEALTH: Final = Family(
-    "health_checks", 4, maxima=frozenset({CRITICAL, LATENCY}), minima=frozenset({HEALTHY, VALID_UNTIL}),
+    "health_checks", 5, maxima=frozenset({CRITICAL, LATENCY}),
+    minima=frozenset({HEALTHY, VALID_UNTIL, FAILING_SINCE}),
     gauge=True, limit=100,
 )  # name, pid  # fmt: skip
 SPANS: Final = Family("otel_spans", limit=10)  # outcome

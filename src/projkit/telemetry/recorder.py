@@ -1,9 +1,11 @@
 """The recorder of a kit's events, which Prometheus and the monitoring endpoints both read."""
 
+import math
 import os
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -25,6 +27,7 @@ from projkit.telemetry.families import (
     EVENT_LOOP,
     EXCEPTIONS,
     EXEMPLARS,
+    FAILING_SINCE,
     HEALTH,
     HEALTHY,
     HEARTBEAT,
@@ -317,13 +320,21 @@ class Recorder(Observer):
     # --- health
 
     def record_health_check(
-        self, name: str, *, critical: bool, healthy: bool | None, seconds: float, valid_seconds: float
+        self,
+        name: str,
+        *,
+        critical: bool,
+        healthy: bool | None,
+        seconds: float,
+        valid_seconds: float,
+        failing_since: datetime | None = None,
     ) -> None:
         sample = self._health_sample(name)
         sample[HEALTHY] = NO_RESULT if healthy is None else float(healthy)
         sample[CRITICAL] = float(critical)
         sample[LATENCY] = seconds
         sample[VALID_UNTIL] = time.monotonic() + valid_seconds
+        sample[FAILING_SINCE] = math.inf if failing_since is None else failing_since.timestamp()
 
     def end_health_check(self, name: str) -> None:
         self._health_sample(name)[VALID_UNTIL] = 0.0

@@ -3,6 +3,7 @@
 ``docs/metrics.md`` describes each of them; a test compares the two.
 """
 
+import math
 import os
 import platform
 import time
@@ -23,6 +24,7 @@ from projkit.telemetry.families import (
     EVENT_LOOP,
     EXCEPTIONS,
     EXEMPLARS,
+    FAILING_SINCE,
     HEALTH,
     HEALTHY,
     HTTP,
@@ -121,6 +123,12 @@ def _lag(snapshot: Snapshot) -> Values:
 def _heartbeats(snapshot: Snapshot) -> Values:
     for each in _event_loops(snapshot):
         yield (str(each.pid),), each.silent_seconds
+
+
+def _failing_since(snapshot: Snapshot) -> Values:
+    for name, samples in _health(snapshot):
+        since = min(each[FAILING_SINCE] for each in samples)
+        yield (name,), 0.0 if since == math.inf else since
 
 
 def _sunset(snapshot: Snapshot) -> Values:
@@ -338,6 +346,13 @@ SCALARS: Final = (
         "1 if readiness depends on the check, else 0.",
         ("check",),
         _health_maximum(CRITICAL),
+    ),
+    Scalar(
+        "gauge",
+        "projkit_health_check_failing_since_timestamp_seconds",
+        "Time since which the health check has failed in at least one worker; 0 while it succeeds.",
+        ("check",),
+        _failing_since,
     ),
     Scalar(
         "gauge",

@@ -30,6 +30,7 @@ _STATUS_ASSETS: Final = (
     "status.js",
     "access.js",
     "verdict.js",
+    "targets.js",
     "panels.js",
     "endpoints.js",
     "chart.js",

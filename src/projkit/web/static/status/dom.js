@@ -63,6 +63,10 @@ export function duration(seconds) {
 
 export const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
 
+// The time of day, with the date if that is not today's.
+export const moment = (time) => (new Date(time).toDateString() === new Date().toDateString() ? clock(time)
+  : new Date(time).toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" }));
+
 // An element with the time elapsed since a point in time, which updateRelativeTimes() keeps current.
 export const relativeTime = (since) =>
   el("time", { "data-since": since, datetime: new Date(since).toISOString() }, describeAge(since));

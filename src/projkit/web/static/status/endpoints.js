@@ -1,6 +1,7 @@
 // The sortable table of endpoints, with the latency of each against its target.
 
 import { byId, clock, el, ms, number, percent, plural, render, svg } from "./dom.js";
+import { hasTarget, missesTarget } from "./targets.js";
 
 const TARGET_PERCENT = 60; // of the bar's width, the same in each row, so that the targets form a line
 const COLUMNS = [
@@ -10,20 +11,18 @@ const COLUMNS = [
   ["p50", (each) => each.p50_ms, true],
   ["p95", (each) => each.p95_ms, true],
   ["p99", (each) => each.p99_ms, true],
-  ["p95 against target", (each) => (each.p95_ms === null ? null : each.p95_ms / each.target_ms), true],
+  ["p95 against target", (each) => (each.p95_ms === null || !hasTarget(each) ? null : each.p95_ms / each.target_ms), true],
 ];
 const ROWS_SHOWN = 10;
-const MIN_REQUESTS = 20; // with fewer requests, the p95 is just the slowest one
 const ASSET_ROUTE = /\/monitoring\/assets\/[^/]+$/;
 let sorted = { column: 1, descending: true };
 let latest = null;
 let showAll = false;
 
-export const missesTarget = (each) => each.count >= MIN_REQUESTS && each.p95_ms > each.target_ms;
-
 function describe(each) {
   const target = ms(each.target_ms);
   if (each.p95_ms === null) return "no data yet";
+  if (!hasTarget(each)) return "no target";
   if (missesTarget(each)) return `misses ${target}`;
   return each.p95_ms > each.target_ms ? `over ${target} (few requests)` : `meets ${target}`;
 }
@@ -34,7 +33,7 @@ function bar(each) {
   return svg("svg", { class: missesTarget(each) ? "bar missed" : "bar", height: 14, "aria-hidden": "true" },
     svg("rect", { x: 0, y: 3, height: 8, width: "100%", class: "free" }),
     part(each.p99_ms, "p99"), part(each.p95_ms, "p95"), part(each.p50_ms, "p50"),
-    svg("line", { x1: `${TARGET_PERCENT}%`, x2: `${TARGET_PERCENT}%`, y1: 0, y2: 14, class: "target" }));
+    hasTarget(each) ? svg("line", { x1: `${TARGET_PERCENT}%`, x2: `${TARGET_PERCENT}%`, y1: 0, y2: 14, class: "target" }) : null);
 }
 
 function row(each) {

@@ -1,27 +1,41 @@
 // The panels for components, totals and the database.
 
-import { byId, bytes, clock, duration, el, facts, ms, number, percent, plural, relativeTime, render, svg } from "./dom.js";
-import { failing, icon } from "./verdict.js";
+import { byId, bytes, duration, el, facts, moment, ms, number, percent, plural, relativeTime, render, svg } from "./dom.js";
+import { failingSince, icon } from "./verdict.js";
 
 const LABELS = { ok: "ok", error: "failing", unknown: "not seen", not_configured: "not configured" };
 
-function component(name, check, receivedAt) {
+// The components whose changes are shown, which stay open when the list is rendered again.
+const expanded = new Set();
+
+function stateChanges(name, changes) {
+  if (!changes || changes.length < 2) return null; // the first result is no news
+  const details = el("details", { open: expanded.has(name) }, el("summary", {}, `Last ${plural(changes.length, "change")}`),
+    el("ol", { class: "changes" }, ...changes.map((each) => el("li", {},
+      el("time", { datetime: each.at }, moment(each.at)), ` ${LABELS[each.status] ?? each.status}`,
+      each.status === "error" && each.detail ? `: ${each.detail}` : ""))));
+  details.addEventListener("toggle", () => (details.open ? expanded.add(name) : expanded.delete(name)));
+  return details;
+}
+
+function component(name, check, receivedAt, metrics) {
   const level = check.status === "error" && !check.critical ? "degraded" : check.status;
-  const failure = failing.get(name);
+  const since = failingSince(name, check, metrics);
   const age = check.age_seconds === null ? null : relativeTime(receivedAt - check.age_seconds * 1000);
   return el("li", { class: `component ${level}` }, icon(level), el("div", {},
     el("p", {}, el("b", {}, name), " ", el("span", { class: "status" }, LABELS[check.status] ?? check.status),
       check.critical ? el("span", { class: "tag" }, "critical") : null),
     check.detail ? el("p", { class: "detail" }, check.detail) : null,
-    failure ? el("p", { class: "muted" }, `since ${failure.isObserved ? "" : "before "}${clock(failure.since)}`) : null,
-    age ? el("p", { class: "muted" }, `${ms(check.latency_ms)} · `, age) : null));
+    since === null ? null : el("p", { class: "muted" }, `since ${moment(since)} · `, relativeTime(since)),
+    age ? el("p", { class: "muted" }, `${ms(check.latency_ms)} · `, age) : null,
+    stateChanges(name, check.changes)));
 }
 
-export function showComponents(health, receivedAt) {
+export function showComponents(health, receivedAt, metrics) {
   const checks = Object.entries(health?.checks ?? {});
   byId("components").hidden = checks.length === 0;
-  render(byId("component-list"), [checks, receivedAt],
-    () => checks.map(([name, check]) => component(name, check, receivedAt)));
+  render(byId("component-list"), [checks, receivedAt, metrics?.checks],
+    () => checks.map(([name, check]) => component(name, check, receivedAt, metrics)));
   const { cpu_percent: cpu, load_average: load, memory, disk, process, event_loop_lag_ms: lag } = health?.system ?? {};
   const has = (value) => value !== null && value !== undefined;
   render(byId("system"), health?.system, () => facts([

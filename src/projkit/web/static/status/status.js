@@ -2,10 +2,11 @@
 
 import { Problem, Unreachable, hasCredentials, hasTenants, hasToken, logIn, logOut, read, useToken } from "./access.js";
 import { prepareChart, showChart } from "./chart.js";
-import { byId, clock, duration, plural, relativeTime, render, updateRelativeTimes } from "./dom.js";
-import { missesTarget, prepareEndpoints, showEndpoints } from "./endpoints.js";
+import { byId, clock, duration, ms, plural, relativeTime, render, updateRelativeTimes } from "./dom.js";
+import { prepareEndpoints, showEndpoints } from "./endpoints.js";
 import { showAbout, showComponents, showDatabase, showTotals } from "./panels.js";
-import { icon, recordFailures, verdict } from "./verdict.js";
+import { hasTarget, missesTarget, worst } from "./targets.js";
+import { icon, verdict } from "./verdict.js";
 
 const PERIOD_MS = 5000;
 const MAX_PERIOD_MS = 60_000;
@@ -105,15 +106,14 @@ function showError(message) {
 }
 
 function show(unreachable, error) {
-  recordFailures(latest.health?.checks);
-  const [level, summary] = verdict(latest.health, unreachable);
+  const [level, summary] = verdict(latest.health, unreachable, latest.metrics);
   document.title = `${summary} · status`;
   document.body.toggleAttribute("data-stale", unreachable);
   byId("headline").dataset.level = level;
   render(byId("headline-icon"), level, () => [icon(level)]);
   if (byId("summary").textContent !== summary) byId("summary").textContent = summary;
   byId("summary-details").textContent = summaryDetails(unreachable, error);
-  showComponents(latest.health, latest.healthAt);
+  showComponents(latest.health, latest.healthAt, latest.metrics);
   showAbout(latest.health, latest.metrics);
   if (latest.healthAt) byId("updated").replaceChildren("Updated ", relativeTime(latest.healthAt));
   showMetrics();
@@ -133,7 +133,12 @@ function summaryDetails(unreachable, error) {
   const { errors, endpoints, requests } = latest.metrics.last_5_minutes;
   const missed = endpoints.filter(missesTarget).length;
   return `Last 5 minutes: ${plural(requests, "request")}, ${errors ? plural(errors, "error") : "no errors"}, `
-    + (missed ? `${plural(missed, "endpoint")} over target` : "no missed targets");
+    + (missed ? `${plural(missed, "endpoint")} over target${describeWorst(endpoints)}` : "no missed targets");
+}
+
+function describeWorst(endpoints) {
+  const each = worst(endpoints);
+  return `: ${each.method} ${each.route}, p95 ${ms(each.p95_ms)} of ${ms(each.target_ms)}`;
 }
 
 function showMetrics() {
@@ -142,7 +147,7 @@ function showMetrics() {
   const window = selectedWindow === "total" ? metrics : metrics[selectedWindow];
   showTotals(metrics, window);
   showEndpoints(window.endpoints);
-  const target = Math.max(40, ...window.endpoints.map((each) => each.target_ms));
+  const target = Math.max(40, ...window.endpoints.filter(hasTarget).map((each) => each.target_ms));
   showChart(metrics.history, WINDOW_SECONDS[selectedWindow], target);
 }
 

@@ -1,6 +1,10 @@
 // The overall status in one sentence, and the icons of the levels, which differ in shape as well as in colour.
 
-import { clock, svg } from "./dom.js";
+import { moment, number, percent, plural, svg } from "./dom.js";
+import { MIN_REQUESTS, isMeasured, missesTarget } from "./targets.js";
+
+const ERRORS_DEGRADED = 0.01;
+const ERRORS_DOWN = 0.1;
 
 const SHAPES = {
   ok: ["M12 2a10 10 0 1 0 0 20a10 10 0 1 0 0-20z", "M7.5 12.5l3 3l6-6.5"],
@@ -18,43 +22,60 @@ export function icon(level) {
 
 const isHealthy = (check) => check.status === "ok" || check.status === "not_configured";
 
-// The failing checks: since when, and whether this page observed the start of the failure.
-export const failing = new Map();
-const healthyBefore = new Set();
-
-export function recordFailures(checks) {
-  for (const [name, check] of Object.entries(checks ?? {})) {
-    if (isHealthy(check)) {
-      healthyBefore.add(name);
-      failing.delete(name);
-    } else if (!failing.has(name)) {
-      failing.set(name, { since: check.observed_at ?? new Date().toISOString(), isObserved: healthyBefore.has(name) });
-    }
-  }
+// Since when a check fails: in any worker, if the metrics of all workers are known.
+export function failingSince(name, check, metrics) {
+  if (check.status !== "error") return null;
+  const shared = metrics?.checks?.find((each) => each.name === name)?.failing_since;
+  const times = [check.failing_since, shared].filter(Boolean).map(Date.parse);
+  return times.length ? Math.min(...times) : null;
 }
 
-function describe([name, check]) {
-  const failure = failing.get(name);
-  const since = check.status === "error" && failure?.isObserved ? ` since ${clock(failure.since)}` : "";
+function describe([name, check], metrics) {
+  const since = failingSince(name, check, metrics);
   // The class of an exception is shown only at the component itself.
   const detail = (check.detail ?? (check.status === "unknown" ? "not checked yet" : "failing")).replace(/ \(\w+\)$/, "");
-  return `${name} (${detail}${since})`;
+  return `${name} (${detail}${since === null ? "" : ` since ${moment(since)}`})`;
 }
 
-function describeFailures(checks) {
+function describeFailures(checks, metrics) {
   const unhealthy = Object.entries(checks ?? {}).filter(([, check]) => !isHealthy(check));
   unhealthy.sort(([, one], [, other]) => other.critical - one.critical);
   const more = unhealthy.length > 2 ? `, ${unhealthy.length - 2} more` : "";
-  return unhealthy.slice(0, 2).map(describe).join(", ") + more;
+  return unhealthy.slice(0, 2).map((each) => describe(each, metrics)).join(", ") + more;
 }
 
-// Returns the level and the sentence; health is null if its response could not be read.
-export function verdict(health, unreachable) {
+// Of the endpoints with enough requests to tell: those over their target, and the level and sentence if there are any.
+// It is an error if most requests are to such an endpoint, or if a tenth of all requests fail.
+function judge(window) {
+  const measured = window.endpoints.filter(isMeasured);
+  const missed = measured.filter(missesTarget);
+  const share = window.requests >= MIN_REQUESTS ? window.error_rate : 0;
+  if (share >= ERRORS_DEGRADED) {
+    return [share >= ERRORS_DOWN ? "error" : "degraded",
+      `Failing: ${percent(share)} of requests got a server error (${number(window.errors)} of ${number(window.requests)})`];
+  }
+  if (missed.length === 0) return null;
+  const requests = (endpoints) => endpoints.reduce((sum, each) => sum + each.count, 0);
+  const part = missed.length === measured.length ? plural(missed.length, "endpoint misses its target", "endpoints miss their targets")
+    : `${missed.length} of ${plural(measured.length, "endpoint")} ${missed.length === 1 ? "misses its target" : "miss their targets"}`;
+  const all = missed.length === measured.length && missed.length > 1 ? "all " : "";
+  return [requests(missed) * 2 > requests(measured) ? "error" : "degraded", `Slow: ${all}${part}`];
+}
+
+// Returns the level and the sentence; health is null if its response could not be read, metrics without access to them.
+export function verdict(health, unreachable, metrics) {
   if (unreachable) return ["error", "The server is not responding"];
   if (health === null) return ["unknown", "The server is responding, but its health is unknown"];
-  const failures = describeFailures(health.checks);
+  const failures = describeFailures(health.checks, metrics);
   if (health.state === "starting") return ["unknown", failures ? `Starting: ${failures}` : "Starting"];
   if (health.state === "draining") return ["degraded", "Draining: still serving requests, about to stop"];
+  if (health.status !== "error" && metrics) {
+    const judged = judge(metrics.last_5_minutes);
+    // A failing component is named first, but it does not hide that requests fail.
+    if (judged && (health.status === "ok" || judged[0] === "error")) {
+      return [judged[0], failures ? `${judged[1]}; ${failures}` : judged[1]];
+    }
+  }
   if (health.status === "ok") return ["ok", "All systems operational"];
   if (health.status === "degraded") return ["degraded", failures ? `Degraded: ${failures}` : "Degraded"];
   return ["error", failures ? `Down: ${failures}` : "Down"];

@@ -1,0 +1,16 @@
+// Which endpoints miss their latency target, as the banner, the table and the chart all judge them.
+
+// With fewer requests, the p95 is just the slowest one.
+export const MIN_REQUESTS = 20;
+
+// The host's routes have no target that we know, and reports and self-tests take as long as they take.
+const UNTARGETED = [null, "monitoring", "validation", "page", "other"];
+export const hasTarget = (each) => !UNTARGETED.includes(each.kind);
+
+export const isMeasured = (each) => hasTarget(each) && each.count >= MIN_REQUESTS && each.p95_ms !== null;
+
+export const missesTarget = (each) => isMeasured(each) && each.p95_ms > each.target_ms;
+
+// The endpoint that exceeds its target by the largest factor.
+export const worst = (endpoints) =>
+  endpoints.filter(missesTarget).sort((one, other) => other.p95_ms / other.target_ms - one.p95_ms / one.target_ms)[0];
