@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from projkit.db.port import required_row
 from projkit.db.raw_sql import RawConnection
 from projkit.db.table_names import TableNames
 
@@ -30,10 +31,10 @@ async def describe_neighbours(connection: RawConnection, names: TableNames) -> s
     sql = _LIST[connection.dialect].format(
         names=", ".join(f"'{name}'" for name in _TOOLS), version_table=names.qualified(names.version_table)
     )
-    row = await connection.first_row(sql)
-    if row is None or not row[0]:
+    (found,) = required_row(await connection.first_row(sql))
+    if not found:
         return ""
-    tools = ". ".join(f"{name} is that of {_TOOLS[name]}" for name in sorted(row[0].split(",")))
+    tools = ". ".join(f"{name} is that of {_TOOLS[name]}" for name in sorted(found.split(",")))
     if names.schema:
         fix = f"PROJKIT_DATABASE_SCHEMA={names.schema} is not the kit's own; choose another"
     elif connection.dialect == "postgresql":

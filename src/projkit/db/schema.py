@@ -6,6 +6,7 @@ connection, which usually begins with ``public``. Everything here reads PostgreS
 
 from typing import TYPE_CHECKING, Final
 
+from projkit.db.port import required_row
 from projkit.db.raw_sql import RawConnection
 from projkit.db.table_names import TableNames, quote
 from projkit.errors import ConfigurationError, SchemaOutOfDateError
@@ -63,11 +64,11 @@ async def prepare(connection: "AsyncConnection", names: TableNames) -> None:
     """
     raw, schema = RawConnection.of_engine(connection), quote(names.schema)
     if await raw.first_row(_PRIVILEGE.format(privilege="USAGE", schema=f"'{names.schema}'")) is None:
-        row = await raw.first_row(_MAY_CREATE_SCHEMA)
-        if row is not None and not row[0]:
+        may_create, role, database = required_row(await raw.first_row(_MAY_CREATE_SCHEMA))
+        if not may_create:
             raise ConfigurationError(
-                f"{_SETTING}: the role {row[1]} may not create the schema {names.schema} in the database {row[2]}; "
-                f"as an administrator, run: CREATE SCHEMA {schema} AUTHORIZATION {quote(row[1])}"
+                f"{_SETTING}: the role {role} may not create the schema {names.schema} in the database {database}; "
+                f"as an administrator, run: CREATE SCHEMA {schema} AUTHORIZATION {quote(role)}"
             )
         await connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
     await connection.exec_driver_sql(f"SET LOCAL search_path TO {schema}")
@@ -79,19 +80,19 @@ async def require_create(connection: RawConnection, names: TableNames) -> None:
     Raises:
         ConfigurationError: it may not; the message contains the GRANT.
     """
-    row = await connection.first_row(_CURRENT_SCHEMA)
-    if row is None or row[0] is None:
+    (schema,) = required_row(await connection.first_row(_CURRENT_SCHEMA))
+    if schema is None:
         raise ConfigurationError(
             "PROJKIT_DATABASE_URL: no schema on the search path of the connection exists, or the role may not use any; "
             f"set {_SETTING}, for example to projkit, or ALTER ROLE … SET search_path"
         )
-    schema = row[0]
-    row = await connection.first_row(_PRIVILEGE.format(privilege="CREATE", schema="current_schema()"))
-    if row is not None and not row[0]:
+    sql = _PRIVILEGE.format(privilege="CREATE", schema="current_schema()")
+    may_create, role = required_row(await connection.first_row(sql))
+    if not may_create:
         setting = _SETTING if names.schema else "PROJKIT_DATABASE_URL"
         raise ConfigurationError(
-            f"{setting}: the role {row[1]} may not create tables in the schema {schema}; as its owner, run: "
-            f"GRANT USAGE, CREATE ON SCHEMA {quote(schema)} TO {quote(row[1])}"
+            f"{setting}: the role {role} may not create tables in the schema {schema}; as its owner, run: "
+            f"GRANT USAGE, CREATE ON SCHEMA {quote(schema)} TO {quote(role)}"
         )
 
 
@@ -128,12 +129,12 @@ async def require_unused_names(connection: RawConnection, names: TableNames, rel
     """
     quoted = ", ".join(f"'{relation}'" for relation in relations)
     sql = _EXISTING[connection.dialect].format(schema="current_schema()", names=quoted)
-    row = await connection.first_row(sql)
-    if row is not None and row[0]:
+    (found,) = required_row(await connection.first_row(sql))
+    if found:
         other_schema = (
             f", or set {_SETTING}" if connection.dialect == "postgresql" and not names.schema else ""
         )
         raise ConfigurationError(
-            f"PROJKIT_TABLE_PREFIX: the database already has {row[0]}, but projkit has not created them; "
+            f"PROJKIT_TABLE_PREFIX: the database already has {found}, but projkit has not created them; "
             f"choose a prefix that no other table has, for example PROJKIT_TABLE_PREFIX=projkit_{other_schema}"
         )
