@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import projkit
@@ -154,6 +154,7 @@ TYPES = strategies.sampled_from(("column", "index", "unique_constraint", "foreig
 
 
 @given(PREFIXES, IDENTIFIERS, IDENTIFIERS, TYPES, strategies.sampled_from((None, "kit", "other")))
+@settings(max_examples=50, deadline=None)
 def test_a_table_decides_for_its_parts(
     prefix: str, suffix: str, part: str, type_: str, schema: str | None
 ) -> None:

@@ -60,6 +60,7 @@ def limited(empty_postgres_url: str, role: str) -> RlsDatabase:
 
 
 @given(strategies.text(max_size=70))
+@settings(deadline=None)
 def test_names_are_identifiers(name: str) -> None:
     """A name is accepted if and only if it is a lower-case identifier that PostgreSQL neither reserves nor shortens."""
     valid = re.fullmatch("[a-z_][a-z0-9_]{0,62}", name, re.ASCII) and not name.startswith("pg_")
