@@ -1,12 +1,12 @@
 """The user's own sessions and password: listing, ending, and the effects of a new password."""
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from projkit import ProjKit
 from projkit.auth.session_service import Client
-from projkit.auth.users import User, Users
+from projkit.auth.users import Users
 from tests.auth import forge
 from tests.auth.asgi_client import Answer, ask, bearer, refuses
 from tests.auth.conftest import OpenKit
@@ -185,9 +185,9 @@ async def test_a_login_while_the_password_changes(open_kit: OpenKit, monkeypatch
     thief: list[str] = []
     set_password = Users.set_password
 
-    async def overtaken(self: Users, user: User, password_hash: str) -> None:
+    async def overtaken(self: Users, *arguments: Any, **named: Any) -> None:
         thief.append((await log_in(kit)).json()["access_token"])
-        await set_password(self, user, password_hash)
+        await set_password(self, *arguments, **named)
 
     async with open_kit() as kit:
         await add_user(kit)

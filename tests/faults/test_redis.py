@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from projkit.auth.passwords import Passwords
-from projkit.auth.users import User, Users
+from projkit.auth.users import Users
 from tests.faults.fault_scenario import (
     AUTH,
     BOUND_SECONDS,
@@ -194,8 +194,8 @@ async def test_redis_is_lost_when_the_password_has_changed(
     """If Redis is lost right after the change, the response says that the password is changed and what may live on."""
     server, set_password = servers.masters[0], Users.set_password
 
-    async def losing(self: Users, user: User, password_hash: str) -> None:
-        await set_password(self, user, password_hash)
+    async def losing(self: Users, *arguments: Any, **named: Any) -> None:
+        await set_password(self, *arguments, **named)
         server.kill()
 
     monkeypatch.setattr(Users, "set_password", losing)

@@ -180,7 +180,7 @@ class BuiltInUsers:
         # Once before, so the password is not changed if sessions cannot be ended, and once after, since the old
         # password was valid for logins until then.
         await self._end_others(principal)
-        await self.users.set_password(user, stored)
+        await self.users.set_password(user, stored, keep=self._sessions.kept(principal.session_id))
         try:
             await self._end_others(principal)
         except UnavailableError as error:

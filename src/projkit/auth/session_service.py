@@ -9,9 +9,18 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from projkit.auth.csrf import CsrfGuard, session_binding
+from projkit.auth.ended_sessions import EndedSessions
 from projkit.auth.host_validity import AccessRevokedError, HostValidity
 from projkit.auth.refresh import RefreshToken, RefreshTokens
-from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, sha256_hex, subject_hash
+from projkit.auth.sessions.port import (
+    KeptSession,
+    Rotation,
+    Session,
+    SessionKey,
+    SessionStore,
+    sha256_hex,
+    subject_hash,
+)
 from projkit.auth.tokens import TokenIssuer
 from projkit.auth.users import User, Users
 from projkit.clock import Clock
@@ -29,6 +38,7 @@ SESSION_LABEL: Final = "session-id"
 GRACE_SECONDS: Final = 10  # a retry of a refresh within this time gets the same successor
 _SEED_BYTES: Final = 32
 _USER_AGENT_LENGTH: Final = 255
+_CLOCK_STEP: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,7 @@ class SessionService:
         self._settings = settings
         self._store = store
         self._users = users
+        self._ended = EndedSessions(users, store)
         self._issuer = issuer
         self._csrf = csrf
         self._refresh = RefreshTokens(refresh_keys)
@@ -114,6 +125,9 @@ class SessionService:
             UnavailableError: the store does not respond.
         """
         now = self._clock()
+        if known is not None and known.valid_after is not None:
+            # Another server's clock may be ahead; its revocation must not end this later login.
+            now = max(now, known.valid_after + _CLOCK_STEP)
         seed = secrets.token_hex(_SEED_BYTES)
         session_id = _derive(self._keys()[0], seed)
         refresh = self._refresh.first(session_id, subject, tenant_id)
@@ -174,13 +188,13 @@ class SessionService:
         session = await self._store.get_fresh(shown.key, now)
         if session is None:
             return "refused", None
-        if _is_denied(await self._users.by_subject(session.subject, session.tenant_id), None):
+        if await self._ended.contains(session):
             await self._store.revoke(shown.key)
             return "refused", None
         try:
             scopes = await self._current_scopes(session)
         except AccessRevokedError:
-            await self._store.revoke(shown.key)
+            await self._ended.add(session)
             logger.info("a session of the subject %r was ended at its refresh", session.subject)
             return "revoked", None
         if hmac.compare_digest(session.refresh_hash, sha256_hex(text)):
@@ -199,7 +213,7 @@ class SessionService:
                 return "refused", None
         current = self._token_for_retry(shown, text, session, now)
         if current is None:
-            await self._store.revoke(shown.key)
+            await self._ended.add(session)
             return "reused", None
         return "replayed", self._issue(session, shown.session_id, current, now, scopes)
 
@@ -248,7 +262,7 @@ class SessionService:
             return
         session = await self._store.get_fresh(shown.key, self._clock())
         if session is not None and sha256_hex(text) in {session.refresh_hash, session.parent_hash}:
-            await self._store.revoke(shown.key)
+            await self._ended.add(session)
 
     async def end(self, principal: Principal, session_id: str) -> None:
         """End one of the principal's sessions by its id.
@@ -262,9 +276,17 @@ class SessionService:
             key = SessionKey(principal.tenant_id, subject, id_hash)
             session = await self._store.get_fresh(key, self._clock())
             if session is not None and session.subject == principal.subject:
-                await self._store.revoke(key)
+                await self._ended.add(session)
                 return
         raise NotFoundError
+
+    def kept(self, session_id: str | None) -> KeptSession | None:
+        """Return the session that the end of all others must keep, as :class:`~projkit.auth.users.Users` takes it."""
+        if session_id is None or self._store.is_durable:
+            return None
+        return KeptSession(
+            sha256_hex(session_id), self._clock() + timedelta(seconds=self._settings.session_max_seconds)
+        )
 
     async def end_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> int:
         """End all sessions of a subject except the one with the id ``keep``; return their number."""

@@ -12,6 +12,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from projkit.auth.expired_rows import delete_expired
+from projkit.auth.sessions.port import KeptSession
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction, required_row
 from projkit.db.statement import Row, Statement, bind, equals
@@ -19,6 +21,7 @@ from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, NotFoundError, UsernameTakenError
 
 MAX_USERNAME_LENGTH: Final = 255
+_DELETE_EVERY: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Users:
         self._database = database
         self._clock = clock
         self._statements = _Statements(tables)
+        self._recorded = 0
 
     async def add(
         self,
@@ -144,9 +148,10 @@ class Users:
             raise NotFoundError(f"There is no user {username}")
         return _user(row)
 
-    async def set_password(self, user: User, password_hash: str) -> None:
-        """Set a password and revoke the user's existing tokens."""
+    async def set_password(self, user: User, password_hash: str, *, keep: KeptSession | None = None) -> None:
+        """Set a password and revoke the user's existing tokens, except those of the session ``keep``."""
         now = self._clock()
+        await self._keep(keep, user.tenant_id, now)
         params = {
             "tenant_id": user.tenant_id,
             "subject": user.subject,
@@ -167,9 +172,13 @@ class Users:
         }
         await self._database.write_one(self._statements.rehash, params)
 
-    async def end_tokens(self, subject: str, tenant_id: str = "") -> None:
-        """Revoke all tokens of a subject that were issued until now, also if the subject has no row yet."""
+    async def end_tokens(self, subject: str, tenant_id: str = "", *, keep: KeptSession | None = None) -> None:
+        """Revoke all tokens of a subject that were issued until now, also if the subject has no row yet.
+
+        The session ``keep`` can be refreshed all the same.
+        """
         now = self._clock()
+        await self._keep(keep, tenant_id, now)
         key = {"tenant_id": tenant_id, "subject": subject}
 
         async def work(transaction: Transaction) -> None:
@@ -191,12 +200,20 @@ class Users:
         return RevocationStatus(disabled_at is not None, valid_after, bool(revoked))
 
     async def revoke_token(self, token_hash: str, tenant_id: str, expires_at: datetime) -> None:
-        """Revoke one token; the record expires with the token."""
+        """Revoke one token, or record another one-time value; the record expires with the token."""
+        self._recorded += 1
+        if self._recorded % _DELETE_EVERY == 1:
+            await self._database.write_one(self._statements.delete_expired, {"now": self._clock()})
         params = {"tenant_id": tenant_id, "value_hash": token_hash, "expires_at": expires_at}
         try:
             await self._database.write_one(self._statements.revoke_token, params)
         except DatabaseConstraintError:
             return  # it is revoked already
+
+    async def _keep(self, keep: KeptSession | None, tenant_id: str, valid_after: datetime) -> None:
+        # Before the revocation, which alone gives it a meaning: a refresh in between must not end the session.
+        if keep is not None:
+            await self.revoke_token(keep.mark(valid_after), tenant_id, keep.expires_at)
 
     async def by_identity(self, issuer: str, issuer_subject: str, tenant_id: str = "") -> User | None:
         """Return the user that is linked to ``issuer_subject`` at ``issuer``."""
@@ -305,6 +322,7 @@ class _Statements:
                 {name: bind(once.c[name]) for name in ("tenant_id", "value_hash", "expires_at")}
             )
         )
+        self.delete_expired = delete_expired(once)
         self.by_identity = Statement(
             sa.select(*fields)
             .join_from(

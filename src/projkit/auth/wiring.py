@@ -67,7 +67,7 @@ class AuthServices:
             UnavailableError: a store does not respond.
         """
         # The database first: it also revokes tokens without a session, and its record outlives the loss of a Redis.
-        await self.users.end_tokens(subject, tenant_id)
+        await self.users.end_tokens(subject, tenant_id, keep=self.sessions.kept(keep))
         ended = await self.sessions.end_all(tenant_id, subject, keep=keep)
         self.revocation.clear_cache()
         if self.validity is not None:

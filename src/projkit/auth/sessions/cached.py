@@ -30,6 +30,7 @@ class CachedSessions:
         self, store: SessionStore, *, seconds: float, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._store = store
+        self.is_durable = store.is_durable
         self.seconds = seconds
         self._monotonic = monotonic
         self._cache: BoundedCache[SessionKey, SessionActivity] = BoundedCache(_MAX_CACHED, monotonic)

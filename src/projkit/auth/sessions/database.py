@@ -20,6 +20,8 @@ _FORGET_EVERY: Final = 100
 class DatabaseSessions:
     """A :class:`~projkit.auth.sessions.port.SessionStore` over the database port."""
 
+    is_durable: Final = True
+
     def __init__(self, database: Database, tables: Tables) -> None:
         self._database = database
         self._created = 0

@@ -86,8 +86,23 @@ class Rotation:
     idle_expires_at: datetime
 
 
+class KeptSession(NamedTuple):
+    """The session that survives the end of all others: the hash of its id, and the latest time of its end."""
+
+    id_hash: str
+    expires_at: datetime
+
+    def mark(self, valid_after: datetime) -> str:
+        """Return the one-time value that records that the session was kept at this revocation."""
+        return sha256_hex(f"kept-session:{self.id_hash}:{valid_after.isoformat(timespec='microseconds')}")
+
+
 class SessionStore(Protocol):
     """A store of sessions and one-time values."""
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether a session that has ended stays ended after a crash of the store."""
 
     async def create(self, session: Session) -> None:
         """Store a new session."""

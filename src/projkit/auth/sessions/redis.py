@@ -70,6 +70,8 @@ _ANY: Final = ""
 class RedisSessions:
     """A :class:`~projkit.auth.sessions.port.SessionStore` over Redis: single, Sentinel or Cluster."""
 
+    is_durable: Final = False  # replicas lag behind, and even with AOF the last second may be lost
+
     def __init__(self, client: RedisClient, *, prefix: str, observer: Observer = NULL_OBSERVER) -> None:
         self._redis = RedisCommands(client, SessionStoreUnavailableError, observer)
         self._prefix = prefix
