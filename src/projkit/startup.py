@@ -138,7 +138,9 @@ class Startup:
         """Return the client to use, and the one to close at shutdown."""
         redis, url = self.host.redis, self._settings.redis_url
         if redis is not None:
-            return (redis() if callable(redis) else redis), None
+            from projkit.redis.host_client import resolve_redis  # noqa: PLC0415 - loaded already by the host
+
+            return resolve_redis(redis), None
         if url is None:
             return None, None
         from projkit.redis.connect import open_redis  # noqa: PLC0415 - a kit without Redis saves 8 MiB

@@ -310,3 +310,18 @@ async def test_schemas_of_host_engines(empty_postgres_url: str) -> None:
             ConfigurationError, match=r"host's engine has no .*PROJKIT_DATABASE_URL=.* projkit migrate"
         ):
             await use_of(engine)
+
+
+@pytest.mark.parametrize("mode", ["fast", "asyncpg", "psycopg"])
+async def test_search_does_not_depend_on_the_session(postgres_url: str, mode: str) -> None:
+    """Wildcards in a search are escaped whatever the session does with backslashes in SQL text."""
+    name = urlsplit(postgres_url).path.strip("/")
+    await administer(f'ALTER DATABASE "{name}" SET standard_conforming_strings = off')
+    try:
+        async with kit_in_mode(mode, postgres_url) as kit, Client(kit, kit.settings) as client:
+            project = await client.project(name="100% a/b c\\d_")
+            await client.project(name="1000 a-b c-d")
+            for text in ("0%", "a/b", "c\\d", "d_", "100% a/b c\\d_"):
+                assert (await client.get(URL, params={"q": text})).json()["items"] == [project], text
+    finally:
+        await administer(f'ALTER DATABASE "{name}" RESET standard_conforming_strings')

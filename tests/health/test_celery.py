@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import UserDict
 from importlib.machinery import ModuleSpec
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from projkit import ConfigurationError, ProjKit
 from projkit.health import celery as check
 from projkit.health.celery import celery_check
+from projkit.health.checks import CheckFailedError
 from projkit.testing.internals import Internals
 from tests.conftest import settings_for
 from tests.health.conftest import OpenHealth, run_checks, silent_server
@@ -78,11 +80,32 @@ def test_celery_that_is_not_installed(sqlite_url: str, monkeypatch: pytest.Monke
         Internals(kit).health.create_scheduler(None, None)
 
 
-def test_invalid_celery_app(sqlite_url: str) -> None:
-    """An object that is neither an app nor a function is rejected."""
-    kit = ProjKit(settings_for(sqlite_url), celery_app=7)
-    with pytest.raises(ConfigurationError, match=r"celery\.Celery or a function"):
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (7, "a builtins.int"),
+        (celery.Celery, "the class Celery"),
+        (UserDict(), "a collections.UserDict"),
+    ],
+)
+def test_invalid_celery_app(sqlite_url: str, given: Any, name: str) -> None:
+    """An object that is neither an app nor a function is rejected by name."""
+    kit = ProjKit(settings_for(sqlite_url), celery_app=given)
+    with pytest.raises(
+        ConfigurationError, match=rf"celery\.Celery or a function that returns one, not {name}"
+    ):
         Internals(kit).health.create_scheduler(None, None)
+
+
+async def _coroutine() -> celery.Celery:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(("function", "name"), [(lambda: 7, "int"), (_coroutine, "coroutine")])
+def test_functions_that_return_no_app(function: Any, name: str) -> None:
+    """A function that does not return an app fails the check by name, not as an unavailable broker."""
+    with pytest.raises(CheckFailedError, match=f"celery_app returned a {name} instead of a celery.Celery"):
+        celery_check(function, None).function()
 
 
 def test_celery_is_imported_only_if_configured() -> None:

@@ -50,7 +50,7 @@ async def test_details(open_health: OpenHealth) -> None:
         for name in ("database", "migrations", "disk", "event_loop"):
             await health.until(name, "ok")
         status, content = await health.get("/detailed")
-        DetailedHealth.model_validate(content, extra="forbid")
+        assert DetailedHealth.model_validate(content).model_dump(mode="json", exclude_unset=True) == content
         assert (status, content["status"], content["state"]) == (200, "ok", "ready")
         assert content["uptime_seconds"] > 0
         assert {name: check["critical"] for name, check in content["checks"].items()} == {
@@ -210,7 +210,7 @@ async def test_a_kit_that_cannot_start(unusable: tuple[str, str, str]) -> None:
             503,
             {"status": "error", "redis_connection": "not_configured", "database_connection": "error"},
         )
-        HealthSummary.model_validate(summary.json(), extra="forbid")
+        assert HealthSummary.model_validate(summary.json()).model_dump() == summary.json()
         assert (await client.get(f"{HEALTH}/ready")).json() == {"status": "error"}
         assert (await client.get(f"{HEALTH}/live")).status_code == 200
     await kit.shutdown()

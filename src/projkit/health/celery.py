@@ -4,6 +4,7 @@ The check runs in a thread, because Celery and the clients of its brokers block.
 it is configured.
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -35,9 +36,11 @@ def celery_check(celery_app: CeleryApp | None, broker_url: str | None) -> Health
             "PROJKIT_CELERY_BROKER_URL or celery_app is set, but Celery is not installed; "
             'install it with: pip install "projkit[celery]"'
         )
-    if celery_app is not None and not _is_app(celery_app) and not callable(celery_app):
+    if celery_app is not None and (
+        isinstance(celery_app, type) or not (_is_app(celery_app) or callable(celery_app))
+    ):
         raise ConfigurationError(
-            f"celery_app must be a celery.Celery or a function that returns one, not {type(celery_app).__name__}"
+            f"celery_app must be a celery.Celery or a function that returns one, not {_name(celery_app)}"
         )
     probe = CeleryProbe(_app_factory(celery_app, broker_url or ""))
     return HealthCheck("celery", probe.check, timeout=TIMEOUT_SECONDS, period=PERIOD_SECONDS)
@@ -57,7 +60,14 @@ class CeleryProbe:
             CheckFailedError: the broker is unavailable, no worker responds, or a queue has no responding consumer.
         """
         if self._app is None:
-            self._app = self._create_app()
+            app = self._create_app()
+            if not _is_app(app):
+                if inspect.iscoroutine(app):
+                    app.close()  # which will not be awaited
+                raise CheckFailedError(
+                    f"celery_app returned a {type(app).__name__} instead of a celery.Celery"
+                )
+            self._app = app
         app = self._app
         try:
             with app.connection_for_read(connect_timeout=_CONNECT_SECONDS) as connection:
@@ -106,6 +116,14 @@ def _app_factory(celery_app: CeleryApp | None, broker_url: str) -> Callable[[], 
     if celery_app is None:
         return lambda: import_module("celery").Celery(broker=broker_url, set_as_current=False)
     return (lambda: celery_app) if _is_app(celery_app) else celery_app
+
+
+def _name(candidate: object) -> str:
+    return (
+        f"the class {candidate.__name__}"
+        if isinstance(candidate, type)
+        else f"a {type(candidate).__module__}.{type(candidate).__qualname__}"
+    )
 
 
 def _is_app(candidate: object) -> bool:

@@ -110,7 +110,8 @@ def _plan(principal: Principal, query: ProjectQuery) -> tuple[dict[str, Any], Sh
         params.update({f"{prefix}_{index}": value for index, value in enumerate(values)})
     search = fold(query.q)
     if search:
-        escaped = search.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+        # A backslash would depend on standard_conforming_strings.
+        escaped = search.replace("/", "//").replace("%", "/%").replace("_", "/_")
         params["pattern"] = f"%{escaped}%"
     ranges = []
     for name, _, _ in _RANGES:
@@ -229,7 +230,7 @@ def _filters(table: sa.Table, shape: Shape) -> list[sa.ColumnElement[bool]]:
         conditions.append(has_any(cast("sa.ColumnElement[str]", table.c.tags), *tags))
     if shape.search:
         pattern = bind(table.c.search_text, "pattern")
-        conditions.append(table.c.search_text.like(pattern, escape="\\"))
+        conditions.append(table.c.search_text.like(pattern, escape="/"))
     if shape.archived != "any":
         absent = table.c.archived_at.is_(None)
         conditions.append(absent if shape.archived == "false" else sa.not_(absent))

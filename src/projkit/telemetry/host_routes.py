@@ -1,5 +1,6 @@
 """The route template of a host's request, as frameworks store it in the scope."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
@@ -41,13 +42,11 @@ class HostRoutes:
         return self._host_app if hasattr(self._host_app, "routes") else scope.get(scope_keys.HOST_APP)
 
     def _by_endpoint(self, scope: Scope) -> Any:
-        """Find the route of the endpoint: FastAPI stores none for routes that were added as Starlette's."""
+        """Find the route of the endpoint: FastAPI stores none for Starlette's routes, nor did Starlette before 1.7."""
         endpoint = scope.get("endpoint")
-        routes: Any = getattr(self._app_of(scope), "routes", ())
-        return next(
-            (each for each in routes if endpoint is not None and getattr(each, "endpoint", None) is endpoint),
-            None,
-        )
+        if endpoint is None:
+            return None
+        return next(_with_endpoint(endpoint, getattr(self._app_of(scope), "routes", ())), None)
 
     @staticmethod
     def _find_mount(mounted: str, app: object) -> str:
@@ -69,6 +68,13 @@ class HostRoutes:
             else:
                 return "/" + UNKNOWN
         return template[:_MAX_CHARS]
+
+
+def _with_endpoint(endpoint: object, routes: Any) -> Iterator[Any]:
+    for each in routes:
+        if getattr(each, "endpoint", None) is endpoint:
+            yield each
+        yield from _with_endpoint(endpoint, getattr(each, "routes", ()))
 
 
 def _route_of(scope: Scope) -> Any:
