@@ -1,9 +1,10 @@
 """``ProjKit``, the facade of the package."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -95,7 +96,7 @@ class ProjKit:
         metrics_app: the Prometheus scrape without authentication, for a port that only Prometheus can reach.
         projects: the operations on projects for host code.
         sessions: the sessions of the host's users, for host code.
-        guards: the guards of the host's routes that were created for this kit.
+        guards: the guards of the host's routes that are in use.
 
     Raises:
         ConfigurationError: a setting is invalid.
@@ -206,7 +207,7 @@ class ProjKit:
         )
         self.projects = Projects(self._started_projects)
         self.sessions = Sessions(self._started_auth)
-        self.guards: dict[tuple[str, frozenset[str]], Any] = {}
+        self.guards: MutableMapping[tuple[str, frozenset[str]], Any] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

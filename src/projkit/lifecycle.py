@@ -161,7 +161,7 @@ class Lifecycle(Generic[R]):
     async def leave(self) -> None:
         """Stop when the last caller that entered leaves, unless the kit was running when the first one entered."""
         state = self._states.get()
-        state.entered -= 1
+        state.entered = max(0, state.entered - 1)  # an explicit stop has counted all of them out
         if state.entered <= 0 and state.leave_stops:
             await self.stop()
 

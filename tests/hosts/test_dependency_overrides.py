@@ -43,7 +43,8 @@ def test_equal_calls_return_one_object(factory: Callable[..., Any]) -> None:
 def test_frameworks_have_guards_of_their_own() -> None:
     """One kit can guard the routes of several frameworks with the same scopes."""
     kit = make()
-    assert len({id(factory(kit, "admin")) for factory in FACTORIES.values()}) == 3
+    guards = [factory(kit, "admin") for factory in FACTORIES.values()]
+    assert len({id(guard) for guard in guards}) == 3
 
 
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
@@ -55,6 +56,17 @@ def test_guards_keep_no_kit_alive(factory: Callable[..., Any]) -> None:
     del kit
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
+def test_guards_for_computed_scopes_do_not_pile_up(factory: Callable[..., Any]) -> None:
+    """A host that creates a guard for the scopes of each request leaves none behind."""
+    kit = make()
+    kept = factory(kit, "projects:read")
+    for number in range(100):
+        factory(kit, f"tenant-{number}:read")
+    gc.collect()
+    assert list(kit.guards.values()) == [kept]
 
 
 def host(kit: ProjKit) -> FastAPI:

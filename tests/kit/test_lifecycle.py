@@ -188,6 +188,17 @@ async def test_a_lifespan_within_a_lifespan(sqlite_url: str) -> None:
     assert not kit.ready
 
 
+async def test_a_lifespan_that_an_explicit_stop_overtakes(sqlite_url: str) -> None:
+    """After a lifespan whose kit was stopped meanwhile, the next lifespan stops the kit again."""
+    kit = make(sqlite_url)
+    await kit.startup()
+    async with kit.lifespan():
+        await kit.shutdown()
+    async with kit.lifespan():
+        assert kit.ready
+    assert not kit.ready
+
+
 async def test_requests_do_not_queue_for_a_hanging_database(caplog: pytest.LogCaptureFixture) -> None:
     """While a lazy start hangs, liveness responds, and all requests get a 503 in bounded time."""
 

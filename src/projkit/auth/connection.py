@@ -1,6 +1,6 @@
 """Authentication of the host's own requests and WebSockets, once per ASGI scope."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,11 +21,11 @@ class Authenticates(Protocol):
 
     Attributes:
         settings: the kit's settings.
-        guards: the guards that were created for this kit, by framework and scopes.
+        guards: the guards of this kit that are in use, by framework and scopes.
     """
 
     settings: Settings
-    guards: dict[tuple[str, frozenset[str]], Any]
+    guards: MutableMapping[tuple[str, frozenset[str]], Any]
 
     @property
     def request_ids(self) -> RequestIds:

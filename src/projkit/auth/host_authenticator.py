@@ -63,14 +63,30 @@ class HostAuthenticator:
         if caller is NOT_MINE:
             self.passes_on = True
             return await self._own(request)
-        principal = caller.principal if isinstance(caller, HostCredential) else caller
-        if principal is None or not principal.is_authenticated:
+        principal = _principal_of(caller)
+        if principal is None:
             raise UnauthenticatedError
         if is_unsafe(request):
             is_cookie = isinstance(caller, HostCredential) and caller.cookie
             if is_cookie or (not isinstance(caller, HostCredential) and _may_be_forged(request)):
                 await self._csrf.check_host_credential(request, is_cookie=is_cookie)
         return principal
+
+
+def _principal_of(caller: object) -> Principal | None:
+    """Return the principal in what ``get_principal`` returned; None for an anonymous caller.
+
+    Raises:
+        TypeError: it is something else, such as a user object of the host, which would fail later in obscure ways.
+    """
+    principal = caller.principal if isinstance(caller, HostCredential) else caller
+    if principal is None or getattr(principal, "is_authenticated", None) is False:
+        return None
+    if isinstance(principal, Principal):
+        return principal
+    raise TypeError(
+        f"get_principal must return a Principal, a HostCredential, NOT_MINE or None, not {type(principal).__name__}"
+    )
 
 
 def _may_be_forged(request: Request) -> bool:

@@ -7,6 +7,10 @@ The account limit must not lock a victim out. A browser that has logged in befor
 cookie), and its failures are counted separately. Without the token the account is open again when the window ends;
 rejected attempts do not extend the window.
 
+A device token is valid for the name with which the browser logged in, exactly as it was typed, even where failures are
+counted under a folded form of the name: a host may distinguish names that the fold does not, and whoever has an account
+of the one name could otherwise create device tokens, each with failures of its own, for the other.
+
 A host may find one account under several names, and tell which one it was only after it has verified the password. The
 failure is then also counted against that account, and beyond the limit no result is disclosed.
 """
@@ -44,15 +48,20 @@ class LoginLimits:
         """
         await self._add(self._address, "address", f"address:{attempt_key(address)}")
 
-    async def begin(self, account: str, device: str | None) -> "FailureCount":
+    async def begin(self, account: str, device: str | None, *, name: str | None = None) -> "FailureCount":
         """Count a failure of an account in advance; return the count, for the other methods.
+
+        Args:
+            account: what failures are counted under.
+            device: the browser's device token.
+            name: what the device token must have been issued for; by default ``account``.
 
         Raises:
             RateLimitedError: the limit per account is exceeded.
             UnavailableError: the counter's store does not respond.
         """
         count = FailureCount(f"account:{account}", from_known_device=False)
-        if device is not None and self._devices.is_known(device, account):
+        if device is not None and self._devices.is_known(device, name or account):
             count = FailureCount(f"device:{device}:{account}", from_known_device=True)
         await self._add(self._account, "account", count.name)
         return count
@@ -83,9 +92,9 @@ class LoginLimits:
         """Subtract the failure that :meth:`begin` counted in advance."""
         await self._counter.add(count.name, -1, self._account.get_expiry())
 
-    def new_device_token(self, account: str) -> str:
-        """Return a device token for a browser from which the account has logged in."""
-        return self._devices.new_token(account)
+    def new_device_token(self, name: str) -> str:
+        """Return a device token for a browser that has logged in with this name."""
+        return self._devices.new_token(name)
 
     async def _add(self, limit: RateLimitItem, policy: str, name: str, *, amount: int = 1) -> None:
         count, left = await self._counter.add(name, amount, limit.get_expiry())

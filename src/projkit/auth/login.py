@@ -90,10 +90,11 @@ class HostUsers:
     async def log_in(self, attempt: Attempt) -> tuple[IssuedTokens, str | None]:
         began = self._sessions.now()
         await self.limits.attempt(attempt.client.address)
-        name = counted_name(attempt.tenant_id, folded_name(attempt.username) or attempt.username)
-        count = await self.limits.begin(name, attempt.device)
+        name = counted_name(attempt.tenant_id, attempt.username)
+        folded = counted_name(attempt.tenant_id, folded_name(attempt.username) or attempt.username)
+        count = await self.limits.begin(folded, attempt.device, name=name)
         attempt.before_waiting()
-        result = await self._authenticate(attempt.username, attempt.password)
+        result = _checked(await self._authenticate(attempt.username, attempt.password))
         if result is None:
             raise InvalidCredentialsError
         account = f"subject:{counted_name(result.tenant_id, result.subject)}"
@@ -191,6 +192,17 @@ class BuiltInUsers:
 
     async def _end_others(self, principal: Principal) -> None:
         await self._sessions.end_all(principal.tenant_id, principal.subject, keep=principal.session_id)
+
+
+def _checked(result: object) -> HostLoginResult:
+    """Return the result of the host's ``authenticate``.
+
+    Raises:
+        TypeError: it is something else, such as a user object or True.
+    """
+    if result is None or isinstance(result, Principal | Rejected):
+        return result
+    raise TypeError(f"authenticate must return a Principal, Rejected or None, not {type(result).__name__}")
 
 
 def account_of(tenant_id: str, username: str) -> str:

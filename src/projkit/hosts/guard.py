@@ -32,10 +32,10 @@ class ErrorResponse:
 def guard_of(
     kit: Authenticates, framework: str, scopes: tuple[str, ...], create: Callable[[tuple[str, ...]], G]
 ) -> G:
-    """Return the kit's guard for these scopes, in any order; it is created at the first call.
+    """Return the kit's guard for these scopes, in any order; it is created if none is in use.
 
     Equal calls return the same object, because hosts use guards as keys, as FastAPI's ``dependency_overrides`` does.
-    The kit holds its guards, which refer to it, so that both are garbage-collected together.
+    The kit does not keep them alive: a host may create guards for scopes that it computes for each request.
     """
     key = (framework, frozenset(scopes))
     guard: G | None = kit.guards.get(key)

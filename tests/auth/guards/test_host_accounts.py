@@ -4,6 +4,7 @@ import asyncio
 import unicodedata
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -122,9 +123,39 @@ async def test_a_victim_is_not_locked_out(sqlite_url: str) -> None:
         assert guesses == [401, 401, 429]
 
 
-async def from_browser(kit: ProjKit, device: str, password: str) -> Answer:
+async def test_a_device_token_is_of_no_use_for_a_similar_name(sqlite_url: str) -> None:
+    """Who has an account with a similar name cannot create device tokens for more guesses at the other account."""
+    subjects = {"renee": "7", "renée": "8", "Renee": "9"}
+
+    def authenticate(username: str, password: str) -> HostLoginResult:
+        subject = subjects[username]
+        own_password = PASSWORD if subject != "7" else "of the victim"
+        return Principal(subject) if password == own_password else Rejected(subject)
+
+    async with hosted(sqlite_url, authenticate, login_limit_account="2/hour") as kit:
+        devices = [
+            cookies_of(await log_in(kit, name, PASSWORD))["known_device"] for name in ("renée", "Renee") * 2
+        ]
+        statuses = [(await from_browser(kit, each, "guess", "renee")).status for each in devices]
+        assert statuses == [401, 401, 429, 429]
+        assert (await from_browser(kit, devices[0], PASSWORD, "renée")).status == 200
+
+
+@pytest.mark.parametrize("wrong", [True, "7", {"sub": "7"}, ("7", [])], ids=repr)
+async def test_an_authenticate_that_returns_something_else(
+    sqlite_url: str, wrong: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A result that is none of the three logs nobody in, and the log says what the function must return."""
+    async with hosted(sqlite_url, lambda *_: wrong) as kit:
+        answer = await log_in(kit, "renee", PASSWORD)
+    assert (answer.status, cookies_of(answer)) == (500, {})
+    expected = f"authenticate must return a Principal, Rejected or None, not {type(wrong).__name__}"
+    assert expected in caplog.text
+
+
+async def from_browser(kit: ProjKit, device: str, password: str, name: str = ALIASES[0]) -> Answer:
     """Log in from a browser with a device token."""
-    body = f'{{"username":"{ALIASES[0]}","password":"{password}"}}'.encode()
+    body = f'{{"username":"{name}","password":"{password}"}}'.encode()
     headers = [*JSON, (b"cookie", f"known_device={device}".encode())]
     return await http(kit, "/api/v1/auth/login", method="POST", headers=headers, body=body)
 

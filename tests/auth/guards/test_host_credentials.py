@@ -215,3 +215,30 @@ async def test_a_report_about_an_anonymous_caller(sqlite_url: str, host: Host) -
         headers = [*SESSION, (b"origin", ORIGIN.encode() + b".evil.example")]
         forged = await http(app, "/public", method="POST", headers=headers)
         assert (forged.status, forged.json()["subject"]) == (200, "")
+
+
+class UserOfTheHost:
+    """A user as an ORM returns it, in place of a principal."""
+
+    is_authenticated = True
+
+
+_NO_PRINCIPAL: Any = "bob"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [UserOfTheHost(), "bob", {"sub": "bob"}, True, HostCredential(_NO_PRINCIPAL, cookie=True)],
+    ids=lambda wrong: type(wrong).__name__,
+)
+async def test_a_get_principal_that_returns_something_else(
+    sqlite_url: str, wrong: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A result of another type is no caller, and the log says what the function must return."""
+    kit = ProjKit(make_settings(sqlite_url), get_principal=lambda _: wrong)
+    async with kit.lifespan():
+        answer: Answer = await http(kit, PROJECTS)
+    assert answer.status == 500
+    name = type(wrong.principal if isinstance(wrong, HostCredential) else wrong).__name__
+    expected = f"get_principal must return a Principal, a HostCredential, NOT_MINE or None, not {name}"
+    assert expected in caplog.text
