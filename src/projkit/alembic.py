@@ -42,7 +42,7 @@ class KitTables:
         self._schema = settings.database_schema
         self._known = frozenset(table.name for table in build_tables(self._prefix).metadata.tables.values())
 
-    def include_name(self, name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:
+    def include_name(self, name: str | None, type_: str, parent_names: Mapping[Any, str | None]) -> bool:
         """Return False for what belongs to the kit, as alembic's ``include_name``: it is not even read."""
         return type_ == "schema" or not self._owns(parent_names.get("table_name") or name)
 
@@ -71,7 +71,7 @@ class KitTables:
         return table_name is not None and table_name.startswith(self._prefix)
 
 
-def include_name(name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:
+def include_name(name: str | None, type_: str, parent_names: Mapping[Any, str | None]) -> bool:
     """Return False for what belongs to the kit of the environment: see :meth:`KitTables.include_name`."""
     return _of_environment().include_name(name, type_, parent_names)
 

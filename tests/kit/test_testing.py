@@ -20,7 +20,7 @@ async def test_a_kit_for_tests() -> None:
             clock.advance(minutes=5)
             later = await client.post(URL, json={"name": "B"}, headers=bearer(kit, "alice"))
             assert later.json()["created_at"].startswith("2026-01-01T00:05:00")
-            reader = bearer(kit, "bob", ["projects:read"])
+            reader = bearer(kit, "bob", "projects:read")
             assert (await client.get(URL, headers=reader)).json()["items"] == []
             assert (await client.post(URL, json={"name": "C"}, headers=reader)).status_code == 403
             unconditional = await client.put(

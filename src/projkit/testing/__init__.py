@@ -84,15 +84,16 @@ async def open_kit(
 
 
 def bearer(
-    kit: ProjKit, subject: str, scopes: Iterable[str] = DEFAULT_SCOPES, **claims: Any
+    kit: ProjKit, subject: str, scopes: str | Iterable[str] = DEFAULT_SCOPES, **claims: Any
 ) -> dict[str, str]:
     """Return the Authorization header of a request by ``subject``.
 
     Args:
         kit: The kit that will receive the request.
         subject: The ``sub`` claim of the token.
-        scopes: The scopes of the token.
+        scopes: The scopes of the token; in a string they are separated by spaces.
         claims: Other arguments of :meth:`TokenIssuer.issue`.
     """
-    token = TokenIssuer(load_keys(kit.settings), kit.settings).issue(subject, tuple(scopes), **claims)
+    names = scopes.split() if isinstance(scopes, str) else scopes
+    token = TokenIssuer(load_keys(kit.settings), kit.settings).issue(subject, tuple(names), **claims)
     return {"Authorization": f"Bearer {token}"}

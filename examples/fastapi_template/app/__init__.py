@@ -1,0 +1,1 @@
+"""A service with users, items, migrations, metrics and tests of its own."""
