@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from projkit.auth.anonymous_access import AnonymousAccess
 from projkit.auth.cookies import Cookies
@@ -14,9 +14,13 @@ from projkit.auth.routes import AuthRoutes
 from projkit.auth.wiring import cookie_names
 from projkit.health.routes import HealthRoutes
 from projkit.health.service import Health
+from projkit.http.application import Application
 from projkit.http.client import ClientAddresses
 from projkit.http.concurrency import ConcurrencyLimiter
+from projkit.http.entry import EntryShim
+from projkit.http.fast_path import PreparedEndpoints
 from projkit.http.routing import Endpoint
+from projkit.http.timing import TimingMiddleware
 from projkit.monitoring.service import Monitoring
 from projkit.observers import Observer
 from projkit.per_loop import PerLoop
@@ -26,6 +30,7 @@ from projkit.settings import Settings
 from projkit.telemetry import route_kinds
 from projkit.telemetry import routes as telemetry_routes
 from projkit.telemetry.exposition import KitRegistry
+from projkit.telemetry.wiring import Telemetry
 from projkit.validation import public_url
 from projkit.validation import routes as validation_routes
 from projkit.validation.wiring import Validations
@@ -149,6 +154,35 @@ def create_limiters(settings: Settings, observer: Observer) -> PerLoop[Concurren
             settings.queue_seconds,
             observer,
         )
+    )
+
+
+def put_in_front(
+    application: Application,
+    assembly: Assembly,
+    telemetry: Telemetry,
+    owns: Callable[[str], bool],
+    path: str | None,
+) -> ASGIApp:
+    """Put timing, entry and the fast path of probes in front of the application.
+
+    Args:
+        application: answers requests.
+        assembly: its endpoints.
+        telemetry: receives its timings and traces.
+        owns: returns whether the kit serves a path.
+        path: the path below which browsers find the kit, if the settings say.
+    """
+    recorder, tracing, request_ids = telemetry.recorder, telemetry.tracing, telemetry.request_ids
+    timed = TimingMiddleware(application, recorder, tracing, request_ids)
+    return PreparedEndpoints(
+        EntryShim(timed, owns, path),
+        assembly.endpoints,
+        application.routes,
+        recorder,
+        tracing,
+        request_ids,
+        telemetry.mounted,
     )
 
 

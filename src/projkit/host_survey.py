@@ -8,34 +8,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from projkit.errors import ConfigurationError
-
 _NAMED: Final = 5  # routes and middlewares in a warning
 
 # Returns whether a path, without parameters, is served by the kit.
 IsKitPath = Callable[[str], bool]
-
-
-def insert_innermost(host: Any, factory: Callable[..., Any]) -> None:
-    """Add a middleware to a Starlette or FastAPI application, inside all others.
-
-    Raises:
-        ConfigurationError: the application is of another kind, or has already built its middleware.
-    """
-    middlewares = getattr(host, "user_middleware", None)
-    if not isinstance(middlewares, list) or not hasattr(host, "middleware_stack"):
-        raise ConfigurationError(
-            f"kit.wrap(inside=True) supports Starlette and FastAPI, not {type(host).__name__}. In Litestar and "
-            "BlackSheep, mount the kit instead. Quart's hooks and Django's MIDDLEWARE see only their own requests: use "
-            "kit.wrap without inside, and check hosts, origins and rates in a proxy or in ASGI middleware around it"
-        )
-    if host.middleware_stack is not None:
-        raise ConfigurationError(
-            "kit.wrap(inside=True) must be called before the application serves its first request"
-        )
-    from starlette.middleware import Middleware  # noqa: PLC0415 - the class that the host's own list holds
-
-    middlewares.append(Middleware(factory))
 
 
 def warnings_of(host: Any, is_kit_path: IsKitPath, *, inside: bool) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """``ProjKit``, the facade of the package."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from projkit.assembly import KitPaths, assemble, create_limiters
+from projkit.assembly import KitPaths, assemble, create_limiters, put_in_front
 from projkit.auth.connection import request_of, store_response_headers
 from projkit.auth.csrf import CsrfCheck
 from projkit.auth.host_authenticator import GetPrincipal
@@ -21,28 +21,27 @@ from projkit.auth.rules import PathRules
 from projkit.auth.wiring import AuthServices, cookie_names
 from projkit.clock import Clock, utc_now
 from projkit.db.tables import tables_of
-from projkit.errors import ConfigurationError, UnavailableError
+from projkit.errors import UnavailableError
 from projkit.health.celery import CeleryApp
 from projkit.health.checks import HealthCheck
 from projkit.health.service import Health
-from projkit.host_survey import insert_innermost, warnings_of
+from projkit.host_survey import warnings_of
 from projkit.http import scope_keys
 from projkit.http.application import Application
 from projkit.http.client import ClientAddresses
 from projkit.http.denial import deny
-from projkit.http.entry import EntryShim
-from projkit.http.fast_path import PreparedEndpoints
 from projkit.http.host_timing import RouteOf, mark_handled_by_kit
 from projkit.http.openapi import document
 from projkit.http.openapi_names import prefix_names
 from projkit.http.problem import problem_response
 from projkit.http.response import Response
-from projkit.http.timing import RequestIds, TimingMiddleware
+from projkit.http.timing import RequestIds
 from projkit.http.tracing import Tracing
 from projkit.identity import Principal
-from projkit.lifecycle import Lifecycle, runs_on_asyncio
+from projkit.lifecycle import Lifecycle
 from projkit.monitoring.service import Monitoring
 from projkit.observers import Observer
+from projkit.per_loop import runs_on_asyncio
 from projkit.projects.facade import Projects
 from projkit.projects.service import ProjectService
 from projkit.running import CurrentRunning, Running
@@ -54,14 +53,11 @@ from projkit.telemetry.otel.request_tracing import TracerProviderOrFactory
 from projkit.telemetry.wiring import Telemetry
 from projkit.validation.wiring import ValidationFactory, Validations
 from projkit.version import __version__
-from projkit.wrapping import KitDispatch, WrappedApp
+from projkit.wrapping import HostApp, KitDispatch, combine, no_host
 
 if TYPE_CHECKING:
     from projkit.db.host_engine import HostEngine
     from projkit.redis.connect import RedisClient
-
-# Frameworks type scopes and messages differently, so that no narrower type fits them all.
-HostApp = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
 class ProjKit:
@@ -195,15 +191,8 @@ class ProjKit:
             host_checks_csrf=csrf_check is not None,
         )
         self._paths = KitPaths(settings.api_prefix, assembly.endpoints)
-        timed = TimingMiddleware(self._application, self._recorder, self.tracing, self.request_ids)
-        self._app = PreparedEndpoints(
-            EntryShim(timed, self._paths.contains, settings.public_path),
-            assembly.endpoints,
-            self.routes,
-            self._recorder,
-            self.tracing,
-            self.request_ids,
-            self._telemetry.mounted,
+        self._app = put_in_front(
+            self._application, assembly, self._telemetry, self._paths.contains, settings.public_path
         )
         self.projects = Projects(self._started_projects)
         self.sessions = Sessions(self._started_auth)
@@ -217,19 +206,17 @@ class ProjKit:
             mark_handled_by_kit(scope)
             await self._app(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self.wrap(_no_host)(scope, receive, send)
+            await self.wrap(no_host)(scope, receive, send)
         elif scope["type"] == "websocket":
             await deny(Response(404), scope, receive, send)
 
     async def _reject(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond with 503 on a server that does not run on asyncio."""
-        with suppress(ConfigurationError):  # logged once
-            self._lifecycle.require_asyncio()
         request = request_of(scope, self.request_ids.get(scope).decode())
-        error = UnavailableError(
-            "The service runs on a server that it does not support. Its log has the reason."
-        )
-        await deny(problem_response(error, request), scope, receive, send)
+        try:
+            self._lifecycle.reject_other_loops()
+        except UnavailableError as error:
+            await deny(problem_response(error, request), scope, receive, send)
 
     @property
     def routes(self) -> list[Route]:
@@ -345,33 +332,25 @@ class ProjKit:
         """
         self._monitoring.detect_framework(host_app)
 
-        def dispatch(app: HostApp) -> KitDispatch:
-            return KitDispatch(
+        return combine(
+            self,
+            host_app,
+            partial(
+                KitDispatch,
                 self,
-                app,
                 prefix=prefix.rstrip("/"),
                 public_path=self.settings.public_path or "",
                 owns=self._paths.contains,
-            )
-
-        def guarded(app: HostApp) -> HostApp:
-            return app if auth is None else AuthMiddleware(app, self, rules=auth)
-
-        if inside:
-            insert_innermost(host_app, lambda app: dispatch(guarded(app)))
-        host = self._telemetry.wrap_host(
-            host_app if inside else guarded(host_app),
-            route_of or HostRoutes(host_app),
-            performance=performance,
-            instrumented=instrument,
-        )
-        around = dispatch(host)
-        return WrappedApp(
-            host if inside else around,
-            host,
-            warnings=partial(warnings_of, host_app, around.is_kit_path, inside=inside),
-            startup=self.startup,
-            shutdown=self.shutdown,
+            ),
+            guard=lambda app: app if auth is None else AuthMiddleware(app, self, rules=auth),
+            time=partial(
+                self._telemetry.wrap_host,
+                route_of=route_of or HostRoutes(host_app),
+                performance=performance,
+                instrumented=instrument,
+            ),
+            warnings=partial(warnings_of, host_app, inside=inside),
+            inside=inside,
         )
 
     async def authenticate(self, scope: Scope) -> Principal:
@@ -384,6 +363,7 @@ class ProjKit:
             CsrfFailedError: a cookie authenticates the request, and it fails a CSRF rule.
             UnavailableError: a store that must be consulted does not respond.
         """
+        self._lifecycle.reject_other_loops()
         has_lifespan = scope_keys.HAS_NO_LIFESPAN not in scope
         if (starting := self._lifecycle.ensure_started(warn=has_lifespan)) is not None:
             await starting
@@ -426,7 +406,3 @@ class ProjKit:
         running = await self._lifecycle.start()
         with self._telemetry.tracing.below_current_span():
             yield running.auth
-
-
-async def _no_host(scope: Scope, receive: Receive, send: Send) -> None:
-    """Stand in for the host of a kit that is served on its own; it has no lifespan."""

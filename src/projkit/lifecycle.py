@@ -12,20 +12,11 @@ from contextvars import Context
 from typing import Final, Generic, Protocol, TypeVar
 
 from projkit.errors import ConfigurationError, ProjkitError, UnavailableError
-from projkit.per_loop import PerLoop
+from projkit.per_loop import PerLoop, runs_on_asyncio
 
 logger: Final = logging.getLogger("projkit")
 
 _RETRY_SECONDS: Final = 1.0
-
-
-def runs_on_asyncio() -> bool:
-    """Return whether an asyncio event loop runs here."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 class Resources(Protocol):
@@ -122,6 +113,19 @@ class Lifecycle(Generic[R]):
             self._warned_of_loop = True
             logger.error("%s", error)
         raise error
+
+    def reject_other_loops(self) -> None:
+        """Do what :meth:`require_asyncio` does for a request, whose client only learns that the service is unavailable.
+
+        Raises:
+            UnavailableError: the server runs on trio or another library.
+        """
+        try:
+            self.require_asyncio()
+        except ConfigurationError as error:
+            raise UnavailableError(
+                "The service runs on a server that it does not support. Its log has the reason."
+            ) from error
 
     async def start(self) -> R:
         """Open the resources unless they are open; concurrent calls share one attempt and its outcome.

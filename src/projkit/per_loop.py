@@ -9,6 +9,15 @@ from projkit.forks import reset_in_forks
 T = TypeVar("T")
 
 
+def runs_on_asyncio() -> bool:
+    """Return whether an asyncio event loop runs here."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 class PerLoop(Generic[T]):
     """One value for each event loop, created on its first use there.
 

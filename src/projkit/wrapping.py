@@ -3,16 +3,91 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Any, Final, Protocol
 
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from projkit.errors import ConfigurationError
 from projkit.http import scope_keys
 
 logger: Final = logging.getLogger("projkit")
 
 _STARTUP_COMPLETE: Final = "lifespan.startup.complete"
 _STARTUP_FAILED: Final = "lifespan.startup.failed"
+
+# Frameworks type scopes and messages differently, so that no narrower type fits them all.
+HostApp = Callable[[Any, Any, Any], Awaitable[Any]]
+
+
+class Kit(Protocol):
+    """The part of :class:`~projkit.ProjKit` that a wrapped host needs."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+
+    async def startup(self) -> None:
+        """Start the kit."""
+
+    async def shutdown(self) -> None:
+        """Stop the kit."""
+
+
+def combine(
+    kit: Kit,
+    host: HostApp,
+    dispatch: Callable[[HostApp], "KitDispatch"],
+    *,
+    guard: Callable[[HostApp], HostApp],
+    time: Callable[[HostApp], HostApp],
+    warnings: Callable[[Callable[[str], bool]], Iterable[str]],
+    inside: bool,
+) -> "WrappedApp":
+    """Put the kit around a host, or inside the middlewares of one.
+
+    Args:
+        kit: the kit.
+        host: the host's app.
+        dispatch: sends the kit's requests to the kit, and the others to an app.
+        guard: guards the host's paths.
+        time: times and counts the host's requests.
+        warnings: returns what to warn about, given a function that returns whether a path is the kit's.
+        inside: whether the kit goes inside the host's middlewares.
+
+    Raises:
+        ConfigurationError: ``inside`` is not possible in this host.
+    """
+    if inside:
+        insert_innermost(host, lambda app: dispatch(guard(app)))
+    timed = time(host if inside else guard(host))
+    around = dispatch(timed)
+    return WrappedApp(
+        timed if inside else around,
+        timed,
+        warnings=lambda: warnings(around.is_kit_path),
+        startup=kit.startup,
+        shutdown=kit.shutdown,
+    )
+
+
+def insert_innermost(host: Any, factory: Callable[..., Any]) -> None:
+    """Add a middleware to a Starlette or FastAPI application, inside all others.
+
+    Raises:
+        ConfigurationError: the application is of another kind, or has already built its middleware.
+    """
+    middlewares = getattr(host, "user_middleware", None)
+    if not isinstance(middlewares, list) or not hasattr(host, "middleware_stack"):
+        raise ConfigurationError(
+            f"kit.wrap(inside=True) supports Starlette and FastAPI, not {type(host).__name__}. In Litestar and "
+            "BlackSheep, mount the kit instead. Quart's hooks and Django's MIDDLEWARE see only their own requests: use "
+            "kit.wrap without inside, and check hosts, origins and rates in a proxy or in ASGI middleware around it"
+        )
+    if host.middleware_stack is not None:
+        raise ConfigurationError(
+            "kit.wrap(inside=True) must be called before the application serves its first request"
+        )
+    middlewares.append(Middleware(factory))
 
 
 class KitDispatch:
@@ -178,3 +253,7 @@ class _HostLifespan:
             self._from_host.put_nowait({"type": _STARTUP_COMPLETE})
         else:
             self._from_host.put_nowait({"type": "lifespan.shutdown.complete"})
+
+
+async def no_host(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stand in for the host of a kit that is served on its own; it has no lifespan."""

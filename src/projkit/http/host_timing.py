@@ -14,6 +14,7 @@ from projkit.http.response import Header
 from projkit.http.timing import UNKNOWN_ROUTE, Exchange, RequestIds, record_exchange
 from projkit.http.tracing import Tracing
 from projkit.observers import Observer
+from projkit.per_loop import runs_on_asyncio
 from projkit.request_stats import REQUEST_STATS
 
 logger: Final = logging.getLogger("projkit")
@@ -86,7 +87,7 @@ class _HostExchange(Exchange):
 
     def can_poll(self) -> bool:
         # A host that has read the complete body has sent 100 Continue, if the client waited for it.
-        return self.detector.complete or not self.has_body
+        return (self.detector.complete or not self.has_body) and runs_on_asyncio()
 
     async def is_disconnected(self) -> bool:
         return await self.detector.is_disconnected()  # which keeps what it receives for the host
