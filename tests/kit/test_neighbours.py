@@ -12,11 +12,14 @@ import pytest
 import trio
 from asgi_correlation_id import CorrelationIdMiddleware
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from projkit import ProjKit, Settings
+from projkit.auth.middleware import SELF_GUARDED, AuthMiddleware
 from projkit.errors import ConfigurationError
+from projkit.monitoring.middleware import PerformanceMiddleware
 from tests.asgi import call, http_scope
 from tests.conftest import SECRET
 
@@ -85,6 +88,78 @@ async def test_asgi_correlation_id(kit: ProjKit, order: str, sent: str | None) -
             assert request_id == (sent or request_id)
             if path == "/kit/nothing":
                 assert answer.json()["request_id"] == request_id
+
+
+class AddingIds:
+    """The host's middleware, which adds a request id of its own and a duration to every response."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Add the headers after those that the response has."""
+
+        async def add(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                more = [
+                    (b"X-Request-ID", b"the-hosts"),
+                    (b"X-Process-Time", b"1"),
+                    (b"Server-Timing", b"host;dur=1"),
+                ]
+                message = {**message, "headers": [*message.get("headers", []), *more]}
+            await send(message)
+
+        await self.app(scope, receive, add)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("layout", ["around", "inside", "mounted"])
+async def test_hosts_that_add_request_ids(
+    sqlite_url: str, layout: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A response has one request id, which is that of the log: the host's for its pages, the kit's for the kit's."""
+    kit = ProjKit(Settings(secret=SECRET, database_url=sqlite_url, slow_request_seconds=0.001))
+
+    async def slow(request: Any) -> PlainTextResponse:
+        await asyncio.sleep(0.002)
+        return PlainTextResponse("the host's")
+
+    mounts = [Mount("/kit", kit)] if layout == "mounted" else []
+    host = Starlette(routes=[Route("/page", slow), *mounts], middleware=[Middleware(AddingIds)])
+    prefix = "/other" if layout == "mounted" else "/kit"
+    app = kit.wrap(host, prefix=prefix, inside=layout == "inside")
+    transport = httpx2.ASGITransport(app=app)
+    async with kit.lifespan(), httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        with caplog.at_level(logging.WARNING, "projkit.slow"):
+            page = await client.get("/page")
+        missing = await client.get("/kit/api/v1/nothing")
+    assert page.headers.get_list("x-request-id") == ["the-hosts"]
+    assert page.headers.get_list("x-process-time") == ["1"]
+    assert [line.request_id for line in caplog.records if line.name == "projkit.slow"] == ["the-hosts"]  # type: ignore[attr-defined]
+    assert missing.headers.get_list("x-request-id") == [missing.json()["request_id"]]
+    assert len(missing.headers.get_list("x-process-time")) == 1
+
+
+def test_guards_and_timing_on_trio(kit: ProjKit, caplog: pytest.LogCaptureFixture) -> None:
+    """On trio a guard responds with 503 and the log has one line; a host's slow public page is served and timed."""
+
+    async def slow(request: Any) -> PlainTextResponse:
+        await trio.sleep(0.06)  # after which the kit would poll for a disconnect
+        return PlainTextResponse("the host's")
+
+    host = Starlette(routes=[Route("/page", slow), Route("/guarded", page)])
+    guarded = AuthMiddleware(host, kit, rules={"/page": SELF_GUARDED})
+    app = PerformanceMiddleware(guarded, kit=kit)
+
+    async def requests() -> list[Any]:
+        return [(await call(app, http_scope(path)))[0] for path in ("/guarded", "/page", "/guarded")]
+
+    with caplog.at_level(logging.WARNING):
+        first, public, second = trio.run(requests)
+    assert (first["status"], public["status"], second["status"]) == (503, 200, 503)
+    assert b"x-process-time" in dict(public["headers"])
+    (line,) = caplog.records
+    assert "projkit runs on asyncio only" in line.getMessage()
 
 
 HOST = """

@@ -11,7 +11,7 @@ from projkit.http import scope_keys
 from projkit.http.disconnects import DisconnectDetector
 from projkit.http.request import may_have_body
 from projkit.http.response import Header
-from projkit.http.timing import UNKNOWN_ROUTE, Exchange, RequestIds, record_exchange
+from projkit.http.timing import UNKNOWN_ROUTE, VALID_ID, Exchange, RequestIds, record_exchange
 from projkit.http.tracing import Tracing
 from projkit.observers import Observer
 from projkit.per_loop import runs_on_asyncio
@@ -20,7 +20,8 @@ from projkit.request_stats import REQUEST_STATS
 logger: Final = logging.getLogger("projkit")
 
 _MAX_ROUTE_LENGTH: Final = 200
-_TIMING_HEADERS: Final = frozenset({b"x-process-time", b"server-timing", b"x-request-id", b"traceresponse"})
+# Headers with one value; Server-Timing is a list.
+_SINGLE_HEADERS: Final = frozenset({b"x-process-time", b"x-request-id", b"traceresponse"})
 
 # Returns the template of the route that matched, never a raw path.
 RouteOf = Callable[[Scope], str]
@@ -71,13 +72,16 @@ class _HostExchange(Exchange):
         self.handled_by_kit = False
 
     async def timed_send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = dict(message)  # which gets other headers; the host may send its own message again
+            if self.handled_by_kit:
+                message["headers"] = _without_repetitions(message.get("headers", ()))
+            else:
+                self.on_start()
         if self.handled_by_kit:
             await self.send(message)
-            return
-        if message["type"] == "http.response.start":
-            self.on_start()
-            message = dict(message)  # which gets other headers; the host may send its own message again
-        await super().timed_send(message)
+        else:
+            await super().timed_send(message)
 
     async def watched_receive(self) -> Message:
         message = await self.detector.receive()
@@ -94,15 +98,18 @@ class _HostExchange(Exchange):
 
     def with_timing_headers(self, headers: Iterable[Header]) -> list[Header]:
         own = list(headers)
-        set_by_host = {name.lower() for name, _ in own} & _TIMING_HEADERS
-        return [*own, *(pair for pair in super().with_timing_headers(()) if pair[0] not in set_by_host)]
+        values = {name.lower(): value for name, value in own}
+        request_id = values.get(b"x-request-id")
+        if request_id is not None and VALID_ID.fullmatch(request_id):
+            self.request_id = request_id  # the client's id is also that of the log
+        return [*own, *(pair for pair in super().with_timing_headers(()) if pair[0] not in values)]
 
 
 class HostTimingMiddleware:
     """Middleware that times and records a host's requests, and records its WebSockets.
 
-    Timing headers that the host sets itself are kept. Requests to a kit that is mounted in the host are left to that
-    kit. If the host has started a trace, log lines and exemplars show its id.
+    Timing headers that the host sets itself are kept, and its request id appears in log lines. Requests to a kit that
+    is mounted in the host are left to that kit. If the host has started a trace, log lines and exemplars show its id.
     """
 
     def __init__(
@@ -163,6 +170,7 @@ class HostTimingMiddleware:
             REQUEST_STATS.reset(token)
             self._observer.end_request()
             if not exchange.handled_by_kit:
+                scope[scope_keys.REQUEST_ID] = exchange.request_id.decode()
                 record_exchange(self._observer, scope, self._route_of(scope), exchange)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -191,6 +199,23 @@ def mark_handled_by_kit(scope: Scope) -> None:
     exchange = scope.get(scope_keys.HOST_EXCHANGE)
     if exchange is not None:
         exchange.handled_by_kit = True
+
+
+def _without_repetitions(headers: Iterable[Header]) -> list[Header]:
+    """Return the headers of a kit's response without those that the host's middleware has added a second time.
+
+    The kit's come first. Its request id is also in its problem documents and log lines.
+    """
+    seen: set[bytes] = set()
+    kept: list[Header] = []
+    for header in headers:
+        name = header[0].lower()
+        if name in seen:
+            continue
+        if name in _SINGLE_HEADERS:
+            seen.add(name)
+        kept.append(header)
+    return kept
 
 
 def _set_failed(exchange: _HostExchange, error_type: str | None = None) -> None:

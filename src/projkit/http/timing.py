@@ -39,7 +39,7 @@ _POLL_AFTER_SECONDS: Final = 0.05
 _BODY_MESSAGES: Final = frozenset(
     {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
 )
-_VALID_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+VALID_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestIds:
@@ -69,7 +69,7 @@ class RequestIds:
         if (request_id := scope.get(scope_keys.REQUEST_ID)) is not None:
             return str(request_id).encode(), has_parent
         client_id = headers.get(b"x-request-id")
-        if client_id is not None and _VALID_ID.fullmatch(client_id):
+        if client_id is not None and VALID_ID.fullmatch(client_id):
             return bytes(client_id), has_parent
         return b"%b-%08x" % (self._prefix, next(self._counter)), has_parent
 
