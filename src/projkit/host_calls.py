@@ -18,7 +18,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Final, Protocol
 
-from projkit.errors import UnavailableError
+from projkit.errors import ConfigurationError, UnavailableError
 
 # Enough for calls that wait for a database; more threads would only compete for the interpreter lock.
 REQUEST_THREADS: Final = 16
@@ -106,6 +106,27 @@ def is_coroutine_function(function: object) -> bool:
     """Return whether a call only creates a coroutine, which cannot block; also for objects that can be called."""
     call = getattr(function, "__call__", None)  # noqa: B004  # the method of an object
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def check_signature(name: str, function: object, *parameters: str) -> None:
+    """Check that a function of the host can be called with these arguments, before a request calls it.
+
+    Raises:
+        ConfigurationError: it is no function, or takes other arguments.
+    """
+    if not callable(function):
+        raise ConfigurationError(f"{name} must be a function, not {type(function).__name__}")
+    try:
+        # Of the outermost decorator, which may add arguments.
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):  # of a function in C
+        return
+    try:
+        signature.bind(*parameters)
+    except TypeError:
+        raise ConfigurationError(
+            f"{name} is called with ({', '.join(parameters)}), but takes {signature}"
+        ) from None
 
 
 def _call_safely(function: Callable[..., Any], *arguments: Any) -> Any:

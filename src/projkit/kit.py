@@ -95,7 +95,7 @@ class ProjKit:
         guards: the guards of the host's routes that are in use.
 
     Raises:
-        ConfigurationError: a setting is invalid.
+        ConfigurationError: a setting is invalid, or a function takes other arguments than those above.
     """
 
     def __init__(
@@ -124,6 +124,7 @@ class ProjKit:
             still_valid=still_valid,
             celery_app=celery_app,
         )
+        host.check_callbacks(with_tenant=bool(settings.tenant_claim))
         addresses = ClientAddresses(settings.trusted_proxies)
         self._telemetry = Telemetry(
             settings,

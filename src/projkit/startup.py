@@ -17,7 +17,7 @@ from projkit.db.tables import Tables
 from projkit.errors import ProjkitError
 from projkit.health.celery import CeleryApp
 from projkit.health.service import Health
-from projkit.host_calls import LOGIN_THREADS, REQUEST_THREADS, HostThreads
+from projkit.host_calls import LOGIN_THREADS, REQUEST_THREADS, HostThreads, check_signature
 from projkit.http.cursor import CursorCodec
 from projkit.monitoring.service import Monitoring
 from projkit.projects.idempotency import IdempotentCreation
@@ -52,6 +52,22 @@ class HostResources:
     def names(self) -> frozenset[str]:
         """The names of those that were passed."""
         return frozenset(name for name in self.__slots__ if getattr(self, name) is not None)
+
+    def check_callbacks(self, *, with_tenant: bool) -> None:
+        """Check how the functions are called; ``with_tenant`` is whether there are tenants.
+
+        Raises:
+            ConfigurationError: a function takes other arguments.
+        """
+        subject = ("subject", "tenant_id") if with_tenant else ("subject",)
+        for name, parameters in (
+            ("authenticate", ("username", "password")),
+            ("get_principal", ("scope",)),
+            ("csrf_check", ("request",)),
+            ("still_valid", subject),
+        ):
+            if (function := getattr(self, name)) is not None:
+                check_signature(name, function, *parameters)
 
     @property
     def has_callbacks(self) -> bool:

@@ -5,14 +5,14 @@ import json
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from projkit import Principal, ProjKit, Settings
-from projkit.errors import UnavailableError
+from projkit.errors import ConfigurationError, UnavailableError
 from projkit.host_calls import HostThreads
 from tests.asgi import body, call, http_scope
 from tests.conftest import SECRET, token_for
@@ -164,3 +164,52 @@ async def test_waiting_calls_are_bounded() -> None:
     finally:
         release.set()
         threads.close()
+
+
+def with_session(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function that takes a database session, which the decorator passes."""
+
+    @wraps(function)
+    def decorated(*arguments: Any) -> Any:
+        return function(*arguments, "a session")
+
+    return decorated
+
+
+@with_session
+def is_user(subject: str, session: str) -> bool:
+    """Return whether the host has a user."""
+    return bool(subject and session)
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ({"get_principal": lambda: None}, "get_principal is called with (scope), but takes ()"),
+        ({"authenticate": lambda form: None}, "authenticate is called with (username, password), but takes (form)"),
+        ({"csrf_check": lambda *, request: True}, "csrf_check is called with (request), but takes (*, request)"),
+        ({"still_valid": lambda s, t: True}, "still_valid is called with (subject), but takes (s, t)"),
+        ({"still_valid": True}, "still_valid must be a function, not bool"),
+    ],
+)  # fmt: skip
+def test_functions_that_cannot_be_called(functions: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """A function that takes other arguments is rejected when the kit is created, and the error shows both lists."""
+    with pytest.raises(ConfigurationError) as caught:
+        kit_with(tmp_path, **functions)
+    assert str(caught.value) == message
+
+
+def test_a_function_without_the_tenant(tmp_path: Path) -> None:
+    """With tenants, ``still_valid`` must also take the tenant."""
+    settings = Settings(database_url=f"sqlite:///{tmp_path / 'kit.db'}", secret=SECRET, tenant_claim="org")
+    ProjKit(settings, still_valid=lambda subject, tenant_id: True)
+    with pytest.raises(
+        ConfigurationError, match=r"called with \(subject, tenant_id\), but takes \(subject\)"
+    ):
+        ProjKit(settings, still_valid=lambda subject: True)
+
+
+@pytest.mark.parametrize("function", [is_user, partial(is_user), Seen().__eq__, bool, dict])
+def test_functions_that_can_be_called(function: Callable[..., Any], tmp_path: Path) -> None:
+    """A decorator may add arguments, and functions in C may not tell theirs."""
+    kit_with(tmp_path, still_valid=function)
