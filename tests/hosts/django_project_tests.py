@@ -4,15 +4,19 @@ import asyncio
 import threading
 
 import httpx2
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import Permission, User
+from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest, HttpResponse
-from django.test import AsyncClient, TestCase, override_settings
+from django.test import AsyncClient, AsyncRequestFactory, TestCase, override_settings
 from django.urls import path
 from mysite import urls
 from mysite.asgi import application
 from mysite.kit import kit
 
-from projkit.hosts.django import require_scopes, run_sync
+from projkit.hosts.django import PrincipalMiddleware, require_scopes, run_sync
 from projkit.testing import bearer
 from projkit.testing.django import EmptyKit
 
@@ -23,7 +27,30 @@ def planning(request: HttpRequest) -> HttpResponse:
     return HttpResponse(request.principal.subject)
 
 
-urlpatterns = [*urls.urlpatterns, path("planning", planning)]
+@require_scopes("projects:read")
+@login_not_required  # type: ignore[untyped-decorator]  # Django has no types
+def for_tokens(request: HttpRequest) -> HttpResponse:
+    """Serve a guarded page in a project whose pages require a login to Django."""
+    return HttpResponse(request.principal.subject)
+
+
+def public(request: HttpRequest) -> HttpResponse:
+    """Serve a page that is the same for everyone."""
+    return HttpResponse("welcome")
+
+
+async def greeting(request: HttpRequest) -> HttpResponse:
+    """Serve an asynchronous page that reads the caller without a guard."""
+    return HttpResponse(request.principal.subject)
+
+
+urlpatterns = [
+    *urls.urlpatterns,
+    path("planning", planning),
+    path("for-tokens", for_tokens),
+    path("public", public),
+    path("greeting", greeting),
+]
 
 
 @override_settings(ROOT_URLCONF=__name__)
@@ -61,6 +88,56 @@ class Views(EmptyKit, TestCase):  # type: ignore[misc]  # Django has no types
         assert self.client.get("/").json() == {"caller": str(user.pk)}
         User.objects.filter(pk=user.pk).update(is_active=False)
         assert self.client.get("/").json() == {"caller": ""}
+
+    def test_login_required_middleware(self) -> None:
+        """Tokens of the kit reach a guarded page that Django's LoginRequiredMiddleware has been told to leave alone."""
+        required = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+        with self.settings(MIDDLEWARE=[*settings.MIDDLEWARE, required]):
+            for path_, status in (("/for-tokens", 200), ("/planning", 302)):
+                response = self.client.get(path_, headers=bearer(kit, "bob"))
+                assert response.status_code == status, response.content
+
+    def test_pages_that_do_not_read_the_caller(self) -> None:
+        """A page that does not read the caller costs no queries and may be cached, for users who are logged in too."""
+        self.client.force_login(User.objects.create_user("bob", password="x"))
+        with self.assertNumQueries(0):
+            response = self.client.get("/public")
+        assert (response.content, "Vary" in response.headers) == (b"welcome", False)
+
+    async def test_pages_over_asgi_that_do_not_read_the_caller(self) -> None:
+        """The same over ASGI."""
+        client = AsyncClient()
+        await client.aforce_login(await User.objects.acreate_user("bob", password="x"))
+        async with kit.lifespan():
+            response = await client.get("/public")
+            assert (response.content, "Vary" in response.headers) == (b"welcome", False)
+            assert (await client.get("/")).headers["Vary"] == "Cookie"
+
+    async def test_asynchronous_views_without_a_guard(self) -> None:
+        """An asynchronous view reads the caller without waiting, over ASGI and WSGI."""
+        user = await User.objects.acreate_user("bob", password="x")
+        client = AsyncClient()
+        await client.aforce_login(user)
+        async with kit.lifespan():
+            assert (await client.get("/greeting")).content.decode() == str(user.pk)
+
+        def over_wsgi() -> bytes:
+            self.client.force_login(user)
+            return bytes(self.client.get("/greeting").content)
+
+        assert (await sync_to_async(over_wsgi)()).decode() == str(user.pk)
+
+    async def test_asynchronous_middleware(self) -> None:
+        """Asynchronous middleware cannot read the caller, and the error says what it can do."""
+
+        async def inner(request: HttpRequest) -> HttpResponse:
+            with self.assertRaisesMessage(SynchronousOnlyOperation, "await kit.authenticate(request.scope)"):
+                _ = request.principal
+            async with kit.lifespan():
+                return HttpResponse((await kit.authenticate(request.scope)).subject)
+
+        request = AsyncRequestFactory().get("/", headers=bearer(kit, "bob"))
+        assert (await PrincipalMiddleware(inner)(request)).content == b"bob"
 
     def test_one_event_loop(self) -> None:
         """All requests over WSGI use one event loop, in one thread."""

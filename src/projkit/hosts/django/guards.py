@@ -1,14 +1,16 @@
 """Guards of Django's views: ``request.principal``, and ``@require_scopes("projects:read")`` on sync and async views."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import Any, Final, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.http import HttpRequest, HttpResponse
 from django.urls import Resolver404, resolve
+from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 from starlette.types import Scope
 
@@ -46,7 +48,8 @@ def route_of(scope: Scope) -> str:
 class PrincipalMiddleware:
     """Middleware that sets ``request.principal``: the caller, or an anonymous one (``is_authenticated`` is False).
 
-    It rejects no requests.
+    It rejects no requests. Like ``request.user``, the principal is determined when it is first read, so that pages that
+    do not read it cost no queries and can be cached. Asynchronous views cannot wait: theirs is determined before.
     """
 
     sync_capable = True
@@ -55,18 +58,44 @@ class PrincipalMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self._get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
+        # Django calls it in a thread if it does not suit the request.
+        self.process_view: Callable[..., Any] = self._process_view
         if self._is_async:
             markcoroutinefunction(self)
+            self.process_view = self._process_view_async
 
     def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
+        find_kit()  # whatever the page reads, a missing setting is reported
+        request_type: Any = type(request)
+        request.__class__ = _with_principal(request_type)
         if self._is_async:
             return self._call_async(request)
-        request.principal = _result(request).user
         return _with_response_headers(request, self._get_response(request))
 
     async def _call_async(self, request: HttpRequest) -> HttpResponse:
-        request.principal = (await _result_async(request)).user
         return _with_response_headers(request, await self._get_response(request))
+
+    def _process_view(self, request: HttpRequest, view: Callable[..., Any], *_: Any) -> None:
+        if iscoroutinefunction(view):
+            request.principal = _result(request).user
+
+    async def _process_view_async(self, request: HttpRequest, view: Callable[..., Any], *_: Any) -> None:
+        if iscoroutinefunction(view):
+            request.principal = (await _result_async(request)).user
+
+
+@cache
+def _with_principal(request_type: Any) -> Any:
+    """Return a class of requests with the attribute ``principal``, which is set at its first use.
+
+    A lazy object in its place would be evaluated wherever it is used, such as on an event loop of the kit.
+    """
+    attributes = {"principal": cached_property(_principal), "__module__": request_type.__module__}
+    return type(request_type.__name__, (request_type,), attributes)
+
+
+def _principal(request: HttpRequest) -> Any:
+    return _result(request).user
 
 
 def require_scopes(*scopes: str) -> Callable[[F], F]:
@@ -120,7 +149,19 @@ def _result(request: HttpRequest) -> AuthResult:
         return result
     if is_wsgi(scope):
         return WSGI_LOOP.run(partial(authenticate_once, kit, scope))
+    if _runs_event_loop():
+        raise SynchronousOnlyOperation(
+            "request.principal is not known yet: in asynchronous middleware, await kit.authenticate(request.scope)"
+        )
     return async_to_sync(authenticate_once)(kit, scope)
+
+
+def _runs_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _result_async(request: HttpRequest) -> AuthResult:
