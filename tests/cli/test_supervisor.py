@@ -1,5 +1,6 @@
 """The rules by which the parent of the workers replaces, stops and kills them, without real processes."""
 
+import errno
 import logging
 import signal
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ class FakeWorker:
         self.exit_code: int | None = None
         self.started_at = clock.now
         self.serving_since: float | None = None
-        self.is_planned = self.is_unresponsive = self.closed = False
+        self.is_unresponsive = self.closed = False
+        self.stopping_since: float | None = None
         self.silent_since: float | None = None
         self.waitables: list[Any] = []
         self.received: list[Any] = []
@@ -54,7 +56,7 @@ class FakeWorker:
 
     def stop(self) -> None:
         """Be asked to stop."""
-        self.is_planned = True
+        self.stopping_since = self.clock.now if self.stopping_since is None else self.stopping_since
         self.stops += 1
 
     def kill(self) -> None:
@@ -64,6 +66,11 @@ class FakeWorker:
     def close(self) -> None:
         """Be released."""
         self.closed = True
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it was asked to stop."""
+        return self.stopping_since is not None
 
     def serve(self) -> None:
         """Begin to serve."""
@@ -77,12 +84,15 @@ class Scene:
         self.clock = Clock()
         self.started: list[FakeWorker] = []
         self.overslept = 0.0
+        self.start_error: OSError | None = None
         monkeypatch.setattr(module, "time", self.clock)
         monkeypatch.setattr(module, "wait", self.wait)
         self.supervisor = Supervisor(self.start, workers=workers, stop_seconds=STOP_SECONDS)  # type: ignore[arg-type]
 
     def start(self) -> FakeWorker:
-        """Start a worker."""
+        """Start a worker, if the system lets it."""
+        if self.start_error is not None:
+            raise self.start_error
         self.started.append(FakeWorker(self.clock))
         return self.started[-1]
 
@@ -250,6 +260,69 @@ def test_unresponsive(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.overslept = 0
     scene.run(60)
     assert other in scene.alive
+
+
+def test_no_process_can_be_started(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """While the system has no process left for a replacement, the others serve, and it is tried again."""
+    scene.start_error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    scene.started[0].exit_code = -signal.SIGKILL
+    scene.run(10)
+    why = "(Resource temporarily unavailable), the failure number 4 in a row"
+    assert f"no process could be started for a worker {why}" in caplog.text
+    scene.send(signal.SIGHUP)
+    assert "because no process could be started (Resource temporarily unavailable)" in caplog.text
+    assert [each.stops for each in scene.alive] == [0]
+    scene.start_error = None
+    scene.run(30)
+    assert len(scene.alive) == 2
+
+
+def test_no_process_can_be_started_at_first(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that cannot start a single process ends."""
+    scene = Scene(2, monkeypatch)
+    scene.start_error = OSError(errno.ENOMEM, "Cannot allocate memory")
+    assert scene.supervisor.run() is False
+    expected = (
+        "no process could be started for a worker (Cannot allocate memory) before any worker served; stopping"
+    )
+    assert caplog.text.count(expected) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTTOU])
+def test_a_worker_does_not_leave(scene: Scene, number: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A replaced or removed worker that does not stop in time is killed, so that the others are replaced as well."""
+    scene.send(number)
+    scene.run(2)
+    scene.started[-1].serve()
+    scene.run(2)
+    (leaving,) = [each for each in scene.alive if each.stops]
+    scene.run(STOP_SECONDS + 3)
+    assert leaving not in scene.alive
+    assert f"worker {leaving.pid} did not stop within 20 s; killing it" in caplog.text
+    assert scene.supervisor.exits["unresponsive"] == 1
+    if number == signal.SIGHUP:
+        scene.started[-1].serve()
+        scene.run(5)
+        assert [each.stops for each in scene.started[:2]] == [1, 1], "the next one is replaced"
+
+
+def test_signals_of_a_whole_group(
+    scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that the workers have received as well, and followed at once, is no failure of a worker."""
+
+    def wait(*_: object) -> list[object]:
+        for worker in scene.started:
+            worker.exit_code = -signal.SIGTERM
+        signal.raise_signal(signal.SIGTERM)
+        return []
+
+    monkeypatch.setattr(module, "wait", wait)
+    assert scene.supervisor.run() is True
+    assert scene.supervisor.exits["planned"] == 2
+    assert "WARNING" not in caplog.text
 
 
 def test_stop(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -128,6 +129,38 @@ def test_no_worker_can_start(sqlite_url: str) -> None:
     assert done.returncode == 1
     assert "before any worker served; stopping the server" in done.stderr
     assert "PROJKIT_HEALTH_CRITICAL names an unknown health check" in done.stderr
+
+
+def test_no_process_is_left_for_a_replacement(sqlite_url: str) -> None:
+    """While the parent cannot start a process, the other workers serve; it starts one as soon as it can."""
+    with serve(sqlite_url, arguments=WORKERS) as server:
+        wait_for(lambda: serving(server, set(), 3), server)
+        parent = server.process.pid
+        before = resource.prlimit(parent, resource.RLIMIT_NOFILE)
+        in_use = max(int(each.name) for each in Path(f"/proc/{parent}/fd").iterdir())
+        resource.prlimit(parent, resource.RLIMIT_NOFILE, (in_use, before[1]))
+        (victim, *_) = workers_of(server)
+        os.kill(victim, signal.SIGKILL)
+        expected = (
+            "no process could be started for a worker (Too many open files), the failure number 4 in a row"
+        )
+        wait_for(lambda: expected in server.log_text, server)
+        assert httpx2.get(f"{server.url}/api/v1/health/live").status_code == 200
+        resource.prlimit(parent, resource.RLIMIT_NOFILE, before)
+        wait_for(lambda: serving(server, {victim}, 3), server)
+        assert "Traceback" not in server.log_text
+
+
+def test_a_stop_of_the_whole_group(sqlite_url: str) -> None:
+    """Workers drain, and none counts as dead, if the signal reaches them as well, as from systemd or a terminal."""
+    with serve(sqlite_url, arguments=WORKERS, PROJKIT_DRAIN_SECONDS="3") as server:
+        wait_for(lambda: serving(server, set(), 3), server)
+        began = time.monotonic()
+        os.killpg(server.process.pid, signal.SIGTERM)
+        while time.monotonic() < began + 2:
+            assert httpx2.get(f"{server.url}/api/v1/health/live").status_code == 200
+        assert server.process.wait(PATIENCE_SECONDS) == 0
+        assert "WARNING" not in server.log_text
 
 
 def test_a_stopped_worker_is_replaced(sqlite_url: str) -> None:

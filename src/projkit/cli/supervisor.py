@@ -5,7 +5,9 @@ each, so that a death is noticed late. This one waits for the ends of all proces
 
 - a worker that ends is logged with its signal or exit code, counted by reason, and replaced at once;
 - a worker that ends again and again soon after its start is replaced with increasing delays, while the others serve;
-- a worker that does not respond for :data:`UNRESPONSIVE_SECONDS`, although a thread of its own would, is killed;
+- a process that cannot be started, for lack of memory, of files or of processes, is tried again in the same way;
+- a worker that does not respond for :data:`UNRESPONSIVE_SECONDS`, although a thread of its own would, is killed, and so
+  is one that does not stop in time;
 - SIGHUP replaces one worker after the other: the next one is asked to stop when its successor serves;
 - SIGTTIN adds a worker, SIGTTOU removes one;
 - SIGTERM and SIGINT stop all workers, a second one without draining.
@@ -69,7 +71,7 @@ class Supervisor:
         self._leaving: list[WorkerProcess] = []
         self._to_replace: deque[_Slot] = deque()
         self._successor: WorkerProcess | None = None
-        self._stop_by: float | None = None
+        self._is_stopping = False
         self._failed = False
         self._has_served = False
         self._signals: deque[int] = deque()
@@ -80,7 +82,7 @@ class Supervisor:
         """Run the workers until a signal stops the server; return False if none of them could start."""
         with self._handled_signals():
             try:
-                while self._stop_by is None or self._workers():
+                while not self._is_stopping or self._workers():
                     self.step()
             finally:  # an error of this process must not leave workers behind
                 for worker in self._workers():
@@ -89,7 +91,7 @@ class Supervisor:
 
     def step(self) -> None:
         """Start the workers that are due, wait for the next event, and handle it."""
-        if self._stop_by is None:
+        if not self._is_stopping:
             self._start_due()
         began, timeout = time.monotonic(), self._seconds_to_wait()
         wait([*self._wakeups, *(each for worker in self._workers() for each in worker.waitables)], timeout)
@@ -102,15 +104,15 @@ class Supervisor:
         for worker in self._workers():
             worker.receive()
             self._has_served = self._has_served or worker.serving_since is not None
+        # First, because systemd and terminals signal the workers as well: those ends are planned then.
+        while self._signals:
+            self.handle_signal(self._signals.popleft())
         for worker in self._workers():
             if worker.exit_code is not None:
                 self._handle_exit(worker)
-        while self._signals:
-            self.handle_signal(self._signals.popleft())
-        if self._stop_by is None:
+        if not self._is_stopping:
             self._kill_unresponsive()
-        elif time.monotonic() > self._stop_by:
-            self._kill_remaining()
+        self._kill_overdue()
         self._continue_replacement()
 
     def _workers(self) -> list[WorkerProcess]:
@@ -119,7 +121,7 @@ class Supervisor:
         return [*current, *([] if self._successor is None else [self._successor]), *self._leaving]
 
     def _seconds_to_wait(self) -> float:
-        if self._stop_by is not None:
+        if self._is_stopping:
             return _TICK_SECONDS
         due = (slot.retry_at for slot in self._slots if slot.worker is None)
         return max(min([time.monotonic() + _TICK_SECONDS, *due]) - time.monotonic(), 0.0)
@@ -127,9 +129,22 @@ class Supervisor:
     def _start_due(self) -> None:
         for slot in self._slots:
             if slot.worker is None and time.monotonic() >= slot.retry_at:
-                slot.worker = self._start()
+                try:
+                    slot.worker = self._start()
+                except OSError as error:
+                    event = f"no process could be started for a worker ({error.strerror or error})"
+                    if self._has_served:
+                        self._try_again(slot, event)
+                    else:
+                        self._give_up(event)
+                        return
 
     def _start(self) -> WorkerProcess:
+        """Start a worker.
+
+        Raises:
+            OSError: the system has no process, memory or file left for it.
+        """
         worker = self._start_worker()
         worker.send(self.exits)
         return worker
@@ -155,32 +170,38 @@ class Supervisor:
 
     def _handle_death(self, worker: WorkerProcess, slot: _Slot, code: int) -> None:
         what = "did not respond and was killed" if worker.is_unresponsive else describe_exit(code)
-        if not self._has_served and code > 0:
-            logger.error("worker %d %s before any worker served; stopping the server", worker.pid, what)
-            self._failed = True
-            self._stop()
+        if code > 0 and not self._has_served:
+            self._give_up(f"worker {worker.pid} {what}")
             return
-        now = time.monotonic()
-        served = None if worker.serving_since is None else now - worker.serving_since
-        slot.failures = 1 if served is not None and served >= _STABLE_SECONDS else slot.failures + 1
-        delay = restart_delay(slot.failures)
-        slot.retry_at = now + delay
+        served = None if worker.serving_since is None else time.monotonic() - worker.serving_since
+        if served is not None and served >= _STABLE_SECONDS:
+            slot.failures = 0
         when = "before it served" if served is None else f"after it had served for {served:.1f} s"
+        self._try_again(slot, f"worker {worker.pid} {what} {when}")
+
+    def _try_again(self, slot: _Slot, event: str) -> None:
+        """Set the time of the next attempt to start a worker, and log the event."""
+        slot.failures += 1
+        delay = restart_delay(slot.failures)
+        slot.retry_at = time.monotonic() + delay
         if not delay:
-            logger.warning("worker %d %s %s; it is being replaced", worker.pid, what, when)
+            logger.warning("%s; it is being replaced", event)
             return
         serving = sum(each.serving_since is not None for each in self._workers())
         logger.warning(
-            "worker %d %s %s, the failure number %d in a row; the next attempt is in %g s, and %d of %d workers "
-            "serve meanwhile; see the log lines above for the cause, and run: projkit check",
-            worker.pid,
-            what,
-            when,
+            "%s, the failure number %d in a row; the next attempt is in %g s, and %d of %d workers serve meanwhile; "
+            "see the log lines above for the cause, and run: projkit check",
+            event,
             slot.failures,
             delay,
             serving,
             len(self._slots),
         )
+
+    def _give_up(self, event: str) -> None:
+        logger.error("%s before any worker served; stopping the server", event)
+        self._failed = True
+        self._stop()
 
     def _kill_unresponsive(self) -> None:
         for worker in self._workers():
@@ -190,9 +211,12 @@ class Supervisor:
                 worker.is_unresponsive = True
                 worker.kill()
 
-    def _kill_remaining(self) -> None:
+    def _kill_overdue(self) -> None:
+        """Kill the workers that were asked to stop and have not, such as those whose event loop is blocked."""
+        now = time.monotonic()
         for worker in self._workers():
-            if not worker.is_unresponsive:
+            since = worker.stopping_since
+            if since is not None and now - since > self._stop_seconds and not worker.is_unresponsive:
                 worker.is_unresponsive = True
                 logger.warning(
                     "worker %d did not stop within %g s; killing it", worker.pid, self._stop_seconds
@@ -224,7 +248,7 @@ class Supervisor:
         """Do what the signal asks for."""
         if number in _STOP_SIGNALS:
             self._stop()
-        elif self._stop_by is not None:
+        elif self._is_stopping:
             return
         elif number == signal.SIGHUP:
             logger.info("replacing all workers, one after the other")
@@ -240,8 +264,7 @@ class Supervisor:
                 self._to_replace.remove(slot)
 
     def _stop(self) -> None:
-        if self._stop_by is None:
-            self._stop_by = time.monotonic() + self._stop_seconds
+        self._is_stopping = True
         for worker in self._workers():
             worker.stop()
 
@@ -254,10 +277,13 @@ class Supervisor:
     # --- the replacement of all workers
 
     def _continue_replacement(self) -> None:
-        if self._stop_by is not None or not self._to_replace or self._leaving:
+        if self._is_stopping or not self._to_replace or self._leaving:
             return
         if self._successor is None:
-            self._successor = self._start()
+            try:
+                self._successor = self._start()
+            except OSError as error:
+                self._abort_replacement(f"no process could be started ({error.strerror or error})")
         elif self._successor.serving_since is not None:
             slot = self._to_replace.popleft()
             self._leave(slot.worker)
@@ -275,7 +301,7 @@ class Supervisor:
         self._successor = None
         remaining = len(self._to_replace)
         self._to_replace.clear()
-        if self._stop_by is None:
+        if not self._is_stopping:
             logger.error(
                 "a worker is not replaced, because %s; the %d workers that were still to be replaced stay in service; "
                 "correct the configuration (projkit check), and send SIGHUP again",

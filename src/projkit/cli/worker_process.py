@@ -41,19 +41,24 @@ class WorkerProcess:
     Attributes:
         started_at: when it was started, on the monotonic clock.
         serving_since: when it began to accept requests; None before.
-        is_planned: whether the parent has asked it to end.
+        stopping_since: when the parent asked it to end; None if it has not.
         is_unresponsive: whether the parent has killed it because it did not respond.
         silent_since: when the ping was sent that it has not answered yet; None if it has answered.
     """
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
         self.connection, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=run_worker, args=(config, listener, theirs))
-        self.process.start()
-        theirs.close()
+        try:
+            self.process = _SPAWN.Process(target=run_worker, args=(config, listener, theirs))
+            self.process.start()
+        except OSError:
+            self.connection.close()
+            raise
+        finally:
+            theirs.close()
         self.started_at = time.monotonic()
         self.serving_since: float | None = None
-        self.is_planned = False
+        self.stopping_since: float | None = None
         self.is_unresponsive = False
         self.silent_since: float | None = None
         self._pinged_at = self.started_at
@@ -62,6 +67,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """The process id."""
         return self.process.pid or 0
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the parent has asked it to end."""
+        return self.stopping_since is not None
 
     @property
     def exit_code(self) -> int | None:
@@ -98,7 +108,8 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Ask the worker to end; a second time, to end without draining."""
-        self.is_planned = True
+        if self.stopping_since is None:
+            self.stopping_since = time.monotonic()
         with suppress(ProcessLookupError):
             os.kill(self.pid, SIGTERM)
 
@@ -167,14 +178,13 @@ class ParentLink:
             self._stop_without_parent()
 
     def _stop_without_parent(self) -> None:
-        if self._server.should_exit:
-            return
         if self._server.started:
-            logger.warning(
-                "the parent process %d is gone; worker %d finishes its requests and exits",
-                self._parent,
-                os.getpid(),
-            )
+            if not self._server.should_exit:
+                logger.warning(
+                    "the parent process %d is gone; worker %d finishes its requests and exits",
+                    self._parent,
+                    os.getpid(),
+                )
             self._server.should_exit = True
             time.sleep(self._stop_seconds)
             logger.error("worker %d exits now, because it did not stop in time", os.getpid())
