@@ -8,7 +8,7 @@ from multiprocessing import Pipe
 import pytest
 import uvicorn
 
-from projkit.cli.worker_process import PING, PONG, ParentLink
+from projkit.cli.worker_process import PING, PONG, STOP_NOW, ParentLink
 
 pytestmark = pytest.mark.anyio
 
@@ -53,11 +53,22 @@ def test_changes_after_the_event_loop_has_ended(server: uvicorn.Server) -> None:
     assert parent.recv() == PONG
 
 
+def test_the_parent_ends_the_drain(server: uvicorn.Server) -> None:
+    """A worker that its parent asks to stop a second time stops at once."""
+    server.should_exit = False
+    parent, worker = Pipe()
+    ParentLink(worker, server, 0.0).start()
+    parent.send(STOP_NOW)
+    parent.send(PING)
+    assert parent.recv() == PONG
+    assert server.should_exit
+
+
 @pytest.mark.parametrize("state", ["starting", "serving", "stopping"])
 def test_the_parent_is_gone(
     server: uvicorn.Server, state: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without its parent a worker stops, and exits in any case, even if it was stopping already."""
+    """Without its parent a worker stops, and exits in any case; one that is stopping anyway is left alone."""
     parent, worker = Pipe()
     server.started, server.should_exit = state != "starting", state == "stopping"
     codes: list[int] = []
@@ -71,5 +82,5 @@ def test_the_parent_is_gone(
     expected = {"starting": "had not started yet and exits", "serving": "finishes its requests and exits"}
     assert caplog.text.count("the parent process") == (state in expected)
     assert expected.get(state, "") in caplog.text
-    assert codes == [1]
+    assert codes == ([] if state == "stopping" else [1])
     link.send(PONG)  # nobody reads it

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import signal
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -28,8 +27,6 @@ logger: Final = logging.getLogger("projkit")
 # A full collection stops the server while it walks the objects of every imported module. Objects that exist at start-up
 # are permanent, so they are frozen, and the young generation is enlarged to hold a few requests.
 _GC_THRESHOLDS: Final = (20_000, 50, 100)
-# systemd and terminals signal every process of a group, and the parent passes its own signal on: one stop, not two.
-_SAME_STOP_SECONDS: Final = 1.0
 _STOPPED: Final = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 _ALLOWED_HEADERS: Final = (
     "Authorization",
@@ -114,8 +111,9 @@ class ServedApp:
     """The app of a worker: it drains before it stops, and configures the garbage collector.
 
     On a signal to stop, readiness returns 503 for ``drain_seconds`` while requests are still served; then the server's
-    own handler gets the signal. A second signal stops the server at once; in a worker, only if it comes more than a
-    second later. ``telemetry`` is closed after everything else.
+    own handler gets the signal. A second signal stops the server at once. In a worker it is ignored: systemd and
+    terminals signal every process of a group, and the parent passes its own signal on, which is one stop and not two;
+    the parent tells of a second one through its pipe. ``telemetry`` is closed after everything else.
     """
 
     def __init__(
@@ -125,11 +123,11 @@ class ServedApp:
         self._telemetry = telemetry
         self._kit = kit
         self._settings = settings
-        self._draining_since: float | None = None
+        self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
-            await self._app(scope, receive, send if self._draining_since is None else _send_with_close(send))
+            await self._app(scope, receive, _send_with_close(send) if self._draining else send)
             return
 
         async def send_lifespan(message: Message) -> None:
@@ -159,12 +157,11 @@ class ServedApp:
         seconds = self._settings.drain_seconds
 
         def handle(number: int, frame: FrameType | None) -> None:
-            now = time.monotonic()
-            if self._draining_since is not None:
-                if parent_link() is None or now - self._draining_since > _SAME_STOP_SECONDS:
+            if self._draining:
+                if parent_link() is None:
                     stop(number, frame)
                 return
-            self._draining_since = now
+            self._draining = True
             self._kit.drain()
             logger.info("draining for %g s, then stopping; a second signal stops at once", seconds)
             # The signal can interrupt the event loop between two steps, so only thread-safe calls are allowed here.

@@ -1,8 +1,8 @@
 """A worker process of ``projkit serve --workers``, on both ends of the pipe that links it to its parent.
 
 The parent sends :data:`PING`, which a thread of the worker answers with :data:`PONG` even while the event loop is busy,
-and the number of workers that have ended, by reason, which the worker reports in its metrics. The worker sends
-:data:`SERVING` once it accepts requests.
+the number of workers that have ended, by reason, which the worker reports in its metrics, and :data:`STOP_NOW` to end
+the drain that a signal has begun. The worker sends :data:`SERVING` once it accepts requests.
 
 Only the parent holds its end of the pipe. When the parent ends, however it ends, the worker therefore reads the end of
 the pipe: it stops accepting connections at once, so that the port is free for the next server, finishes the requests
@@ -29,6 +29,7 @@ logger: Final = logging.getLogger("projkit")
 PING: Final = "ping"
 PONG: Final = "pong"
 SERVING: Final = "serving"
+STOP_NOW: Final = "stop now"
 ExitCounts = Mapping[str, int]
 # The time for a stop after the last request has ended, such as the export of the last spans.
 _STOP_SECONDS: Final = 10.0
@@ -108,8 +109,10 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Ask the worker to end; a second time, to end without draining."""
-        if self.stopping_since is None:
-            self.stopping_since = time.monotonic()
+        if self.stopping_since is not None:
+            self.send(STOP_NOW)
+            return
+        self.stopping_since = time.monotonic()
         with suppress(ProcessLookupError):
             os.kill(self.pid, SIGTERM)
 
@@ -170,6 +173,8 @@ class ParentLink:
                 message = self._connection.recv()
                 if message == PING:
                     self.send(PONG)
+                elif message == STOP_NOW:
+                    self._server.should_exit = True
                 else:
                     self._exits = message
                     if self._report is not None:
@@ -178,13 +183,14 @@ class ParentLink:
             self._stop_without_parent()
 
     def _stop_without_parent(self) -> None:
+        if self._server.should_exit:
+            return
         if self._server.started:
-            if not self._server.should_exit:
-                logger.warning(
-                    "the parent process %d is gone; worker %d finishes its requests and exits",
-                    self._parent,
-                    os.getpid(),
-                )
+            logger.warning(
+                "the parent process %d is gone; worker %d finishes its requests and exits",
+                self._parent,
+                os.getpid(),
+            )
             self._server.should_exit = True
             time.sleep(self._stop_seconds)
             logger.error("worker %d exits now, because it did not stop in time", os.getpid())
