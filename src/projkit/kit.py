@@ -1,9 +1,10 @@
 """``ProjKit``, the facade of the package."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from starlette.routing import Route
@@ -25,7 +26,7 @@ from projkit.errors import UnavailableError
 from projkit.health.celery import CeleryApp
 from projkit.health.checks import HealthCheck
 from projkit.health.service import Health
-from projkit.host_survey import warnings_of
+from projkit.host_survey import warnings_of, warnings_of_mount
 from projkit.http import scope_keys
 from projkit.http.application import Application
 from projkit.http.client import ClientAddresses
@@ -58,6 +59,8 @@ from projkit.wrapping import HostApp, KitDispatch, combine, no_host
 if TYPE_CHECKING:
     from projkit.db.host_engine import HostEngine
     from projkit.redis.connect import RedisClient
+
+logger: Final = logging.getLogger("projkit")
 
 
 class ProjKit:
@@ -297,6 +300,8 @@ class ProjKit:
             app: the host application, which frameworks pass.
         """
         self._monitoring.detect_framework(app)
+        for warning in warnings_of_mount(app, self):
+            logger.warning("%s", warning)
         await self._lifecycle.enter()
         try:
             yield

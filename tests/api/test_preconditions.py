@@ -103,8 +103,15 @@ async def test_if_match_on_restore(client: Client, deleted: bool) -> None:
     assert (await client.post(f"{one}/restore", headers={"If-Match": f'"{version}"'})).status_code == 200
 
 
+@pytest.mark.parametrize("value", [',"1"', '"7", , "1"', '"7" ,"1", ,'])
+async def test_empty_members_of_a_list(client: Client, value: str) -> None:
+    """Empty members of a list of entity tags are ignored (RFC 9110 §5.6.1.2)."""
+    one = f"{URL}/{(await client.project())['id']}"
+    assert (await client.get(one, headers={"If-None-Match": value})).status_code == 304
+
+
 @pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
-@pytest.mark.parametrize("value", ["1", '"1', 'w/"1"', '"1" "2"', "", '"a b"', "*, *"])
+@pytest.mark.parametrize("value", ["1", '"1', 'w/"1"', '"1" "2"', "", ",", '"a b"', "*, *", "*,"])
 async def test_malformed_entity_tags(client: Client, header: str, value: str) -> None:
     """A malformed list of entity tags gets a 422 that names the header."""
     project = await client.project()

@@ -32,6 +32,15 @@ PASSED_ON: Final = {"x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "https"
 PROBLEM: Final = "application/problem+json"
 
 
+class BrokenOff(Response):
+    """A response that ends before its content has been sent."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send less than announced."""
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
 class Proxy:
     """A stand-in for a proxy and the kit behind it, whose response a test sets; it keeps the last request."""
 
@@ -183,6 +192,9 @@ async def test_served_without_the_prefix(proxy: Proxy) -> None:
     proxy.report(f"/api/v1{PATH}")
     finding = await check_public_url(settings_of(f"{proxy.url}/kit"))
     assert f"set PROJKIT_PUBLIC_URL={proxy.url}, or" in finding.detail
+    proxy.responses = {f"/api/v1{PATH}": BrokenOff()}
+    finding = await check_public_url(settings_of(f"{proxy.url}/kit"))
+    assert "nothing is served" in finding.detail
     proxy.responses = {}
     finding = await check_public_url(settings_of(proxy.url))
     assert "nginx: location / {" in finding.detail

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from blacksheep import Application, Router
+from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from litestar import Litestar
@@ -18,7 +19,7 @@ from quart import Quart
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from projkit import ProjKit, Settings
 from projkit.errors import ConfigurationError
@@ -171,6 +172,60 @@ async def test_quart(kit: ProjKit) -> None:
     assert "check_host, TrustedHostMiddleware" in bypassed
     assert "proxy" in bypassed
     assert "/kit/old" in hidden
+
+
+async def test_routes_of_routers_and_mounted_apps(kit: ProjKit) -> None:
+    """Hidden routes are found in included routers and in mounted applications, with their whole paths."""
+    router = APIRouter(prefix="/projects")
+    router.add_api_route("/{project}", page)
+    app = FastAPI(openapi_url=None)
+    app.include_router(router, prefix="/api/v1")
+    app.mount("/api", Starlette(routes=[Mount("/v1", routes=routes("/auth/login", "/other"))]))
+    with warned() as messages:
+        await call(kit.wrap(app), http_scope("/page"))
+    (hidden,) = messages
+    assert "/api/v1/projects/{project}, /api/v1/auth/login. " in hidden
+
+
+async def test_blacksheep(kit: ProjKit) -> None:
+    """BlackSheep's middlewares and routes are named, with the advice to mount."""
+    app = Application(router=Router())
+
+    async def check_host(request: Any, handler: Any) -> Any:
+        return await handler(request)
+
+    app.middlewares.append(check_host)
+    app.router.add_get("/kit/old", page)
+    app.router.add_get("/page", page)
+    with warned() as messages:
+        await call(kit.wrap(app, prefix="/kit"), http_scope("/kit/x"))
+    bypassed, hidden = messages
+    assert "check_host" in bypassed
+    assert 'app.mount("/kit", kit)' in bypassed
+    assert "/kit/old. " in hidden
+
+
+@pytest.mark.parametrize("create", [starlette, fastapi])
+async def test_a_mount_at_the_root(kit: ProjKit, create: Callable[[], Any]) -> None:
+    """A host with routes of its own next to a kit at / is told what the mount changes; others are not."""
+    app = create()
+    app.mount("/elsewhere", kit)
+    with warned() as messages:
+        async with kit.lifespan(app):
+            pass
+        assert messages == []
+        app.mount("/", kit)
+        async with kit.lifespan(app):
+            pass
+    (message,) = messages
+    assert "/page, /kit/old" in message
+    assert "kit.wrap(app)" in message
+    alone = FastAPI()
+    alone.mount("/", kit)
+    with warned() as messages:
+        async with kit.lifespan(alone):
+            pass
+    assert messages == []
 
 
 @pytest.fixture(params=["inside", "mounted"])

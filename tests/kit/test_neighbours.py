@@ -1,6 +1,7 @@
 """The kit next to other event loops, and to middleware that adds request ids."""
 
 import asyncio
+import json
 import logging
 import subprocess
 import sys
@@ -160,6 +161,15 @@ def test_guards_and_timing_on_trio(kit: ProjKit, caplog: pytest.LogCaptureFixtur
     assert b"x-process-time" in dict(public["headers"])
     (line,) = caplog.records
     assert "projkit runs on asyncio only" in line.getMessage()
+
+
+@pytest.mark.anyio
+async def test_mounts_that_clients_can_name_like_a_host(kit: ProjKit) -> None:
+    """URLs in responses never begin with two slashes, after which browsers read the name of a host."""
+    app = Starlette(routes=[Mount("/{tenant:path}/kit", kit)])
+    sent = await call(app, http_scope("//evil.example/kit/api/v1/openapi.json"))
+    assert sent[0]["status"] == 200
+    assert json.loads(sent[1]["body"])["servers"] == [{"url": "/evil.example/kit"}]
 
 
 HOST = """

@@ -116,7 +116,7 @@ async def _explain_response(settings: Settings, response: httpx2.Response, token
             f"nginx: location {path}/ {{ proxy_pass http://SERVER/; }} removes {path or 'nothing'}, and without the "
             f"last slash it is kept; {_DOCS}"
         )
-    if path and _read(await _get(origin_of(url) + settings.api_prefix + PATH, token)) is not None:
+    if path and await _is_served_at(origin_of(url), settings, token):
         return failed(
             detail=f"the kit is served at {origin_of(url)}, not at {url}; set PROJKIT_PUBLIC_URL={origin_of(url)}, or "
             f"serve it below {path} (nginx: location {path}/ {{ proxy_pass http://SERVER/; }}); {_DOCS}"
@@ -126,6 +126,13 @@ async def _explain_response(settings: Settings, response: httpx2.Response, token
         detail=f"nothing is served at {url}{settings.api_prefix} (404 from {server}); nginx: "
         f"location {path}/ {{ proxy_pass http://SERVER; }}, or correct PROJKIT_PUBLIC_URL; {_DOCS}"
     )
+
+
+async def _is_served_at(url: str, settings: Settings, token: str) -> bool:
+    try:
+        return _read(await _get(url + settings.api_prefix + PATH, token)) is not None
+    except (httpx2.HTTPError, OSError):
+        return False
 
 
 def _instance(response: httpx2.Response) -> str | None:

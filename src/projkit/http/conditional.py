@@ -10,8 +10,8 @@ from typing import Final
 from projkit.errors import FieldError, PreconditionFailedError, ValidationFailedError
 from projkit.http.request import Request
 
-# One member of a list of entity tags (RFC 9110 §8.8.3).
-_MEMBER: Final = re.compile(r'\s*(?:W/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
+# One member of a list of entity tags (RFC 9110 §8.8.3), after empty ones, which are ignored (§5.6.1.2).
+_MEMBER: Final = re.compile(r'[ \t,]*(?:W/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|$)')
 # A version, with the suffix of a proxy that has encoded the content: "7-gzip", "7--gzip", "7;br".
 _ISSUED: Final = re.compile(
     r"(?P<version>[1-9][0-9]{0,18})(?:[-;:+]{1,2}(?:gzip|x-gzip|br|zstd|deflate|df))?"
@@ -90,9 +90,10 @@ def if_none_match(request: Request) -> Precondition | None:
 
 
 def _parse(request: Request, name: str) -> Precondition:
-    value = (request.header(name.lower().encode()) or "").strip()
+    value = (request.header(name.lower().encode()) or "").strip(" \t")
     if value == "*":
         return Precondition(frozenset(), any_=True)
+    value = value.rstrip(" \t,")
     tags: list[str] = []
     position = 0
     while position < len(value):

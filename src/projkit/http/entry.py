@@ -44,6 +44,8 @@ class EntryShim:
         root_path, path = self._locate(scope)
         if self._public_path is not None:
             root_path, path = self._locate_publicly(self._public_path, root_path, path)
+        if root_path.startswith("//"):  # of a request to //evil.example/kit; URLs would name another host
+            root_path = f"/{root_path.lstrip('/')}"
         inner["root_path"] = root_path
         inner["path"] = root_path + path
         inner[scope_keys.PATH] = path
