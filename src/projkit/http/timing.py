@@ -39,6 +39,7 @@ _POLL_AFTER_SECONDS: Final = 0.05
 _BODY_MESSAGES: Final = frozenset(
     {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
 )
+_CORRELATION_ID: Final = "asgi_correlation_id.context"
 VALID_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -81,8 +82,10 @@ def timing_headers(
     timing = b"app;dur=%.1f" % (elapsed * 1000)
     if stats is not None and stats.statements:
         timing += b", db;dur=%.1f" % (stats.database_seconds * 1000)
-    times = ((b"x-process-time", b"%.6f" % elapsed), (b"server-timing", timing))
-    return times if _is_added_outside(request_id) else (*times, (b"x-request-id", request_id))
+    process_time = (b"x-process-time", b"%.6f" % elapsed)
+    if _CORRELATION_ID in sys.modules and _is_added_outside(request_id):
+        return process_time, (b"server-timing", timing)
+    return process_time, (b"server-timing", timing), (b"x-request-id", request_id)
 
 
 def _is_added_outside(request_id: bytes) -> bool:
@@ -90,8 +93,8 @@ def _is_added_outside(request_id: bytes) -> bool:
 
     It has put the id into the request's headers, from which the kit took it, and into its context variable.
     """
-    module: Any = sys.modules.get("asgi_correlation_id.context")
-    return module is not None and module.correlation_id.get() == request_id.decode()
+    module: Any = sys.modules[_CORRELATION_ID]
+    return bool(module.correlation_id.get() == request_id.decode())
 
 
 class Exchange:
