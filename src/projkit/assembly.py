@@ -162,7 +162,7 @@ def put_in_front(
     assembly: Assembly,
     telemetry: Telemetry,
     owns: Callable[[str], bool],
-    path: str | None,
+    settings: Settings,
 ) -> ASGIApp:
     """Put timing, entry and the fast path of probes in front of the application.
 
@@ -171,18 +171,20 @@ def put_in_front(
         assembly: its endpoints.
         telemetry: receives its timings and traces.
         owns: returns whether the kit serves a path.
-        path: the path below which browsers find the kit, if the settings say.
+        settings: the path below which browsers find the kit, and which requests are logged.
     """
     recorder, tracing, request_ids = telemetry.recorder, telemetry.tracing, telemetry.request_ids
-    timed = TimingMiddleware(application, recorder, tracing, request_ids)
+    unlogged_paths: frozenset[str] = frozenset() if settings.access_log_probes else assembly.quiet_paths
+    timed = TimingMiddleware(application, recorder, tracing, request_ids, unlogged_paths=unlogged_paths)
     return PreparedEndpoints(
-        EntryShim(timed, owns, path),
+        EntryShim(timed, owns, settings.public_path),
         assembly.endpoints,
         application.routes,
         recorder,
         tracing,
         request_ids,
         telemetry.mounted,
+        log_probes=settings.access_log_probes,
     )
 
 

@@ -137,6 +137,8 @@ class ProjKit:
             meter_provider=meter_provider,
         )
         self._recorder = self._telemetry.recorder
+        if settings.log_client_address:
+            self._recorder.client_of = addresses.get
         self.registry = self._telemetry.registry
         self.metrics_app: ASGIApp = self._telemetry.metrics_app
         self._lifecycle: Lifecycle[Running] = Lifecycle(self._open)
@@ -195,9 +197,7 @@ class ProjKit:
             host_checks_csrf=csrf_check is not None,
         )
         self._paths = KitPaths(settings.api_prefix, assembly.endpoints)
-        self._app = put_in_front(
-            self._application, assembly, self._telemetry, self._paths.contains, settings.public_path
-        )
+        self._app = put_in_front(self._application, assembly, self._telemetry, self._paths.contains, settings)
         self.projects = Projects(self._started_projects)
         self.sessions = Sessions(self._started_auth)
         self.guards: MutableMapping[tuple[str, frozenset[str]], Any] = WeakValueDictionary()

@@ -6,7 +6,7 @@ becomes. Where nothing is recorded, as in a single command or a self-test, pass 
 """
 
 import math
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol, get_args
@@ -43,10 +43,12 @@ class Observer:
 
     Attributes:
         slow_seconds: the duration above which a request is logged as slow.
+        client_of: returns a client's address for log lines, if they are to contain it.
         meters: additional receiver of durations, where the host has an OpenTelemetry ``MeterProvider``.
     """
 
     slow_seconds: float = math.inf
+    client_of: Callable[[MutableMapping[str, Any]], str] | None = None
     meters: DurationMeters | None = None
 
     # --- requests

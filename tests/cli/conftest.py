@@ -2,7 +2,9 @@
 
 import io
 import logging
+import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,10 +32,16 @@ def loggers_kept() -> Iterator[None]:
     root = logging.getLogger()
     touched = [logging.getLogger(name) for name in (None, "projkit.access", "alembic", "uvicorn.error")]
     handlers, levels = root.handlers, [each.level for each in touched]
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+    log_format = os.environ.get("PROJKIT_LOG_FORMAT")
     try:
         yield
     finally:
         root.handlers = handlers
+        logging.captureWarnings(False)
+        sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
+        if log_format is None:
+            os.environ.pop("PROJKIT_LOG_FORMAT", None)
         for each, level in zip(touched, levels, strict=True):
             each.setLevel(level)
 

@@ -80,14 +80,17 @@ def test_serve_drains_before_it_stops() -> None:
         [*PROJKIT, "serve", "--port", "0"],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PROJKIT_DRAIN_SECONDS": "1.5", "PROJKIT_LOG_FORMAT": "json"},
+        env={
+            **os.environ,
+            "PROJKIT_DRAIN_SECONDS": "1.5",
+            "PROJKIT_LOG_FORMAT": "json",
+            "PROJKIT_SECRET": SECRET,
+        },
     )
     assert process.stderr is not None
     try:
-        said = ""
-        while "curl" not in said:
-            said += process.stderr.readline()
-        (url,) = re.findall(r"(http://\S+)/api/v1\n", said)
+        first = json.loads(process.stderr.readline())
+        url = first["url"].removesuffix("/api/v1")
         with httpx2.Client(base_url=url) as client:
             while client.get("/api/v1/health/ready").status_code != 200:
                 time.sleep(0.05)
@@ -97,9 +100,8 @@ def test_serve_drains_before_it_stops() -> None:
             assert client.get("/api/v1/health/live").status_code == 200
         rest = process.communicate(timeout=30)[1]
         assert process.returncode == 0, rest
-        messages = [json.loads(line) for line in rest.splitlines() if line.startswith("{")]
+        messages = [json.loads(line) for line in rest.splitlines()]
         assert any("draining" in message["message"] for message in messages)
-        assert any(message.get("route") == "/api/v1/health/ready" for message in messages)
     finally:
         process.kill()
         process.communicate()

@@ -285,7 +285,7 @@ TRACE_ID, SPAN_ID = f"{0xA1:032x}", f"{0xB2:016x}"
         (True, {"trace_id": "-"}, (TRACE_ID, SPAN_ID)),
         (True, {"trace_id": TRACE_ID}, (TRACE_ID, SPAN_ID)),
         (True, {"trace_id": "another"}, ("another", None)),
-        (False, {"trace_id": "-"}, ("-", None)),
+        (False, {"trace_id": "-"}, (None, None)),
         (False, {}, (None, None)),
     ],
 )

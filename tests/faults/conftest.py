@@ -91,7 +91,7 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + 120  # a slow machine
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
-        match = re.search(r"(http://\S+)/api/v1\n", log.read_text())
+        match = re.search(r"(http://[^\s\"]+)/api/v1[\n\"]", log.read_text())
         if match:
             with suppress(httpx2.TransportError):
                 if httpx2.get(f"{match[1]}/api/v1/health/ready").status_code == 200:

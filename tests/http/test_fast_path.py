@@ -86,7 +86,7 @@ def nothing() -> Iterator[None]:
 
 def make_kit(sqlite_url: str) -> ProjKit:
     """Create a kit that also serves the probes at the root."""
-    return ProjKit(settings_for(sqlite_url, health_root_paths=True))
+    return ProjKit(settings_for(sqlite_url, access_log_probes=True, health_root_paths=True))
 
 
 @pytest.mark.parametrize("path", PROBES)

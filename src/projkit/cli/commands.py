@@ -1,5 +1,6 @@
 """The registry of commands. `serve` is imported alone, because a server keeps everything it imports in memory."""
 
+import logging
 import sys
 import warnings
 from importlib import import_module
@@ -33,6 +34,17 @@ def options(
     """Define the global options."""
 
 
+def _report(message: str, *, is_server: bool) -> None:
+    """Print an error, or log it if a server is to write JSON."""
+    if is_server:
+        from projkit.cli.logs import configure_early_logging
+
+        if configure_early_logging():
+            logging.getLogger("projkit").critical("%s", message)
+            return
+    print_error(message)
+
+
 def run() -> None:
     """Run the command in ``sys.argv``; the exit code is 0 on success, 1 on failure and 2 for a usage error."""
     named = [name for name in sys.argv[1:2] if name in _IMPORTED_ALONE]
@@ -42,5 +54,5 @@ def run() -> None:
     try:
         app()
     except ProjkitError as error:
-        print_error(error.detail)
+        _report(error.detail, is_server="serve" in named)
         sys.exit(1)

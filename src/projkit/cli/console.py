@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -36,11 +37,14 @@ def print_message(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def load_settings() -> Settings:
-    """Read the settings, and print a warning for each unknown ``PROJKIT_`` variable."""
+def load_settings(warn: Callable[[str], None] | None = None) -> Settings:
+    """Read the settings, and print a warning for each unknown ``PROJKIT_`` variable, or pass it to ``warn``."""
     for name, nearest in unknown_variables(os.environ, Settings.model_fields):
         hint = f"; did you mean {nearest}?" if nearest else ""
-        print_message(f"warning: unknown setting {name}{hint}")
+        if warn is None:
+            print_message(f"warning: unknown setting {name}{hint}")
+        else:
+            warn(f"unknown setting {name}{hint}")
     settings = Settings()
     settings.require_servers()
     return settings

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -29,6 +30,8 @@ from projkit.identity import DEFAULT_SCOPES
 from projkit.settings import Settings
 from projkit.telemetry.families import FILE_BYTES
 from projkit.telemetry.worker_files import require_usable
+
+logger: Final = logging.getLogger("projkit")
 
 # The time that a worker may take to stop after draining and its last request, such as for the export of the last spans.
 _STOP_SECONDS: Final = 15.0
@@ -61,10 +64,16 @@ def serve(
         os.environ["PROJKIT_ACCESS_LOG"] = "false"  # read by each worker
     if root_path is not None:
         os.environ["PROJKIT_ROOT_PATH"] = root_path
-    settings = load_settings()
+    warnings: list[str] = []
+    settings = load_settings(warnings.append)
     if demo:
         _check_demo(settings)
     configure_logging(settings)
+    os.environ["PROJKIT_LOG_FORMAT"] = (
+        settings.log_format
+    )  # for workers, before they have read their settings
+    for warning in warnings:
+        _warn(settings, warning)
     demo_user = asyncio.run(_prepare(settings, demo=demo))
     config = uvicorn.Config(
         "projkit.cli.server:create_app",
@@ -183,23 +192,44 @@ def _listen(config: uvicorn.Config, host: str, port: int) -> socket.socket:
     return listener
 
 
+def _warn(settings: Settings, message: str) -> None:
+    if settings.log_format == "json":
+        logger.warning("%s", message)
+    else:
+        print_message(f"warning: {message}")
+
+
 def _print_greeting(settings: Settings, host: str, port: int, *, demo_user: bool) -> None:
+    """Print the addresses or, as JSON, log them; the log contains no token and no password."""
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     api = address + (settings.public_path or "") + settings.api_prefix
-    print_message(f"projkit ({settings.dialect}) is running at {api}")
+    addresses = {
+        "API docs": f"{api}/docs",
+        "Status page": f"{api}/monitoring",
+        "Liveness": f"{api}/health/live",
+    }
     if settings.public_url:
-        print_message(f"  Public URL   {settings.public_base}{settings.api_prefix}")
-    print_message(f"  API docs     {api}/docs")
-    print_message(f"  Status page  {api}/monitoring")
-    print_message(f"  Liveness     {api}/health/live")
+        addresses = {"Public URL": f"{settings.public_base}{settings.api_prefix}", **addresses}
     if (export := read_export_settings(os.environ, settings.trace_ratio)) is not None:
-        print_message(f"  Telemetry    {export}")
+        addresses["Telemetry"] = str(export)
+    as_json = settings.log_format == "json"
+    if as_json:
+        logger.info("projkit (%s) is running at %s", settings.dialect, api, extra={"url": api})
+        for name, each in addresses.items():
+            logger.info("%s: %s", name, each)
+    else:
+        print_message(f"projkit ({settings.dialect}) is running at {api}")
+        for name, each in addresses.items():
+            print_message(f"  {name:<12} {each}")
     if settings.env == "development" and host not in _LOOPBACK:
-        print_message(
-            "warning: this development server is reachable from other machines; set PROJKIT_ENV=production"
+        _warn(
+            settings, "this development server is reachable from other machines; set PROJKIT_ENV=production"
         )
-    if settings.env != "development" or settings.tenant_claim:
-        return
+    if settings.env == "development" and not settings.tenant_claim and not as_json:
+        _print_credentials(settings, api, demo_user=demo_user)
+
+
+def _print_credentials(settings: Settings, api: str, *, demo_user: bool) -> None:
     token = TokenIssuer(load_keys(settings), settings).issue(DEMO_SUBJECT, DEFAULT_SCOPES, seconds=86_400)
     print_message("Try it (the token is valid for one day):")
     print_message(f"  curl -H 'Authorization: Bearer {token}' {api}/projects")

@@ -14,8 +14,10 @@ import logging
 import multiprocessing
 import os
 import socket
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -23,6 +25,9 @@ from signal import SIGKILL, SIGTERM
 from typing import Any, Final
 
 import uvicorn
+
+from projkit.cli.logs import configure_early_logging
+from projkit.settings import UnknownSettingWarning
 
 logger: Final = logging.getLogger("projkit")
 
@@ -224,6 +229,17 @@ def parent_link() -> ParentLink | None:
 
 def run_worker(config: uvicorn.Config, listener: socket.socket, connection: Connection) -> None:
     """Serve until the parent asks to stop or is gone; the worker's main function."""
+    warnings.simplefilter("ignore", UnknownSettingWarning)  # the parent has reported it
+    configure_early_logging()
+    try:
+        _serve(config, listener, connection)
+    except Exception as error:
+        # multiprocessing would print the traceback, as plain text.
+        logger.critical("worker %d failed: %s", os.getpid(), type(error).__name__, exc_info=error)
+        sys.exit(1)
+
+
+def _serve(config: uvicorn.Config, listener: socket.socket, connection: Connection) -> None:
     config.configure_logging()  # which turns uvicorn's access log off; a new process has not done that
     server = _LinkedServer(config)
     server.link = ParentLink(connection, server, (config.timeout_graceful_shutdown or 0) + _STOP_SECONDS)

@@ -16,8 +16,10 @@ import asyncpg
 import sqlalchemy as sa
 
 from projkit.errors import DatabaseConstraintError, DatabaseUnavailableError
+from projkit.log_limit import LogLimit
 
 logger: Final = logging.getLogger("projkit.db")
+log_limit: Final = LogLimit(logger, "database unavailable")
 
 _SQLITE_UNIQUE: Final = re.compile(r"UNIQUE constraint failed: (?P<columns>.+)")
 # Serialization failures and deadlocks, after which the whole transaction can be run again.
@@ -93,7 +95,7 @@ def describe(error: BaseException) -> str:
 
 def unavailable(error: BaseException) -> DatabaseUnavailableError:
     """Return the kit's error for an unavailable database; the driver's message is logged, never sent to clients."""
-    logger.warning("database unavailable: %s", describe(error))
+    log_limit.warning(type(_reason(error)).__name__, "database unavailable: %s", describe(error))
     return DatabaseUnavailableError()
 
 

@@ -2,8 +2,8 @@
 
 On a busy server code is cold, and each function on a probe's path costs two to three times as much as in a loop. So a
 plain GET is answered here, before entry, timing, routing and handler, which would nearly double its cost. A request
-takes the normal path, and gets the same response, if an outer trace, the access log or a host's meters observe it, or
-if it uses another method.
+takes the normal path, and gets the same response, if an outer trace, an access log of probes or a host's meters observe
+it, or if it uses another method.
 """
 
 import logging
@@ -37,12 +37,15 @@ class PreparedEndpoints:
         tracing: Tracing,
         request_ids: RequestIds,
         mounted: MountedRoutes,
+        *,
+        log_probes: bool,
     ) -> None:
         self._app = app
         self._observer = observer
         self._tracing = tracing
         self._request_ids = request_ids
         self._mounted = mounted
+        self._log_probes = log_probes
         self._prepared: dict[str, tuple[PreparedHandler, Route]] = {
             endpoint.path: (endpoint.prepared, route)
             for endpoint, route in zip(endpoints, routes, strict=True)
@@ -80,5 +83,5 @@ class PreparedEndpoints:
             self._observer.meters is None
             and not self._tracing.has_current_context()
             and scope_keys.HOST_EXCHANGE not in scope
-            and not access_logger.isEnabledFor(logging.INFO)
+            and not (self._log_probes and access_logger.isEnabledFor(logging.INFO))
         )

@@ -153,6 +153,8 @@ class HostTimingMiddleware:
         if exchange.trace is not None:
             exchange.stats.client_spans = exchange.trace.client_spans
         scope[scope_keys.REQUEST_ID] = exchange.request_id.decode()
+        if self._observer.client_of is not None:
+            scope[scope_keys.CLIENT_ADDRESS] = self._observer.client_of(scope)
         scope[scope_keys.HOST_EXCHANGE] = exchange
         scope[scope_keys.HOST_APP] = scope.get(scope_keys.APP)
         token = REQUEST_STATS.set(exchange.stats)

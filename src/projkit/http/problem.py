@@ -14,8 +14,11 @@ from projkit.http import scope_keys
 from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Header, Response
 from projkit.http.tracing import trace_id_of
+from projkit.log_limit import LogLimit
 
 logger: Final = logging.getLogger("projkit")
+
+traceback_limit: Final = LogLimit(logger, "tracebacks")
 
 PROBLEM_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:projkit:problem:"
@@ -81,16 +84,19 @@ def unhandled(error: Exception, request: Request) -> Response:
     error_type = request.scope[scope_keys.ERROR_TYPE] = type(error).__name__
     if (trace := request.scope.get(scope_keys.TRACE)) is not None:
         trace.set_error(error_type)
-    trace_id = trace_id_of(request.scope) or "-"
+    route = request.scope.get(scope_keys.ROUTE) or "__unknown__"
+    trace_id, client = trace_id_of(request.scope), request.scope.get(scope_keys.CLIENT_ADDRESS)
+    fields = {"request_id": request.request_id, "trace_id": trace_id, "client": client, "route": route}
     logger.error(
-        "unhandled %s in %s %s, request %s, trace %s",
+        "unhandled %s in %s %s, request %s%s",
         error_type,
         request.method,
-        request.scope.get(scope_keys.ROUTE) or "__unknown__",
+        route,
         request.request_id,
-        trace_id,
-        exc_info=error,
-        extra={"request_id": request.request_id, "trace_id": trace_id},
+        "" if trace_id is None else f", trace {trace_id}",
+        # Each request has its line, so that its id is found; the traceback is not repeated for all of them.
+        exc_info=error if traceback_limit.allows(f"{error_type} in {route}") else None,
+        extra={name: value for name, value in fields.items() if value},
     )
     return problem_response(errors.ProjkitError(), request)
 

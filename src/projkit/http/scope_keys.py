@@ -22,6 +22,8 @@ IN_PROCESS_CALLER: Final = (
     "projkit.in_process_caller"  # the principal of a request that the kit sends to itself
 )
 
+CLIENT_ADDRESS: Final = "projkit.client_address"  # of the client, where log lines are to contain it
+
 # Set by frameworks, and by the kit in the same way.
 APP: Final = "app"  # the application whose routes are searched: Starlette, FastAPI
 MATCHED_ROUTE: Final = "route"  # the route object that matched: Starlette, FastAPI

@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import suppress
 from itertools import count
 from time import perf_counter
@@ -21,11 +21,13 @@ from projkit.http import scope_keys
 from projkit.http.disconnects import DisconnectDetector
 from projkit.http.response import Header
 from projkit.http.tracing import RequestTrace, Tracing, trace_id_of
+from projkit.log_limit import LogLimit
 from projkit.observers import Observer
 from projkit.request_stats import REQUEST_STATS, RequestStats
 
 access_logger: Final = logging.getLogger("projkit.access")
 slow_logger: Final = logging.getLogger("projkit.slow")
+slow_limit: Final = LogLimit(slow_logger, "slow requests")
 if access_logger.level == logging.NOTSET:
     # A host's server writes access lines of its own, and logging.basicConfig(level=INFO) would add these to them.
     access_logger.setLevel(logging.WARNING)
@@ -194,13 +196,29 @@ class TimingMiddleware:
     """Middleware that adds ``X-Process-Time``, ``Server-Timing`` and ``X-Request-ID``, and records each request.
 
     It also writes the access log, if that is enabled, and a warning for each slow request.
+
+    Args:
+        app: the kit's endpoints.
+        observer: records the requests.
+        tracing: starts their traces.
+        request_ids: the source of their ids.
+        unlogged_paths: the paths of probes and scrapes, whose expected responses get no access line.
     """
 
-    def __init__(self, app: ASGIApp, observer: Observer, tracing: Tracing, request_ids: RequestIds) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        observer: Observer,
+        tracing: Tracing,
+        request_ids: RequestIds,
+        *,
+        unlogged_paths: Set[str] = frozenset(),
+    ) -> None:
         self._app = app
         self._observer = observer
         self._tracing = tracing
         self._request_ids = request_ids
+        self._unlogged_paths = unlogged_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, has_parent = self._request_ids.read(scope, self._tracing.parent_headers)
@@ -209,6 +227,8 @@ class TimingMiddleware:
         trace = exchange.trace = scope[scope_keys.TRACE] = self._tracing.start(scope, has_parent=has_parent)
         if trace is not None:
             exchange.stats.client_spans = trace.client_spans
+        if self._observer.client_of is not None:
+            scope[scope_keys.CLIENT_ADDRESS] = self._observer.client_of(scope)
         token = REQUEST_STATS.set(exchange.stats)
         self._observer.begin_request()
         try:
@@ -221,7 +241,7 @@ class TimingMiddleware:
             self._observer.end_request()
             route = scope.get(scope_keys.ROUTE) or UNKNOWN_ROUTE
             record_exchange(self._observer, scope, route, exchange)
-            if access_logger.isEnabledFor(logging.INFO):
+            if access_logger.isEnabledFor(logging.INFO) and self._is_logged(scope, exchange):
                 fields = log_fields(scope, route, exchange)
                 access_logger.info(
                     "%(method)s %(route)s %(status)d %(duration_ms).1f ms %(request_id)s",
@@ -230,6 +250,11 @@ class TimingMiddleware:
                 )
             if trace is not None:
                 trace.end(exchange.status)
+
+    def _is_logged(self, scope: Scope, exchange: Exchange) -> bool:
+        """Return whether the request gets an access line: of a probe or scrape, only what it should not return."""
+        expected = exchange.status < 400 or exchange.status == 503
+        return not expected or scope.get(scope_keys.PATH) not in self._unlogged_paths
 
 
 def record_exchange(observer: Observer, scope: Scope, route: str, exchange: Exchange) -> None:
@@ -250,25 +275,28 @@ def record_exchange(observer: Observer, scope: Scope, route: str, exchange: Exch
         observer.record_exception(route, error_type)
     if seconds > observer.slow_seconds:
         fields = log_fields(scope, route, exchange)
-        slow_logger.warning(
+        slow_limit.warning(
+            f"{fields['method']} {route}",
             "slow request: %(method)s %(route)s %(status)d %(duration_ms).1f ms, database %(db_ms).1f ms, "
-            "request %(request_id)s, trace %(trace_id)s",
+            "request %(request_id)s" + (", trace %(trace_id)s" if "trace_id" in fields else ""),
             fields,
             extra=fields,
         )
 
 
 def log_fields(scope: Scope, route: str, exchange: Exchange) -> dict[str, Any]:
-    """Return the fields of a log line; never the query string or a raw path."""
-    return {
+    """Return the fields of a log line that are known; never the query string or a raw path."""
+    fields = {
         "request_id": scope[scope_keys.REQUEST_ID],
-        "trace_id": trace_id_of(scope) or "-",
+        "trace_id": trace_id_of(scope),
+        "client": scope.get(scope_keys.CLIENT_ADDRESS),
         "method": scope["method"] if scope["method"].isalpha() else "_OTHER",
         "route": route,
         "status": exchange.status,
         "duration_ms": round(exchange.duration * 1000, 1),
         "db_ms": round(exchange.stats.database_seconds * 1000, 1),
     }
+    return {name: value for name, value in fields.items() if value not in {None, ""}}
 
 
 async def _respond_to_disconnected(send: Send) -> None:

@@ -14,10 +14,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from projkit.errors import ConfigurationError, UnavailableError
+from projkit.log_limit import LogLimit
 from projkit.observers import NULL_OBSERVER, Observer
 from projkit.request_stats import current_client_spans
 
 logger: Final = logging.getLogger("projkit.redis")
+log_limit: Final = LogLimit(logger, "Redis is unavailable")
 
 RedisClient: TypeAlias = Redis | RedisCluster
 
@@ -71,7 +73,9 @@ class RedisCommands:
                 return await self._client.execute_command(operation, *arguments)
         except _FAILURES as caught:
             failure = caught
-            logger.warning("Redis is unavailable: %s: %s", type(caught).__name__, caught)
+            log_limit.warning(
+                type(caught).__name__, "Redis is unavailable: %s: %s", type(caught).__name__, caught
+            )
             raise self._error from caught
         finally:
             ended = perf_counter()

@@ -119,6 +119,8 @@ class Settings(TableSettings):
     drain_seconds: float = Field(default=2.0, ge=0, le=3600)
     keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
     access_log: bool = True
+    access_log_probes: bool = False
+    log_client_address: bool = False
     trace_ratio: float = Field(default=1.0, ge=0, le=1)
     log_format: Literal["console", "json"] = "console"
     freeze_gc: bool = True
