@@ -1,5 +1,6 @@
 """Engines that hosts bring: other drivers, and sessions with settings of the host's own."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
 from functools import partial
@@ -21,8 +22,10 @@ from sqlalchemy.dialects.sqlite.pysqlite import dialect as pysqlite
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
+from sqlalchemy.util import await_only
 
 from projkit import ProjKit, Settings
+from projkit.db.engine import EngineDatabase
 from projkit.db.host_engine import resolve_engine
 from projkit.db.raw_sql import RawConnection
 from projkit.db.server_version import require_version
@@ -325,3 +328,27 @@ async def test_search_does_not_depend_on_the_session(postgres_url: str, mode: st
                 assert (await client.get(URL, params={"q": text})).json()["items"] == [project], text
     finally:
         await administer(f'ALTER DATABASE "{name}" RESET standard_conforming_strings')
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_cancellation_while_the_host_prepares_a_connection(postgres_url: str, driver: str) -> None:
+    """A connection that a host's event still prepares when the request is cancelled is returned to its pool."""
+    async with host_engine(postgres_url, driver, pool_size=1, max_overflow=0) as engine:
+        reached, proceed = asyncio.Event(), asyncio.Event()
+
+        @sa.event.listens_for(engine.sync_engine, "engine_connect")
+        def prepare(_: sa.Connection) -> None:
+            reached.set()
+            await_only(proceed.wait())
+
+        database = EngineDatabase(engine, sa.MetaData(), statement_seconds=5, owned=False)
+        request = asyncio.create_task(database.ping())
+        await reached.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert database.connections()["checked_out"] == 1
+        proceed.set()
+        await database.close()
+        assert database.connections() == {"maximum": 1, "open": 1, "checked_out": 0, "overflow": 0}
+        await database.ping()

@@ -6,7 +6,8 @@ that has an engine of its own, whose pool and events then apply.
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -50,6 +51,7 @@ class EngineDatabase:
         self._statement_seconds = statement_seconds
         self._owned = owned
         self._row_level_security = row_level_security
+        self._closing: set[asyncio.Task[None]] = set()
 
     def scoped(self, tenant_id: str, owner_id: str) -> Queries:
         return ScopedDatabase(self, tenant_id, owner_id) if self._row_level_security else self
@@ -81,6 +83,8 @@ class EngineDatabase:
         }
 
     async def close(self) -> None:
+        if self._closing:  # a pool that has been disposed of would not close what is returned to it
+            await asyncio.wait(self._closing, timeout=self._statement_seconds)
         if self._owned:
             await self.engine.dispose()
 
@@ -93,7 +97,7 @@ class EngineDatabase:
         started = perf_counter()
         connected = committed = False
         try:
-            async with asyncio.timeout(self._statement_seconds), self.engine.begin() as connection:
+            async with asyncio.timeout(self._statement_seconds), self._begin() as connection:
                 connected = True
                 self._observer.record_pool_wait(perf_counter() - started)
                 result = await work(_EngineTransaction(connection, self.dialect, self._observer))
@@ -108,6 +112,34 @@ class EngineDatabase:
             add_database_time(perf_counter() - started)
             self._observer.record_transaction(committed=committed)
         return result
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction as ``engine.begin()`` does, without losing a connection to a cancellation."""
+        connection = await self._connect()
+        try:
+            async with connection.begin():
+                yield connection
+        finally:
+            await run_to_completion(connection.close())
+
+    async def _connect(self) -> AsyncConnection:
+        # SQLAlchemy loses a connection that has left the pool if it is cancelled while it sets isolation levels or
+        # calls the host's events. So a task completes this, and returns the connection if the caller is cancelled.
+        connecting = asyncio.create_task(self.engine.connect().start())
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            closing = asyncio.create_task(self._close_once_connected(connecting))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            raise
+
+    async def _close_once_connected(self, connecting: "asyncio.Task[AsyncConnection]") -> None:
+        with suppress(*DRIVER_ERRORS):
+            async with asyncio.timeout(self._statement_seconds):  # a host's pool can wait without limit
+                connection = await connecting
+            await connection.close()
 
 
 _PING: Final = Statement(sa.select(sa.literal(1, sa.Integer)))
