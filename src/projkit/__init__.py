@@ -34,3 +34,8 @@ if not TYPE_CHECKING:  # type checkers would otherwise accept any name
 
         globals()[name] = ProjKit
         return ProjKit
+
+
+def __dir__() -> list[str]:
+    """Name the kit as well before it is imported, for completion in shells."""
+    return sorted({*globals(), *__all__})

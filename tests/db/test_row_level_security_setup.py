@@ -142,6 +142,19 @@ async def test_a_revision_sees_all_rows(
     assert await state(old) == ENABLED
 
 
+async def test_a_table_of_a_later_revision(empty_postgres_url: str) -> None:
+    """Policies on the tables of an old revision are applied without those that a later one creates."""
+    url = settings_for(empty_postgres_url).database_url
+    await migrate.upgrade(url, revision="0001")
+    names = TableNames()
+    async with migrate.single_use(url) as engine:
+        async with engine.begin() as connection:
+            await row_security.apply(connection, names, enabled=True)
+        assert await migrate.upgrade(url, row_level_security=True)
+        async with engine.connect() as connection:
+            await row_security.require_policies(RawConnection.of_engine(connection), names, enabled=True)
+
+
 async def test_missing_policies_prevent_the_start(rls_database: RlsDatabase) -> None:
     """With the setting on, a kit does not start if policies are missing, incomplete or of another version."""
     damages = (
