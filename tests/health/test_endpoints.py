@@ -62,7 +62,7 @@ async def test_details(open_health: OpenHealth) -> None:
         assert content["checks"]["database"]["observed_at"].endswith("Z")
         system = content["system"]
         assert set(system) == {
-            "cpu_percent", "load_average", "memory", "process", "disk", "event_loop_lag_ms",
+            "cpu_percent", "cpu", "load_average", "memory", "process", "disk", "event_loop_lag_ms",
         }  # fmt: skip
         assert system["process"]["rss_bytes"] > 1 << 20
         assert system["disk"]["total_bytes"] > system["disk"]["free_bytes"] > 0

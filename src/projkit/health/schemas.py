@@ -61,7 +61,9 @@ class DetailedHealth(BaseModel):
     uptime_seconds: float | None = None
     checks: dict[str, CheckReport] | None = None
     system: dict[str, Any] | None = Field(
-        default=None, description="Measurements of the machine and this process."
+        default=None,
+        description="Measurements of the container or machine, and of this process. `source` in `cpu` and `memory` is "
+        "`cgroup` if the container has a limit, which the percentages refer to, otherwise `machine`.",
     )
     traffic: dict[str, Any] | None = Field(
         default=None, description="Requests, errors and latencies of the last five minutes."

@@ -1,4 +1,4 @@
-"""Measurements of the machine and the process, taken in the background: they cost up to a tenth of a millisecond."""
+"""Measurements of the container or machine and the process, taken in the background within a millisecond."""
 
 import asyncio
 import shutil
@@ -11,6 +11,7 @@ import psutil
 
 from projkit.health.checks import CheckFailedError, HealthCheck
 from projkit.health.loop_watchdog import LoopWatchdog
+from projkit.health.resources import ResourceSampler
 from projkit.observers import HEARTBEAT_SECONDS, NULL_OBSERVER, Observer
 
 PERIOD_SECONDS: Final = 5.0
@@ -39,6 +40,7 @@ class SystemSampler:
         self._observer = observer
         self._silent_loops = silent_loops
         self._process = psutil.Process()
+        self._resources = ResourceSampler()
         self._lags: deque[float] = deque([0.0], maxlen=_TICKS)
         self.latest: Mapping[str, Any] = {}
 
@@ -59,8 +61,8 @@ class SystemSampler:
 
     async def _sample_periodically(self, watchdog: LoopWatchdog) -> None:
         loop = asyncio.get_running_loop()
-        # psutil reports the CPU usage since the previous call in the same thread.
-        psutil.cpu_percent(interval=None)
+        # The CPU usage is that since the previous call in the same thread.
+        self._resources.sample()
         self._process.cpu_percent(interval=None)
         self._sample()
         self._observer.record_heartbeat(self.lag_seconds)
@@ -94,7 +96,6 @@ class SystemSampler:
         return data
 
     def _sample(self) -> None:
-        memory = psutil.virtual_memory()
         with self._process.oneshot():
             process = {
                 "pid": self._process.pid,
@@ -104,13 +105,8 @@ class SystemSampler:
                 "open_files": self._process.num_fds() if hasattr(self._process, "num_fds") else None,
             }
         self.latest = {
-            "cpu_percent": psutil.cpu_percent(interval=None),
+            **self._resources.sample(),
             "load_average": [round(each, 2) for each in psutil.getloadavg()],
-            "memory": {
-                "total_bytes": memory.total,
-                "available_bytes": memory.available,
-                "used_percent": memory.percent,
-            },
             "process": process,
         }
 

@@ -11,10 +11,12 @@ from functools import cache
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+import psutil
 from pydantic import BaseModel, Field, SecretStr
 
+from projkit.cgroups import ControlGroups
 from projkit.monitoring.performance import WorkerInfo, worker_infos
 from projkit.settings import Settings
 from projkit.telemetry.recorder import Recorder
@@ -31,6 +33,15 @@ _PACKAGES: Final = (
 )  # fmt: skip
 
 
+class ResourceLimits(BaseModel):
+    """The CPUs and the memory that the server may use; `cgroup`: the container's limit."""
+
+    cpus: float
+    cpu_source: Literal["cgroup", "machine"]
+    memory_bytes: int
+    memory_source: Literal["cgroup", "machine"]
+
+
 class SystemInfo(BaseModel):
     """The versions, environment and settings of the responding process."""
 
@@ -42,6 +53,7 @@ class SystemInfo(BaseModel):
     machine: str
     hostname: str
     cpu_count: int | None
+    limits: ResourceLimits
     packages: dict[str, str]
     pid: int
     workers: list[WorkerInfo]
@@ -64,7 +76,7 @@ def system_info(
     event_loop: str,
     enabled: dict[str, bool | str],
 ) -> SystemInfo:
-    """Create the report from what this process knows, without any I/O but reading package metadata."""
+    """Create the report from what this process knows, without any I/O but reading package metadata and limits."""
     now = time.time()
     return SystemInfo(
         version=version,
@@ -75,6 +87,7 @@ def system_info(
         machine=platform.machine(),
         hostname=platform.node(),
         cpu_count=os.cpu_count(),
+        limits=resource_limits(ControlGroups()),
         packages=_packages(),
         pid=os.getpid(),
         workers=worker_infos(recorder),
@@ -86,6 +99,18 @@ def system_info(
         event_loop=event_loop,
         enabled=enabled,
         settings=redacted_settings(settings),
+    )
+
+
+def resource_limits(groups: ControlGroups) -> ResourceLimits:
+    """Return the container's limits, or the machine's size where it has none."""
+    machine_bytes, machine_cpus = psutil.virtual_memory().total, os.cpu_count() or 1
+    cpu, memory = groups.cpu(machine_cpus), groups.memory(machine_bytes)
+    return ResourceLimits(
+        cpus=round(cpu.limit_cpus, 3) if cpu else machine_cpus,
+        cpu_source="cgroup" if cpu else "machine",
+        memory_bytes=memory.limit_bytes if memory else machine_bytes,
+        memory_source="cgroup" if memory else "machine",
     )
 
 

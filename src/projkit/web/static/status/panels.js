@@ -36,12 +36,14 @@ export function showComponents(health, receivedAt, metrics) {
   byId("components").hidden = checks.length === 0;
   render(byId("component-list"), [checks, receivedAt, metrics?.checks],
     () => checks.map(([name, check]) => component(name, check, receivedAt, metrics)));
-  const { cpu_percent: cpu, load_average: load, memory, disk, process, event_loop_lag_ms: lag } = health?.system ?? {};
+  const { cpu_percent: cpu, cpu: cpus, load_average: load, memory, disk, process, event_loop_lag_ms: lag } = health?.system ?? {};
   const has = (value) => value !== null && value !== undefined;
   render(byId("system"), health?.system, () => facts([
-    ["CPU", has(cpu) ? `${number(cpu)} %` : null, load ? `load ${load.join(", ")}` : ""],
+    ["CPU", has(cpu) ? `${number(cpu)} %` : null,
+      [cpus?.source === "cgroup" ? `of the container's ${number(cpus.cpus)}` : "", load ? `load ${load.join(", ")}` : ""]
+        .filter(Boolean).join(" · ")],
     ["Memory used", has(memory?.used_percent) ? `${number(memory.used_percent)} %` : null,
-      has(memory?.available_bytes) ? `${bytes(memory.available_bytes)} free` : ""],
+      has(memory?.available_bytes) ? `${bytes(memory.available_bytes)} free${memory.source === "cgroup" ? " in the container" : ""}` : ""],
     ["Disk used", has(disk?.used_percent) ? `${number(disk.used_percent)} %` : null,
       has(disk?.free_bytes) ? `${bytes(disk.free_bytes)} free` : ""],
     ["This process", has(process?.rss_bytes) ? bytes(process.rss_bytes) : null,
