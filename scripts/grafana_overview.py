@@ -98,8 +98,10 @@ def saturation() -> list[Panel]:
                     "{{instance}} {{pid}}"), limits=((0.9, WARNING),)),
         lines("Memory", "Resident memory of each worker", "bytes",
               query(f"projkit_process_resident_memory_bytes{{{OF}}}", "{{instance}} {{pid}}")),
-        lines("Open files", "File descriptors of each worker, including connections", "short",
-              query(f"projkit_process_open_fds{{{OF}}}", "{{instance}} {{pid}}")),
+        lines("Open files", "File descriptors of each worker, including connections, of those that it may open",
+              "percentunit",
+              query(f"projkit_process_open_fds{{{OF}}} / projkit_process_max_fds{{{OF}}}", "{{instance}} {{pid}}"),
+              limits=((0.8, WARNING),)),
     ]  # fmt: skip
 
 
@@ -153,9 +155,10 @@ def health() -> list[Panel]:
                 query(f"min by (instance, check) (projkit_health_check_status{{{OF}}})", "{{instance}} {{check}}"),
                 texts={"0": ("failing", BAD), "1": ("healthy", GOOD)}),
         lines("Not run", "Workers that have not run a check for three periods", "short",
-              query(f"max by (instance, check) (projkit_health_check_stale{{{OF}}}) > 0", "{{instance}} {{check}}")),
+              query(f"max by (instance, check) (projkit_health_check_stale{{{OF}}})", "{{instance}} {{check}}"),
+              span=12),
         lines("Latency", "Duration of the last run of each check", "s",
-              query(f"max by (check) (projkit_health_check_latency_seconds{{{OF}}})", "{{check}}"), span=12),
+              query(f"max by (check) (projkit_health_check_latency_seconds{{{OF}}})", "{{check}}"), span=24),
     ]  # fmt: skip
 
 

@@ -94,7 +94,9 @@ def without_comparison(expr: str) -> str:
     """Rewrite an alert's expression so that it returns 0 or 1, also if the alert does not fire.
 
     Offsets of an hour are removed, since the deployment is not that old, and so is absent(), whose series exists.
+    "unless on" becomes "and on", since both of its sides then have data.
     """
+    expr = expr.replace(" unless on ", " and on ")
     parts = re.split(r"(\{[^}]*\})", expr)
     parts[::2] = [re.sub(r"(>=|<=|==|!=|>|<)", r"\1 bool", part) for part in parts[::2]]
     return re.sub(r"absent\((.*)\)", r"\1", "".join(parts).replace(" offset 1h", ""))

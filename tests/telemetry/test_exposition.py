@@ -53,7 +53,7 @@ async def test_encoded_in_parts(
     registry: KitRegistry, accept: str, at_once: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Encoding in parts gives byte for byte the library's output, including the host's series."""
-    usage = [ProcessUsage(1, 2.0, 3, None, 4.0)]
+    usage = [ProcessUsage(1, 2.0, 3, None, 1024, 4.0)]
     monkeypatch.setattr("projkit.telemetry.snapshot.process_usage", lambda _: usage)
     body, _ = await render(registry, accept)
     assert body == at_once(registry)

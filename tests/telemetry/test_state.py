@@ -246,6 +246,7 @@ def test_processes(tmp_path: Path) -> None:
             resident = value("projkit_process_resident_memory_bytes", **labels) or 0
             assert resident == pytest.approx(process.memory_info().rss, rel=0.2)
             assert value("projkit_process_open_fds", **labels) == pytest.approx(process.num_fds(), abs=3)
+            assert value("projkit_process_max_fds", **labels) == process.rlimit(psutil.RLIMIT_NOFILE)[0]
             assert value("projkit_process_start_time_seconds", **labels) == process.create_time()
             used = sum(process.cpu_times()[:2])
             assert value("projkit_process_cpu_seconds_total", **labels) == pytest.approx(used, abs=1.0)
@@ -259,13 +260,24 @@ def test_processes(tmp_path: Path) -> None:
 def test_inaccessible_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the system does not report one figure, the others are exported nonetheless."""
 
-    def denied(_: psutil.Process) -> int:
+    def denied(*_: object) -> int:
         raise psutil.AccessDenied
 
     monkeypatch.setattr(psutil.Process, "num_fds", denied)
+    monkeypatch.setattr(psutil.Process, "rlimit", denied)
     value = metric_values(Recorder())
     assert value("projkit_process_open_fds", pid=str(os.getpid())) is None
+    assert value("projkit_process_max_fds", pid=str(os.getpid())) is None
     assert value("projkit_process_resident_memory_bytes", pid=str(os.getpid()))
+
+
+def test_unlimited_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without a limit on open files has no such gauge, rather than a negative one."""
+    unlimited = (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY)
+    monkeypatch.setattr(psutil.Process, "rlimit", lambda *_: unlimited)
+    value = metric_values(Recorder())
+    assert value("projkit_process_max_fds", pid=str(os.getpid())) is None
+    assert value("projkit_process_open_fds", pid=str(os.getpid()))
 
 
 @pytest.mark.parametrize("sunset", [None, datetime(2027, 1, 1, tzinfo=UTC)])

@@ -8,12 +8,13 @@ import psutil
 
 
 class ProcessUsage(NamedTuple):
-    """The usage of one process; ``open_fds`` is None if the system does not report it."""
+    """The usage of one process; ``open_fds`` and ``max_fds`` are None if the system does not report them."""
 
     pid: int
     cpu_seconds: float
     resident_bytes: int
     open_fds: int | None
+    max_fds: int | None
     started_at: float
 
 
@@ -27,7 +28,8 @@ def process_usage(pids: Iterable[int]) -> list[ProcessUsage]:
                 cpu = process.cpu_times()
                 resident = process.memory_info().rss
                 started_at = process.create_time()
-            usage.append(ProcessUsage(pid, cpu.user + cpu.system, resident, _open_fds(process), started_at))
+            descriptors = _open_fds(process), _max_fds(process)
+            usage.append(ProcessUsage(pid, cpu.user + cpu.system, resident, *descriptors, started_at))
     return usage
 
 
@@ -36,3 +38,12 @@ def _open_fds(process: psutil.Process) -> int | None:
         return process.num_fds()
     except (psutil.Error, AttributeError):  # another user's process, or a system without descriptors
         return None
+
+
+def _max_fds(process: psutil.Process) -> int | None:
+    """Return the soft limit on open files; None if there is no limit."""
+    try:
+        limit, _ = process.rlimit(psutil.RLIMIT_NOFILE)
+    except (psutil.Error, AttributeError):  # as above; only Linux and FreeBSD report limits
+        return None
+    return None if limit == psutil.RLIM_INFINITY else limit

@@ -392,6 +392,13 @@ SCALARS: Final = (
     ),
     Scalar(
         "gauge",
+        "projkit_process_max_fds",
+        "Limit on open file descriptors of each living worker.",
+        ("pid",),
+        _process(lambda usage: usage.max_fds),
+    ),
+    Scalar(
+        "gauge",
         "projkit_process_start_time_seconds",
         "Start time of each living worker, in seconds since 1970.",
         ("pid",),
