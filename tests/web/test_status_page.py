@@ -356,3 +356,25 @@ async def test_history_of_a_component(browser: Browser, root: str) -> None:
         await expect(mail.locator("details[open]")).to_have_count(1)
         await mail.get_by_text("Last 2 changes").click()
         await expect(page.locator(".component", has_text="disk").locator("details")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("source", "cpu", "memory"),
+    [
+        ("cgroup", "63 %of the container's 0.5 · load 1, 2, 3", "42 %297 MiB free in the container"),
+        ("machine", "63 %load 1, 2, 3", "42 %297 MiB free"),
+    ],
+)
+async def test_container(browser: Browser, root: str, source: str, cpu: str, memory: str) -> None:
+    """CPU and memory say when they are those of the container."""
+    system = {
+        "cpu_percent": 63.0,
+        "cpu": {"source": source, "cpus": 0.5},
+        "load_average": [1, 2, 3],
+        "memory": {"source": source, "available_bytes": 311427072, "used_percent": 42.0},
+    }
+    health = Health(status="ok", checks={}, system=system)
+    async with opened(browser, f"{root}{STATUS_PAGE}", before=health.put) as page:
+        values = page.locator("#system dd")
+        await expect(values.nth(0)).to_have_text(cpu)
+        await expect(values.nth(1)).to_have_text(memory)
