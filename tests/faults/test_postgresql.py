@@ -4,13 +4,15 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
 
 from projkit import ProjKit
-from tests.conftest import Client, settings_for
+from tests.conftest import MODES, Client, settings_for
 from tests.faults.conftest import Cluster
+from tests.host_engines import host_engine
 
 pytestmark = pytest.mark.anyio
 URL = "/api/v1/projects"
@@ -18,17 +20,23 @@ LIMIT = 0.5  # seconds: the limit of each wait
 BOUND = 3 * LIMIT + 1.5  # pool, statement, its cancellation, a retry on a slow machine
 
 
-@pytest.fixture(params=["fast", "transactional"])
+@pytest.fixture(params=[*MODES, "psycopg"])
 async def client(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncIterator[Client]:
-    """A client of a kit on the cluster, in each database mode."""
+    """A client of a kit on the cluster, in each database mode, and on a host's engine with another driver."""
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # asyncpg reports each lost connection
-    settings = settings_for(
-        cluster.url, database_mode=request.param, database_pool_size=4, database_connect_seconds=LIMIT,
-        database_pool_wait_seconds=LIMIT, database_statement_seconds=LIMIT,
-    )  # fmt: skip
-    kit = ProjKit(settings)
-    async with kit.lifespan(), Client(kit, settings, timeout=30) as opened:
-        yield opened
+    limits = {"database_pool_wait_seconds": LIMIT, "database_statement_seconds": LIMIT}
+    async with AsyncExitStack() as stack:
+        if request.param in MODES:
+            settings = settings_for(
+                cluster.url, database_mode=request.param, database_pool_size=4, database_connect_seconds=LIMIT, **limits
+            )  # fmt: skip
+            kit = ProjKit(settings)
+        else:
+            pool = {"pool_size": 4, "max_overflow": 0, "pool_timeout": LIMIT}
+            engine = await stack.enter_async_context(host_engine(cluster.url, request.param, **pool))
+            kit = ProjKit(settings_for("sqlite:///unused.db", **limits), engine=engine)
+        await stack.enter_async_context(kit.lifespan())
+        yield await stack.enter_async_context(Client(kit, kit.settings, timeout=30))
 
 
 async def wait_until_recovered(client: Client) -> float:

@@ -6,7 +6,7 @@ that has an engine of its own, whose pool and events then apply.
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import perf_counter
@@ -25,10 +25,12 @@ from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Params, Row, Statement, engine_params
 from projkit.observers import NULL_OBSERVER, Observer
 from projkit.request_stats import StatementInfo, add_database_time
-from projkit.tasks import run_to_completion
+from projkit.tasks import BackgroundTasks, run_to_completion
 
 # SQLAlchemy would pass unknown parameters of a URL to asyncpg as arguments; asyncpg parses URLs itself.
 _DRIVER: Final = "postgresql+asyncpg://"
+# The time in which a server that responds confirms that it has cancelled a statement.
+_CANCEL_SECONDS: Final = 0.5
 
 
 class EngineDatabase:
@@ -52,6 +54,7 @@ class EngineDatabase:
         self._owned = owned
         self._row_level_security = row_level_security
         self._closing: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
 
     def scoped(self, tenant_id: str, owner_id: str) -> Queries:
         return ScopedDatabase(self, tenant_id, owner_id) if self._row_level_security else self
@@ -83,6 +86,7 @@ class EngineDatabase:
         }
 
     async def close(self) -> None:
+        await self._background.close(_CANCEL_SECONDS)
         if self._closing:  # a pool that has been disposed of would not close what is returned to it
             await asyncio.wait(self._closing, timeout=self._statement_seconds)
         if self._owned:
@@ -96,11 +100,16 @@ class EngineDatabase:
     async def _transact_once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         started = perf_counter()
         connected = committed = False
-        try:
-            async with asyncio.timeout(self._statement_seconds), self._begin() as connection:
+
+        async def run() -> T:
+            nonlocal connected
+            async with self._begin() as connection:
                 connected = True
                 self._observer.record_pool_wait(perf_counter() - started)
-                result = await work(_EngineTransaction(connection, self.dialect, self._observer))
+                return await work(_EngineTransaction(connection, self.dialect, self._observer))
+
+        try:
+            result = await self._in_time(run())
             committed = True
         except DRIVER_ERRORS as error:
             if not connected:  # for whatever reason
@@ -112,6 +121,15 @@ class EngineDatabase:
             add_database_time(perf_counter() - started)
             self._observer.record_transaction(committed=committed)
         return result
+
+    async def _in_time(self, transaction: Coroutine[Any, Any, T]) -> T:
+        if self.engine.dialect.driver == "psycopg":
+            # It reacts to a cancellation only when the server has confirmed it, or after ten seconds.
+            return await self._background.run(
+                transaction, seconds=self._statement_seconds, grace=_CANCEL_SECONDS
+            )
+        async with asyncio.timeout(self._statement_seconds):
+            return await transaction
 
     @asynccontextmanager
     async def _begin(self) -> AsyncIterator[AsyncConnection]:

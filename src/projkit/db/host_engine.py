@@ -28,6 +28,7 @@ logger: Final = logging.getLogger("projkit.db")
 # The drivers on which the tests of the API run, for each dialect.
 _DRIVERS: Final = {"postgresql": ("asyncpg", "psycopg"), "sqlite": ("aiosqlite",)}
 _SUPPORTED: Final = "PostgreSQL (on asyncpg or psycopg) and SQLite (on aiosqlite)"
+_READ_COMMITTED: Final = "READ COMMITTED"
 _POSTGRESQL_PORT: Final = 5432
 _LOOPBACK: Final = {"127.0.0.1": "localhost", "::1": "localhost"}
 _EXAMPLE: Final = 'create_async_engine("postgresql+psycopg://user:password@host/name")'
@@ -63,13 +64,20 @@ def for_kit(engine: "AsyncEngine") -> "AsyncEngine":
     whatever ``echo`` is.
     """
     options: dict[str, Any] = {"schema_translate_map": None}
-    if engine.dialect.name == "postgresql":
-        options["isolation_level"] = "READ COMMITTED"
+    if engine.dialect.name == "postgresql" and _isolation_level(engine) not in (None, _READ_COMMITTED):
+        options["isolation_level"] = _READ_COMMITTED
     view = engine.execution_options(**options)
     view.sync_engine.hide_parameters = True
     if view.sync_engine.echo == "debug":  # which logs the rows of results
         view.sync_engine.echo = True
     return view
+
+
+def _isolation_level(engine: "AsyncEngine") -> str | None:
+    """Return the isolation level that the host has set; None if it is the server's default."""
+    level: str | None = engine.sync_engine.get_execution_options().get("isolation_level")
+    # The argument of create_async_engine; SQLAlchemy has no public name for it.
+    return level or getattr(engine.dialect, "_on_connect_isolation_level", None)
 
 
 def warn_of_other_url(settings: Settings, engine: "AsyncEngine") -> None:
