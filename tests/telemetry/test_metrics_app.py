@@ -24,7 +24,13 @@ def kit(sqlite_url: str) -> ProjKit:
 
 def stable(text: str) -> list[str]:
     """Return the series that do not change between two scrapes."""
-    moving = ("projkit_http_", "projkit_process_", "projkit_event_loop_", "projkit_health_")
+    moving = (
+        "projkit_http_",
+        "projkit_process_",
+        "projkit_event_loop_",
+        "projkit_health_",
+        "projkit_worker_heartbeat_",
+    )
     return [line for line in text.splitlines() if not line.startswith(moving)]
 
 
