@@ -40,6 +40,22 @@ STORES = (
     "tests/faults/test_redis.py",
     "tests/faults/test_redis_failover.py",
 )
+# The parts of the everyday suite in which packages do the work.
+LOWEST = tuple(
+    f"tests/{name}"
+    for name in (
+        "api",
+        "auth",
+        "cli",
+        "config",
+        "db",
+        "health",
+        "kit",
+        "monitoring",
+        "telemetry",
+        "validation",
+    )
+)
 DJANGO = ("tests/hosts/test_django_project.py", "tests/hosts/test_django_scopes.py")
 # What runs on each database and in each mode: on the driver of a host's engine, each of these finds other mistakes.
 DRIVERS = (
@@ -51,6 +67,15 @@ DRIVERS = (
     ),
     *(f"tests/validation/test_{name}.py" for name in ("authentication", "endpoints")),
     "tests/monitoring/test_database_metrics.py",
+)
+# What is often installed beside the package, and limits the versions of the same dependencies (docs/compatibility.md).
+NEIGHBOURS = (
+    "fastapi-users[sqlalchemy]>=15",
+    "arq>=0.28",
+    "celery[redis]==5.5.3",
+    "fastapi-cache2>=0.2.2",
+    "sqlmodel==0.0.47",
+    "fastapi==0.133.0",
 )
 LOCKS = ("nox", "tests", "hosts", "lint", "types", "bench", "load", "dashboards")
 
@@ -119,6 +144,17 @@ def drivers(session: nox.Session) -> None:
     install(session, "tests")
     session.env["PROJKIT_TEST_HOST_DRIVER"] = "psycopg"
     run_tests(session, *DRIVERS)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The parts of the everyday suite that depend on packages, with the lowest version of each that is allowed."""
+    install(session, "lowest")
+    run_tests(session, *LOWEST)
+    for package in NEIGHBOURS:
+        session.run(
+            "python", "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", ".", package
+        )
 
 
 @nox.session
@@ -275,6 +311,26 @@ def lock(session: nox.Session) -> None:
             "--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--no-header",
             "--no-annotate", "--quiet", f"--output-file=requirements/{name}.txt", *session.posargs,
         )  # fmt: skip
+    lock_lowest(session)
+
+
+def lock_lowest(session: nox.Session) -> None:
+    """Pin the package's own dependencies at their floors; their dependencies and the tests' tools are the newest."""
+    compile_lock = (
+        "uv",
+        "pip",
+        "compile",
+        "pyproject.toml",
+        "--python-version=3.11",
+        "--no-emit-index-url",
+        "--quiet",
+    )
+    floors = Path(session.create_tmp(), "floors.txt")
+    session.run(*compile_lock, "--resolution=lowest-direct", "--no-deps", f"--output-file={floors}")
+    session.run(
+        *compile_lock, "--group=lowest", f"--constraint={floors}", "--universal", "--generate-hashes", "--no-header",
+        "--no-annotate", "--output-file=requirements/lowest.txt", *session.posargs,
+    )  # fmt: skip
 
 
 @nox.session(venv_backend="none")

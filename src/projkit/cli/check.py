@@ -36,7 +36,7 @@ from projkit.db.tables import Tables, tables_of
 from projkit.errors import ConfigurationError, ProjkitError, UnavailableError
 from projkit.health.celery import celery_check
 from projkit.health.checks import CheckFailedError
-from projkit.redis.connect import open_redis
+from projkit.redis.connect import close_redis, open_redis
 from projkit.redis.memory import eviction_policies
 from projkit.settings import Settings, unknown_variables
 from projkit.telemetry.families import FILE_BYTES
@@ -209,7 +209,7 @@ async def _redis(settings: Settings) -> Finding:
         detail = f"{error.detail}; start it, or correct PROJKIT_REDIS_URL"
         return Finding("redis", ok=False, detail=detail)
     finally:
-        await client.aclose()
+        await close_redis(client)
     if policies and settings.session_backend == "redis":
         detail = (
             f"available, {usage}, but maxmemory-policy {min(policies)} evicts them when memory is full, "

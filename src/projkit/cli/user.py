@@ -23,7 +23,7 @@ from projkit.db.connect import open_database
 from projkit.db.tables import tables_of
 from projkit.errors import NotFoundError, ProjkitError, UnavailableError, UsernameTakenError
 from projkit.identity import DEFAULT_SCOPES, Principal
-from projkit.redis.connect import open_redis
+from projkit.redis.connect import close_redis, open_redis
 from projkit.settings import Settings
 
 T = TypeVar("T")
@@ -187,7 +187,7 @@ async def _open(settings: Settings) -> AsyncIterator[Services]:
     finally:
         passwords.close()
         if redis is not None:
-            await redis.aclose()
+            await close_redis(redis)
         await database.close()
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-from projkit.db.dsn import asyncpg_dsn
+from projkit.db.dsn import asyncpg_dsn, sqlite_url
 from projkit.db.errors import DRIVER_ERRORS, is_retryable, raise_translated, unavailable
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.retries import retrying
@@ -169,7 +169,7 @@ def create_engine(
     """Create an engine for the transactional mode, without named prepared statements because of PgBouncer."""
     if url.startswith("sqlite"):
         # The timeout is that of the file's lock.
-        return create_async_engine(url, connect_args=_sqlite_arguments(pool_wait_seconds))
+        return create_async_engine(sqlite_url(url), connect_args=_sqlite_arguments(pool_wait_seconds))
     return create_async_engine(
         _DRIVER,
         pool_size=pool_size,
@@ -191,10 +191,11 @@ def create_single_use_engine(url: str, *, connect_seconds: float) -> AsyncEngine
     if not url.startswith("sqlite"):
         arguments = {"dsn": asyncpg_dsn(url), "timeout": connect_seconds}
         return create_async_engine(_DRIVER, poolclass=NullPool, connect_args=arguments)
-    path = Path(sa.make_url(url).database or "")
+    location = sqlite_url(url)
+    path = Path(location.database or "")
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "No such directory", str(path.parent))
-    return create_async_engine(url, poolclass=NullPool, connect_args=_sqlite_arguments(connect_seconds))
+    return create_async_engine(location, poolclass=NullPool, connect_args=_sqlite_arguments(connect_seconds))
 
 
 def _sqlite_arguments(lock_seconds: float) -> dict[str, Any]:

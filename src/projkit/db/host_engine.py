@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
+from projkit.db.dsn import sqlite_url
 from projkit.errors import ConfigurationError
 from projkit.settings import Settings
 
@@ -84,7 +85,8 @@ def warn_of_other_url(settings: Settings, engine: "AsyncEngine") -> None:
     """Warn if PROJKIT_DATABASE_URL is set to another database than the one of the host's engine, which is used."""
     if "database_url" not in settings.model_fields_set:
         return
-    used, unused = engine.url, sa.make_url(settings.database_url)
+    used, url = engine.url, settings.database_url
+    unused = sqlite_url(url) if settings.embedded else sa.make_url(url)
     if used.database is not None and _location(used) != _location(unused):
         logger.warning(
             "the kit uses the database of the host's engine, %s; PROJKIT_DATABASE_URL is %s, which only the commands "

@@ -113,19 +113,14 @@ def open_redis(url: str) -> RedisClient:
 
 
 async def close_redis(client: RedisClient) -> None:
-    """Close all connections of a client, including those that redis-py keeps when it is about to reload a topology."""
+    """Close all connections of a client, including those to Sentinels or of a topology that is about to be reloaded."""
     await client.aclose()
     if isinstance(client, RedisCluster):
         for attribute in ("nodes_cache", "startup_nodes"):
             await client.nodes_manager.aclose(attribute)
-
-
-class _SentinelPool(SentinelConnectionPool):
-    """A pool of connections to the current master, which also closes the connections to the Sentinels."""
-
-    async def aclose(self) -> None:
-        await super().aclose()
-        await self.sentinel_manager.aclose()
+    elif isinstance(client.connection_pool, SentinelConnectionPool):
+        for sentinel in client.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def _sentinel(parts: SplitResult) -> RedisClient:
@@ -140,9 +135,7 @@ def _sentinel(parts: SplitResult) -> RedisClient:
             "retry": Retry(NoBackoff(), 0),  # the next Sentinel is queried instead
         },
     )
-    master: Redis = sentinel.master_for(
-        name, connection_pool_class=_SentinelPool, db=int(number or 0), **_credentials(parts), **_limits()
-    )
+    master: Redis = sentinel.master_for(name, db=int(number or 0), **_credentials(parts), **_limits())
     return master
 
 
