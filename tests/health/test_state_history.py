@@ -16,6 +16,13 @@ pytestmark = pytest.mark.anyio
 DETAILED = "/api/v1/health/detailed"
 
 
+def names(value: Any) -> Any:
+    """Return the names of all fields of a document, without their values."""
+    if isinstance(value, dict):
+        return {name: names(each) for name, each in value.items()}
+    return [names(each) for each in value] if isinstance(value, list | tuple) else None
+
+
 async def test_changes_of_a_check(open_health: OpenHealth) -> None:
     """The details tell since when a check fails, however often it has failed since, and its last ten changes."""
     works, runs = True, 0
@@ -42,7 +49,7 @@ async def test_changes_of_a_check(open_health: OpenHealth) -> None:
             works = True
         await health.until("mine", "ok")
         _, content = await health.get("/detailed")
-        DetailedHealth.model_validate(content, extra="forbid")
+        assert names(DetailedHealth.model_validate(content).model_dump(exclude_unset=True)) == names(content)
         changes = content["checks"]["mine"]["changes"]
     assert [each["status"] for each in changes] == ["ok", "error"] * 5
     assert sorted((each["at"] for each in changes), reverse=True) == [each["at"] for each in changes]

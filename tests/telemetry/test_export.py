@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 
 import pytest
 from opentelemetry import trace
@@ -23,6 +24,7 @@ from projkit.cli.otel.providers import TelemetryProviders
 from projkit.testing.servers import free_port
 from tests.telemetry.otlp import Collector
 
+SDK = tuple(map(int, version("opentelemetry-sdk").split(".")[:2]))
 # Time enough for an export that fails, and none for a second try of it.
 IMPATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "0.7"}
 # What a stop may take, and what a busy machine adds to it.
@@ -241,6 +243,7 @@ def test_collector_started_later(export_to: Open, caplog: pytest.LogCaptureFixtu
     assert over == f"spans are exported to http://127.0.0.1:{port} again"
 
 
+@pytest.mark.skipif(SDK < (1, 45), reason="before 1.45 the SDK's exporter drops a batch that gets a 429")
 def test_retry_after(collector: Collector, export_to: Open) -> None:
     """A batch that gets a 429 is sent again after the requested time, and counted once."""
     collector.status, collector.retry_after = 429, "0.3"

@@ -112,7 +112,8 @@ def test_shared_tracer() -> None:
     for _ in range(2):
         assert HeadSampler.of(tracer) is not None
         assert tracer.id_generator.own is own
-    assert tracer.id_generator.is_trace_id_random() == own.is_trace_id_random()
+    if hasattr(own, "is_trace_id_random"):  # since OpenTelemetry 1.42, whose tracers call it
+        assert tracer.id_generator.is_trace_id_random() == own.is_trace_id_random()
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,10 @@ class HostRoutes:
         endpoint = scope.get("endpoint")
         if endpoint is None:
             return None
-        return next(_with_endpoint(endpoint, getattr(self._app_of(scope), "routes", ())), None)
+        found = list(_with_endpoint(endpoint, getattr(self._app_of(scope), "routes", ())))
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        # One function may be the endpoint of several routes.
+        return next((each for each in found if _matches(each, path)), found[0] if found else None)
 
     @staticmethod
     def _find_mount(mounted: str, app: object) -> str:
@@ -72,9 +75,15 @@ class HostRoutes:
 
 def _with_endpoint(endpoint: object, routes: Any) -> Iterator[Any]:
     for each in routes:
-        if getattr(each, "endpoint", None) is endpoint:
+        # A mount's endpoint is the mounted app.
+        if getattr(each, "app" if hasattr(each, "routes") else "endpoint", None) is endpoint:
             yield each
         yield from _with_endpoint(endpoint, getattr(each, "routes", ()))
+
+
+def _matches(route: Any, path: str) -> bool:
+    pattern = getattr(route, "path_regex", None)
+    return pattern is not None and pattern.match(path) is not None
 
 
 def _route_of(scope: Scope) -> Any:
