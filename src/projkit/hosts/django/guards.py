@@ -1,6 +1,5 @@
 """Guards of Django's views: ``request.principal``, and ``@require_scopes("projects:read")`` on sync and async views."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache, partial, wraps
 from typing import Any, Final, TypeVar
@@ -30,6 +29,7 @@ from projkit.hosts.django.scopes import is_wsgi, scope_of
 from projkit.http.problem import problem_response
 from projkit.http.response import NO_SNIFF
 from projkit.http.timing import UNKNOWN_ROUTE
+from projkit.per_loop import runs_on_asyncio
 
 _MAX_ROUTE_LENGTH: Final = 200
 _SETTING: Final = "PROJKIT_KIT"
@@ -149,19 +149,11 @@ def _result(request: HttpRequest) -> AuthResult:
         return result
     if is_wsgi(scope):
         return WSGI_LOOP.run(partial(authenticate_once, kit, scope))
-    if _runs_event_loop():
+    if runs_on_asyncio():
         raise SynchronousOnlyOperation(
             "request.principal is not known yet: in asynchronous middleware, await kit.authenticate(request.scope)"
         )
     return async_to_sync(authenticate_once)(kit, scope)
-
-
-def _runs_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 async def _result_async(request: HttpRequest) -> AuthResult:

@@ -9,7 +9,6 @@ same database connection as the view, and see the transaction of a test.
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future
 from queue import SimpleQueue
@@ -17,6 +16,8 @@ from threading import Lock, Thread
 from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync
+
+from projkit.forks import reset_in_forks
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,8 +75,13 @@ class _LoopThread:
     _loop: asyncio.AbstractEventLoop | None
 
     def __init__(self) -> None:
-        self._forget()
-        os.register_at_fork(after_in_child=self._forget)
+        self.reset_after_fork()
+        reset_in_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Forget the loop, whose thread does not exist in a forked process."""
+        self._lock = Lock()
+        self._loop = None
 
     def run(self, call: Callable[[], Awaitable[T]]) -> T:
         """Run a coroutine function on the loop, from a thread without a running event loop."""
@@ -103,10 +109,6 @@ class _LoopThread:
                 self._loop = loop = asyncio.new_event_loop()
                 Thread(target=loop.run_forever, name="projkit-wsgi", daemon=True).start()
             return self._loop
-
-    def _forget(self) -> None:
-        self._lock = Lock()
-        self._loop = None
 
 
 WSGI_LOOP: Final = _LoopThread()
