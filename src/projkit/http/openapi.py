@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, built from the declarations and schemas that serve the requests."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -118,6 +118,14 @@ def document(
     }
 
 
+def operations_of(paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the operations below the paths of a document."""
+    for path in paths.values():
+        for name, operation in path.items():
+            if name != "parameters":
+                yield operation
+
+
 def _schemas(endpoints: list[Endpoint]) -> tuple[dict[type[BaseModel], dict[str, Any]], dict[str, Any]]:
     wanted: dict[tuple[type[BaseModel], Any], None] = {(Problem, "serialization"): None}
     for endpoint in endpoints:
@@ -176,12 +184,9 @@ def _operation(endpoint: Endpoint, refs: Mapping[type[BaseModel], dict[str, Any]
 
 def _declared_problems(paths: Mapping[str, Any]) -> list[int]:
     """Return the statuses of errors that operations refer to."""
-    operations = (
-        operation for path in paths.values() for name, operation in path.items() if name != "parameters"
-    )
     refs = {
         int(status)
-        for operation in operations
+        for operation in operations_of(paths)
         for status, response in operation["responses"].items()
         if "$ref" in response
     }

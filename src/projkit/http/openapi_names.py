@@ -1,8 +1,10 @@
 """A prefix for the names of an OpenAPI document, so that the document can be merged into another one."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
+
+from projkit.http.openapi import operations_of
 
 _COMPONENT: Final = re.compile(r"#/components/(?P<kind>\w+)/(?P<name>[\w.-]+)")
 # What the name of a component may contain (OpenAPI 3.1.1 §4.8.7).
@@ -18,7 +20,7 @@ def prefix_names(document: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     if not _ALLOWED.fullmatch(prefix):
         raise ValueError(f"name_prefix may contain A-Z, a-z, 0-9, '.', '_' and '-', not {prefix!r}")
     renamed: dict[str, Any] = _with_prefixed_refs(document, prefix)
-    for operation in _operations(renamed):
+    for operation in operations_of(renamed["paths"]):
         operation["operationId"] = prefix + operation["operationId"]
         operation["tags"] = [prefix + tag for tag in operation["tags"]]
         operation["security"] = [
@@ -37,13 +39,6 @@ def prefix_names(document: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         if schema.get("title") == name:  # generators name the class of a client after it
             schema["title"] = prefix + name
     return renamed
-
-
-def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in document["paths"].values():
-        for name, operation in path.items():
-            if name != "parameters":
-                yield operation
 
 
 def _with_prefixed_refs(value: Any, prefix: str) -> Any:
