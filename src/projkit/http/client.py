@@ -21,7 +21,7 @@ class ClientAddresses:
 
     def get(self, scope: Scope) -> str:
         """Return the client's address, or ``""`` if the server does not provide one."""
-        address = _peer(scope)
+        address = peer_of(scope)
         if not self.trusts_peer(scope):
             return address
         hops = [
@@ -40,7 +40,7 @@ class ClientAddresses:
 
     def is_loopback(self, scope: Scope) -> bool:
         """Return whether the connection comes from a loopback address."""
-        parsed = _parse(_peer(scope))
+        parsed = _parse(peer_of(scope))
         return parsed is not None and parsed.is_loopback
 
     def is_local(self, scope: Scope) -> bool:
@@ -65,7 +65,7 @@ class ClientAddresses:
 
     def trusts_peer(self, scope: Scope) -> bool:
         """Return whether the connection comes from a trusted proxy."""
-        peer = _peer(scope)
+        peer = peer_of(scope)
         return (bool(self._trusted) and self._trusts(peer)) if peer else self._trusts_unix
 
     def _trusts(self, address: str) -> bool:
@@ -83,7 +83,8 @@ def attempt_key(address: str) -> str:
     return address
 
 
-def _peer(scope: Scope) -> str:
+def peer_of(scope: Scope) -> str:
+    """Return the address of the connection, or ``""`` if the server does not provide one."""
     client = scope.get("client")
     return str(client[0]) if client else ""
 

@@ -6,13 +6,13 @@ report comes from the kit that is being checked; it says nothing but how this re
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 
 from projkit.auth.cookies import Cookies
 from projkit.errors import NotFoundError
-from projkit.http.client import ClientAddresses
+from projkit.http.client import ClientAddresses, peer_of
 from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Response, json_response
 from projkit.http.routing import Endpoint, ResponseSpec
@@ -92,13 +92,12 @@ def endpoints(
 
 
 def _report(request: Request, cookies: Cookies, addresses: ClientAddresses) -> RequestReport:
-    scope: Any = request.scope
-    client = scope.get("client")
+    scope = request.scope
     return RequestReport(
         root_path=request.root_path,
         scheme=scope.get("scheme", ""),
         secure=addresses.is_secure(scope),
-        peer=str(client[0]) if client else "",
+        peer=peer_of(scope),
         trusted=addresses.trusts_peer(scope),
         forwarded={
             name.decode(): request.header(name) or "" for name in _FORWARDED if name in request.headers
