@@ -13,6 +13,7 @@ from projkit import errors
 from projkit.http import scope_keys
 from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Header, Response
+from projkit.http.timing import UNKNOWN_ROUTE, request_fields
 from projkit.http.tracing import trace_id_of
 from projkit.log_limit import LogLimit
 
@@ -84,19 +85,18 @@ def unhandled(error: Exception, request: Request) -> Response:
     error_type = request.scope[scope_keys.ERROR_TYPE] = type(error).__name__
     if (trace := request.scope.get(scope_keys.TRACE)) is not None:
         trace.set_error(error_type)
-    route = request.scope.get(scope_keys.ROUTE) or "__unknown__"
-    trace_id, client = trace_id_of(request.scope), request.scope.get(scope_keys.CLIENT_ADDRESS)
-    fields = {"request_id": request.request_id, "trace_id": trace_id, "client": client, "route": route}
+    route = request.scope.get(scope_keys.ROUTE) or UNKNOWN_ROUTE
+    fields = request_fields(request.scope, route)
     logger.error(
         "unhandled %s in %s %s, request %s%s",
         error_type,
         request.method,
         route,
         request.request_id,
-        "" if trace_id is None else f", trace {trace_id}",
+        f", trace {fields['trace_id']}" if "trace_id" in fields else "",
         # Each request has its line, so that its id is found; the traceback is not repeated for all of them.
         exc_info=error if traceback_limit.allows(f"{error_type} in {route}") else None,
-        extra={name: value for name, value in fields.items() if value},
+        extra=fields,
     )
     return problem_response(errors.ProjkitError(), request)
 

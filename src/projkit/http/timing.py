@@ -285,18 +285,25 @@ def record_exchange(observer: Observer, scope: Scope, route: str, exchange: Exch
 
 
 def log_fields(scope: Scope, route: str, exchange: Exchange) -> dict[str, Any]:
-    """Return the fields of a log line that are known; never the query string or a raw path."""
-    fields = {
-        "request_id": scope[scope_keys.REQUEST_ID],
-        "trace_id": trace_id_of(scope),
-        "client": scope.get(scope_keys.CLIENT_ADDRESS),
+    """Return the fields of a log line about a response; never the query string or a raw path."""
+    return {
+        **request_fields(scope, route),
         "method": scope["method"] if scope["method"].isalpha() else "_OTHER",
-        "route": route,
         "status": exchange.status,
         "duration_ms": round(exchange.duration * 1000, 1),
         "db_ms": round(exchange.stats.database_seconds * 1000, 1),
     }
-    return {name: value for name, value in fields.items() if value not in {None, ""}}
+
+
+def request_fields(scope: Scope, route: str) -> dict[str, str]:
+    """Return the fields that identify a request in log lines, without those that are not known."""
+    fields = {
+        "request_id": scope[scope_keys.REQUEST_ID],
+        "trace_id": trace_id_of(scope),
+        "client": scope.get(scope_keys.CLIENT_ADDRESS),
+        "route": route,
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 async def _respond_to_disconnected(send: Send) -> None:
