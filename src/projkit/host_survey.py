@@ -59,7 +59,7 @@ def _middlewares_of(host: Any) -> list[str]:
         name for name in ("cors_config", "csrf_config", "allowed_hosts") if getattr(host, name, None)
     ]
     # Quart: functions before each request, and ASGI middleware around its asgi_app.
-    quart = [_name_of(each) for each in _list_of(getattr(host, "before_request_funcs", None) or {}, None)]
+    quart = [_name_of(each) for each in getattr(host, "before_request_funcs", {}).get(None, [])]
     asgi_app = getattr(host, "asgi_app", None)
     if asgi_app is not None and getattr(asgi_app, "__self__", None) is not host:
         quart.append(_name_of(type(asgi_app)))
@@ -86,8 +86,8 @@ def _is_django(host: Any) -> bool:
     return "django.core.handlers.asgi" in {each.__module__ for each in type(host).__mro__}
 
 
-def _list_of(holder: Any, name: str | None) -> list[Any]:
-    value = holder.get(name, []) if isinstance(holder, dict) else getattr(holder, name or "", None)
+def _list_of(host: Any, name: str) -> list[Any]:
+    value = getattr(host, name, None)
     return value if isinstance(value, list) else []
 
 

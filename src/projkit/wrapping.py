@@ -124,9 +124,7 @@ class KitDispatch:
 
     def is_kit_path(self, path: str) -> bool:
         """Return whether requests for a path, without the server's ``root_path``, are the kit's."""
-        return path.startswith(self._prefix + "/") and (
-            bool(self._prefix) or self._owns(path[len(self._prefix) :])
-        )
+        return path.startswith(self._prefix + "/") if self._prefix else self._owns(path)
 
     def _kit_root_path(self, scope: Scope) -> str | None:
         """Return the prefix of the kit's paths, or None if the request is the host's."""

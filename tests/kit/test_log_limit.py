@@ -149,7 +149,11 @@ def test_real_processes() -> None:
     )
     # Python 3.12 and newer warn of forks in a process with threads, such as that of the limit's timer.
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True, env={**os.environ}
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ},
     )
     assert done.stderr.splitlines() == ["failure"] * 5 + ["failures (refused): 3 more in the last 10 s"]
 
