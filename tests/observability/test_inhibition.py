@@ -1,15 +1,15 @@
 """One cause pages once: the shipped Alertmanager inhibits the alerts on its effects, and no others."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import httpx2
 import pytest
 
-from tests.observability.monitoring_stack import Receiver, alertmanager, receiver, wait_until
-from tests.observability.test_queries import rules
+from tests.observability.monitoring_stack import PROMETHEUS, Receiver, alertmanager, receiver, wait_until
+from tests.observability.test_queries import rules, yaml
 
 Labels = dict[str, str]
 HERE: Final = {"job": "projkit", "instance": "a"}
@@ -64,11 +64,19 @@ CAUSES: Final[dict[str, tuple[Labels, list[Labels], list[Labels]]]] = {
         [
             alert("ProjkitAbsent", {}),
             alert("ProjkitCriticalCheckFailing", HERE, **DATABASE),
+            alert("ProjkitCheckFailing", HERE, check="celery"),
+            alert("ProjkitCheckNotRunning", HERE, check="celery"),
+            alert("ProjkitWorkerStuck", HERE, pid="7"),
+            alert("ProjkitWorkersDying", HERE, reason="killed"),
+            alert("ProjkitMetricsStoreDegraded", HERE),
             alert("ProjkitPoolExhausted", HERE),
+            alert("ProjkitEventLoopLagging", HERE),
             *(alert(name, OF_THE_JOB) for name in BURNS),
         ],
         [
             alert("ProjkitCriticalCheckFailing", ELSEWHERE, **DATABASE),
+            alert("ProjkitWorkerStuck", ELSEWHERE, pid="7"),
+            alert("ProjkitMetricsStoreDegraded", ELSEWHERE),
             alert("ProjkitLoginsUnderAttack", OF_THE_JOB),
             alert("ProjkitAvailabilityBudgetBurnsFast", {"job": "projkit-2"}),
         ],
@@ -85,6 +93,33 @@ CAUSES: Final[dict[str, tuple[Labels, list[Labels], list[Labels]]]] = {
             alert("ProjkitCheckFailing", ELSEWHERE, check="migrations"),
             alert("ProjkitUnexpectedExceptions", OF_THE_JOB, route="/kit/api/v1/projects"),
             alert("ProjkitCriticalCheckFailing", OTHER_JOB, **DATABASE),
+            alert("ProjkitWorkerStuck", HERE, pid="7"),
+        ],
+    ),
+    "a worker is stuck": (
+        alert("ProjkitWorkerStuck", HERE, pid="7"),
+        [
+            alert("ProjkitEventLoopLagging", HERE),
+            alert("ProjkitCheckNotRunning", HERE, check="database"),
+            alert("ProjkitCheckFailing", HERE, check="event_loop"),
+            alert("ProjkitCriticalCheckFailing", HERE, check="event_loop"),
+            *(alert(name, OF_THE_JOB, window="1h") for name in BURNS),
+        ],
+        [
+            alert("ProjkitWorkerStuck", HERE, pid="8"),
+            alert("ProjkitCheckFailing", HERE, check="celery"),
+            alert("ProjkitCheckNotRunning", ELSEWHERE, check="database"),
+            alert("ProjkitWorkersDying", HERE, reason="killed"),
+            alert("ProjkitMetricsStoreDegraded", HERE),
+            alert("ProjkitLatencyBudgetBurnsFast", {"job": "projkit-2"}),
+        ],
+    ),
+    "metrics are not shared": (
+        alert("ProjkitMetricsStoreDegraded", HERE),
+        [],
+        [
+            alert("ProjkitCheckNotRunning", HERE, check="database"),
+            alert("ProjkitWorkersDying", HERE, reason="killed"),
         ],
     ),
     "requests fail": (
@@ -110,6 +145,34 @@ CAUSES: Final[dict[str, tuple[Labels, list[Labels], list[Labels]]]] = {
         ],
     ),
 }
+
+# The alerts that are neither the cause nor the effect of another, and why.
+INDEPENDENT: Final = {
+    "ProjkitUnexpectedExceptions": "a defect of the code, at any time",
+    "ProjkitMemoryGrows": "a warning, hours before anything else fires",
+    "ProjkitFileDescriptorsRunOut": "a warning, before connections are refused",
+    "ProjkitSpansLost": "the collector fails, which affects no request",
+    "ProjkitLoginsUnderAttack": "an act of clients",
+    "ProjkitRefreshTokenReused": "an act of clients",
+    "ProjkitLegacySunsetNears": "a date",
+    "ProjkitLegacyTokensAfterSunset": "a date",
+}
+
+
+def test_every_alert_is_decided() -> None:
+    """Each alert is the source or target of a rule with a case here, or independent of the others with a reason."""
+    alerts = {rule["alert"] for rule in rules("alerts.yml")}
+    patterns = {
+        match.group(1)
+        for rule in yaml.safe_load((PROMETHEUS / "alertmanager.yml").read_text())["inhibit_rules"]
+        for matcher in (*rule["source_matchers"], *rule["target_matchers"])
+        if (match := re.fullmatch(r'alertname=~?"(.+)"', matcher))
+    }
+    in_rules = {name for name in alerts if any(re.fullmatch(each, name) for each in patterns)}
+    assert in_rules == alerts - set(INDEPENDENT)
+    assert set(INDEPENDENT) <= alerts
+    in_cases = {each["alertname"] for cause, effects, _ in CAUSES.values() for each in (cause, *effects)}
+    assert in_cases == in_rules
 
 
 @pytest.mark.parametrize("case", CAUSES)
@@ -150,10 +213,8 @@ def test_a_resolved_cause(alerting: Alerting) -> None:
     assert alerting.inhibited("resolved") == []
 
 
-def test_pages_are_inhibited_by_pages_only(tmp_path: Path) -> None:
+def test_pages_are_inhibited_by_pages_only() -> None:
     """A ticket never keeps a page from the person on call."""
-    severities = {rule["alert"]: rule["labels"]["severity"] for rule in rules("alerts.yml")}
     for cause, effects, _ in CAUSES.values():
         for effect in effects:
             assert cause["severity"] == "page" or effect["severity"] == "ticket"
-    assert {cause["alertname"] for cause, _, _ in CAUSES.values()} <= set(severities)
