@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from projkit.errors import NotFoundError, ValidationFailedError
 from projkit.http.body import field_errors, validate
 from projkit.identity import Principal
+from projkit.projects.changes import changing
 from projkit.projects.query import REPEATABLE, ProjectQuery
-from projkit.projects.rendering import as_document, as_project
+from projkit.projects.rendering import as_project
 from projkit.projects.schemas import Project, ProjectInput, ProjectList, ProjectStats
 from projkit.projects.service import ProjectService, VersionCheck
-from projkit.projects.statements import ProjectRow
 
 
 class Projects:
@@ -80,12 +80,7 @@ class Projects:
             PreconditionFailedError: the project has another version.
             ProjectArchivedError: the project is archived.
         """
-
-        def change(row: ProjectRow) -> ProjectInput:
-            document = as_document(row)
-            current = {name: document[name] for name in ProjectInput.model_fields}
-            return validate(ProjectInput, {**current, **changes})
-
+        change = changing(lambda current: {**current, **changes}, read_only={})
         async with self._service() as service:
             return as_project(await service.update(principal, _uuid(identifier), change, _exactly(version)))
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, unquote_to_bytes, urlencode
@@ -12,19 +11,19 @@ import orjson
 
 from projkit.clock import rfc3339
 from projkit.errors import FieldError, PreconditionRequiredError, ValidationFailedError
-from projkit.http.body import body_error, validate
+from projkit.http.body import validate
 from projkit.http.conditional import etag_of, if_match, if_none_match
 from projkit.http.query import pairs_of, read_query
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, PRIVATE, REVALIDATE, Header, Response
 from projkit.http.routing import JSON, MERGE_PATCH, Body, Endpoint, ResponseSpec
-from projkit.http.strict_json import json_pointer
+from projkit.projects.changes import merging, patching, replacing
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.openapi import PATCH, REPLACEMENT
 from projkit.projects.query import REPEATABLE, ProjectQuery
-from projkit.projects.rendering import as_document, render_list, render_project
-from projkit.projects.schemas import READ_ONLY, Project, ProjectInput, ProjectList, ProjectStats
-from projkit.projects.service import ProjectService, VersionCheck
+from projkit.projects.rendering import render_list, render_project
+from projkit.projects.schemas import Project, ProjectInput, ProjectList, ProjectStats
+from projkit.projects.service import Change, ProjectService, VersionCheck
 from projkit.projects.statements import ProjectRow
 
 READ: Final = "projects:read"
@@ -231,22 +230,11 @@ class ProjectRoutes:
         return Response(200, render_project(row), (JSON_TYPE, (b"etag", etag), *REVALIDATE))
 
     async def put(self, request: Request, raw: Any) -> Response:
-        content, echoed = _split(raw)
-        if self._put_merges:
-            _check_names(content)
-            return await self._update(request, _changing(echoed, lambda current: {**current, **content}))
-        replacement = validate(ProjectInput, content)
-
-        def change(row: ProjectRow) -> ProjectInput:
-            _check_read_only(echoed, as_document(row) if echoed else {})
-            return replacement
-
+        change = merging(raw) if self._put_merges else replacing(raw)
         return await self._update(request, change)
 
     async def patch(self, request: Request, raw: Any) -> Response:
-        patch, echoed = _split(raw)
-        _check_names(patch)
-        return await self._update(request, _changing(echoed, lambda current: merge_patch(current, patch)))
+        return await self._update(request, patching(raw))
 
     async def delete(self, request: Request) -> Response:
         await self._projects().delete(request.principal, _identifier(request), _version_check(request))
@@ -266,12 +254,11 @@ class ProjectRoutes:
 
     async def stats(self, request: Request) -> Response:
         summary = await self._projects().stats(request.principal)
-        latest: datetime | None = summary["updated_at_latest"]
-        if latest is not None:
+        if (latest := summary["updated_at_latest"]) is not None:
             summary["updated_at_latest"] = rfc3339(latest)
         return Response(200, orjson.dumps(summary), (JSON_TYPE, *PRIVATE))
 
-    async def _update(self, request: Request, change: Callable[[ProjectRow], ProjectInput]) -> Response:
+    async def _update(self, request: Request, change: Change) -> Response:
         expected = self._required_version(request)
         return _project(
             await self._projects().update(request.principal, _identifier(request), change, expected)
@@ -330,38 +317,6 @@ def _without_cursor(query_string: bytes) -> str:
     return "".join(f"{urlencode([pair])}&" for pair in pairs if pair[0] != b"cursor")
 
 
-def merge_patch(target: Any, patch: Any) -> Any:
-    """Apply a merge patch to ``target`` (RFC 7396 §2)."""
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = merge_patch(merged.get(name), value)
-    return merged
-
-
-def _changing(
-    echoed: Mapping[str, Any], merge: Callable[[dict[str, Any]], Any]
-) -> Callable[[ProjectRow], ProjectInput]:
-    """Return a change that validates what ``merge`` makes of the writable fields."""
-
-    def change(row: ProjectRow) -> ProjectInput:
-        document = as_document(row)
-        _check_read_only(echoed, document)
-        return validate(ProjectInput, merge({name: document[name] for name in ProjectInput.model_fields}))
-
-    return change
-
-
-def _check_names(content: Mapping[str, Any]) -> None:
-    for name in content:
-        if name not in ProjectInput.model_fields:
-            raise body_error(FieldError("extra_forbidden", "Unknown field", pointer=json_pointer(name)))
-
-
 def _project(row: ProjectRow) -> Response:
     return Response(200, render_project(row), (JSON_TYPE, (b"etag", _etag(row)), *REVALIDATE))
 
@@ -397,36 +352,3 @@ def _idempotency_key(request: Request) -> str | None:
         )
         raise ValidationFailedError([error], title="The request's headers have errors")
     return key
-
-
-def _split(raw: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split a body into the writable fields and the read-only ones, which clients may send back."""
-    if not isinstance(raw, dict):
-        raise body_error(FieldError("model_type", "Must be an object", pointer=""))
-    content = {name: value for name, value in raw.items() if name not in READ_ONLY}
-    return content, {name: value for name, value in raw.items() if name in READ_ONLY}
-
-
-def _check_read_only(echoed: Mapping[str, Any], document: Mapping[str, Any]) -> None:
-    wrong = [
-        FieldError(
-            "read_only",
-            "This field is read-only and differs from its current value",
-            pointer=json_pointer(name),
-        )
-        for name, value in echoed.items()
-        if not _same(value, document[name])
-    ]
-    if wrong:
-        raise body_error(*wrong)
-
-
-def _same(sent: Any, current: Any) -> bool:
-    if type(sent) is not type(current):
-        return False
-    if sent == current or not isinstance(sent, str):
-        return bool(sent == current)
-    try:  # the same time in another notation
-        return datetime.fromisoformat(sent) == datetime.fromisoformat(current)
-    except (TypeError, ValueError):
-        return False

@@ -30,6 +30,8 @@ from projkit.projects.statements import ProjectRow, project_statements
 
 # Returns whether the caller's precondition allows changing this version; None without a precondition.
 VersionCheck = Callable[[int], bool] | None
+# Returns the new content of a project.
+Change = Callable[[ProjectRow], ProjectInput]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class ProjectService:
         self,
         principal: Principal,
         identifier: UUID,
-        change: Callable[[ProjectRow], ProjectInput],
+        change: Change,
         expected: VersionCheck = None,
     ) -> ProjectRow:
         """Replace the writable fields by the result of ``change`` for the current row.
