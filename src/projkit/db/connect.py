@@ -41,22 +41,11 @@ async def open_database(
         DatabaseUnavailableError: the database is unavailable; the message names the setting.
     """
     if engine is not None:
-        engine = _view(engine)
-    try:
-        if engine is None and settings.embedded:
-            await _migrate_embedded(settings)
-        else:
-            await require_schema(settings, engine)
-        if engine is not None:
-            await _require_usable(engine)
-    except DRIVER_ERRORS as error:
-        if engine is None:
-            database = f"PROJKIT_DATABASE_URL: the database {_without_password(settings)}"
-        else:
-            database = (
-                f"The database of the host's engine, {engine.url.render_as_string(hide_password=True)},"
-            )
-        raise DatabaseUnavailableError(f"{database} is unavailable ({describe(error)}); {_HINT}") from error
+        # A host with an engine has already loaded SQLAlchemy's asyncio package, which this imports.
+        from projkit.db.host_engine import for_kit  # noqa: PLC0415
+
+        engine = for_kit(engine)
+    await _prepare(settings, engine)
     seconds = settings.database_statement_seconds
     if engine is not None or settings.database_mode == "transactional":
         # SQLAlchemy's engines import its ORM, some 8 MiB that a kit on a driver saves.
@@ -133,6 +122,28 @@ async def require_schema(
             )
 
 
+async def _prepare(settings: Settings, engine: "AsyncEngine | None") -> None:
+    """Migrate the embedded database, or check any other."""
+    try:
+        if engine is not None:
+            from projkit.db.engine_check import require_usable  # noqa: PLC0415
+
+            await require_schema(settings, engine)
+            await require_usable(engine)
+        elif settings.embedded:
+            await _migrate_embedded(settings)
+        else:
+            await require_schema(settings)
+    except DRIVER_ERRORS as error:
+        if engine is None:
+            database = f"PROJKIT_DATABASE_URL: the database {_without_password(settings)}"
+        else:
+            database = (
+                f"The database of the host's engine, {engine.url.render_as_string(hide_password=True)},"
+            )
+        raise DatabaseUnavailableError(f"{database} is unavailable ({describe(error)}); {_HINT}") from error
+
+
 async def _require_schema(
     settings: Settings, connection: RawConnection, *, serving: bool, host_engine: bool
 ) -> None:
@@ -142,19 +153,6 @@ async def _require_schema(
     await row_security.require_policies(connection, names, enabled=settings.row_level_security)
     if serving and settings.row_level_security:
         await row_security.require_enforcement(connection)
-
-
-def _view(engine: "AsyncEngine") -> "AsyncEngine":
-    # A host with an engine has already loaded SQLAlchemy's asyncio package, which this and the next imports.
-    from projkit.db.host_engine import for_kit  # noqa: PLC0415
-
-    return for_kit(engine)
-
-
-async def _require_usable(engine: "AsyncEngine") -> None:
-    from projkit.db.engine_check import require_usable  # noqa: PLC0415
-
-    await require_usable(engine)
 
 
 async def _migrate_embedded(settings: Settings) -> None:
