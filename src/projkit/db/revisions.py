@@ -11,8 +11,8 @@ from projkit.errors import SchemaOutOfDateError
 
 _MIGRATIONS: Final = "projkit.db.migrations.versions"
 _HAS_TABLE: Final = {
-    "postgresql": "SELECT to_regclass('{}') IS NOT NULL",
-    "sqlite": "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{}'",
+    "postgresql": "SELECT to_regclass('{qualified}') IS NOT NULL",
+    "sqlite": "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{name}'",
 }
 
 
@@ -40,9 +40,9 @@ async def current(connection: RawConnection, names: TableNames) -> str | None:
         ConfigurationError: the role may not use the PostgreSQL schema, or the database has no schemas.
     """
     await schema.require_usage(connection, names)
-    postgresql = connection.dialect == "postgresql"
-    table = names.qualified(names.version_table) if postgresql else names.version_table
-    exists = await connection.first_row(_HAS_TABLE[connection.dialect].format(table))
+    table = names.version_table
+    sql = _HAS_TABLE[connection.dialect].format(name=table, qualified=names.qualified(table))
+    exists = await connection.first_row(sql)
     if exists is None or not exists[0]:
         return None
     row = await connection.first_row(current_revision_sql(names))

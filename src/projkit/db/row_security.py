@@ -58,16 +58,14 @@ class _State(Enum):
 async def apply(connection: "AsyncConnection", names: TableNames, *, enabled: bool) -> None:
     """Create or drop the policies in the connection's transaction, unless they already are as requested."""
     states = await _states(RawConnection.of_engine(connection), names)
-    present = [name for name, _ in _TABLES if states[name] is not _State.NO_TABLE]
-    if all(states[name] is _target(enabled) for name in present):
+    present = [(name, purgeable) for name, purgeable in _TABLES if states[name] is not _State.NO_TABLE]
+    if all(states[name] is _target(enabled) for name, _ in present):
         return
     # One statement locks all tables, in the order of requests, so that it cannot deadlock with one in progress.
-    locked = ", ".join(names.qualified(f"{names.prefix}{name}") for name in present)
+    locked = ", ".join(names.qualified(f"{names.prefix}{name}") for name, _ in present)
     await connection.exec_driver_sql(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
-    for name, purgeable in _TABLES:
+    for name, purgeable in present:
         table = names.qualified(f"{names.prefix}{name}")
-        if name not in present:
-            continue
         await connection.exec_driver_sql(f"DROP POLICY IF EXISTS {_POLICY} ON {table}")
         if enabled:
             await connection.exec_driver_sql(_policy(table, purgeable))
