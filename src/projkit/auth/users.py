@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from projkit.auth.expired_rows import delete_expired
+from projkit.auth.expired_rows import ExpiredRows
 from projkit.auth.sessions.port import KeptSession
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction, required_row
@@ -21,7 +21,6 @@ from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, NotFoundError, UsernameTakenError
 
 MAX_USERNAME_LENGTH: Final = 255
-_DELETE_EVERY: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class Users:
         self._database = database
         self._clock = clock
         self._statements = _Statements(tables)
-        self._recorded = 0
+        self._expired = ExpiredRows(database, tables.one_time_values)
 
     async def add(
         self,
@@ -201,9 +200,7 @@ class Users:
 
     async def revoke_token(self, token_hash: str, tenant_id: str, expires_at: datetime) -> None:
         """Revoke one token, or record another one-time value; the record expires with the token."""
-        self._recorded += 1
-        if self._recorded % _DELETE_EVERY == 1:
-            await self._database.write_one(self._statements.delete_expired, {"now": self._clock()})
+        await self._expired.count_added(self._clock())
         params = {"tenant_id": tenant_id, "value_hash": token_hash, "expires_at": expires_at}
         try:
             await self._database.write_one(self._statements.revoke_token, params)
@@ -322,7 +319,6 @@ class _Statements:
                 {name: bind(once.c[name]) for name in ("tenant_id", "value_hash", "expires_at")}
             )
         )
-        self.delete_expired = delete_expired(once)
         self.by_identity = Statement(
             sa.select(*fields)
             .join_from(

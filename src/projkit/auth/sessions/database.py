@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from projkit.auth.expired_rows import delete_expired
+from projkit.auth.expired_rows import ExpiredRows
 from projkit.auth.sessions.port import Rotation, Session, SessionActivity, SessionKey, sha256_hex
 from projkit.db.port import Database
 from projkit.db.statement import Row, Statement, bind, equals
@@ -14,7 +14,6 @@ from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError
 
 _FIELDS: Final = tuple(Session.__slots__)
-_FORGET_EVERY: Final = 100
 
 
 class DatabaseSessions:
@@ -24,7 +23,6 @@ class DatabaseSessions:
 
     def __init__(self, database: Database, tables: Tables) -> None:
         self._database = database
-        self._created = 0
         sessions, once = tables.sessions, tables.one_time_values
         fields = [sessions.c[name] for name in _FIELDS]
         this = sa.and_(equals(sessions.c.tenant_id), equals(sessions.c.id_hash))
@@ -70,7 +68,7 @@ class DatabaseSessions:
             .where(of_subject, sessions.c.id_hash != bind(sessions.c.id_hash, "keep"))
             .returning(sessions.c.id_hash)
         )
-        self._delete_expired = [delete_expired(table) for table in (sessions, once)]
+        self._expired = ExpiredRows(database, sessions, once)
         self._consume = Statement(
             sa.insert(once)
             .values({name: bind(once.c[name]) for name in ("tenant_id", "value_hash", "expires_at")})
@@ -79,10 +77,7 @@ class DatabaseSessions:
 
     async def create(self, session: Session) -> None:
         await self._database.write_one(self._insert, _params(session))
-        self._created += 1
-        if self._created % _FORGET_EVERY == 1:
-            for statement in self._delete_expired:
-                await self._database.write_one(statement, {"now": session.created_at})
+        await self._expired.count_added(session.created_at)
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         params = {"tenant_id": key.tenant_id, "id_hash": key.id_hash, "now": now}
