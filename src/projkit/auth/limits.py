@@ -86,7 +86,9 @@ class LoginLimits:
             UnavailableError: the counter's store does not respond.
         """
         if not count.from_known_device:
-            await self._add(self._account, "account", f"account:{account}", amount=0)
+            failures, left = await self._counter.add(f"account:{account}", 0, self._account.get_expiry())
+            if failures >= self._account.amount:
+                raise _exceeded(self._account, "account", left)
 
     async def succeed(self, count: "FailureCount") -> None:
         """Subtract the failure that :meth:`begin` counted in advance."""
@@ -96,12 +98,16 @@ class LoginLimits:
         """Return a device token for a browser that has logged in with this name."""
         return self._devices.new_token(name)
 
-    async def _add(self, limit: RateLimitItem, policy: str, name: str, *, amount: int = 1) -> None:
-        count, left = await self._counter.add(name, amount, limit.get_expiry())
-        if count + 1 - amount > limit.amount:
-            raise RateLimitedError(
-                policy, limit=limit.amount, window=limit.get_expiry(), retry_after=max(1, math.ceil(left))
-            )
+    async def _add(self, limit: RateLimitItem, policy: str, name: str) -> None:
+        count, left = await self._counter.add(name, 1, limit.get_expiry())
+        if count > limit.amount:
+            raise _exceeded(limit, policy, left)
+
+
+def _exceeded(limit: RateLimitItem, policy: str, left: float) -> RateLimitedError:
+    return RateLimitedError(
+        policy, limit=limit.amount, window=limit.get_expiry(), retry_after=max(1, math.ceil(left))
+    )
 
 
 class FailureCount(NamedTuple):

@@ -342,7 +342,7 @@ class SessionService:
         return min(session.expires_at, now + timedelta(seconds=self._settings.session_idle_seconds))
 
 
-def _is_denied(user: User | None, known: User | None, since: datetime | None = None) -> bool:
+def _is_denied(user: User | None, known: User | None, since: datetime | None) -> bool:
     """Return whether the user is disabled, or was revoked since ``known`` was read or the time ``since``."""
     if user is None:
         return known is not None
