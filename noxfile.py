@@ -56,6 +56,14 @@ LOWEST = tuple(
         "validation",
     )
 )
+LOWEST_LEFT_OUT = (
+    "--ignore=tests/kit/test_host_survey.py",  # other frameworks, which need newer packages
+    "--ignore=tests/kit/test_neighbours.py",
+    "--ignore=tests/cli/test_idle_memory.py",  # measures the newest packages
+    # Starlette's test client on a newer anyio.
+    "-W",
+    "ignore:The anyio.abc.BlockingPortal alias:DeprecationWarning",
+)
 DJANGO = ("tests/hosts/test_django_project.py", "tests/hosts/test_django_scopes.py")
 # What runs on each database and in each mode: on the driver of a host's engine, each of these finds other mistakes.
 DRIVERS = (
@@ -150,7 +158,7 @@ def drivers(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """The parts of the everyday suite that depend on packages, with the lowest version of each that is allowed."""
     install(session, "lowest")
-    run_tests(session, *LOWEST)
+    run_tests(session, *LOWEST, *LOWEST_LEFT_OUT)
     for package in NEIGHBOURS:
         session.run(
             "python", "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", ".", package
