@@ -21,6 +21,7 @@ import uvicorn
 from projkit import ProjKit, Settings
 from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenIssuer
+from projkit.log_limit import flush_all
 from tests.host_engines import HOST_DRIVER, host_engine
 
 pytest_plugins = ["tests.services", "tests.redis_servers"]
@@ -85,6 +86,7 @@ def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     with without_settings():
         yield
+    flush_all()  # the counts of repeated warnings, which would otherwise be logged seconds later, in another test
 
 
 @pytest.fixture(autouse=True)
