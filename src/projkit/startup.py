@@ -17,7 +17,15 @@ from projkit.db.tables import Tables
 from projkit.errors import ProjkitError
 from projkit.health.celery import CeleryApp
 from projkit.health.service import Health
-from projkit.host_calls import LOGIN_THREADS, REQUEST_THREADS, HostThreads, check_signature
+from projkit.host_calls import (
+    LOGIN_THREADS,
+    REQUEST_THREADS,
+    HostThreads,
+    check_signature,
+    is_coroutine_function,
+    is_in_own_thread,
+)
+from projkit.host_deadlines import REQUEST_SECONDS, HostDeadlines, HostFunction
 from projkit.http.cursor import CursorCodec
 from projkit.monitoring.service import Monitoring
 from projkit.projects.idempotency import IdempotentCreation
@@ -119,8 +127,25 @@ class Startup:
         self._telemetry.open(engine, redis, database.dialect, calls_host=host.has_callbacks)
         cursors = CursorCodec(partial(keys.secrets, _CURSOR_KEY))
         projects = ProjectService(database, self._tables, cursors=cursors, clock=self._clock)
-        logins = HostThreads("login", threads=LOGIN_THREADS)
-        requests = HostThreads("request", threads=REQUEST_THREADS)
+        login_seconds = settings.request_timeout_seconds
+        logins = HostThreads("login", threads=LOGIN_THREADS, seconds=login_seconds)
+        requests = HostThreads("request", threads=REQUEST_THREADS, seconds=REQUEST_SECONDS)
+        deadlines = HostDeadlines()
+
+        def bound(name: str, threads: HostThreads, seconds: float) -> HostFunction | None:
+            function = getattr(host, name)
+            if function is None:
+                return None
+            return HostFunction(
+                name,
+                threads.wrap(function),
+                seconds,
+                watched=not is_coroutine_function(function),
+                is_exempt=is_in_own_thread,
+                deadlines=deadlines,
+            )
+
+        get_principal = bound("get_principal", requests, REQUEST_SECONDS)
         auth = build_auth(
             settings,
             keys,
@@ -129,12 +154,12 @@ class Startup:
             redis,
             clock=utc_now,  # tokens follow the real time, whatever clock dates rows
             observer=observer,
-            authenticate=host.authenticate and logins.wrap(host.authenticate),
-            csrf_check=host.csrf_check and requests.wrap(host.csrf_check),
+            authenticate=bound("authenticate", logins, login_seconds),
+            csrf_check=bound("csrf_check", requests, REQUEST_SECONDS),
             still_valid=host.still_valid and requests.wrap(host.still_valid),
         )
-        host_authenticator = host.get_principal and HostAuthenticator(
-            requests.wrap(host.get_principal), auth.authenticator, auth.csrf
+        host_authenticator = (
+            None if get_principal is None else HostAuthenticator(get_principal, auth.authenticator, auth.csrf)
         )
         await self._health.start(scheduler)
         return Running(

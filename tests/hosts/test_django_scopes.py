@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.wsgi import WSGIRequest
@@ -17,6 +17,8 @@ from django.http import HttpRequest
 from django.test import override_settings
 
 from projkit.errors import UnavailableError
+from projkit.host_calls import HostThreads, is_in_own_thread
+from projkit.host_deadlines import HostDeadlines, HostFunction
 from projkit.hosts.django import close_old_connections, run_sync, users
 from projkit.hosts.django.loop import WSGI_LOOP, CallingThread
 from projkit.hosts.django.scopes import request_of_scope, scope_of
@@ -244,6 +246,40 @@ def test_a_lost_connection_in_a_transaction(connections: list[Connection]) -> No
         users.retry_once(query)
 
 
+@pytest.mark.usefixtures("connections")
+def test_a_call_that_hangs() -> None:
+    """A call within a request of Django has no deadline, as Django waits for the thread in any case.
+
+    Elsewhere it runs in a thread of the kit, and has a deadline.
+    """
+    released = threading.Event()
+
+    async def calls() -> bool:
+        threads = HostThreads("test", threads=1, seconds=0.3)
+        function = HostFunction(
+            "test",
+            threads.wrap(lambda: released.wait(30)),
+            0.3,
+            watched=True,
+            is_exempt=is_in_own_thread,
+            deadlines=HostDeadlines(),
+        )
+        try:
+            with pytest.raises(UnavailableError):
+                await function()
+            async with ThreadSensitiveContext():
+                call = asyncio.ensure_future(function())
+                await asyncio.sleep(1)
+                assert not call.done()
+                released.set()
+                return bool(await call)
+        finally:
+            released.set()
+            threads.close()
+
+    assert asyncio.run(calls())
+
+
 def test_django_without_helpers() -> None:
     """In a process with Django, the threads of host functions manage its connections, whatever the host imports."""
     code = """
@@ -252,7 +288,7 @@ import django.db
 from projkit.host_calls import HostThreads
 
 assert "projkit.hosts.django" not in sys.modules
-HostThreads("login", threads=1).close()
+HostThreads("login", threads=1, seconds=30).close()
 assert "projkit.hosts.django.threads" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,10 +1,13 @@
 """Polling for a disconnect ends no request, and does not outlast the request."""
 
 import asyncio
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 
+from projkit.http.disconnects import ClientDisconnectedError, DisconnectDetector
+from tests import asgi
 from tests.http.pending_requests import BODY, HoldingHost, PendingRequest, limited_kit
 
 pytestmark = pytest.mark.anyio
@@ -50,3 +53,39 @@ async def test_the_end_of_a_poll(sqlite_url: str, cancel: bool) -> None:
         assert bool(request.messages) is not cancel
         await asyncio.sleep(0.01)
         assert request.poll_cancelled
+
+
+async def test_a_watch_after_the_disconnect() -> None:
+    """Whoever waits for a client that is known to have disconnected is told at once."""
+    calls = 0
+
+    async def receive() -> asgi.Message:
+        nonlocal calls
+        calls += 1
+        return asgi.DISCONNECT
+
+    detector = DisconnectDetector(receive)
+    assert await detector.is_disconnected()
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    detector.watch(waiter, copy_context())
+    assert isinstance(waiter.exception(), ClientDisconnectedError)
+    assert calls == 1
+
+
+async def test_several_watches() -> None:
+    """A second watch receives no further part of a body that nobody reads."""
+    calls = 0
+
+    async def receive() -> asgi.Message:
+        nonlocal calls
+        calls += 1
+        return asgi.body(b"part", more=True)
+
+    detector = DisconnectDetector(receive)
+    for _ in range(2):
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        detector.watch(waiter, copy_context())
+        await asyncio.sleep(0.01)
+        assert not waiter.done()
+    assert calls == 1
+    assert await detector.receive() == asgi.body(b"part", more=True)

@@ -146,7 +146,7 @@ async def test_whatever_a_plain_function_raises(error: type[BaseException], tmp_
 async def test_waiting_calls_are_bounded() -> None:
     """A call that would wait behind too many others is refused; one whose caller gave up still counts until it ends."""
     release = threading.Event()
-    threads = HostThreads("test", threads=1, waiting=1)
+    threads = HostThreads("test", threads=1, seconds=30, waiting=1)
     wait = threads.wrap(release.wait)
     try:
         calls = [asyncio.ensure_future(wait(30)) for _ in range(2)]

@@ -18,7 +18,8 @@ from projkit.settings import Settings, origin_of
 from projkit.signing import Signer, SigningKeys
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
-AwaitableCsrfCheck = Callable[[Request], Awaitable[bool]]
+# Takes the request, and ``watch``.
+AwaitableCsrfCheck = Callable[..., Awaitable[bool]]
 CsrfCheck = Callable[[Request], bool | Awaitable[bool]]
 LABEL: Final = "csrf"
 _HOST: Final = "host"  # the mode under which checks of the host's own credentials are counted
@@ -142,7 +143,7 @@ class CsrfGuard:
         return "accepted"
 
     async def _check_own(self, request: Request) -> None:
-        if self._own_check is not None and not await self._own_check(request):
+        if self._own_check is not None and not await self._own_check(request, watch=request.watch_client):
             raise CsrfFailedError("token", "The application's own CSRF check rejected the request")
 
     def _check_token(self, request: Request, binding: str) -> None:

@@ -25,7 +25,8 @@ from projkit.http.request import Request
 from projkit.identity import NOT_MINE, HostCredential, NotMine, Principal
 
 HostCaller = Principal | HostCredential | NotMine | None
-AwaitableGetPrincipal = Callable[[Scope], Awaitable[HostCaller]]
+# Takes the scope, and ``watch``.
+AwaitableGetPrincipal = Callable[..., Awaitable[HostCaller]]
 GetPrincipal = Callable[[Scope], HostCaller | Awaitable[HostCaller]]
 # Schemes whose credentials browsers repeat by themselves (RFC 7617 §2.2, RFC 7616, RFC 4559).
 _AMBIENT_SCHEMES: Final = frozenset({b"basic", b"digest", b"negotiate", b"ntlm"})
@@ -59,7 +60,7 @@ class HostAuthenticator:
         """
         if is_in_process(request.scope):
             raise UnauthenticatedError  # a request that the kit sends to itself is unknown to the host
-        caller = await self._get_principal(request.scope)
+        caller = await self._get_principal(request.scope, watch=request.watch_client)
         if caller is NOT_MINE:
             self.passes_on = True
             return await self._own(request)

@@ -10,12 +10,14 @@ from projkit.auth.passwords import Passwords, check_new_password
 from projkit.auth.session_service import Client, IssuedTokens, SessionService, Transport
 from projkit.auth.users import User, Users, folded_name, username_key
 from projkit.errors import InvalidCredentialsError, UnavailableError
+from projkit.host_deadlines import WatchClient
 from projkit.identity import DEFAULT_SCOPES, Principal, Rejected
 from projkit.observers import Observer, record_failed_login
 
 # The host's own check: returns the principal; if name or password is wrong, None, or Rejected to name the account.
 HostLoginResult = Principal | Rejected | None
-AwaitableLogin = Callable[[str, str], Awaitable[HostLoginResult]]
+# Takes the username, the password, and ``watch``.
+AwaitableLogin = Callable[..., Awaitable[HostLoginResult]]
 HostLogin = Callable[[str, str], "HostLoginResult | Awaitable[HostLoginResult]"]
 
 
@@ -23,7 +25,8 @@ HostLogin = Callable[[str, str], "HostLoginResult | Awaitable[HostLoginResult]"]
 class Attempt:
     """An attempt to log in; ``device`` is the device token of the browser, if it has one.
 
-    ``before_waiting`` is called after the attempt has been counted and before a call that may take long.
+    ``before_waiting`` is called after the attempt has been counted and before a call that may take long. ``watch`` ends
+    that call if the client disconnects; the attempt remains counted.
     """
 
     username: str
@@ -33,6 +36,7 @@ class Attempt:
     client: Client
     device: str | None
     before_waiting: Callable[[], None]
+    watch: WatchClient
 
     @property
     def account(self) -> str:
@@ -94,7 +98,7 @@ class HostUsers:
         folded = counted_name(attempt.tenant_id, folded_name(attempt.username) or attempt.username)
         count = await self.limits.begin(folded, attempt.device, name=name)
         attempt.before_waiting()
-        result = _checked(await self._authenticate(attempt.username, attempt.password))
+        result = _checked(await self._authenticate(attempt.username, attempt.password, watch=attempt.watch))
         if result is None:
             raise InvalidCredentialsError
         account = f"subject:{counted_name(result.tenant_id, result.subject)}"

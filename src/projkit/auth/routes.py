@@ -218,6 +218,7 @@ class AuthRoutes:
                 self._client(request),
                 device,
                 request.release_slot,
+                request.watch_client,
             )
         )
         more = [] if device_token is None else [self._cookies.device(request, device_token)]

@@ -56,7 +56,7 @@ from typing import Final
 from starlette.types import Receive
 
 from projkit.errors import OverloadedError
-from projkit.http.disconnects import DisconnectDetector
+from projkit.http.disconnects import DisconnectDetector, Waiter
 from projkit.http.paced_rejections import PacedRejections
 from projkit.observers import Observer, RejectionReason
 
@@ -105,6 +105,13 @@ class QueueEntry:
         §10.1.1).
         """
         return b"expect" not in self.headers
+
+    def watch_client(self, waiter: Waiter, context: Context) -> None:
+        """Fail ``waiter`` with ClientDisconnectedError when the client disconnects; see :class:`DisconnectDetector`."""
+        if self.detector is None:
+            self.detector = DisconnectDetector(self.receive)
+            self.receive = self.detector.receive
+        self.detector.watch(waiter, context)
 
 
 class ConcurrencyLimiter:
@@ -260,9 +267,7 @@ class ConcurrencyLimiter:
             if entry.queued_at > now - WATCH_AFTER_SECONDS:
                 return
             if entry.detector is None and entry.can_poll:
-                entry.detector = DisconnectDetector(entry.receive)
-                entry.receive = entry.detector.receive
-                entry.detector.watch(future, entry.context)
+                entry.watch_client(future, entry.context)
 
     def _take_slots_of_late_bodies(self, now: float) -> None:
         for entry, since in list(self._reading.items()):

@@ -10,12 +10,23 @@ body gets the message itself.
 import asyncio
 from contextlib import suppress
 from contextvars import Context
+from typing import Protocol
 
 from starlette.types import Message, Receive
 
 
 class ClientDisconnectedError(Exception):
     """The client disconnected before its request was complete; no response can be sent."""
+
+
+class Waiter(Protocol):
+    """What waits while a client is watched: a future, or a call that can be failed like one."""
+
+    def done(self) -> bool:
+        """Return whether it does not wait any more."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Fail what is waited for."""
 
 
 class DisconnectDetector:
@@ -49,7 +60,7 @@ class DisconnectDetector:
         self._disconnect: Message | None = None
         self._pending: asyncio.Task[None] | None = None
         self._readers = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Waiter | None = None
         self._context: Context | None = None
         self.complete = False
         self.disconnected = False
@@ -79,15 +90,18 @@ class DisconnectDetector:
         await asyncio.sleep(0)
         return self.disconnected
 
-    def watch(self, waiter: "asyncio.Future[None]", context: Context) -> None:
+    def watch(self, waiter: Waiter, context: Context) -> None:
         """Fail ``waiter`` with :class:`ClientDisconnectedError` when the client disconnects.
 
-        At most one message of the body is received ahead. ``context`` is the request's, which middleware in front of
-        the kit may use in ``receive``.
+        At most one message of the body is received ahead, also by several watches. ``context`` is the request's, which
+        middleware in front of the kit may use in ``receive``.
         """
         self._waiter = waiter
         self._context = context
-        self._receive_ahead()
+        if self.disconnected:
+            waiter.set_exception(ClientDisconnectedError())
+        elif not self._is_receiving_ahead() and (self.complete or not self._buffer):
+            self._receive_ahead()
 
     def end_watch(self) -> None:
         """End the watch after ``waiter`` is done; a part of the body that is still to come is left to the reader."""

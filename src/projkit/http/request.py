@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Set
+from contextvars import Context
 from functools import partial
 from typing import Final
 
@@ -10,7 +11,7 @@ from starlette.types import Message, Receive, Scope
 from projkit.errors import BadRequestError, ContentTooLargeError, RequestTimeoutError
 from projkit.http import scope_keys
 from projkit.http.concurrency import ConcurrencyLimiter, QueueEntry
-from projkit.http.disconnects import ClientDisconnectedError
+from projkit.http.disconnects import ClientDisconnectedError, Waiter
 from projkit.identity import Principal
 
 _NONE: Final[Set[bytes]] = frozenset()
@@ -99,8 +100,21 @@ class Request:
     def release_slot(self) -> None:
         """Release the request's slot if it holds one; for endpoints too, before they wait for something slow."""
         entry = self.queue_entry
-        if entry is not None and entry.limiter is not None:
+        if entry is None:
+            return
+        if entry.limiter is not None:
             entry.limiter.release(entry)
+        elif entry.detector is not None:
+            entry.detector.close()
+
+    def watch_client(self, waiter: Waiter, context: Context) -> None:
+        """Fail ``waiter`` with ClientDisconnectedError when the client disconnects, if that can be found out.
+
+        It cannot for endpoints that need no slot, and for the host's requests, whose messages are the host's.
+        """
+        entry = self.queue_entry
+        if entry is not None and entry.can_poll:
+            entry.watch_client(waiter, context)
 
     @property
     def has_body(self) -> bool:

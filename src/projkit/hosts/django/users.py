@@ -26,6 +26,7 @@ from starlette.types import Scope
 from projkit.auth.credentials import cookie_values
 from projkit.errors import AmbiguousCredentialsError, UnavailableError
 from projkit.host_calls import REQUEST_THREADS, HostThreads
+from projkit.host_deadlines import REQUEST_SECONDS
 from projkit.hosts.django.scopes import request_of_scope
 from projkit.hosts.django.threads import close_unusable_connections
 from projkit.identity import DEFAULT_SCOPES, NOT_MINE, HostCredential, NotMine, Principal, Rejected
@@ -37,7 +38,9 @@ _SETTING: Final = "PROJKIT_SCOPES"
 _EVERYONE: Final = "*"
 _GROUP: Final = "group:"
 _LOST: Final = (db.InterfaceError, db.OperationalError)
-_threads: Final = PerLoop(partial(HostThreads, "session", threads=REQUEST_THREADS), HostThreads.close)
+_threads: Final = PerLoop(
+    partial(HostThreads, "session", threads=REQUEST_THREADS, seconds=REQUEST_SECONDS), HostThreads.close
+)
 
 
 def authenticate(username: str, password: str) -> Principal | Rejected | None:
