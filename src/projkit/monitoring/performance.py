@@ -1,12 +1,11 @@
 """``metrics/performance``: request counts and latencies since the start and over recent windows."""
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
@@ -20,15 +19,8 @@ from projkit.telemetry.endpoint_stats import (
     stats_since,
     sum_stats,
 )
-from projkit.telemetry.families import (
-    ACTIVE,
-    CRITICAL,
-    FAILING_SINCE,
-    HEALTH,
-    HEALTHY,
-    NO_RESULT,
-    VALID_UNTIL,
-)
+from projkit.telemetry.families import ACTIVE, HEALTH
+from projkit.telemetry.health_checks import summarize_checks
 from projkit.telemetry.history import History, HistoryEntry
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.route_kinds import PROBE, kinds_in
@@ -220,25 +212,16 @@ class PerformanceReport:
 
 
 def _checks(table: Table) -> list[CheckPerformance]:
-    now = time.monotonic()
     samples = sorted((labels, values) for (family, labels), values in table.items() if family == HEALTH.name)
-    checks = []
-    for name, group in groupby(samples, key=lambda sample: sample[0][0]):
-        running = [values for _, values in group if values[VALID_UNTIL]]
-        results = [
-            each[HEALTHY] for each in running if each[HEALTHY] != NO_RESULT and now < each[VALID_UNTIL]
-        ]
-        since = min((each[FAILING_SINCE] for each in running), default=math.inf)
-        if running:
-            checks.append(
-                CheckPerformance(
-                    name=name,
-                    critical=any(each[CRITICAL] for each in running),
-                    healthy=all(results) if results else None,
-                    failing_since=None if since == math.inf else _time(since),
-                )
-            )
-    return checks
+    return [
+        CheckPerformance(
+            name=each.name,
+            critical=each.critical,
+            healthy=each.healthy,
+            failing_since=None if each.failing_since is None else _time(each.failing_since),
+        )
+        for each in summarize_checks(samples, time.monotonic())
+    ]
 
 
 def _since(

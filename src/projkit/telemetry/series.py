@@ -3,7 +3,6 @@
 ``docs/metrics.md`` describes each of them; a test compares the two.
 """
 
-import math
 import os
 import platform
 import time
@@ -16,7 +15,6 @@ from projkit.telemetry.families import (
     ACTIVE,
     COMMANDS,
     CREDENTIALS,
-    CRITICAL,
     CSRF_CHECKS,
     DATABASE_ERRORS,
     DEGRADED,
@@ -24,13 +22,9 @@ from projkit.telemetry.families import (
     EVENT_LOOP,
     EXCEPTIONS,
     EXEMPLARS,
-    FAILING_SINCE,
     HEALTH,
-    HEALTHY,
     HTTP,
-    LATENCY,
     LOGINS,
-    NO_RESULT,
     POOL,
     POOL_WAIT,
     QUEUED,
@@ -42,10 +36,10 @@ from projkit.telemetry.families import (
     SPANS,
     STATEMENTS,
     TRANSACTIONS,
-    VALID_UNTIL,
     WEBSOCKETS,
     WORKER_EXITS,
 )
+from projkit.telemetry.health_checks import CheckSummary, summarize_checks
 from projkit.telemetry.processes import ProcessUsage
 from projkit.telemetry.snapshot import Snapshot
 from projkit.telemetry.store import Family, Labels
@@ -82,32 +76,11 @@ def _slow(snapshot: Snapshot) -> Values:
         yield labels, sum(values[SLOW] for _, values in samples)
 
 
-def _health(snapshot: Snapshot) -> Iterator[tuple[str, list[list[float]]]]:
-    """Yield each check with its samples of the workers that run it."""
-    for name, samples in groupby(snapshot.of(HEALTH), key=lambda sample: sample[0][0]):
-        if running := [values for _, values in samples if values[VALID_UNTIL]]:
-            yield name, running
-
-
-def _health_status(snapshot: Snapshot) -> Values:
-    now = time.monotonic()
-    for name, samples in _health(snapshot):
-        results = [
-            each[HEALTHY] for each in samples if each[HEALTHY] != NO_RESULT and now < each[VALID_UNTIL]
-        ]
-        if results:
-            yield (name,), min(results)
-
-
-def _health_stale(snapshot: Snapshot) -> Values:
-    now = time.monotonic()
-    for name, samples in _health(snapshot):
-        yield (name,), sum(now >= each[VALID_UNTIL] for each in samples)
-
-
-def _health_maximum(index: int) -> Callable[[Snapshot], Values]:
+def _check(value: Callable[[CheckSummary], float | None]) -> Callable[[Snapshot], Values]:
     return lambda snapshot: (
-        ((name,), max(each[index] for each in samples)) for name, samples in _health(snapshot)
+        ((each.name,), float(number))
+        for each in summarize_checks(snapshot.of(HEALTH), time.monotonic())
+        if (number := value(each)) is not None
     )
 
 
@@ -123,12 +96,6 @@ def _lag(snapshot: Snapshot) -> Values:
 def _heartbeats(snapshot: Snapshot) -> Values:
     for each in _event_loops(snapshot):
         yield (str(each.pid),), each.silent_seconds
-
-
-def _failing_since(snapshot: Snapshot) -> Values:
-    for name, samples in _health(snapshot):
-        since = min(each[FAILING_SINCE] for each in samples)
-        yield (name,), 0.0 if since == math.inf else since
 
 
 def _sunset(snapshot: Snapshot) -> Values:
@@ -331,35 +298,35 @@ SCALARS: Final = (
         "projkit_health_check_status",
         "Status of the health check: 1 healthy in every worker that has run it recently, 0 failing in at least one.",
         ("check",),
-        _health_status,
+        _check(lambda check: check.healthy),
     ),
     Scalar(
         "gauge",
         "projkit_health_check_stale",
         "Workers that have not run the health check for three periods, so that its status there is not known.",
         ("check",),
-        _health_stale,
+        _check(lambda check: check.stale),
     ),
     Scalar(
         "gauge",
         "projkit_health_check_critical",
         "1 if readiness depends on the check, else 0.",
         ("check",),
-        _health_maximum(CRITICAL),
+        _check(lambda check: check.critical),
     ),
     Scalar(
         "gauge",
         "projkit_health_check_failing_since_timestamp_seconds",
         "Time since which the health check has failed in at least one worker; 0 while it succeeds.",
         ("check",),
-        _failing_since,
+        _check(lambda check: check.failing_since or 0.0),
     ),
     Scalar(
         "gauge",
         "projkit_health_check_latency_seconds",
         "Duration of the last run of the health check in the slowest worker.",
         ("check",),
-        _health_maximum(LATENCY),
+        _check(lambda check: check.latency_seconds),
     ),
     Scalar(
         "gauge",
