@@ -13,6 +13,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from projkit.errors import ConfigurationError, ProjkitError, UnavailableError
 from projkit.per_loop import PerLoop, runs_on_asyncio
+from projkit.tasks import retrieve_exception
 
 logger: Final = logging.getLogger("projkit")
 
@@ -140,7 +141,8 @@ class Lifecycle(Generic[R]):
         if state.running is None:
             if state.starting is None:
                 state.starting = asyncio.get_running_loop().create_task(self._start(state))
-                state.starting.add_done_callback(_retrieve_exception)
+                # For the case that all callers are cancelled.
+                state.starting.add_done_callback(retrieve_exception)
             await asyncio.shield(state.starting)
         return self.get()
 
@@ -222,12 +224,6 @@ class Lifecycle(Generic[R]):
                 "projkit was started before this process was forked, and starts again here, since connections and "
                 "threads cannot be shared: start it in each worker, with lifespan=kit.lifespan or kit.wrap(app)"
             )
-
-
-def _retrieve_exception(task: "asyncio.Task[R]") -> None:
-    """Retrieve the exception, which asyncio would log as never retrieved if all callers were cancelled."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _log_failure(task: "asyncio.Task[R]") -> None:

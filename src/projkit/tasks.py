@@ -20,6 +20,12 @@ async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def retrieve_exception(task: "asyncio.Task[Any]") -> None:
+    """Mark the exception of a task that has ended as retrieved, so that asyncio does not log it."""
+    if not task.cancelled():
+        task.exception()
+
+
 class BackgroundTasks:
     """Coroutines that are left to end in the background if they do not react to their cancellation in time."""
 
@@ -58,5 +64,4 @@ class BackgroundTasks:
 
     def _end(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # retrieved, so that asyncio does not log it
+        retrieve_exception(task)

@@ -17,6 +17,7 @@ from typing import Any, Final
 from projkit.bounded_cache import BoundedCache
 from projkit.errors import InvalidTokenError, UnavailableError
 from projkit.identity import Principal
+from projkit.tasks import retrieve_exception
 
 logger: Final = logging.getLogger("projkit.auth")
 
@@ -116,8 +117,7 @@ class HostValidity:
     def _end(self, key: _Key, call: "asyncio.Task[StillValidResult]") -> None:
         if self._calls.get(key) is call:
             del self._calls[key]
-        if not call.cancelled():
-            call.exception()  # retrieved, in case that all callers were cancelled
+        retrieve_exception(call)  # in case that all callers were cancelled
 
     async def _ask(self, key: _Key, generation: int) -> StillValidResult:
         tenant_id, subject = key

@@ -19,6 +19,7 @@ from projkit.db.errors import DRIVER_ERRORS
 from projkit.db.pool import shut_down_socket
 from projkit.db.raw_sql import connect_postgresql, postgresql_first_row, sqlite_first_row
 from projkit.db.statement import Row
+from projkit.tasks import retrieve_exception
 
 CLOSE_SECONDS: Final = 0.5
 SELECT_ONE: Final = "SELECT 1"
@@ -116,7 +117,7 @@ class PostgresqlProbe(AsyncProbe):
         # If a command is cancelled, asyncpg opens a second connection to tell the server, and if the server does not
         # respond that one hangs as well. On cancellation this closes the connection instead.
         command = asyncio.get_running_loop().create_task(postgresql_first_row(connection, sql))
-        command.add_done_callback(_retrieve_exception)
+        command.add_done_callback(retrieve_exception)
         try:
             return await asyncio.shield(command)
         except BaseException:
@@ -133,7 +134,7 @@ class PostgresqlProbe(AsyncProbe):
                     self._url, connect_seconds=self._seconds, server_settings=self._server_settings
                 )
             )
-            self._connecting.add_done_callback(_retrieve_exception)
+            self._connecting.add_done_callback(retrieve_exception)
         # If its first caller is cancelled, connecting continues, within its own timeout, for the next one.
         connecting = self._connecting
         try:
@@ -181,9 +182,3 @@ class SqliteProbe:
 
 def _only_value(row: Row | None) -> Any:
     return None if row is None else row[0]
-
-
-def _retrieve_exception(task: "asyncio.Task[Any]") -> None:
-    """Mark the task's exception as retrieved, so that asyncio does not log it."""
-    if not task.cancelled():
-        task.exception()

@@ -21,6 +21,7 @@ from typing import Any
 
 from projkit.clock import utc_now
 from projkit.health.checks import CheckFailedError, HealthCheck
+from projkit.tasks import retrieve_exception
 
 
 class CheckRun:
@@ -34,7 +35,7 @@ class CheckRun:
         work = self._run_in_thread(check) if self._in_thread else self._run_on_loop(check.function)
         # A new context, because a request may have triggered the start of the kit.
         self.task = asyncio.get_running_loop().create_task(work, context=Context())
-        self.task.add_done_callback(_mark_retrieved)
+        self.task.add_done_callback(retrieve_exception)
 
     def time_out(self) -> None:
         """Mark the run as timed out, and cancel it if it is a coroutine."""
@@ -131,8 +132,3 @@ def _as_exception(error: BaseException) -> Exception:
 def _close(awaitable: Any) -> None:
     if inspect.iscoroutine(awaitable):
         awaitable.close()
-
-
-def _mark_retrieved(task: "asyncio.Task[Any]") -> None:
-    if not task.cancelled():
-        task.exception()

@@ -20,6 +20,7 @@ from projkit.health.checks import CheckStatus, HealthCheck, Observation, Status
 from projkit.health.state_history import StateChange
 from projkit.health.system import SystemSampler
 from projkit.observers import NULL_OBSERVER, Observer
+from projkit.per_loop import runs_on_asyncio
 
 # A cancelled task ends at once, unless it ignores the cancellation; it is then abandoned.
 _CLOSE_SECONDS: Final = 0.5
@@ -91,7 +92,7 @@ class CheckScheduler:
 
     def add(self, check: HealthCheck) -> None:
         """Add a check and start running it; can be called from any thread."""
-        if _running_loop() is self._loop:
+        if runs_on_asyncio() and asyncio.get_running_loop() is self._loop:
             self._add(check)
             return
         with suppress(RuntimeError):  # the event loop is closed
@@ -184,10 +185,3 @@ class CheckScheduler:
     def _spawn(self, work: Any) -> "asyncio.Task[None]":
         # A new context, because a request may have triggered the start of the kit.
         return self._loop.create_task(work, context=Context())
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
