@@ -15,6 +15,7 @@ logger: Final = logging.getLogger("projkit")
 
 _STARTUP_COMPLETE: Final = "lifespan.startup.complete"
 _STARTUP_FAILED: Final = "lifespan.startup.failed"
+_SHUTDOWN_COMPLETE: Final = "lifespan.shutdown.complete"
 
 # Frameworks type scopes and messages differently, so that no narrower type fits them all.
 HostApp = Callable[[Any, Any, Any], Awaitable[Any]]
@@ -219,7 +220,7 @@ class _HostLifespan:
     async def stop(self, shutdown: Message) -> Message:
         """Stop the host and return its response."""
         if not self._supported:
-            return {"type": "lifespan.shutdown.complete"}
+            return {"type": _SHUTDOWN_COMPLETE}
         self._to_host.put_nowait(shutdown)
         message = await self._from_host.get()
         await self._task
@@ -235,22 +236,20 @@ class _HostLifespan:
         async def send(message: Message) -> None:
             self._from_host.put_nowait(message)
 
+        stopped: Message = {"type": _SHUTDOWN_COMPLETE}
         try:
             await app(scope, self._to_host.get, send)
-        except (
-            Exception
-        ) as error:  # before any response it means, by the ASGI specification, that there is no lifespan
+        except Exception as error:
             self._error = error
+            stopped = {"type": "lifespan.shutdown.failed", "message": str(error)}
+            # By the ASGI specification, an exception before any response means that there is no lifespan.
             if not self._started:
                 logger.info("the host application has no lifespan: %s", error)
-            else:
-                self._from_host.put_nowait({"type": "lifespan.shutdown.failed", "message": str(error)})
-                return
-        if not self._started:
+        if self._started:
+            self._from_host.put_nowait(stopped)
+        else:
             self._supported = False
             self._from_host.put_nowait({"type": _STARTUP_COMPLETE})
-        else:
-            self._from_host.put_nowait({"type": "lifespan.shutdown.complete"})
 
 
 async def no_host(scope: Scope, receive: Receive, send: Send) -> None:

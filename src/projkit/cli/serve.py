@@ -69,9 +69,8 @@ def serve(
     if demo:
         _check_demo(settings)
     configure_logging(settings)
-    os.environ["PROJKIT_LOG_FORMAT"] = (
-        settings.log_format
-    )  # for workers, before they have read their settings
+    # For workers, before they have read their settings.
+    os.environ["PROJKIT_LOG_FORMAT"] = settings.log_format
     for warning in warnings:
         _warn(settings, warning)
     demo_user = asyncio.run(_prepare(settings, demo=demo))
@@ -92,26 +91,34 @@ def serve(
     )
     listener = _listen(config, host, port)
     _print_greeting(settings, host, listener.getsockname()[1], demo_user=demo_user)
-    if workers > 1:
-        from projkit.cli.supervisor import Supervisor
-        from projkit.cli.worker_process import WorkerProcess
+    has_served = (
+        _run_workers(config, listener, settings) if workers > 1 else _run_in_this_process(config, listener)
+    )
+    if not has_served:
+        raise typer.Exit(1)
 
-        stop_seconds = settings.drain_seconds + settings.request_timeout_seconds + _STOP_SECONDS
-        with _shared_metrics(settings, workers) as ensure_directory:
 
-            def start_worker() -> WorkerProcess:
-                ensure_directory()
-                return WorkerProcess(config, listener)
+def _run_workers(config: uvicorn.Config, listener: socket.socket, settings: Settings) -> bool:
+    """Serve with several processes; return False if none of them could start."""
+    from projkit.cli.supervisor import Supervisor
+    from projkit.cli.worker_process import WorkerProcess
 
-            supervisor = Supervisor(start_worker, workers=workers, stop_seconds=stop_seconds)
-            if not supervisor.run():
-                raise typer.Exit(1)
-        return
+    stop_seconds = settings.drain_seconds + settings.request_timeout_seconds + _STOP_SECONDS
+    with _shared_metrics(settings, config.workers) as ensure_directory:
+
+        def start_worker() -> WorkerProcess:
+            ensure_directory()
+            return WorkerProcess(config, listener)
+
+        return Supervisor(start_worker, workers=config.workers, stop_seconds=stop_seconds).run()
+
+
+def _run_in_this_process(config: uvicorn.Config, listener: socket.socket) -> bool:
+    """Serve with this process alone; return False if it could not start."""
     server = uvicorn.Server(config)
     _exit_cleanly_after(server)
     server.run(sockets=[listener])
-    if not server.started:
-        raise typer.Exit(1)
+    return server.started
 
 
 @contextmanager
