@@ -83,9 +83,8 @@ class HostThreads:
 
     def __init__(self, purpose: str, *, threads: int, seconds: float, waiting: int = MAXIMUM_WAITING) -> None:
         if "django.db" in sys.modules:
-            import_module(
-                _DJANGO_POLICY
-            )  # which registers itself, also where the host imports no helper for Django
+            # It registers itself, also where the host imports no helper for Django.
+            import_module(_DJANGO_POLICY)
         self._purpose = purpose
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"projkit-{purpose}")
         self._threads = threads

@@ -47,9 +47,8 @@ async def check_public_url(settings: Settings) -> Finding:
 
 async def _get(url: str, token: str) -> httpx2.Response:
     headers = {HEADER: token, "Accept": "application/json"}
-    if url.startswith(
-        "https:"
-    ):  # plain http is for this machine, where the address decides whether cookies are Secure
+    # Plain http is for this machine, where the address decides whether cookies are Secure.
+    if url.startswith("https:"):
         headers["X-Forwarded-For"] = _CLAIMED_ADDRESS
     async with httpx2.AsyncClient(timeout=_SECONDS, follow_redirects=False) as client:
         return await client.get(url, headers=headers)

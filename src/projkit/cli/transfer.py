@@ -33,9 +33,8 @@ from projkit.settings import Settings
 
 _FIELDS = tuple(Project.model_fields)
 STANDARD_OUTPUT = Path("-")
-_MAX_FIELD_LENGTH = (
-    64 * 1_048_576
-)  # longer than any valid field, so that the row is reported instead of ending the import
+# Longer than any valid field, so that the row is reported instead of ending the import.
+_MAX_FIELD_LENGTH = 64 * 1_048_576
 
 
 class OnError(StrEnum):

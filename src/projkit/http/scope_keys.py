@@ -15,13 +15,8 @@ HOST_EXCHANGE: Final = "projkit.host_exchange"  # the exchange of the middleware
 HOST_APP: Final = "projkit.host_app"  # the host's application, before any mount replaced it in "app"
 AUTH_RESULT: Final = "projkit.auth_result"  # the principal, or the error, of a host's request
 RESPONSE_HEADERS: Final = "projkit.response_headers"  # which authentication adds to a host's response
-HAS_NO_LIFESPAN: Final = (
-    "projkit.has_no_lifespan"  # of a request over WSGI: nothing could have started the kit
-)
-IN_PROCESS_CALLER: Final = (
-    "projkit.in_process_caller"  # the principal of a request that the kit sends to itself
-)
-
+HAS_NO_LIFESPAN: Final = "projkit.has_no_lifespan"  # over WSGI: nothing could have started the kit
+IN_PROCESS_CALLER: Final = "projkit.in_process_caller"  # the principal of a request by the kit itself
 CLIENT_ADDRESS: Final = "projkit.client_address"  # of the client, where log lines are to contain it
 
 # Set by frameworks, and by the kit in the same way.

@@ -21,9 +21,8 @@ from projkit.hosts.django.guards import find_kit
 from projkit.kit import ProjKit
 from projkit.testing.internals import Internals
 
-_DIRECTORY: Final = (
-    "DJANGO_TESTS_OF_PROJKIT"  # the variable that tells worker processes where their databases are
-)
+# The variable that tells worker processes where their databases are.
+_DIRECTORY: Final = "DJANGO_TESTS_OF_PROJKIT"
 
 
 @contextmanager

@@ -135,9 +135,8 @@ def start_redis() -> Server:
 
     def launch(port: int) -> "subprocess.Popen[bytes]":
         lines = [*_VALKEY_OPTIONS, f"port {port}", f'dir "{directory}"', f"requirepass {password}"]
-        (directory / "valkey.conf").write_text(
-            "\n".join(lines)
-        )  # other users can see arguments, but not this file
+        # Other users can see arguments, but not this file.
+        (directory / "valkey.conf").write_text("\n".join(lines))
         return _launch([program, directory / "valkey.conf"], directory)
 
     def is_ready(port: int) -> bool:

@@ -25,9 +25,8 @@ from projkit.validation.steps import Step, all_steps
 logger: Final = logging.getLogger("projkit")
 
 _RUN_SECONDS: Final = 12.0
-_STEP_SECONDS: Final = (
-    6.0  # longer than a statement may take, so that the endpoint itself reports the failure
-)
+# Longer than a statement may take, so that the endpoint itself reports the failure.
+_STEP_SECONDS: Final = 6.0
 _CLEANUP_SECONDS: Final = 3.0
 
 
@@ -140,12 +139,8 @@ class EndpointValidation:
             step.check(response)
         except ExpectationError as error:
             return str(error)
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ):  # a member or header is missing or has another type
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # A member or header is missing or has another type.
             return "the response does not match the OpenAPI document"
         return None
 

@@ -34,9 +34,8 @@ class OtlpSession(requests.Session):
             raise
         if not 200 <= response.status_code < 300:
             self.reason = f"status {response.status_code}"
-        if (
-            300 <= response.status_code < 400
-        ):  # the exporter does not follow it, and would take it for a success
+        # The exporter does not follow redirects, and would take them for a success.
+        if 300 <= response.status_code < 400:
             raise requests.TooManyRedirects(self.reason)
         if not self.reason and response.headers.get("content-type") == _PROTOBUF:
             self.rejected = _rejected(response.content)

@@ -117,9 +117,8 @@ class JoinedTrace:
             return
         self._span.update_name(name_of(self._method, route))
         self._span.set_attribute(http.HTTP_ROUTE, route)
-        if hasattr(
-            self._fastapi_telemetry, "route"
-        ):  # FastAPI sets the attribute again at the end, and its metric
+        # FastAPI sets the attribute again at the end, and its metric.
+        if hasattr(self._fastapi_telemetry, "route"):
             self._fastapi_telemetry.route = route
 
     @never_raise
