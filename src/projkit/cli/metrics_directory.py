@@ -116,6 +116,6 @@ def _is_abandoned(path: Path) -> bool:
         if os.read(marker, len(_MARKER)) != _MARKER or not acquire_lock(marker, blocking=False):
             return False
         directories = [path, *(each for each in path.iterdir() if each.is_dir())]
-        return not any(alive for directory in directories for _, alive in worker_files(directory))
+        return not any(each.is_alive for directory in directories for each in worker_files(directory))
     finally:
         os.close(marker)

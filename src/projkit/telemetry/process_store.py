@@ -19,6 +19,13 @@ from projkit.telemetry.workers import WorkerDirectory
 logger: Final = logging.getLogger("projkit")
 
 _TOUCH_SECONDS: Final = 3600.0
+_KITS_BY_DIRECTORY: Final[dict[Path, int]] = {}
+
+
+def directory_for_kit(directory: Path) -> Path:
+    """Return a directory for one kit: a second kit of a process gets a subdirectory, so that counts are not mixed."""
+    number = _KITS_BY_DIRECTORY[directory] = _KITS_BY_DIRECTORY.get(directory, -1) + 1
+    return directory / f"kit-{number}" if number else directory
 
 
 class ProcessStore:

@@ -59,7 +59,7 @@ from projkit.telemetry.families import (
     WEBSOCKETS,
     WORKER_EXITS,
 )
-from projkit.telemetry.process_store import ProcessStore
+from projkit.telemetry.process_store import ProcessStore, directory_for_kit
 from projkit.telemetry.store import Family, Labels, MetricStore, Sample, Table, WorkerFile, iter_samples
 from projkit.telemetry.worker_files import Worker
 from projkit.telemetry.workers import WorkerDirectory
@@ -68,15 +68,6 @@ K = TypeVar("K")
 
 _SLOW_STATEMENT_SECONDS: Final = 0.2
 _MAX_STATEMENT_CHARS: Final = 1000
-
-
-_KITS_BY_DIRECTORY: Final[dict[Path, int]] = {}
-
-
-def _own_directory(directory: Path) -> Path:
-    """Return a directory for one kit: a second kit of a process gets a subdirectory, so that counts are not mixed."""
-    number = _KITS_BY_DIRECTORY[directory] = _KITS_BY_DIRECTORY.get(directory, -1) + 1
-    return directory / f"kit-{number}" if number else directory
 
 
 class Recorder(Observer):
@@ -96,7 +87,7 @@ class Recorder(Observer):
         self.slow_seconds = slow_seconds
         self.route_kinds: Mapping[str, str] = {}
         self.meters: DurationMeters | None = None
-        self.path = None if directory is None else _own_directory(directory)
+        self.path = None if directory is None else directory_for_kit(directory)
         self.reset_after_fork()
         reset_in_forks(self)
 
@@ -104,7 +95,6 @@ class Recorder(Observer):
         """Start without any samples: initially, and in a forked process."""
         self.started_at = time.time()
         self._process_store: ProcessStore | None = None
-        self._store: MetricStore | None = None
         self._forget_samples()
 
     def _forget_samples(self) -> None:
@@ -121,13 +111,15 @@ class Recorder(Observer):
 
     def open(self) -> MetricStore:
         """Return the store of this process; in memory if the directory cannot be used, so that no request fails."""
-        if self._store is None:
+        return (self._process_store or self._open_process_store()).store
+
+    def _open_process_store(self) -> ProcessStore:
+        if self._process_store is None:
             self._process_store = ProcessStore(self.path)
-            self._store = self._process_store.store
             self._look_up_samples()
             for reason in REJECTION_REASONS:  # from the start, so that rates include the first rejection
-                self._store.sample(REJECTED, (reason,), (OTHER,))
-        return self._store
+                self._sample(REJECTED, (reason,), (OTHER,))
+        return self._process_store
 
     def repair(self, call_on_loop: Callable[[Callable[[], None]], None]) -> None:
         """Share the metrics with the other workers again, if this process cannot or no longer does; blocks.
@@ -152,8 +144,7 @@ class Recorder(Observer):
     @property
     def shares_metrics(self) -> bool:
         """Whether other workers see the counts of this process."""
-        self.open()
-        return self._process_store is not None and self._process_store.shares_metrics
+        return self._open_process_store().shares_metrics
 
     def _look_up_samples(self) -> None:
         pid = (str(os.getpid()),)
@@ -166,8 +157,7 @@ class Recorder(Observer):
     @property
     def directory(self) -> WorkerDirectory | None:
         """The metrics directory that the server's workers share, if there is one, even if it cannot be used."""
-        self.open()
-        return None if self._process_store is None else self._process_store.directory
+        return self._open_process_store().directory
 
     @property
     def server_started_at(self) -> float:

@@ -34,25 +34,32 @@ def parse_name(name: str) -> Worker | None:
     return None if match is None else Worker(int(match["pid"]), int(match["started_ms"]) / 1000)
 
 
-def worker_files(directory: Path, own_name: str = "") -> Iterator[tuple[Path, bool]]:
-    """Yield the workers' files in a directory, and whether the process of each is alive.
+class WorkerEntry(NamedTuple):
+    """A worker's file in a directory, and whether the worker's process is alive."""
+
+    path: Path
+    worker: Worker
+    is_alive: bool
+
+
+def worker_files(directory: Path, *, without: str = "") -> Iterator[WorkerEntry]:
+    """Yield the workers' files in a directory, except the one with the name ``without``.
 
     Raises:
         OSError: the directory cannot be read.
     """
     for name in sorted(os.listdir(directory)):
-        if parse_name(name) is None:
+        worker = parse_name(name)
+        if worker is None or name == without:
             continue
         path = directory / name
-        if name == own_name:
-            yield path, True
-            continue
         with suppress(FileNotFoundError, PermissionError):
             descriptor = os.open(path, _OPEN_FLAGS)
             try:
                 if stat.S_ISREG(os.fstat(descriptor).st_mode):
                     # Shared, so that two readers at the same time do not take each other for the worker.
-                    yield path, not acquire_lock(descriptor, shared=True, blocking=False)
+                    is_alive = not acquire_lock(descriptor, shared=True, blocking=False)
+                    yield WorkerEntry(path, worker, is_alive)
             finally:
                 os.close(descriptor)
 

@@ -30,7 +30,7 @@ from typing import Final
 
 from projkit.file_lock import acquire_lock, is_locked, locked_file
 from projkit.telemetry.store import Family, WorkerFile, decode, encode, iter_samples, load, merge
-from projkit.telemetry.worker_files import Worker, allocate, parse_name, worker_files
+from projkit.telemetry.worker_files import Worker, WorkerEntry, allocate, parse_name, worker_files
 
 logger: Final = logging.getLogger("projkit")
 
@@ -86,10 +86,10 @@ class WorkerDirectory:
         with locked_file(self.path / _LOCK, timeout_seconds=_LOCK_TIMEOUT_SECONDS) as acquired:
             if not acquired:
                 raise TimeoutError(f"its lock is held for more than {_LOCK_TIMEOUT_SECONDS:g} s")
-            living = [parse_name(path.name) for path, alive in worker_files(self.path) if alive]
+            living = [each.worker for each in worker_files(self.path) if each.is_alive]
             if not living and not is_locked(self.path / SERVER):
                 self._empty()
-            self.started_at = self._read_started([each for each in living if each is not None])
+            self.started_at = self._read_started(living)
             name = f"worker-{os.getpid()}-{self._started_ms}-{secrets.token_hex(4)}"
             descriptor = self._create(name)
         self.close()
@@ -127,26 +127,21 @@ class WorkerDirectory:
         """Return the beginning of each other living worker's file, with the samples that it created first."""
         beginnings = []
         with suppress(OSError):
-            for path, alive in self._workers():
-                if alive and path.name != self._name:
-                    with suppress(OSError), path.open("rb") as file:
+            for each in self._others():
+                if each.is_alive:
+                    with suppress(OSError), each.path.open("rb") as file:
                         beginnings.append(file.read(_BEGINNING_BYTES))
         return beginnings
 
     def living(self) -> list[Worker]:
         """Return the living workers, including this one, the oldest first."""
-        own = Worker(os.getpid(), self._started_ms / 1000)
-        others: list[Worker | None] = []
+        living = [Worker(os.getpid(), self._started_ms / 1000)]
         with suppress(OSError):
-            others = [
-                parse_name(path.name) for path, alive in self._workers() if alive and path.name != self._name
-            ]
-        return sorted(
-            [own, *(each for each in others if each is not None)], key=lambda worker: worker.started_at
-        )
+            living += [each.worker for each in self._others() if each.is_alive]
+        return sorted(living, key=lambda worker: worker.started_at)
 
-    def _workers(self) -> list[tuple[Path, bool]]:
-        return list(worker_files(self.path, self._name))
+    def _others(self) -> list[WorkerEntry]:
+        return list(worker_files(self.path, without=self._name))
 
     def _read_others(self) -> list[WorkerFile]:
         """Read the retired samples and the other workers' files in a consistent state."""
@@ -154,10 +149,10 @@ class WorkerDirectory:
             before = self._retired_version()
             retired, merged = self._read_retired()
             files = [WorkerFile(retired, is_alive=False)]
-            for path, alive in self._workers():
-                if path.name != self._name and path.name not in merged:
+            for each in self._others():
+                if each.path.name not in merged:
                     with suppress(OSError):
-                        files.append(WorkerFile(load(path), alive))
+                        files.append(WorkerFile(load(each.path), each.is_alive))
             if before == self._retired_version() or attempt == _MAX_READS - 1:
                 break
         return files
@@ -186,10 +181,10 @@ class WorkerDirectory:
 
     def _retire(self) -> None:
         """Merge the files of ended workers into ``retired``, each once, unless another process is doing it."""
-        if all(alive for _, alive in self._workers()):
+        if all(each.is_alive for each in self._others()):
             return
         with locked_file(self.path / _LOCK) as acquired:
-            ended = [path for path, alive in self._workers() if not alive]
+            ended = [each.path for each in self._others() if not each.is_alive]
             if not acquired or not ended:
                 return
             retired, merged = self._read_retired()
