@@ -12,6 +12,7 @@ from argon2 import PasswordHasher
 from projkit import ProjKit
 from projkit.auth import passwords
 from tests.auth import forge
+from tests.auth.users import ShiftedClock
 from tests.conftest import kit_in_mode, settings_for, without_settings
 
 OpenKit = Callable[..., AbstractAsyncContextManager[ProjKit]]
@@ -30,6 +31,14 @@ def quick_passwords(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     if "costly_passwords" not in request.fixturenames:
         monkeypatch.setattr(passwords, "HASHER", _QUICK)
         monkeypatch.setattr(passwords, "DUMMY_HASH", DUMMY_HASH)
+
+
+@pytest.fixture
+def shifted_clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
+    """The clock by which kits date sessions, revocations and counts."""
+    clock = ShiftedClock()
+    monkeypatch.setattr("projkit.startup.utc_now", clock)
+    return clock
 
 
 @asynccontextmanager

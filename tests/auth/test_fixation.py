@@ -173,25 +173,25 @@ async def test_ended_sessions(open_kit: OpenKit) -> None:
     ("setting", "kept_by_use"), [("session_idle_seconds", True), ("session_max_seconds", False)]
 )
 async def test_lifetimes(
-    open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch, setting: str, kept_by_use: bool
+    open_kit: OpenKit, shifted_clock: ShiftedClock, setting: str, kept_by_use: bool
 ) -> None:
     """A session ends when it was idle too long, and at its absolute end however it was used."""
-    clock = ShiftedClock()
-    monkeypatch.setattr("projkit.startup.utc_now", clock)
     async with open_kit(**{setting: 3600}, access_token_seconds=86_400) as kit:
         await add_user(kit, "alice")
         body = (await log_in(kit)).json()
         token = auth_services(kit).issuer.issue("alice", (), session_id=body["session_id"])
         for _ in range(3):
-            clock.advance(seconds=1300)
+            shifted_clock.advance(seconds=1300)
             used = await whoami(kit, token)
-            assert used.status == (200 if kept_by_use or clock().timestamp() < time.time() + 3600 else 401)
-        clock.advance(seconds=3601)
+            assert used.status == (
+                200 if kept_by_use or shifted_clock().timestamp() < time.time() + 3600 else 401
+            )
+        shifted_clock.advance(seconds=3601)
         refuses(await whoami(kit, token))
         answer = await ask(kit, "POST", f"{AUTH}/refresh", json={"refresh_token": body["refresh_token"]})
         refuses(answer, "invalid_refresh_token")
         key = SessionKey("", subject_hash("", "alice"), sha256_hex(body["session_id"]))
-        assert await auth_services(kit).store.get(key, clock()) is None
+        assert await auth_services(kit).store.get(key, shifted_clock()) is None
 
 
 async def test_values_of_an_ended_session(open_kit: OpenKit) -> None:

@@ -19,14 +19,6 @@ pytestmark = pytest.mark.anyio
 WRONG: Final = "a wrong guess"
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
-    """The clock of counts."""
-    shifted = ShiftedClock()
-    monkeypatch.setattr("projkit.startup.utc_now", shifted)
-    return shifted
-
-
 def is_limited(answer: Answer, policy: str, limit: int, window: int) -> None:
     """Assert that a response is a 429 for too many attempts."""
     assert (answer.status, answer.code) == (429, "rate_limited"), answer
@@ -103,7 +95,7 @@ async def test_a_name_is_taken_in_every_spelling(open_kit: OpenKit, stored: str)
             assert (await log_in(kit, name)).status == 200
 
 
-async def test_the_window_ends(open_kit: OpenKit, clock: ShiftedClock) -> None:
+async def test_the_window_ends(open_kit: OpenKit, shifted_clock: ShiftedClock) -> None:
     """Refused attempts do not prolong the time after which an account opens again."""
     async with open_kit(login_limit_account="2/minute", login_limit_address="1000/minute") as kit:
         await add_user(kit)
@@ -111,8 +103,8 @@ async def test_the_window_ends(open_kit: OpenKit, clock: ShiftedClock) -> None:
             assert (await log_in(kit, password=WRONG)).status == 401
         for _ in range(5):
             is_limited(await log_in(kit), "account", 2, 60)
-            clock.advance(seconds=11)
-        clock.advance(seconds=6)
+            shifted_clock.advance(seconds=11)
+        shifted_clock.advance(seconds=6)
         assert (await log_in(kit)).status == 200
 
 
@@ -181,7 +173,7 @@ async def test_device_tokens(open_kit: OpenKit) -> None:
         assert (await log_in(kit, headers=[cookie(known_device=device_token)])).status == 200
 
 
-async def test_an_address(open_kit: OpenKit, clock: ShiftedClock) -> None:
+async def test_an_address(open_kit: OpenKit, shifted_clock: ShiftedClock) -> None:
     """Attempts from one address are limited, for all accounts and outcomes; other addresses are not affected."""
     async with open_kit(login_limit_address="3/minute") as kit:
         await add_user(kit)
@@ -190,7 +182,7 @@ async def test_an_address(open_kit: OpenKit, clock: ShiftedClock) -> None:
         for name in ("alice", "anybody"):
             is_limited(await log_in(kit, name, address="198.51.100.7"), "address", 3, 60)
         assert (await log_in(kit, address="198.51.100.8")).status == 200
-        clock.advance(seconds=61)
+        shifted_clock.advance(seconds=61)
         assert (await log_in(kit, address="198.51.100.7")).status == 200
 
 

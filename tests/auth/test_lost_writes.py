@@ -154,33 +154,29 @@ async def test_no_session_from_before_is_refreshed(
 
 
 async def test_a_clock_that_is_behind(
-    sqlite_url: str, redis_alone: Redises, prefix: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, redis_alone: Redises, prefix: str, shifted_clock: ShiftedClock
 ) -> None:
     """A login after a revocation by a server whose clock is ahead can be refreshed."""
-    clock = ShiftedClock()
-    monkeypatch.setattr("projkit.startup.utc_now", clock)
     async with kit_on(sqlite_url, redis_alone, prefix) as kit:
-        clock.advance(seconds=2)
+        shifted_clock.advance(seconds=2)
         await kit.sessions.end_all("alice")
-        clock.advance(seconds=-2)
+        shifted_clock.advance(seconds=-2)
         later = (await log_in(kit)).json()
         assert (await refresh(kit, later["refresh_token"])).status == 200
 
 
 async def test_records_expire(
-    any_database_url: str, redis_alone: Redises, prefix: str, monkeypatch: pytest.MonkeyPatch
+    any_database_url: str, redis_alone: Redises, prefix: str, shifted_clock: ShiftedClock
 ) -> None:
     """Records of sessions that could not live any more are deleted, along with every hundredth that is added."""
-    clock = ShiftedClock()
-    monkeypatch.setattr("projkit.startup.utc_now", clock)
     async with kit_on(any_database_url, redis_alone, prefix) as kit:
         users, database = auth_services(kit).users, Internals(kit).running.database
         every = Statement(sa.select(tables_of(kit.settings).one_time_values.c.value_hash))
         await _send(kit, "POST", "/logout", bearer((await log_in(kit)).json()["access_token"]))
         ((outdated,),) = await database.fetch_all(every, {})
-        clock.advance(seconds=kit.settings.session_max_seconds + 1)
+        shifted_clock.advance(seconds=kit.settings.session_max_seconds + 1)
         for number in range(100):
             assert (outdated,) in [tuple(row) for row in await database.fetch_all(every, {})]
-            await users.revoke_token(f"{number:064}", "", clock() + timedelta(days=1))
+            await users.revoke_token(f"{number:064}", "", shifted_clock() + timedelta(days=1))
         assert len(rows := await database.fetch_all(every, {})) == 100
         assert (outdated,) not in [tuple(row) for row in rows]

@@ -72,6 +72,21 @@ def variables(block: str) -> dict[str, str]:
 
 
 @pytest.fixture
+def old_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the kit of the document import the users of the old back end."""
+    (tmp_path / "myapp").mkdir()
+    (tmp_path / "myapp" / "users.py").write_text(OLD_USERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.fixture
+def environment(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set what the kit of the document requires."""
+    monkeypatch.setenv("PROJKIT_DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("PROJKIT_SECRET", "a new secret of the tests, long enough too")
+
+
+@pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that runs a block of the document, with this package as ``projkit``."""
     command = tmp_path / "bin" / "projkit"
@@ -134,17 +149,15 @@ async def names(browser: Browser) -> list[str]:
     return sorted(item["name"] for item in answer.json()["items"])
 
 
+@pytest.mark.usefixtures("old_users")
 async def test_the_whole_move(
-    sqlite_url: str, empty_postgres_url: str, shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, empty_postgres_url: str, shell: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Old clients keep working, see their old projects, move at a login, and are counted until none is left."""
     monkeypatch.setenv("PATH", str(postgres_programs()), prepend=os.pathsep)  # it runs psql
     connection = await asyncpg.connect(empty_postgres_url)
     await connection.execute(OLD_TABLE)
     await connection.close()
-    (tmp_path / "myapp").mkdir()
-    (tmp_path / "myapp" / "users.py").write_text(OLD_USERS)
-    monkeypatch.syspath_prepend(str(tmp_path))
     make_keys, settings, _, import_projects, ending = blocks("sh")
 
     # 1. Mounted, with nothing else changed.
@@ -216,12 +229,9 @@ async def test_the_whole_move(
             assert (await moved.whoami()).status == 200
 
 
-async def test_users_that_move_into_the_kits_table(
-    sqlite_url: str, shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("environment")
+async def test_users_that_move_into_the_kits_table(shell: Any, tmp_path: Path) -> None:
     """Migrated users keep the subject that owns their projects, with random passwords."""
-    monkeypatch.setenv("PROJKIT_DATABASE_URL", sqlite_url)
-    monkeypatch.setenv("PROJKIT_SECRET", "a new secret of the tests, long enough too")
     (tmp_path / "users.csv").write_text("bob@example.com,7\nal,8\n")
     shell(blocks("sh")[2])
     shell("printf '%s' 'correct horse battery staple' | projkit user password bob@example.com")
@@ -234,15 +244,9 @@ async def test_users_that_move_into_the_kits_table(
         assert (await ask(kit, "POST", f"{AUTH}/login", json=content)).code == "invalid_credentials"
 
 
-async def test_a_user_of_the_host_is_deactivated(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("old_users", "environment")
+async def test_a_user_of_the_host_is_deactivated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user whom the host deactivates can neither use an old token nor refresh."""
-    (tmp_path / "myapp").mkdir()
-    (tmp_path / "myapp" / "users.py").write_text(OLD_USERS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PROJKIT_DATABASE_URL", sqlite_url)
-    monkeypatch.setenv("PROJKIT_SECRET", "a new secret of the tests, long enough too")
     async with started(LEGACY_SECRET=LEGACY_SECRET, STILL_VALID_CACHE_SECONDS="0") as kit:
         browser, old = Browser(kit), old_browser(kit)
         await browser.log_in("bob@example.com")
@@ -256,15 +260,9 @@ async def test_a_user_of_the_host_is_deactivated(
         assert (await ask(kit, "POST", f"{AUTH}/login", json=wrong)).code == "invalid_credentials"
 
 
-async def test_a_user_of_the_host_is_shut_out(
-    sqlite_url: str, shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("old_users", "environment")
+async def test_a_user_of_the_host_is_shut_out(shell: Any) -> None:
     """Disabling a host's user here ends their sessions and legacy tokens."""
-    (tmp_path / "myapp").mkdir()
-    (tmp_path / "myapp" / "users.py").write_text(OLD_USERS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PROJKIT_DATABASE_URL", sqlite_url)
-    monkeypatch.setenv("PROJKIT_SECRET", "a new secret of the tests, long enough too")
     async with started(LEGACY_SECRET=LEGACY_SECRET) as kit:
         browser, old = Browser(kit), old_browser(kit)
         await browser.log_in("bob@example.com")

@@ -66,10 +66,8 @@ async def refresh(kit: ProjKit, token: str) -> Answer:
     return await ask(kit, "POST", f"{AUTH}/refresh", json={"refresh_token": token})
 
 
-async def test_refreshes(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refreshes(open_kit: OpenKit, shifted_clock: ShiftedClock) -> None:
     """A refresh counts once: rotated, replayed in time, reused too late, or refused as unknown."""
-    clock = ShiftedClock()
-    monkeypatch.setattr("projkit.startup.utc_now", clock)
     async with open_kit() as kit:
         await add_user(kit)
         first = (await log_in(kit)).json()["refresh_token"]
@@ -77,7 +75,7 @@ async def test_refreshes(open_kit: OpenKit, monkeypatch: pytest.MonkeyPatch) -> 
         assert refreshes(kit) == {"rotated": 1}
         assert (await refresh(kit, first)).status == 200
         assert refreshes(kit) == {"rotated": 1, "replayed": 1}
-        clock.advance(seconds=11)
+        shifted_clock.advance(seconds=11)
         assert (await refresh(kit, first)).status == 401
         assert refreshes(kit) == {"rotated": 1, "replayed": 1, "reused": 1}
         for each in (first, "nonsense"):

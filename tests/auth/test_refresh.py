@@ -30,14 +30,6 @@ async def is_live(kit: ProjKit, access_token: str) -> bool:
     return answer.status == 200
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
-    """The clock of sessions."""
-    shifted = ShiftedClock()
-    monkeypatch.setattr("projkit.startup.utc_now", shifted)
-    return shifted
-
-
 async def test_rotation(open_kit: OpenKit) -> None:
     """Each refresh gives another refresh token and another access token of the same session, in body and cookies."""
     async with open_kit() as kit:
@@ -60,14 +52,14 @@ async def test_rotation(open_kit: OpenKit) -> None:
             body = after
 
 
-async def test_a_retry(open_kit: OpenKit, clock: ShiftedClock) -> None:
+async def test_a_retry(open_kit: OpenKit, shifted_clock: ShiftedClock) -> None:
     """A client that lost the response gets the same successor for ten seconds, however often it retries."""
     async with open_kit() as kit:
         await add_user(kit)
         parent = (await log_in(kit)).json()["refresh_token"]
         first = (await refresh(kit, parent)).json()
         for _ in range(3):
-            clock.advance(seconds=3)
+            shifted_clock.advance(seconds=3)
             again = await refresh(kit, parent)
             assert again.status == 200
             assert again.json()["refresh_token"] == first["refresh_token"]
@@ -75,13 +67,13 @@ async def test_a_retry(open_kit: OpenKit, clock: ShiftedClock) -> None:
         assert (await refresh(kit, first["refresh_token"])).status == 200
 
 
-async def test_a_late_retry_is_a_replay(open_kit: OpenKit, clock: ShiftedClock) -> None:
+async def test_a_late_retry_is_a_replay(open_kit: OpenKit, shifted_clock: ShiftedClock) -> None:
     """After ten seconds the parent is a replay: family, session and access tokens end, the thief's and the victim's."""
     async with open_kit() as kit:
         await add_user(kit)
         login = (await log_in(kit)).json()
         successor = (await refresh(kit, login["refresh_token"])).json()
-        clock.advance(seconds=11)
+        shifted_clock.advance(seconds=11)
         refuses(await refresh(kit, login["refresh_token"]), "invalid_refresh_token")
         refuses(await refresh(kit, successor["refresh_token"]), "invalid_refresh_token")
         assert not await is_live(kit, login["access_token"])
@@ -127,7 +119,7 @@ async def test_a_disabled_user(open_kit: OpenKit) -> None:
         refuses(await refresh(kit, body["refresh_token"]), "invalid_refresh_token")
 
 
-async def test_an_absolute_end(open_kit: OpenKit, clock: ShiftedClock) -> None:
+async def test_an_absolute_end(open_kit: OpenKit, shifted_clock: ShiftedClock) -> None:
     """Refreshing prolongs a session up to its absolute end; tokens issued shortly before it end with it."""
     async with open_kit(session_idle_seconds=1000, session_max_seconds=2000) as kit:
         await add_user(kit)
@@ -135,12 +127,12 @@ async def test_an_absolute_end(open_kit: OpenKit, clock: ShiftedClock) -> None:
         assert (body["expires_in"], body["refresh_expires_in"]) == (900, 1000)
         lifetimes = []
         for _ in range(2):
-            clock.advance(seconds=900)
+            shifted_clock.advance(seconds=900)
             body = (await refresh(kit, body["refresh_token"])).json()
             lifetimes.append((body["expires_in"], body["refresh_expires_in"]))
         assert lifetimes[0] in {(900, 1000), (900, 999)}
         assert all(150 < lifetime <= 200 for lifetime in lifetimes[1])
-        clock.advance(seconds=201)
+        shifted_clock.advance(seconds=201)
         refuses(await refresh(kit, body["refresh_token"]), "invalid_refresh_token")
         assert not await is_live(kit, body["access_token"])
 

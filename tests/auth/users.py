@@ -22,7 +22,7 @@ _hashes: dict[tuple[str, str], str] = {}
 
 
 class ShiftedClock:
-    """The real time plus an offset that a test sets: ``monkeypatch.setattr("projkit.startup.utc_now", clock)``."""
+    """The real time plus an offset that a test sets; the fixture ``shifted_clock`` gives it to kits."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
