@@ -25,6 +25,15 @@ async def figures(client: httpx2.AsyncClient) -> dict[str, Any]:
     return performance
 
 
+async def wait_for_workers(client: httpx2.AsyncClient, number: int) -> set[int]:
+    """Wait until so many workers run; return their process ids."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(workers := (await figures(client))["workers"]) != number:
+        assert time.monotonic() < deadline, workers
+        await asyncio.sleep(0.1)
+    return {worker["pid"] for worker in workers}
+
+
 def live(performance: dict[str, Any]) -> int:
     """Return the number of liveness probes that all workers have answered."""
     return sum(each["count"] for each in performance["endpoints"] if each["route"] == LIVE)
@@ -40,13 +49,13 @@ async def test_four_workers_count_as_one(sqlite_url: str) -> None:
     """Each worker reports the figures of all; those of a killed worker stay, and its successor's are added."""
     with serve(sqlite_url, arguments=("--workers", "4")) as server:
         async with connected(server) as client:
+            pids = await wait_for_workers(client, 4)
             start = live(await figures(client))
             await asyncio.gather(*(client.get(LIVE) for _ in range(200)))
             seen = [await figures(client) for _ in range(12)]
             assert {live(performance) for performance in seen} == {start + 200}
             assert {performance["scope"] for performance in seen} == {"all_workers"}
-            pids = {worker["pid"] for worker in seen[0]["workers"]}
-            assert len(pids) == 4
+            assert {worker["pid"] for worker in seen[0]["workers"]} == pids
             assert len({performance["pid"] for performance in seen}) > 1, "more than one of them responded"
             os.kill(seen[0]["pid"], signal.SIGKILL)
             deadline = time.monotonic() + PATIENCE_SECONDS
@@ -90,7 +99,7 @@ async def test_rolling_restart(postgres_url: str) -> None:
     with serve(postgres_url, arguments=arguments, PROJKIT_DRAIN_SECONDS="1.5") as server:
         load = Load(server)
         async with asyncio.TaskGroup() as clients, connected(server) as client:
-            before = {worker["pid"] for worker in (await figures(client))["workers"]}
+            before = await wait_for_workers(client, 2)
             for number in range(6):
                 clients.create_task(load.run(number))
             await asyncio.sleep(0.5)
