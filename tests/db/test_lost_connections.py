@@ -108,27 +108,6 @@ async def test_statement_timeout(postgres_url: str) -> None:
     await database.close()
 
 
-async def test_serialization_failures_are_retried(database: PostgresqlDatabase) -> None:
-    """A transaction with a serialization failure is run three times; then it fails as unavailable."""
-    attempts = 0
-
-    async def work(transaction: Transaction) -> int:
-        nonlocal attempts
-        attempts += 1
-        await transaction.fetch_one(INSERT, row())
-        if attempts < good_after:
-            raise asyncpg.SerializationError("could not serialize access")
-        return attempts
-
-    good_after = 3
-    assert await database.transact(work) == 3
-    assert await count(database) == 1
-    attempts, good_after = 0, 10
-    with pytest.raises(DatabaseUnavailableError):
-        await database.transact(work)
-    assert (attempts, await count(database)) == (3, 1)
-
-
 async def test_callers_that_are_cancelled_while_waiting(database: PostgresqlDatabase) -> None:
     """Callers that are cancelled while they wait, even just as they get a connection, lose no connection."""
     release = asyncio.Event()

@@ -1,11 +1,8 @@
 """The API behaves the same with row-level security: a selection of its tests runs again."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from projkit import ProjKit
 from tests.api import test_lists as lists
@@ -37,6 +34,7 @@ from tests.api.test_preconditions import (  # noqa: F401
     test_concurrent_unconditional_writes,
 )
 from tests.conftest import Client, Clock, OpenClient
+from tests.db.clients import ALL_MODES, clients_in_mode
 from tests.db.conftest import RlsDatabase
 
 pytestmark = pytest.mark.anyio
@@ -48,25 +46,10 @@ def rls_database(emptied_rls_database: RlsDatabase) -> RlsDatabase:
     return emptied_rls_database
 
 
-@pytest.fixture(params=["fast", "transactional", "host's engine"])
+@pytest.fixture(params=ALL_MODES)
 def open_client(request: pytest.FixtureRequest, rls_database: RlsDatabase, clock: Clock) -> OpenClient:
     """Return a function that starts a kit with row-level security, in each mode."""
-
-    @asynccontextmanager
-    async def start(subject: str | None = "alice", **changes: Any) -> AsyncIterator[Client]:
-        if request.param == "host's engine":
-            settings = rls_database.settings(**changes)
-            engine = create_async_engine(settings.database_url)
-            kit = ProjKit(settings, engine=engine, clock=clock)
-        else:
-            settings = rls_database.settings(database_mode=request.param, **changes)
-            engine, kit = None, ProjKit(settings, clock=clock)
-        async with kit.lifespan(), Client(kit, settings, subject) as client:
-            yield client
-        if engine is not None:
-            await engine.dispose()
-
-    return start
+    return clients_in_mode(request.param, clock, rls_database.settings)
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """The API behaves the same with the tables in a schema of their own: a selection of its tests runs again."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from projkit import ProjKit
+from projkit import Settings
 from tests.api import test_lists as lists
 from tests.api.test_idempotency import (  # noqa: F401  # collected here once more
     test_keys_belong_to_their_owner_and_expire,
@@ -25,6 +24,7 @@ from tests.api.test_life import (  # noqa: F401
 )
 from tests.api.test_lists import test_total_counts_all_matches  # noqa: F401
 from tests.conftest import PATIENT, Client, Clock, OpenClient, settings_for
+from tests.db.clients import ALL_MODES, clients_in_mode
 from tests.db.conftest import OWN_SCHEMA
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 def hosts_engine(url: str) -> AsyncEngine:
     """Create an engine whose host has its tables in other schemas, by a map and by the search path."""
     engine = create_async_engine(
-        settings_for(url).database_url,
+        url,
         execution_options={"schema_translate_map": {None: "elsewhere", OWN_SCHEMA: "elsewhere"}},
     )
 
@@ -44,26 +44,14 @@ def hosts_engine(url: str) -> AsyncEngine:
     return engine
 
 
-@pytest.fixture(params=["fast", "transactional", "host's engine"])
+@pytest.fixture(params=ALL_MODES)
 def open_client(request: pytest.FixtureRequest, schema_url: str, clock: Clock) -> OpenClient:
     """Return a function that starts a kit with a schema of its own, in each mode."""
 
-    @asynccontextmanager
-    async def start(subject: str | None = "alice", **changes: Any) -> AsyncIterator[Client]:
-        changes = {**PATIENT, **changes, "database_schema": OWN_SCHEMA}
-        if request.param == "host's engine":
-            settings = settings_for(schema_url, **changes)
-            engine = hosts_engine(schema_url)
-            kit = ProjKit(settings, engine=engine, clock=clock)
-        else:
-            settings = settings_for(schema_url, database_mode=request.param, **changes)
-            engine, kit = None, ProjKit(settings, clock=clock)
-        async with kit.lifespan(), Client(kit, settings, subject) as client:
-            yield client
-        if engine is not None:
-            await engine.dispose()
+    def settings_with(**changes: Any) -> Settings:
+        return settings_for(schema_url, **{**PATIENT, **changes, "database_schema": OWN_SCHEMA})
 
-    return start
+    return clients_in_mode(request.param, clock, settings_with, hosts_engine)
 
 
 @pytest.fixture

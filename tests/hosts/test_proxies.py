@@ -28,7 +28,7 @@ from tests.auth.users import PASSWORD, add_user
 from tests.certificates import CERTIFICATE, KEY
 from tests.cli import running as cli
 from tests.conftest import SECRET, settings_for
-from tests.hosts.conftest import ROOT, started
+from tests.hosts.conftest import ROOT, Served, started
 from tests.hosts.life import live
 from tests.hosts.nginx import Nginx, proxied
 from tests.hosts.nginx import running as nginx_running
@@ -339,15 +339,21 @@ async def test_mounted_in_a_browser(browser: Browser, database: str, tmp_path: P
             await use_status_page(page, nginx)
 
 
+@contextmanager
+def compressing_proxy(directory: Path, *, gzip: bool) -> Iterator[tuple[Served, Nginx]]:
+    """Serve the kit behind nginx, which compresses responses with ``gzip``."""
+    variables = {"PROJKIT_DATABASE_URL": f"sqlite:///{directory}/projkit.db"}
+    with (
+        started("uvicorn", "projkit.cli.server:create_app", directory, "/livez", variables) as served,
+        proxied(served.url, gzip=gzip) as nginx,
+    ):
+        yield served, nginx
+
+
 @pytest.mark.parametrize("gzip", [False, True])
 def test_gzip(tmp_path: Path, gzip: bool) -> None:
     """nginx passes responses on, over TLS, compressed where it is configured to."""
-    variables = {"PROJKIT_DATABASE_URL": f"sqlite:///{tmp_path}/projkit.db"}
-    with (
-        started("uvicorn", "projkit.cli.server:create_app", tmp_path, "/livez", variables) as served,
-        proxied(served.url, gzip=gzip) as nginx,
-        nginx.client() as client,
-    ):
+    with compressing_proxy(tmp_path, gzip=gzip) as (_, nginx), nginx.client() as client:
         answer = client.get("/api/v1/openapi.json")
         assert answer.status_code == 200
         assert answer.headers.get("content-encoding") == ("gzip" if gzip else None)
@@ -356,10 +362,8 @@ def test_gzip(tmp_path: Path, gzip: bool) -> None:
 @pytest.mark.parametrize("gzip", [False, True])
 def test_entity_tags(tmp_path: Path, gzip: bool) -> None:
     """Through nginx, which weakens the tags of what it compresses, conditional requests work as without it."""
-    variables = {"PROJKIT_DATABASE_URL": f"sqlite:///{tmp_path}/projkit.db"}
     with (
-        started("uvicorn", "projkit.cli.server:create_app", tmp_path, "/livez", variables) as served,
-        proxied(served.url, gzip=gzip) as nginx,
+        compressing_proxy(tmp_path, gzip=gzip) as (served, nginx),
         served.client() as direct,
         nginx.client(headers=dict(direct.headers)) as client,
     ):

@@ -85,6 +85,13 @@ def warned() -> Iterator[list[str]]:
         messages[:] = [each for each in messages if "lifespan" not in each]
 
 
+async def warnings_at_first_request(app: Any) -> list[str]:
+    """Return the warnings of the first request to an app."""
+    with warned() as messages:
+        await call(app, http_scope("/kit/x", headers=[(b"host", b"test")]))
+    return messages
+
+
 async def lifespan(app: Any) -> None:
     """Start and stop an app."""
     await call(
@@ -110,9 +117,7 @@ async def test_what_is_listed(kit: ProjKit) -> None:
     """Without a prefix only routes at the kit's own paths are hidden; a long list is shortened."""
     hidden = [f"/api/v1/projects/{number}" for number in range(6)]
     app = kit.wrap(Starlette(routes=routes("/metrics", "/api/v1/other", *hidden)))
-    with warned() as messages:
-        await call(app, http_scope("/page"))
-    (message,) = messages
+    (message,) = await warnings_at_first_request(app)
     assert "/metrics, /api/v1/projects/0" in message
     assert "and 2 more" in message
     assert "other" not in message
@@ -145,9 +150,7 @@ async def test_litestar(kit: ProjKit) -> None:
     app = Litestar(
         [old], cors_config=CORSConfig(), allowed_hosts=AllowedHostsConfig(["test"]), logging_config=None
     )
-    with warned() as messages:
-        await call(kit.wrap(app, prefix="/kit"), http_scope("/page"))
-    bypassed, hidden = messages
+    bypassed, hidden = await warnings_at_first_request(kit.wrap(app, prefix="/kit"))
     assert "cors_config, allowed_hosts" in bypassed
     assert "is_mount=True" in bypassed
     assert "/kit/old" in hidden
@@ -166,9 +169,7 @@ async def test_quart(kit: ProjKit) -> None:
         return None
 
     app.asgi_app = TrustedHostMiddleware(app.asgi_app, ["test"])  # type: ignore[assignment,arg-type]
-    with warned() as messages:
-        await call(kit.wrap(app, prefix="/kit"), http_scope("/kit/x"))
-    bypassed, hidden = messages
+    bypassed, hidden = await warnings_at_first_request(kit.wrap(app, prefix="/kit"))
     assert "check_host, TrustedHostMiddleware" in bypassed
     assert "proxy" in bypassed
     assert "/kit/old" in hidden
@@ -181,9 +182,7 @@ async def test_routes_of_routers_and_mounted_apps(kit: ProjKit) -> None:
     app = FastAPI(openapi_url=None)
     app.include_router(router, prefix="/api/v1")
     app.mount("/api", Starlette(routes=[Mount("/v1", routes=routes("/auth/login", "/other"))]))
-    with warned() as messages:
-        await call(kit.wrap(app), http_scope("/page"))
-    (hidden,) = messages
+    (hidden,) = await warnings_at_first_request(kit.wrap(app))
     assert "/api/v1/projects/{project}, /api/v1/auth/login. " in hidden
 
 
@@ -197,9 +196,7 @@ async def test_blacksheep(kit: ProjKit) -> None:
     app.middlewares.append(check_host)
     app.router.add_get("/kit/old", page)
     app.router.add_get("/page", page)
-    with warned() as messages:
-        await call(kit.wrap(app, prefix="/kit"), http_scope("/kit/x"))
-    bypassed, hidden = messages
+    bypassed, hidden = await warnings_at_first_request(kit.wrap(app, prefix="/kit"))
     assert "check_host" in bypassed
     assert 'app.mount("/kit", kit)' in bypassed
     assert "/kit/old. " in hidden
@@ -273,10 +270,7 @@ async def test_rules_inside(kit: ProjKit) -> None:
 
 async def test_no_warning_inside(kit: ProjKit) -> None:
     """Inside the middlewares there is nothing to say about them."""
-    app = kit.wrap(starlette(), prefix="/kit", inside=True)
-    with warned() as messages:
-        await call(app, http_scope("/page", headers=[(b"host", b"test")]))
-    (hidden,) = messages
+    (hidden,) = await warnings_at_first_request(kit.wrap(starlette(), prefix="/kit", inside=True))
     assert "/kit/old" in hidden
 
 
