@@ -21,6 +21,11 @@ PATIENCE_SECONDS = 60
 # A second is what a machine that is not busy needs at most.
 BOUND_SECONDS = 4.0
 WORKERS = ("--workers", "3")
+# Lets a test block the event loop of a process.
+BLOCKING = """
+import signal, time
+signal.signal(signal.SIGUSR1, lambda *_: [time.sleep(1) for _ in range(600)])
+"""
 
 
 def workers_of(server: Server) -> set[int]:
@@ -211,6 +216,32 @@ def test_no_worker_outlives_its_parent(sqlite_url: str, when: str) -> None:
         assert f"the parent process {server.process.pid} is gone" in server.log_text
         with serve(sqlite_url, arguments=(*WORKERS, "--port", str(port))) as successor:
             assert successor.url == server.url
+
+
+def test_no_blocked_worker_outlives_its_parent(sqlite_url: str, tmp_path: Path) -> None:
+    """A worker that was asked to stop while its event loop is blocked exits without its parent, and frees the port."""
+    (tmp_path / "sitecustomize.py").write_text(BLOCKING)
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    with serve(
+        sqlite_url,
+        arguments=("--workers", "2"),
+        PROJKIT_REQUEST_TIMEOUT_SECONDS="1",
+        PYTHONPATH=path,
+    ) as server:
+        wait_for(lambda: serving(server, set(), 2), server)
+        port = int(server.url.rpartition(":")[2])
+        pids = workers_of(server)
+        (blocked, *_) = pids
+        os.kill(blocked, signal.SIGUSR1)
+        time.sleep(0.5)
+        os.kill(blocked, signal.SIGTERM)
+        time.sleep(0.5)
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        took = wait_for(lambda: can_listen(port), server)
+        wait_for(lambda: not any(map(psutil.pid_exists, pids)), server)
+        assert took > 5, "the worker was not blocked"
+        assert f"worker {blocked} exits now, because it did not stop in time" in server.log_text
 
 
 def can_listen(port: int) -> bool:

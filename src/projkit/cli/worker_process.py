@@ -188,15 +188,15 @@ class ParentLink:
             self._stop_without_parent()
 
     def _stop_without_parent(self) -> None:
-        if self._server.should_exit:
-            return
-        if self._server.started:
-            logger.warning(
-                "the parent process %d is gone; worker %d finishes its requests and exits",
-                self._parent,
-                os.getpid(),
-            )
-            self._server.should_exit = True
+        if self._server.started or self._server.should_exit:
+            if not self._server.should_exit:
+                logger.warning(
+                    "the parent process %d is gone; worker %d finishes its requests and exits",
+                    self._parent,
+                    os.getpid(),
+                )
+                self._server.should_exit = True
+            # Also a worker that is stopping already may be blocked, and nothing else would end it.
             time.sleep(self._stop_seconds)
             logger.error("worker %d exits now, because it did not stop in time", os.getpid())
         else:  # there is no request to finish, and the port is to be free soon
