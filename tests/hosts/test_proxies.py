@@ -29,6 +29,7 @@ from tests.certificates import CERTIFICATE, KEY
 from tests.cli import running as cli
 from tests.conftest import SECRET, settings_for
 from tests.hosts.conftest import ROOT, Served, started
+from tests.hosts.django_project import create_project
 from tests.hosts.life import live
 from tests.hosts.nginx import Nginx, proxied
 from tests.hosts.nginx import running as nginx_running
@@ -37,6 +38,14 @@ from tests.web.browsing import REFUSED, STATUS_PAGE, opened, refresh, see_metric
 pytestmark = pytest.mark.anyio
 _EXAMPLES: Final = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs/proxies.md").read_text(), re.DOTALL)
 STRIPPED, KEPT = _EXAMPLES
+HOST: Final = "proxy_set_header Host $host;"
+# For applications that compare the host with the browser's; every port here is another one than 443.
+WITH_PORT: Final = KEPT.replace(HOST, "proxy_set_header Host $http_host;")
+DJANGO_SETTINGS: Final = """from mysite.settings import *
+
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+"""
 SCOPES: Final = ("projects:read", "projects:write", "monitoring:read")
 
 
@@ -150,7 +159,7 @@ async def test_in_a_host(
         assert "ignored" not in served.log
 
 
-@pytest.mark.parametrize("example", [STRIPPED, KEPT], ids=["stripped", "kept"])
+@pytest.mark.parametrize("example", [STRIPPED, KEPT, WITH_PORT], ids=["stripped", "kept", "host with port"])
 async def test_served(database: str, example: str) -> None:
     """``projkit serve`` behind the documented nginx: URLs, cookies, own errors, large requests and probes."""
     with served_behind(example, database) as nginx:
@@ -165,6 +174,48 @@ async def test_served(database: str, example: str) -> None:
             with nginx.client("/kit", headers={"Content-Type": "application/json"}) as large:
                 answer = large.post("/api/v1/auth/login", content=b" " * 1_500_000)
                 assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")
+
+
+@pytest.mark.parametrize(
+    ("example", "status"), [(KEPT, 403), (WITH_PORT, 302)], ids=["host", "host with port"]
+)
+def test_django(tmp_path: Path, example: str, status: int) -> None:
+    """On another port than 443, Django's forms need the host with its port; the kit needs neither."""
+    port = free_port()
+    created = create_project(tmp_path / "site")
+    created.write("mysite/settings_proxy.py", DJANGO_SETTINGS)
+    project = created.using(
+        DJANGO_SETTINGS_MODULE="mysite.settings_proxy",
+        PROJKIT_PUBLIC_URL=f"https://localhost:{port}/kit",
+        PROJKIT_TRUSTED_PROXIES="127.0.0.1",
+    )
+    project.manage("migrate", "--verbosity=0")
+    project.add_user("alice", PASSWORD)
+    login = {"username": "alice", "password": PASSWORD}
+    with (
+        project.serve("uvicorn") as served,
+        documented(example.replace("location /kit/", "location /"), port, served.url) as nginx,
+    ):
+        with nginx.client(headers={"Origin": nginx.url}) as browser:
+            browser.get("/admin/login/")
+            form = {**login, "next": "/", "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+            assert browser.post("/admin/login/", data=form).status_code == status
+        with nginx.client(headers={"Origin": nginx.url}) as browser:
+            check_kit(browser, login)
+
+
+def check_kit(browser: httpx2.Client, login: dict[str, str]) -> None:
+    """Check the URLs and the CSRF rules of the kit in the Django host."""
+    api = "/kit/api/v1"
+    tokens = browser.post(f"{api}/auth/login", json=login).json()
+    browser.headers["X-CSRF-Token"] = tokens["csrf_token"]
+    made = [browser.post(f"{api}/projects", json={"name": name}) for name in "AB"]
+    assert [each.status_code for each in made] == [201, 201], made[0].text
+    assert browser.get(made[0].headers["location"]).json()["name"] == "A"
+    assert browser.get(f"{api}/projects?limit=1").headers["link"].startswith(f"<{api}/projects?")
+    assert browser.get(f"{api}/openapi.json").json()["servers"] == [{"url": "/kit"}]
+    foreign = browser.post(f"{api}/projects", json={"name": "C"}, headers={"Origin": "https://localhost"})
+    assert (foreign.status_code, foreign.json()["rule"]) == (403, "origin")
 
 
 async def test_root_path_option(database: str) -> None:
