@@ -1,7 +1,7 @@
 // The sortable table of endpoints, with the latency of each against its target.
 
 import { byId, clock, el, ms, number, percent, plural, render, svg } from "./dom.js";
-import { hasTarget, missesTarget } from "./targets.js";
+import { hasTarget, missesTarget, ratio } from "./targets.js";
 
 const TARGET_PERCENT = 60; // of the bar's width, the same in each row, so that the targets form a line
 const COLUMNS = [
@@ -11,7 +11,7 @@ const COLUMNS = [
   ["p50", (each) => each.p50_ms, true],
   ["p95", (each) => each.p95_ms, true],
   ["p99", (each) => each.p99_ms, true],
-  ["p95 against target", (each) => (each.p95_ms === null || !hasTarget(each) ? null : each.p95_ms / each.target_ms), true],
+  ["p95 against target", ratio, true],
 ];
 const ROWS_SHOWN = 10;
 const ASSET_ROUTE = /\/monitoring\/assets\/[^/]+$/;

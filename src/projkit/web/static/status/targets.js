@@ -7,10 +7,13 @@ export const MIN_REQUESTS = 20;
 const UNTARGETED = [null, "monitoring", "validation", "page", "other"];
 export const hasTarget = (each) => !UNTARGETED.includes(each.kind);
 
-export const isMeasured = (each) => hasTarget(each) && each.count >= MIN_REQUESTS && each.p95_ms !== null;
+// The p95 as a multiple of the target; null if there is nothing to compare.
+export const ratio = (each) => (each.p95_ms === null || !hasTarget(each) ? null : each.p95_ms / each.target_ms);
+
+export const isMeasured = (each) => ratio(each) !== null && each.count >= MIN_REQUESTS;
 
 export const missesTarget = (each) => isMeasured(each) && each.p95_ms > each.target_ms;
 
 // The endpoint that exceeds its target by the largest factor.
 export const worst = (endpoints) =>
-  endpoints.filter(missesTarget).sort((one, other) => other.p95_ms / other.target_ms - one.p95_ms / one.target_ms)[0];
+  endpoints.filter(missesTarget).sort((one, other) => ratio(other) - ratio(one))[0];

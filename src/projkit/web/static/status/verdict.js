@@ -56,10 +56,11 @@ function judge(window) {
   }
   if (missed.length === 0) return null;
   const requests = (endpoints) => endpoints.reduce((sum, each) => sum + each.count, 0);
-  const part = missed.length === measured.length ? plural(missed.length, "endpoint misses its target", "endpoints miss their targets")
-    : `${missed.length} of ${plural(measured.length, "endpoint")} ${missed.length === 1 ? "misses its target" : "miss their targets"}`;
-  const all = missed.length === measured.length && missed.length > 1 ? "all " : "";
-  return [requests(missed) * 2 > requests(measured) ? "error" : "degraded", `Slow: ${all}${part}`];
+  const isOne = missed.length === 1;
+  const which = missed.length < measured.length ? `${missed.length} of ${plural(measured.length, "endpoint")}`
+    : `${isOne ? "" : "all "}${plural(missed.length, "endpoint")}`;
+  return [requests(missed) * 2 > requests(measured) ? "error" : "degraded",
+    `Slow: ${which} ${isOne ? "misses its target" : "miss their targets"}`];
 }
 
 // Returns the level and the sentence; health is null if its response could not be read, metrics without access to them.
