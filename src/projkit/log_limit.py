@@ -92,7 +92,7 @@ class LogLimit:
         with self._lock:
             period = self._periods.get(kind)
             if period is None and len(self._periods) >= _MAX_KINDS:
-                self._periods = {each: found for each, found in self._periods.items() if found.ends_at > now}
+                self._periods = {name: each for name, each in self._periods.items() if each.ends_at > now}
                 kind = _OTHER if len(self._periods) >= _MAX_KINDS else kind
                 period = self._periods.get(kind)
             if period is None or (now >= period.ends_at and period.timer is None):

@@ -8,8 +8,8 @@ cookie), and its failures are counted separately. Without the token the account 
 rejected attempts do not extend the window.
 
 A device token is valid for the name with which the browser logged in, exactly as it was typed, even where failures are
-counted under a folded form of the name: a host may distinguish names that the fold does not, and whoever has an account
-of the one name could otherwise create device tokens, each with failures of its own, for the other.
+counted under a folded form of the name: a host may distinguish names that the fold does not, and the owner of the
+one account could otherwise create device tokens, each with failures of its own, for the other.
 
 A host may find one account under several names, and tell which one it was only after it has verified the password. The
 failure is then also counted against that account, and beyond the limit no result is disclosed.

@@ -31,10 +31,10 @@ async def describe_neighbours(connection: RawConnection, names: TableNames) -> s
     sql = _LIST[connection.dialect].format(
         names=", ".join(f"'{name}'" for name in _TOOLS), version_table=names.qualified(names.version_table)
     )
-    (found,) = required_row(await connection.first_row(sql))
-    if not found:
+    (present,) = required_row(await connection.first_row(sql))
+    if not present:
         return ""
-    tools = ". ".join(f"{name} is that of {_TOOLS[name]}" for name in sorted(found.split(",")))
+    tools = ". ".join(f"{name} is that of {_TOOLS[name]}" for name in sorted(present.split(",")))
     if names.schema:
         fix = f"PROJKIT_DATABASE_SCHEMA={names.schema} is not the kit's own; choose another"
     elif connection.dialect == "postgresql":

@@ -129,12 +129,12 @@ async def require_unused_names(connection: RawConnection, names: TableNames, rel
     """
     quoted = ", ".join(f"'{relation}'" for relation in relations)
     sql = _EXISTING[connection.dialect].format(schema="current_schema()", names=quoted)
-    (found,) = required_row(await connection.first_row(sql))
-    if found:
+    (present,) = required_row(await connection.first_row(sql))
+    if present:
         other_schema = (
             f", or set {_SETTING}" if connection.dialect == "postgresql" and not names.schema else ""
         )
         raise ConfigurationError(
-            f"PROJKIT_TABLE_PREFIX: the database already has {found}, but projkit has not created them; "
+            f"PROJKIT_TABLE_PREFIX: the database already has {present}, but projkit has not created them; "
             f"choose a prefix that no other table has, for example PROJKIT_TABLE_PREFIX=projkit_{other_schema}"
         )

@@ -20,7 +20,7 @@ class ClientDisconnectedError(Exception):
 
 
 class Waiter(Protocol):
-    """What waits while a client is watched: a future, or a call that can be failed like one."""
+    """A future that waits while a client is watched, or a call that can be failed like one."""
 
     def done(self) -> bool:
         """Return whether it does not wait any more."""

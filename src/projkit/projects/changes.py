@@ -1,4 +1,4 @@
-"""What the body of a PUT or PATCH makes of a project."""
+"""Changes of a project by the body of a PUT or PATCH, or by host code."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime

@@ -46,10 +46,12 @@ class HostRoutes:
         endpoint = scope.get("endpoint")
         if endpoint is None:
             return None
-        found = list(_with_endpoint(endpoint, getattr(self._app_of(scope), "routes", ())))
+        candidates = list(_with_endpoint(endpoint, getattr(self._app_of(scope), "routes", ())))
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         # One function may be the endpoint of several routes.
-        return next((each for each in found if _matches(each, path)), found[0] if found else None)
+        return next(
+            (each for each in candidates if _matches(each, path)), candidates[0] if candidates else None
+        )
 
     @staticmethod
     def _find_mount(mounted: str, app: object) -> str:
