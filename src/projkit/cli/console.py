@@ -10,7 +10,7 @@ import typer
 
 from projkit.clock import rfc3339
 from projkit.identity import KNOWN_SCOPES
-from projkit.settings import Settings, unknown_variables
+from projkit.settings import Settings, describe_unknown_variables
 
 app: Final = typer.Typer(
     help="A projects API for any ASGI application, configured by PROJKIT_* environment variables.",
@@ -37,14 +37,15 @@ def print_message(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def load_settings(warn: Callable[[str], None] | None = None) -> Settings:
-    """Read the settings, and print a warning for each unknown ``PROJKIT_`` variable, or pass it to ``warn``."""
-    for name, nearest in unknown_variables(os.environ, Settings.model_fields):
-        hint = f"; did you mean {nearest}?" if nearest else ""
-        if warn is None:
-            print_message(f"warning: unknown setting {name}{hint}")
-        else:
-            warn(f"unknown setting {name}{hint}")
+def print_warning(message: str) -> None:
+    """Print a warning to standard error."""
+    print_message(f"warning: {message}")
+
+
+def load_settings(warn: Callable[[str], None] = print_warning) -> Settings:
+    """Read the settings, and pass a warning for each unknown ``PROJKIT_`` variable to ``warn``."""
+    for warning in describe_unknown_variables(os.environ, Settings.model_fields):
+        warn(warning)
     settings = Settings()
     settings.require_servers()
     return settings

@@ -3,7 +3,12 @@
 from projkit.settings.model import Settings
 from projkit.settings.tables import SCHEMA_REQUIRES_POSTGRESQL, TableSettings
 from projkit.settings.values import MINIMUM_SECRET_BYTES, OidcProvider, origin_of
-from projkit.settings.variables import ENV_PREFIX, UnknownSettingWarning, unknown_variables
+from projkit.settings.variables import (
+    ENV_PREFIX,
+    UnknownSettingWarning,
+    describe_unknown_variables,
+    unknown_variables,
+)
 
 __all__ = [
     "ENV_PREFIX",
@@ -13,6 +18,7 @@ __all__ = [
     "Settings",
     "TableSettings",
     "UnknownSettingWarning",
+    "describe_unknown_variables",
     "origin_of",
     "unknown_variables",
 ]

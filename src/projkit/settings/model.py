@@ -33,7 +33,7 @@ from projkit.settings.values import (
     Url,
     origin_of,
 )
-from projkit.settings.variables import UnknownSettingWarning, unknown_variables
+from projkit.settings.variables import UnknownSettingWarning, describe_unknown_variables
 
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 
@@ -127,9 +127,8 @@ class Settings(TableSettings):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
-        for name, nearest in unknown_variables(os.environ, type(self).model_fields):
-            hint = f"; did you mean {nearest}?" if nearest else ""
-            warnings.warn(f"unknown setting {name}{hint}", UnknownSettingWarning, stacklevel=2)
+        for warning in describe_unknown_variables(os.environ, type(self).model_fields):
+            warnings.warn(warning, UnknownSettingWarning, stacklevel=2)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 ENV_PREFIX: Final = "PROJKIT_"
@@ -23,3 +23,9 @@ def unknown_variables(environ: Mapping[str, str], fields: Iterable[str]) -> list
             nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.6)
             unknown.append((name, nearest[0] if nearest else None))
     return unknown
+
+
+def describe_unknown_variables(environ: Mapping[str, str], fields: Iterable[str]) -> Iterator[str]:
+    """Yield a warning for each ``PROJKIT_`` variable that is not a setting."""
+    for name, nearest in unknown_variables(environ, fields):
+        yield f"unknown setting {name}" + (f"; did you mean {nearest}?" if nearest else "")
