@@ -25,14 +25,14 @@ from projkit.cli.otel import read_export_settings
 from projkit.cli.otel.export_settings import origin_of
 from projkit.clock import utc_now
 from projkit.db import revisions
-from projkit.db.connect import open_database, require_schema
+from projkit.db.connect import opened_database, require_schema
 from projkit.db.errors import DRIVER_ERRORS, describe
 from projkit.db.neighbours import describe_neighbours
 from projkit.db.port import Database
 from projkit.db.raw_sql import raw_connection
 from projkit.db.statement import Statement
 from projkit.db.table_names import TableNames
-from projkit.db.tables import Tables, tables_of
+from projkit.db.tables import Tables
 from projkit.errors import ConfigurationError, ProjkitError, UnavailableError
 from projkit.health.celery import celery_check
 from projkit.health.checks import CheckFailedError
@@ -93,13 +93,9 @@ async def _run_checks() -> list[Finding]:
         return [*findings, Finding("row security", ok=False, detail=error.detail)]
     if settings.row_level_security:
         findings.append(Finding("row security", ok=True, detail="enforced for this role"))
-    tables = tables_of(settings)
-    database = await open_database(settings, tables)
-    try:
+    async with opened_database(settings) as (database, tables):
         for name, run in (("clock", _clock), ("users", _users)):
             findings.append(await _run_database_check(name, run, settings, database, tables))
-    finally:
-        await database.close()
     return findings
 
 

@@ -11,11 +11,11 @@ import typer
 from projkit.cli.colours import err
 from projkit.cli.console import app, duration, load_settings, print_message
 from projkit.clock import utc_now
-from projkit.db.connect import open_database
+from projkit.db.connect import opened_database
 from projkit.db.port import Database, Transaction
 from projkit.db.scoped import allow_purge
 from projkit.db.statement import Statement, bind
-from projkit.db.tables import Tables, tables_of
+from projkit.db.tables import Tables
 from projkit.projects.statements import IDEMPOTENCY_WINDOW
 from projkit.settings import Settings
 
@@ -37,16 +37,11 @@ def purge(
 
 
 async def _purge(settings: Settings, age: timedelta) -> dict[str, int]:
-    tables = tables_of(settings)
-    database = await open_database(settings, tables)
-    now = utc_now()
-    try:
+    async with opened_database(settings) as (database, tables):
         return {
             name: await _delete(database, column, before)
-            for name, column, before in _outdated(tables, now, age)
+            for name, column, before in _outdated(tables, utc_now(), age)
         }
-    finally:
-        await database.close()
 
 
 def _outdated(

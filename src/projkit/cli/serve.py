@@ -17,14 +17,13 @@ import uvicorn
 
 from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenIssuer
-from projkit.cli.console import app, load_settings, print_message
+from projkit.cli.console import app, load_settings, print_message, print_warning
 from projkit.cli.demo import DEMO_PASSWORD, DEMO_SUBJECT, DEMO_USER, add_demo_projects, add_demo_user
 from projkit.cli.logs import configure_logging
 from projkit.cli.malloc import share_arena
 from projkit.cli.metrics_directory import MetricsDirectory
 from projkit.cli.otel import read_export_settings
-from projkit.db.connect import open_database
-from projkit.db.tables import tables_of
+from projkit.db.connect import opened_database
 from projkit.errors import ConfigurationError
 from projkit.identity import DEFAULT_SCOPES
 from projkit.settings import Settings
@@ -165,15 +164,11 @@ async def _prepare(settings: Settings, *, demo: bool) -> bool:
     if settings.metrics_directory is not None:
         require_usable(settings.metrics_directory, FILE_BYTES)
     read_export_settings(os.environ, settings.trace_ratio)
-    tables = tables_of(settings)
-    database = await open_database(settings, tables)
-    try:
+    async with opened_database(settings) as (database, tables):
         if not demo:
             return False
         await add_demo_projects(database, tables)
         return await add_demo_user(database, tables)
-    finally:
-        await database.close()
 
 
 def _listen(config: uvicorn.Config, host: str, port: int) -> socket.socket:
@@ -203,7 +198,7 @@ def _warn(settings: Settings, message: str) -> None:
     if settings.log_format == "json":
         logger.warning("%s", message)
     else:
-        print_message(f"warning: {message}")
+        print_warning(message)
 
 
 def _print_greeting(settings: Settings, host: str, port: int, *, demo_user: bool) -> None:

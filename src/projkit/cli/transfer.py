@@ -19,8 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from projkit.cli.colours import err
 from projkit.cli.console import app, load_settings, print_error, require_tenant
 from projkit.clock import utc_now
-from projkit.db.connect import open_database
-from projkit.db.tables import tables_of
+from projkit.db.connect import opened_database
 from projkit.errors import ConfigurationError
 from projkit.http.cursor import CursorCodec
 from projkit.identity import Principal
@@ -101,10 +100,8 @@ def export(
 
 
 async def _import(settings: Settings, file: Path, principal: Principal, *, stop: bool) -> ImportReport:
-    tables = tables_of(settings)
-    database = await open_database(settings, tables)
-    total = _count_rows(file)
-    try:
+    async with opened_database(settings) as (database, tables):
+        total = _count_rows(file)
         importer = Importer(database, tables, principal, clock=utc_now, stop=stop)
         with _progress() as progress:
             task = progress.add_task("importing", total=total)
@@ -117,8 +114,6 @@ async def _import(settings: Settings, file: Path, principal: Principal, *, stop:
                         break
             await _flush(importer, batch, progress, task)
         return importer.report
-    finally:
-        await database.close()
 
 
 async def _flush(importer: Importer, batch: list[tuple[int, Any]], progress: Progress, task: Any) -> None:
@@ -131,11 +126,9 @@ async def _flush(importer: Importer, batch: list[tuple[int, Any]], progress: Pro
 
 
 async def _export(settings: Settings, file: Path, principal: Principal) -> int:
-    tables = tables_of(settings)
-    database = await open_database(settings, tables)
-    service = ProjectService(database, tables, cursors=CursorCodec.throwaway(), clock=utc_now)
     cursor, count = None, 0
-    try:
+    async with opened_database(settings) as (database, tables):
+        service = ProjectService(database, tables, cursors=CursorCodec.throwaway(), clock=utc_now)
         total = (await service.stats(principal))["total"]
         with _writer(file) as write, _progress() as progress:
             task = progress.add_task("exporting", total=total)
@@ -149,8 +142,6 @@ async def _export(settings: Settings, file: Path, principal: Principal) -> int:
                 cursor = page.next_cursor
                 if cursor is None:
                     return count
-    finally:
-        await database.close()
 
 
 @contextmanager

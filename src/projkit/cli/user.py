@@ -19,8 +19,7 @@ from projkit.auth.wiring import session_store
 from projkit.cli.colours import print_table
 from projkit.cli.console import app, load_settings, print_message, read_scopes, require_tenant, time_text
 from projkit.clock import utc_now
-from projkit.db.connect import open_database
-from projkit.db.tables import tables_of
+from projkit.db.connect import opened_database
 from projkit.errors import NotFoundError, ProjkitError, UnavailableError, UsernameTakenError
 from projkit.identity import DEFAULT_SCOPES, Principal
 from projkit.redis.connect import close_redis, open_redis
@@ -177,18 +176,16 @@ def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
 
 @asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[Services]:
-    tables = tables_of(settings)
-    database = await open_database(settings, tables)
-    redis = None if settings.redis_url is None else open_redis(settings.redis_url.get_secret_value())
-    passwords = Passwords(threads=1)
-    try:
-        store = session_store(settings, database, tables, redis)
-        yield Services(Users(database, tables, clock=utc_now), store, passwords)
-    finally:
-        passwords.close()
-        if redis is not None:
-            await close_redis(redis)
-        await database.close()
+    async with opened_database(settings) as (database, tables):
+        redis = None if settings.redis_url is None else open_redis(settings.redis_url.get_secret_value())
+        passwords = Passwords(threads=1)
+        try:
+            store = session_store(settings, database, tables, redis)
+            yield Services(Users(database, tables, clock=utc_now), store, passwords)
+        finally:
+            passwords.close()
+            if redis is not None:
+                await close_redis(redis)
 
 
 async def _require_user(change: Awaitable[User]) -> User:

@@ -1,7 +1,8 @@
 """Opening the database of the settings or of the host's engine, after checking its schema."""
 
 import sqlite3
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from projkit.db.raw_sql import RawConnection, raw_connection
 from projkit.db.server_version import require_version
 from projkit.db.sqlite import SqliteDatabase
 from projkit.db.table_names import TableNames
-from projkit.db.tables import Tables
+from projkit.db.tables import Tables, tables_of
 from projkit.errors import DatabaseUnavailableError
 from projkit.observers import NULL_OBSERVER, Observer
 from projkit.settings import Settings
@@ -83,6 +84,17 @@ async def open_database(
         row_level_security=settings.row_level_security,
         observer=observer,
     )
+
+
+@asynccontextmanager
+async def opened_database(settings: Settings) -> AsyncIterator[tuple[Database, Tables]]:
+    """Open the database of the settings, yield it with its tables, and close it afterwards."""
+    tables = tables_of(settings)
+    database = await open_database(settings, tables)
+    try:
+        yield database, tables
+    finally:
+        await database.close()
 
 
 def open_probe(settings: Settings, engine: "AsyncEngine | None", *, seconds: float) -> DatabaseProbe:
