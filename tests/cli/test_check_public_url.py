@@ -172,6 +172,7 @@ async def test_addresses_of_clients(proxy: Proxy, report: dict[str, Any], said: 
         ("<html>", 401, {}, True, "responds with 401 and not as projkit"),
         ("{}", 200, {"media_type": "application/json"}, True, "not as projkit"),
         ("<html>", 404, {"server": "caddy"}, False, "404 from caddy); nginx: location /kit/ { proxy_pass"),
+        ('{"detail": "Not Found"}', 404, {"media_type": "application/json"}, False, "must end in the path of the"),
         ("<html>", 404, {"media_type": PROBLEM, "server": "caddy"}, False, "nothing is served"),
         ('{"instance": "/kit/x/api"}', 404, {"media_type": PROBLEM}, False, "at /kit/x/api instead of /kit/api/v1"),
         (f'{{"instance": "/kit/api/v1{PATH}"}}', 404, {"media_type": PROBLEM}, True, "does not have these keys"),

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -441,8 +442,11 @@ def test_database_url_parameters(run: Run, any_database_url: str) -> None:
 
 
 def test_version(run: Run) -> None:
-    """--version prints the version."""
-    assert re.fullmatch(r"projkit \d+\.\d+\.\d+\n", run("--version").stdout)
+    """--version prints the version, also as a module of Python."""
+    version = run("--version").stdout
+    assert re.fullmatch(r"projkit \d+\.\d+\.\d+\n", version)
+    command = [sys.executable, "-m", "projkit", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == version
 
 
 def test_check_creates_no_database(run: Run, tmp_path: Path) -> None:

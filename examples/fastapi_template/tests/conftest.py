@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ def client() -> Iterator[TestClient]:
     """Start the service on a database with the tables of both."""
     command.upgrade(Config(ROOT / "alembic.ini"), "head")
     variables = {**os.environ, "PROJKIT_DATABASE_URL": settings.database_url}
-    subprocess.run(["projkit", "migrate"], env=variables, check=True)
+    subprocess.run([sys.executable, "-m", "projkit", "migrate"], env=variables, check=True)
     with TestClient(app) as client:
         yield client
 

@@ -120,11 +120,23 @@ async def _explain_response(settings: Settings, response: httpx2.Response, token
             detail=f"the kit is served at {origin_of(url)}, not at {url}; set PROJKIT_PUBLIC_URL={origin_of(url)}, or "
             f"serve it below {path} (nginx: location {path}/ {{ proxy_pass http://SERVER/; }}); {_DOCS}"
         )
+    if _is_of_application(response):
+        return failed(
+            detail=f"an application without the kit at this path responds at {url}{settings.api_prefix}; "
+            "PROJKIT_PUBLIC_URL must end in the path of the kit's mount, and if the proxy keeps a prefix, the "
+            f"application must know it (--root-path); {_DOCS}"
+        )
     server = response.headers.get("server", "a server")
     return failed(
         detail=f"nothing is served at {url}{settings.api_prefix} (404 from {server}); nginx: "
         f"location {path}/ {{ proxy_pass http://SERVER; }}, or correct PROJKIT_PUBLIC_URL; {_DOCS}"
     )
+
+
+def _is_of_application(response: httpx2.Response) -> bool:
+    """Return whether an application has responded and not the proxy, whose own error pages are HTML or empty."""
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    return "x-process-time" in response.headers or kind in {"application/json", "text/plain"}
 
 
 async def _is_served_at(url: str, settings: Settings, token: str) -> bool:

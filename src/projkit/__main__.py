@@ -1,0 +1,5 @@
+"""The command line as ``python -m projkit``."""
+
+from projkit.cli import main
+
+main()
