@@ -261,9 +261,7 @@ def _summary(total: EndpointStats, seconds: float) -> dict[str, Any]:
         "requests": total.requests,
         "errors": int(total.errors),
         "error_rate": round(total.error_rate, 6),
-        "p50_ms": milliseconds(total.percentile(0.5)),
-        "p95_ms": milliseconds(total.percentile(0.95)),
-        "p99_ms": milliseconds(total.percentile(0.99)),
+        **_percentiles(total),
     }
 
 
@@ -275,11 +273,13 @@ def _shared(stats: EndpointStats) -> dict[str, Any]:
         "slow_requests": int(stats.slow),
         "client_disconnects": int(stats.disconnects),
         "mean_ms": milliseconds(stats.total_seconds / requests if requests else None),
-        "p50_ms": milliseconds(stats.percentile(0.5)),
-        "p95_ms": milliseconds(stats.percentile(0.95)),
-        "p99_ms": milliseconds(stats.percentile(0.99)),
+        **_percentiles(stats),
         "max_ms": milliseconds(stats.max_seconds if requests else None),
     }
+
+
+def _percentiles(stats: EndpointStats) -> dict[str, float | None]:
+    return {f"p{percent}_ms": milliseconds(stats.percentile(percent / 100)) for percent in (50, 95, 99)}
 
 
 def _at(entries: Sequence[HistoryEntry], seconds: int) -> HistoryEntry:
