@@ -94,7 +94,7 @@ def assemble(
         put_merges=settings.put_mode == "merge",
     )
     auth_routes = AuthRoutes(current.auth, settings, cookies, addresses)
-    oidc_routes = OidcRoutes(current.auth, settings, cookies, addresses, auth_routes.cookies_of)
+    oidc_routes = OidcRoutes(current.auth, settings, cookies, addresses)
     health_routes = HealthRoutes(
         health,
         settings.effective_health_details,

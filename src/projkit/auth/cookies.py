@@ -1,10 +1,10 @@
 """The cookies that a login sets and a logout clears (RFC 6265bis)."""
 
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
 from projkit.auth.credentials import CookieNames
+from projkit.auth.session_service import IssuedTokens
 from projkit.http.client import ClientAddresses
 from projkit.http.request import Request
 from projkit.http.response import Header
@@ -14,17 +14,6 @@ _DEVICE_SECONDS: Final = 34_560_000  # 400 days, the longest that browsers keep 
 _LAX: Final = "SameSite=Lax"
 _HIDDEN_LAX: Final = "HttpOnly; SameSite=Lax"
 _HIDDEN_STRICT: Final = "HttpOnly; SameSite=Strict"
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The values of the cookies of a login; lifetimes in seconds."""
-
-    access: str
-    access_seconds: int
-    refresh: str
-    refresh_seconds: int
-    csrf: str
 
 
 class Cookies:
@@ -38,19 +27,19 @@ class Cookies:
         self._addresses = addresses
         self._auth_path = auth_path
 
-    def login(self, request: Request, tokens: Tokens) -> list[Header]:
-        """Return headers that set the tokens and the CSRF token and clear the legacy cookie."""
+    def login(self, request: Request, issued: IssuedTokens) -> list[Header]:
+        """Return headers that set the tokens of a login and clear the legacy cookie."""
         return [
-            self._set(request, self.names.auth, tokens.access, "/", tokens.access_seconds, _HIDDEN_LAX),
+            self._set(request, self.names.auth, issued.access_token, "/", issued.expires_in, _HIDDEN_LAX),
             self._set(
                 request,
                 self.names.refresh,
-                tokens.refresh,
+                issued.refresh_token,
                 self._path(request),
-                tokens.refresh_seconds,
+                issued.refresh_expires_in,
                 _HIDDEN_STRICT,
             ),
-            self.csrf(request, tokens.csrf, tokens.refresh_seconds),
+            self.csrf(request, issued.csrf_token, issued.refresh_expires_in),
             *self.clear_legacy(request),
         ]
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from projkit.auth.cookies import Cookies, Tokens
+from projkit.auth.cookies import Cookies
 from projkit.auth.credentials import cookie_values
 from projkit.auth.csrf import binding_of, session_binding
 from projkit.auth.login import Attempt
@@ -358,18 +358,7 @@ class AuthRoutes:
         }
         if issued.transport == "cookie":
             del content["access_token"], content["refresh_token"]
-        return json_response(200, content, (*PRIVATE, *self.cookies_of(request, issued), *more))
-
-    def cookies_of(self, request: Request, issued: IssuedTokens) -> list[Header]:
-        """Return the headers that set the cookies of a login."""
-        tokens = Tokens(
-            issued.access_token,
-            issued.expires_in,
-            issued.refresh_token,
-            issued.refresh_expires_in,
-            issued.csrf_token,
-        )
-        return self._cookies.login(request, tokens)
+        return json_response(200, content, (*PRIVATE, *self._cookies.login(request, issued), *more))
 
     def _logged_out(self, request: Request) -> Response:
         return Response(204, headers=(*PRIVATE, *self._cookies.logout(request)))

@@ -12,7 +12,7 @@ from projkit.auth.cookies import Cookies
 from projkit.auth.credentials import cookie_values
 from projkit.auth.oidc.login import AuthorizationResponse
 from projkit.auth.oidc.login_state import LIFETIME_SECONDS
-from projkit.auth.session_service import Client, IssuedTokens
+from projkit.auth.session_service import Client
 from projkit.auth.wiring import AuthServices
 from projkit.errors import LoginFailedError
 from projkit.http.client import ClientAddresses
@@ -66,7 +66,6 @@ class OidcRoutes:
         settings: the settings of the kit.
         cookies: creates the cookies.
         addresses: determines client addresses.
-        cookies_of: returns the ``Set-Cookie`` headers of a login.
     """
 
     def __init__(
@@ -75,13 +74,11 @@ class OidcRoutes:
         settings: Settings,
         cookies: Cookies,
         addresses: ClientAddresses,
-        cookies_of: Callable[[Request, IssuedTokens], list[Header]],
     ) -> None:
         self._services = services
         self._cookies = cookies
         self._cookie = cookies.names.login.encode()
         self._addresses = addresses
-        self._cookies_of = cookies_of
         self._path = f"{settings.api_prefix}/auth/oidc/{{provider}}"
 
     def endpoints(self) -> list[Endpoint]:
@@ -138,7 +135,7 @@ class OidcRoutes:
         client = Client(self._addresses.get(request.scope), request.header(b"user-agent") or "")
         issued = await login.finish(login_state, response, client, before_waiting=request.release_slot)
         return Response(
-            303, headers=(_location(login_state.next), *PRIVATE, *self._cookies_of(request, issued))
+            303, headers=(_location(login_state.next), *PRIVATE, *self._cookies.login(request, issued))
         )
 
 
