@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -30,7 +32,7 @@ from projkit.db.host_engine import resolve_engine
 from projkit.db.raw_sql import RawConnection
 from projkit.db.server_version import require_version
 from projkit.errors import ConfigurationError
-from tests.conftest import SECRET, Client, Clock, kit_in_mode, settings_for
+from tests.conftest import MODES, SECRET, Client, Clock, kit_in_mode, settings_for
 from tests.host_engines import host_engine, url_with
 from tests.services import administer
 
@@ -100,6 +102,40 @@ async def test_times_are_utc(url_elsewhere: str, mode: str, clock: Clock) -> Non
         archived = (await client.post(f"{URL}/{project['id']}/archive")).json()
         assert archived["archived_at"].startswith(now[:19])
         assert archived["archived_at"].endswith("Z")
+
+
+@pytest.mark.parametrize("mode", ["fast", "asyncpg", "psycopg"])
+async def test_times_at_the_end_of_summer_time(url_elsewhere: str, mode: str, clock: Clock) -> None:
+    """The hour that local time repeats (01:30 in New York, twice) is read as the two hours that it is."""
+    async with (
+        kit_in_mode(mode, url_elsewhere, options={"clock": clock}) as kit,
+        Client(kit, kit.settings) as client,
+    ):
+        made = []
+        for hour in (5, 6):
+            clock.now = datetime(2026, 11, 1, hour, 30, tzinfo=UTC)
+            made.append(await client.project())
+        times = [each["created_at"][:16] for each in made]
+        assert times == ["2026-11-01T05:30", "2026-11-01T06:30"]
+        page = await client.get(URL, params={"sort": "created_at"})
+        assert page.json()["items"] == made
+        page = await client.get(URL, params={"created_after": "2026-11-01T06:00:00Z"})
+        assert page.json()["items"] == made[1:]
+
+
+@pytest.mark.parametrize("value", ["0044-03-15 00:00:00+00 BC", "10000-01-01 00:00:00+00", "-infinity"])
+@pytest.mark.parametrize("mode", ["fast", "transactional", "asyncpg", "psycopg"])
+async def test_times_that_python_does_not_have(postgres_url: str, mode: str, value: str) -> None:
+    """A time that only another program can have written fails the requests for its row, and costs no connection."""
+    settings: dict[str, Any] = {"database_pool_size": 1} if mode in MODES else {}
+    async with kit_in_mode(mode, postgres_url, **settings) as kit, Client(kit, kit.settings) as client:
+        good, bad = (await client.project())["id"], (await client.project())["id"]
+        connection = await asyncpg.connect(postgres_url)
+        await connection.execute(f"UPDATE projkit_projects SET created_at = '{value}' WHERE id = '{bad}'")
+        await connection.close()
+        for _ in range(10):
+            assert (await client.get(f"{URL}/{bad}")).status_code == 500
+            assert (await client.get(f"{URL}/{good}")).status_code == 200
 
 
 ANOTHER = "on the same database for the kit: create_async_engine"
