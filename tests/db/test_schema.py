@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from projkit.db.connect import open_database
 from projkit.db.table_names import quote
 from projkit.db.tables import build_tables
 from projkit.errors import SchemaOutOfDateError
-from tests.conftest import PATIENT, Client, settings_for
+from tests.auth.users import PASSWORD, add_user
+from tests.conftest import MODES, PATIENT, Client, settings_for
 from tests.db.conftest import OWN_SCHEMA, RlsDatabase, current_revision, run_as_superuser
+from tests.host_engines import host_engine
 
 pytestmark = pytest.mark.anyio
 MIGRATIONS = (Path(__file__).parents[2] / "docs/migrations.md").read_text()
@@ -220,6 +223,53 @@ async def test_two_schemas_share_a_database(empty_postgres_url: str) -> None:
     for schema in ("kit_a", "kit_b"):
         await upgrade(empty_postgres_url, database_schema=schema, new=True)
         assert await use(empty_postgres_url, database_schema=schema) == 1
+
+
+@pytest.mark.parametrize("mode", ["fast", "transactional", "asyncpg", "psycopg"])
+async def test_two_schemas_share_a_process(empty_postgres_url: str, mode: str) -> None:
+    """Two kits that run at the same time, also on one engine of the host, each use their own schema for everything."""
+    schemas = ("kit_a", "kit_b")
+    async with AsyncExitStack() as stack:
+        options: dict[str, Any] = {}
+        modes: dict[str, Any] = {"database_mode": mode}
+        if mode not in MODES:
+            options["engine"] = await stack.enter_async_context(host_engine(empty_postgres_url, mode))
+            modes = {}
+        clients = []
+        for schema in schemas:
+            await upgrade(empty_postgres_url, database_schema=schema, new=True)
+            changes = {**PATIENT, **modes, "database_schema": schema}
+            kit = ProjKit(settings_for(empty_postgres_url, **changes), **options)
+            await stack.enter_async_context(kit.lifespan())
+            await add_user(kit, schema)
+            clients.append(await stack.enter_async_context(Client(kit, kit.settings)))
+        for number in range(3):
+            made = [
+                await client.post(
+                    "/api/v1/projects",
+                    json={"name": f"{schema} {number}"},
+                    headers={"Idempotency-Key": str(number)},
+                )
+                for client, schema in zip(clients, schemas, strict=True)
+            ]
+            assert [each.status_code for each in made] == [201, 201]
+            for client, other in zip(clients, reversed(made), strict=True):
+                assert (await client.get(f"/api/v1/projects/{other.json()['id']}")).status_code == 404
+        for client, schema in zip(clients, schemas, strict=True):
+            listed = await client.get("/api/v1/projects?sort=name")
+            assert [each["name"] for each in listed.json()["items"]] == [
+                f"{schema} {each}" for each in range(3)
+            ]
+            assert (await client.get("/api/v1/projects/stats/summary")).json()["total"] == 3
+            assert (await client.get("/api/v1/health/ready")).status_code == 200
+            for name in schemas:
+                login = {"username": name, "password": PASSWORD}
+                entered = await client.post("/api/v1/auth/login", json=login)
+                assert entered.status_code == (200 if name == schema else 401)
+            validated = await client.get(
+                "/api/v1/monitoring/validate/endpoints", headers={"Authorization": ""}
+            )
+            assert validated.status_code == 200, validated.text
 
 
 async def test_an_older_revision_in_a_schema(empty_postgres_url: str) -> None:
