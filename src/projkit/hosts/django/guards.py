@@ -31,7 +31,6 @@ from projkit.http.response import NO_SNIFF
 from projkit.http.timing import UNKNOWN_ROUTE
 from projkit.per_loop import runs_on_asyncio
 
-_MAX_ROUTE_LENGTH: Final = 200
 _SETTING: Final = "PROJKIT_KIT"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,7 +41,7 @@ def route_of(scope: Scope) -> str:
         route = resolve(scope["path"].removeprefix(scope.get("root_path", ""))).route
     except Resolver404:
         return UNKNOWN_ROUTE
-    return "/" + str(route).lstrip("^/").rstrip("$")[:_MAX_ROUTE_LENGTH]
+    return "/" + str(route).lstrip("^/").rstrip("$")
 
 
 class PrincipalMiddleware:
