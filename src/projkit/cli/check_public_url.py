@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from projkit.auth.keys import load_keys
 from projkit.cli.findings import Finding
-from projkit.settings import Settings, origin_of
+from projkit.settings import UNIX_SOCKETS, Settings, origin_of
 from projkit.validation.public_url import HEADER, LABEL, PATH, RequestReport, issue
 
 _SECONDS: Final = 3.0
@@ -220,4 +220,4 @@ def _network(peer: str) -> str:
     try:
         return str(ipaddress.ip_address(peer))
     except ValueError:
-        return "unix"
+        return UNIX_SOCKETS

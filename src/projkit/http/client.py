@@ -6,7 +6,8 @@ from typing import Final
 
 from starlette.types import Scope
 
-UNIX: Final = "unix"  # in the list of trusted proxies: whatever connects over a Unix socket
+from projkit.settings import UNIX_SOCKETS
+
 _IPV6_PREFIX: Final = 64  # the prefix of one subscriber, who can choose addresses within it
 
 
@@ -16,8 +17,8 @@ class ClientAddresses:
     def __init__(self, trusted_proxies: Iterable[str]) -> None:
         trusted = set(trusted_proxies)
         # A connection over a Unix socket has no address.
-        self._trusts_unix = UNIX in trusted
-        self._trusted = [ipaddress.ip_network(each, strict=False) for each in trusted - {UNIX}]
+        self._trusts_unix = UNIX_SOCKETS in trusted
+        self._trusted = [ipaddress.ip_network(each, strict=False) for each in trusted - {UNIX_SOCKETS}]
 
     def get(self, scope: Scope) -> str:
         """Return the client's address, or ``""`` if the server does not provide one."""

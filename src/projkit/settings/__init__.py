@@ -2,7 +2,7 @@
 
 from projkit.settings.model import Settings
 from projkit.settings.tables import SCHEMA_REQUIRES_POSTGRESQL, TableSettings
-from projkit.settings.values import MINIMUM_SECRET_BYTES, OidcProvider, origin_of
+from projkit.settings.values import MINIMUM_SECRET_BYTES, UNIX_SOCKETS, OidcProvider, origin_of
 from projkit.settings.variables import (
     ENV_PREFIX,
     UnknownSettingWarning,
@@ -14,6 +14,7 @@ __all__ = [
     "ENV_PREFIX",
     "MINIMUM_SECRET_BYTES",
     "SCHEMA_REQUIRES_POSTGRESQL",
+    "UNIX_SOCKETS",
     "OidcProvider",
     "Settings",
     "TableSettings",

@@ -15,6 +15,7 @@ from projkit.known_secrets import is_known
 
 MINIMUM_SECRET_BYTES: Final = 32
 NEW_SECRET: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105  # a command
+UNIX_SOCKETS: Final = "unix"  # in the list of trusted proxies: whatever connects over a Unix socket
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -61,7 +62,7 @@ def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
-    for each in set(value) - {"unix"}:
+    for each in set(value) - {UNIX_SOCKETS}:
         try:
             ipaddress.ip_network(each, strict=False)
         except ValueError:
