@@ -21,7 +21,8 @@ from projkit.telemetry.worker_files import allocate, require_usable
 from projkit.testing.internals import Internals
 from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
-from tests.telemetry.test_state import MetricValues, another_worker, metric_values
+from tests.telemetry.other_workers import another_worker
+from tests.telemetry.test_state import MetricValues, metric_values
 from tests.telemetry.test_workers import GET, ROUTE, requests
 
 pytestmark = pytest.mark.anyio

@@ -2,11 +2,8 @@
 
 import asyncio
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from projkit.telemetry.processes import process_usage
 from projkit.telemetry.recorder import Recorder
 from projkit.telemetry.snapshot import KitInfo
 from tests.conftest import settings_for
+from tests.telemetry.other_workers import another_worker
 
 pytestmark = pytest.mark.anyio
 STATUS = "projkit_health_check_status"
@@ -33,47 +31,6 @@ STALE = "projkit_health_check_stale"
 LAG = "projkit_event_loop_lag_seconds"
 AGE = "projkit_worker_heartbeat_age_seconds"
 PATIENCE = 30.0
-WORKER = """
-import sys, pathlib
-from projkit.telemetry.recorder import Recorder
-recorder = Recorder(pathlib.Path(sys.argv[1]))
-for line in sys.stdin:
-    exec(line)
-    print(flush=True)
-"""
-
-
-class Worker:
-    """Another worker of the same directory, which runs code on request."""
-
-    def __init__(self, directory: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(directory)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def do(self, line: str) -> None:
-        """Run a line of Python in the worker."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{line}\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "\n"
-
-    def kill(self) -> None:
-        """Kill the worker."""
-        self.process.kill()
-        self.process.communicate()
-
-
-@contextmanager
-def another_worker(directory: Path) -> Iterator[Worker]:
-    """Run another worker during the body."""
-    worker = Worker(directory)
-    try:
-        yield worker
-    finally:
-        worker.kill()
 
 
 class MetricValues:

@@ -2,11 +2,8 @@
 
 import fcntl
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,55 +31,17 @@ from projkit.telemetry.workers import WorkerDirectory
 from projkit.testing.internals import Internals
 from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
+from tests.telemetry.other_workers import Worker, another_worker, workers
 
 GET = "GET"
 ROUTE = "/api/v1/projects"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-WORKER = """
-import sys, pathlib
-from projkit.telemetry.recorder import Recorder
-recorder = Recorder(pathlib.Path(sys.argv[1]))
-for line in sys.stdin:
-    for _ in range(int(line)):
-        recorder.record_request("GET", "/api/v1/projects", 200, 0.003)
-    recorder.record_pool_connections({"open": 7})
-    print(recorder.read() and "counted", flush=True)
-"""
 
 
-class Worker:
-    """A process that counts the given number of requests."""
-
-    def __init__(self, directory: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(directory)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def count(self, requests: int) -> None:
-        """Count requests and wait until that is done."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{requests}\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "counted\n"
-
-    def kill(self) -> None:
-        """Kill the process."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
-
-
-@contextmanager
-def workers(directory: Path, number: int) -> Iterator[list[Worker]]:
-    """Run processes that share a directory."""
-    started = [Worker(directory) for _ in range(number)]
-    try:
-        yield started
-    finally:
-        for each in started:
-            if each.process.poll() is None:
-                each.kill()
+def count(worker: Worker, number: int) -> None:
+    """Let a worker count requests and the connections of its pool, and read what all have counted."""
+    worker.do(f"for _ in range({number}): recorder.record_request({GET!r}, {ROUTE!r}, 200, 0.003)")
+    worker.do("recorder.record_pool_connections({'open': 7}); assert recorder.read()")
 
 
 def requests(recorder: Recorder) -> int:
@@ -100,8 +59,8 @@ def test_killed_workers(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "shared")
     recorder.record_request(GET, ROUTE, 200, 0.001)
     with workers(tmp_path / "shared", 2) as (first, second):
-        first.count(10)
-        second.count(100)
+        count(first, 10)
+        count(second, 100)
         assert requests(recorder) == 111
         assert pool(recorder) == 14
         assert {each.pid for each in recorder.workers()} == {
@@ -112,7 +71,7 @@ def test_killed_workers(tmp_path: Path) -> None:
         first.kill()
         assert [requests(recorder) for _ in range(3)] == [111, 111, 111]
         assert pool(recorder) == 7, "an ended worker has no connections"
-        second.count(1000)
+        count(second, 1000)
         assert requests(recorder) == 1111
     assert [requests(recorder) for _ in range(3)] == [1111, 1111, 1111]
     assert [each.pid for each in recorder.workers()] == [os.getpid()]
@@ -123,8 +82,8 @@ def test_a_crash_while_retiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shared = tmp_path / "shared"
     recorder = Recorder(shared)
     recorder.open()
-    with workers(shared, 1) as (worker,):
-        worker.count(10)
+    with another_worker(shared) as worker:
+        count(worker, 10)
         worker.kill()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", _killed)
@@ -141,8 +100,8 @@ def _killed(*_: object, **__: object) -> None:
 def test_a_new_server(tmp_path: Path) -> None:
     """The first worker of a server empties the directory."""
     shared = tmp_path / "shared"
-    with workers(shared, 1) as (worker,):
-        worker.count(10)
+    with another_worker(shared) as worker:
+        count(worker, 10)
     recorder = Recorder(shared)
     assert requests(recorder) == 0
     assert recorder.server_started_at >= recorder.started_at
@@ -176,8 +135,8 @@ def test_held_lock(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     recorder = Recorder(shared)
     recorder.open()
-    with workers(shared, 1) as (worker,):
-        worker.count(10)
+    with another_worker(shared) as worker:
+        count(worker, 10)
         worker.kill()
     with (shared / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
