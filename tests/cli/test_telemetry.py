@@ -223,6 +223,18 @@ def test_check(run: Run) -> None:
     assert (line["ok"], "OTEL_TRACES_EXPORTER" in str(line["detail"])) == (False, True)
 
 
+def run_script(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "PROJKIT_SECRET": SECRET, **variables},
+    )
+
+
 @pytest.mark.parametrize(
     ("variables", "imported"), [({}, False), ({"OTEL_TRACES_EXPORTER": "console"}, True)]
 )
@@ -233,15 +245,7 @@ def test_imports_without_export(variables: dict[str, str], imported: bool) -> No
         "names = ('opentelemetry.sdk.trace', 'opentelemetry.exporter', 'google.protobuf')\n"
         "print(*(name in sys.modules for name in names))"
     )
-    environment = {**os.environ, "PROJKIT_SECRET": SECRET, **variables}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        env=environment,
-    )
+    done = run_script(script, **variables)
     assert done.stdout.split() == [str(imported)] * 3
 
 
@@ -253,15 +257,7 @@ def test_existing_provider_is_kept() -> None:
         "from projkit.cli.server import create_app; create_app()\n"
         "assert trace.get_tracer_provider() is mine"
     )
-    environment = {**os.environ, "PROJKIT_SECRET": SECRET, "OTEL_TRACES_EXPORTER": "console"}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        env=environment,
-    )
+    done = run_script(script, OTEL_TRACES_EXPORTER="console")
     assert "already has a tracer provider" in done.stderr
     assert "Overriding" not in done.stderr
 

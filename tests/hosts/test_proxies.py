@@ -77,18 +77,22 @@ def documented(example: str, port: int, upstream: str) -> Iterator[Nginx]:
         yield nginx
 
 
-@contextmanager
-def served_behind(example: str, database: str, *options: str, **variables: str) -> Iterator[Nginx]:
-    """Run ``projkit serve`` in production behind nginx, both as documented."""
-    port = free_port()
-    settings = {
+def production_settings(database: str, port: int) -> dict[str, str]:
+    """Return the variables of a kit that is served in production at ``/kit`` of this port."""
+    return {
         "PROJKIT_ENV": "production",
         "PROJKIT_SECRET": SECRET,
         "PROJKIT_DATABASE_URL": database,
         "PROJKIT_PUBLIC_URL": f"https://localhost:{port}/kit",
         "PROJKIT_TRUSTED_PROXIES": "127.0.0.1",
-        **variables,
     }
+
+
+@contextmanager
+def served_behind(example: str, database: str, *options: str, **variables: str) -> Iterator[Nginx]:
+    """Run ``projkit serve`` in production behind nginx, both as documented."""
+    port = free_port()
+    settings = {**production_settings(database, port), **variables}
     with (
         cli.serving(*options, **settings) as (url, _),
         documented(example, port, url) as nginx,
@@ -251,13 +255,7 @@ FORWARDED_FOR: Final = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_
 async def test_check(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """``projkit check`` requests the public URL through nginx, and names the directive that is missing or wrong."""
     port = free_port()
-    settings = {
-        "PROJKIT_ENV": "production",
-        "PROJKIT_SECRET": SECRET,
-        "PROJKIT_DATABASE_URL": database,
-        "PROJKIT_PUBLIC_URL": f"https://localhost:{port}/kit",
-        "PROJKIT_TRUSTED_PROXIES": "127.0.0.1",
-    }
+    settings = production_settings(database, port)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     with cli.serving(**settings) as (url, _):
