@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from projkit import ProjKit
+from projkit.db.statement import Statement
+from projkit.db.tables import build_tables
 from projkit.telemetry.endpoint_stats import stats_by_endpoint
 from projkit.telemetry.families import (
     DISCONNECTS,
@@ -19,20 +22,22 @@ from projkit.telemetry.families import (
     FAMILIES,
     FILE_BYTES,
     HTTP,
-    MAX,
     OTHER,
     POOL,
     WEBSOCKETS,
 )
 from projkit.telemetry.history import History
 from projkit.telemetry.recorder import Recorder
-from projkit.telemetry.store import Family, Table, decode, encode
+from projkit.telemetry.store import Family, MemoryStore, MetricStore, Table, WorkerFile, decode, encode
+from projkit.telemetry.worker_files import worker_files
 from projkit.telemetry.workers import WorkerDirectory
 from projkit.testing.internals import Internals
 from tests.auth.asgi_client import ask
 from tests.conftest import settings_for
 from tests.telemetry.other_workers import Worker, another_worker, workers
+from tests.telemetry.test_yielding import fill
 
+WIDTHS = {family.name: family.width for family in FAMILIES}
 GET = "GET"
 ROUTE = "/api/v1/projects"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -260,17 +265,47 @@ def test_truncated_files(table: Table, length: int) -> None:
     assert cut.items() <= table.items()
 
 
-def test_another_version(tmp_path: Path) -> None:
-    """Samples with the layout of another version are left out."""
-    families = {HTTP.name: Family(HTTP.name, 3)}
-    other = WorkerDirectory(tmp_path, families, 65536)
+@pytest.mark.parametrize("state", ["alive", "ended", "retired"])
+@pytest.mark.parametrize(
+    ("wider", "more_labels"),
+    [(1, 0), (-1, 0), (0, 1), (0, -1)],
+    ids=["wider", "narrower", "labels", "no labels"],
+)
+def test_another_version(tmp_path: Path, state: str, wider: int, more_labels: int) -> None:
+    """While workers of another version are being replaced, samples with their layout are left out of every report."""
+    theirs: Table = {}
+    for family in FAMILIES:
+        width, labels = family.width + wider, family.labels + more_labels
+        if width and labels >= 0:
+            theirs[family.name, ("9",) * labels] = [9.0] * width
+    other = WorkerDirectory(tmp_path, {}, FILE_BYTES)
+    other.join()[: len(encode(theirs))] = encode(theirs)
     recorder = Recorder(tmp_path)
     recorder.record_request(GET, ROUTE, 200, 0.5)
-    from projkit.telemetry.store import MetricStore, MmapStore
+    if state != "alive":
+        other.close()
+    if state == "retired":  # by a worker of the other version, before one of this version has ended
+        (file,) = (each.path for each in worker_files(tmp_path) if not each.is_alive)
+        file.write_bytes(
+            encode({(name, labels): [1.0, *[0.0] * (WIDTHS[name] - 1)] for name, labels in theirs})
+        )
+        (tmp_path / "retired").write_bytes(b"[]\n" + encode(theirs))
+    for _ in range(2):
+        table = recorder.read()
+        assert [key for key, values in table.items() if 9.0 in values] == []
+        assert requests(recorder) == (2 if state == "retired" and wider else 1)
+        assert recorder.event_loops() == []
 
-    MetricStore(families.values(), MmapStore(other.join())).sample(
-        families[HTTP.name], (GET, ROUTE, "200"), ()
-    )[0] = 99
-    assert requests(recorder) == 1
-    assert recorder.read()[(HTTP.name, (GET, ROUTE, "200"))][MAX] == 0.5
-    other.close()
+
+def test_every_family_has_the_layout_that_it_declares() -> None:
+    """Whatever a worker counts, the others read."""
+    recorder = Recorder()
+    fill(recorder)
+    statement = Statement(sa.select(build_tables("").projects.c.id))
+    recorder.record_statement(statement.for_sqlite(), 100.0, ValueError())
+    recorder.record_transaction(committed=True)
+    recorder.record_rejection("queue_full")
+    mine = recorder.open().merged([])
+    assert {name for name, _ in mine} == {family.name for family in FAMILIES}
+    others = [WorkerFile(encode(mine), is_alive=True)]
+    assert MetricStore(FAMILIES, MemoryStore()).merged(others).keys() == mine.keys()

@@ -66,6 +66,7 @@ from projkit.telemetry.workers import WorkerDirectory
 
 K = TypeVar("K")
 
+_EVENT_LOOP_LAYOUT: Final = EVENT_LOOP.name, EVENT_LOOP.labels, EVENT_LOOP.width
 _SLOW_STATEMENT_SECONDS: Final = 0.2
 _MAX_STATEMENT_CHARS: Final = 1000
 
@@ -182,7 +183,9 @@ class Recorder(Observer):
         if (directory := self.directory) is not None:
             for data in directory.beginnings():
                 samples += (
-                    (key[1], values) for key, values in iter_samples(data) if key[0] == EVENT_LOOP.name
+                    (labels, values)
+                    for (name, labels), values in iter_samples(data)
+                    if (name, len(labels), len(values)) == _EVENT_LOOP_LAYOUT
                 )
         return event_loops(samples, time.monotonic(), pid)
 

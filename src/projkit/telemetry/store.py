@@ -45,6 +45,7 @@ class Family:
 
     Attributes:
         width: the number of values of a sample.
+        labels: the number of its labels.
         maxima: the indices of values whose merged value is the largest of all workers'; others are added up.
         minima: likewise, the smallest.
         combine: merges all values instead, where they mean nothing alone.
@@ -54,6 +55,7 @@ class Family:
 
     name: str
     width: int = 1
+    labels: int = 0
     maxima: frozenset[int] = frozenset()
     minima: frozenset[int] = frozenset()
     combine: Combine | None = None
@@ -249,10 +251,12 @@ def merge(merged: Table, samples: KeyedValues, families: Mapping[str, Family], *
     """Merge one worker's samples into those of the others; skip those of another version of the code."""
     for key, values in samples:
         family = families.get(key[0])
-        if family is None or family.width != len(values) or (family.gauge and not alive):
+        if family is None or (family.gauge and not alive):
+            continue
+        if len(values) != family.width or len(key[1]) != family.labels:
             continue
         present = merged.get(key)
-        if present is None:
+        if present is None or len(present) != family.width:  # a worker of another version has retired it
             merged[key] = values
         else:
             family.merge(present, values)
