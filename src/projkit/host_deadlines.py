@@ -8,14 +8,16 @@ disconnects.
 A call within a request of a framework that has a thread for it (Django) has no deadline. The framework waits for that
 thread at the end of the request in any case, and asgiref before 3.12 would block the event loop meanwhile.
 
-One timer per event loop looks at all calls in progress, and runs only while there are any: a timer for each call would
-cost each request several microseconds.
+A call that returns without having waited for anything is not watched at all, which is what coroutine functions that
+only read the request do. For the others, one timer per event loop looks at all calls in progress, and runs only while
+there are any: a timer for each call would cost several microseconds.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from types import CoroutineType, coroutine
 from typing import Any, Final
 
 from projkit.errors import UnavailableError
@@ -119,11 +121,18 @@ class HostFunction:
         Raises:
             UnavailableError: it does not return in time, or no thread is available for it.
         """
+        awaitable = self._function(*arguments)
+        running = awaitable if isinstance(awaitable, CoroutineType) else _await(awaitable)
+        try:
+            waits_for = running.send(None)
+        except StopIteration as returned:
+            return returned.value
+        rest = _continue(running, waits_for)
         if self._is_exempt():
-            return await self._function(*arguments)
+            return await rest
         call = self._deadlines.begin(self, watch if self._watched else None)
         try:
-            result = await self._function(*arguments)
+            result = await rest
         except BaseException as raised:
             error = self._deadlines.end(call)
             if error is not None and isinstance(raised, asyncio.CancelledError):
@@ -131,6 +140,25 @@ class HostFunction:
             raise
         self._deadlines.end(call)
         return result
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+@coroutine
+def _continue(running: Coroutine[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, Any]:
+    """Await the rest of a coroutine that has begun and waits for something."""
+    while True:
+        try:
+            try:
+                yield waits_for
+            except BaseException as error:
+                waits_for = running.throw(error)
+            else:
+                waits_for = running.send(None)
+        except StopIteration as returned:
+            return returned.value
 
 
 class HostDeadlines:

@@ -234,6 +234,30 @@ def bound(function: Callable[..., Any], seconds: float = 0.3) -> HostFunction:
     )
 
 
+async def test_any_awaitable() -> None:
+    """A function that is marked as a coroutine function may return another awaitable; its errors and result count."""
+
+    async def found(value: int) -> int:
+        await asyncio.sleep(0)
+        if value < 0:
+            raise ValueError(value)
+        return value
+
+    function = bound(lambda value: asyncio.ensure_future(found(value)))
+    assert await function(3) == 3
+    with pytest.raises(ValueError, match="-1"):
+        await function(-1)
+
+
+async def test_a_call_after_a_pause() -> None:
+    """The timer ends when there are no calls, and starts again with the next one."""
+    function = bound(asyncio.sleep)
+    await function(0.01)
+    await asyncio.sleep(0.6)
+    with pytest.raises(UnavailableError):
+        await function(30)
+
+
 async def test_a_function_that_ignores_its_cancellation() -> None:
     """The result of a function that survives the deadline counts, and the task is not cancelled any more."""
 
