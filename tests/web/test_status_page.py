@@ -246,7 +246,7 @@ async def test_missed_targets(browser: Browser, root: str) -> None:
 
 
 FIGURES: Final = {
-    "errors": 0, "error_rate": 0.0, "p50_ms": 1.0, "p99_ms": 90.0, "target_ms": 40.0, "last_error_at": None,
+    "kind": "projects", "errors": 0, "error_rate": 0.0, "p50_ms": 1.0, "p99_ms": 90.0, "target_ms": 40.0, "last_error_at": None,
 }  # fmt: skip
 # Endpoints as (requests, p95), the errors among all requests, and the health.
 JUDGED: Final[list[tuple[list[tuple[int, float]], int, dict[str, Any], str, str]]] = [
@@ -308,15 +308,15 @@ async def test_routes_without_a_target(browser: Browser, root: str) -> None:
     async def performance(route: Route) -> None:
         content = await (await route.fetch()).json()
         content["last_5_minutes"]["endpoints"] = [
-            {"method": "GET", "route": f"/{kind}", "kind": kind, "count": 100, "p95_ms": 500.0, **FIGURES}
-            for kind in (None, "monitoring", "validation", "page")
+            {"method": "GET", "route": f"/{kind}", "count": 100, "p95_ms": 500.0, **FIGURES, "kind": kind}
+            for kind in (None, "monitoring", "validation", "page", "__other__")
         ]
         await route.fulfill(json=content)
 
     async with opened(
         browser, f"{root}{STATUS_PAGE}", before=lambda page: page.route("**/metrics/performance", performance)
     ) as page:
-        await expect(page.locator("#endpoints tr", has_text="no target")).to_have_count(4)
+        await expect(page.locator("#endpoints tr", has_text="no target")).to_have_count(5)
         await expect(page.locator("#summary")).to_have_text("All systems operational")
         await expect(page.locator("#summary-details")).to_contain_text("no missed targets")
 

@@ -4,8 +4,8 @@
 export const MIN_REQUESTS = 20;
 
 // The host's routes have no target that we know, and reports and self-tests take as long as they take.
-const UNTARGETED = [null, "monitoring", "validation", "page", "other"];
-export const hasTarget = (each) => !UNTARGETED.includes(each.kind);
+const TARGETED = ["projects", "auth", "probe"];
+export const hasTarget = (each) => TARGETED.includes(each.kind);
 
 // The p95 as a multiple of the target; null if there is nothing to compare.
 export const ratio = (each) => (each.p95_ms === null || !hasTarget(each) ? null : each.p95_ms / each.target_ms);
