@@ -246,7 +246,8 @@ async def test_missed_targets(browser: Browser, root: str) -> None:
 
 
 FIGURES: Final = {
-    "kind": "projects", "errors": 0, "error_rate": 0.0, "p50_ms": 1.0, "p99_ms": 90.0, "target_ms": 40.0, "last_error_at": None,
+    "kind": "projects", "errors": 0, "error_rate": 0.0, "p50_ms": 1.0, "p99_ms": 90.0, "target_ms": 40.0,
+    "last_error_at": None,
 }  # fmt: skip
 # Endpoints as (requests, p95), the errors among all requests, and the health.
 JUDGED: Final[list[tuple[list[tuple[int, float]], int, dict[str, Any], str, str]]] = [
