@@ -161,8 +161,12 @@ class Lifecycle(Generic[R]):
         state = self._states.get()
         if state.entered == 0:
             state.leave_stops = state.running is None
-        await self.start()
         state.entered += 1
+        try:
+            await self.start()
+        except BaseException:  # also if the caller is cancelled: the start that it began goes on
+            await self.leave()
+            raise
 
     async def leave(self) -> None:
         """Stop when the last caller that entered leaves, unless the kit was running when the first one entered."""

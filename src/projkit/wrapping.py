@@ -182,21 +182,30 @@ class WrappedApp:
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         startup = await receive()
         try:
-            await self._startup()
-        except Exception as error:
-            await send({"type": _STARTUP_FAILED, "message": str(error)})
-            raise
-        host = _HostLifespan(self._host, scope)
-        started = await host.start(startup)
-        if started["type"] == _STARTUP_FAILED:
+            try:
+                await self._startup()
+            except Exception as error:
+                await send({"type": _STARTUP_FAILED, "message": str(error)})
+                raise
+            host = _HostLifespan(self._host, scope)
+            message = await _run_host(host, startup, receive, send)
+        finally:  # also if the server cancels this task
             await self._shutdown()
-            await send(started)
-            await host.fail()
-            return
-        await send(started)
-        stopped = await host.stop(await receive())
-        await self._shutdown()
-        await send(stopped)
+        await send(message)
+        if message["type"] == _STARTUP_FAILED:
+            host.reraise()
+
+
+async def _run_host(host: "_HostLifespan", startup: Message, receive: Receive, send: Send) -> Message:
+    """Start a host and, when the server says so, stop it; return its last message."""
+    try:
+        message = await host.start(startup)
+        if message["type"] != _STARTUP_FAILED:
+            await send(message)
+            message = await host.stop(await receive())
+        return message
+    finally:
+        await host.end()
 
 
 class _HostLifespan:
@@ -205,16 +214,17 @@ class _HostLifespan:
     def __init__(self, app: ASGIApp, scope: Scope) -> None:
         self._to_host: asyncio.Queue[Message] = asyncio.Queue()
         self._from_host: asyncio.Queue[Message] = asyncio.Queue()
-        self._started = False
+        self._responded = False
         self._supported = True
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._task = asyncio.create_task(self._run(app, scope))
 
     async def start(self, startup: Message) -> Message:
         """Start the host and return its response; that of a host without a lifespan is success."""
         self._to_host.put_nowait(startup)
         message = await self._from_host.get()
-        self._started = True
+        if message["type"] == _STARTUP_FAILED:
+            await asyncio.wait({self._task})
         return message
 
     async def stop(self, shutdown: Message) -> Message:
@@ -223,29 +233,35 @@ class _HostLifespan:
             return {"type": _SHUTDOWN_COMPLETE}
         self._to_host.put_nowait(shutdown)
         message = await self._from_host.get()
-        await self._task
+        await asyncio.wait({self._task})
         return message
 
-    async def fail(self) -> None:
+    async def end(self) -> None:
+        """Cancel the host if it has not ended, because the server has cancelled the lifespan."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    def reraise(self) -> None:
         """Raise the exception with which the host failed to start, as it would have without the kit."""
-        await self._task
         if self._error is not None:
             raise self._error
 
     async def _run(self, app: ASGIApp, scope: Scope) -> None:
         async def send(message: Message) -> None:
+            self._responded = True
             self._from_host.put_nowait(message)
 
         stopped: Message = {"type": _SHUTDOWN_COMPLETE}
         try:
             await app(scope, self._to_host.get, send)
-        except Exception as error:
+        except BaseException as error:  # also CancelledError, of a task that the host cancels and awaits
             self._error = error
-            stopped = {"type": "lifespan.shutdown.failed", "message": str(error)}
+            reason = str(error) or type(error).__name__
+            stopped = {"type": "lifespan.shutdown.failed", "message": reason}
             # By the ASGI specification, an exception before any response means that there is no lifespan.
-            if not self._started:
-                logger.info("the host application has no lifespan: %s", error)
-        if self._started:
+            if not self._responded:
+                logger.info("the host application has no lifespan: %s", reason)
+        if self._responded:
             self._from_host.put_nowait(stopped)
         else:
             self._supported = False

@@ -159,6 +159,115 @@ async def test_a_wrapped_host_that_cannot_start(sqlite_url: str, kind: str) -> N
     assert not kit.ready
 
 
+@pytest.mark.parametrize("phase", ["startup", "shutdown"])
+@pytest.mark.parametrize("kind", ["starlette", "raw"])
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError(), BaseExceptionGroup("", [asyncio.CancelledError()]), SystemExit(3)]
+)
+async def test_a_wrapped_host_that_ends_with_any_exception(
+    sqlite_url: str, phase: str, kind: str, error: BaseException
+) -> None:
+    """Whatever a host's lifespan raises, the server gets the message that it would get without the kit, which stops."""
+
+    @asynccontextmanager
+    async def broken(app: Any) -> Any:
+        if phase == "startup":
+            raise error
+        yield
+        raise error
+
+    async def raw(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if phase == "shutdown":
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        raise error
+
+    kit = make(sqlite_url)
+    app = kit.wrap(Starlette(lifespan=broken) if kind == "starlette" else raw)
+    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[dict[str, Any]] = []
+    fails = kind == "starlette" and phase == "startup"
+    with pytest.raises(type(error)) if fails else nullcontext():
+        await call(app, {"type": "lifespan"}, *messages, sent=sent)
+    last = "startup.failed" if fails else f"shutdown.{'complete' if phase == 'startup' else 'failed'}"
+    assert sent[-1]["type"] == f"lifespan.{last}"
+    assert sent[-1].get("message", "none")
+    assert len(sent) == (1 if fails else 2)
+    assert not kit.ready
+
+
+@pytest.mark.parametrize("phase", ["kit", "startup", "running", "shutdown"])
+async def test_a_server_that_cancels_the_lifespan(sqlite_url: str, phase: str) -> None:
+    """If the server cancels the lifespan of a wrapped host in any phase, the host ends and the kit stops."""
+    reached, ended = asyncio.Event(), asyncio.Event()
+
+    async def host(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await receive()
+            if phase == "startup":
+                reached.set()
+                await asyncio.sleep(60)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            reached.set()
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async def send(message: Any) -> None:
+        if phase == "running":
+            reached.set()
+
+    received = asyncio.Queue[Any]()
+    received.put_nowait({"type": "lifespan.startup"})
+    if phase == "shutdown":
+        received.put_nowait({"type": "lifespan.shutdown"})
+    kit = make(sqlite_url)
+
+    async def serve() -> None:
+        await kit.wrap(host)({"type": "lifespan"}, received.get, send)
+
+    task = asyncio.create_task(serve())
+    if phase == "kit":
+        for _ in range(3):
+            await asyncio.sleep(0)
+    else:
+        await asyncio.wait_for(reached.wait(), 20)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set() == (phase != "kit")
+    assert not kit.ready
+
+
+async def test_a_lifespan_that_is_cancelled_while_the_kit_starts(sqlite_url: str) -> None:
+    """A cancelled start leaves nothing running, unless another lifespan has entered."""
+    kit = make(sqlite_url)
+
+    async def run(until: asyncio.Event) -> None:
+        async with kit.lifespan():
+            await until.wait()
+
+    for others in (False, True):
+        stop = asyncio.Event()
+        cancelled, other = (
+            asyncio.create_task(run(stop)),
+            asyncio.create_task(run(stop) if others else stop.wait()),
+        )
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        await kit.projects.list(Principal("alice")) if others else None
+        assert kit.ready == others
+        stop.set()
+        await other
+        assert not kit.ready
+
+
 @pytest.mark.parametrize(
     "wrong", ["postgresql://", 7, async_sessionmaker(bind=None), lambda: create_engine("sqlite://")]
 )
