@@ -83,6 +83,17 @@ class InvalidCursorError(ValidationFailedError):
         super().__init__([FieldError("invalid_cursor", detail, parameter="cursor")])
 
 
+class QueryTooCostlyError(ValidationFailedError):
+    """A query that exceeded its time limit; ``parameter`` is what the client can change."""
+
+    code = "query_too_costly"
+    kind = "query-too-costly"
+    title = "The query takes too long"
+
+    def __init__(self, detail: str, *, parameter: str) -> None:
+        super().__init__([FieldError("query_too_costly", detail, parameter=parameter)])
+
+
 class IdempotencyKeyReusedError(ValidationFailedError):
     code = "idempotency_key_reused"
     kind = "idempotency-key-reused"

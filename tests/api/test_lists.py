@@ -10,7 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import Client
+from projkit.clock import utc_now
+from projkit.db.connect import opened_database
+from projkit.http.cursor import CursorCodec
+from projkit.identity import Principal
+from projkit.projects import service
+from projkit.projects.schemas import ProjectInput
+from projkit.projects.service import ProjectService
+from projkit.projects.statements import project_statements
+from tests.conftest import PATIENT, Client, settings_for
 
 pytestmark = pytest.mark.anyio
 
@@ -154,7 +162,7 @@ async def test_the_default_order_is_newest_first(client: Client) -> None:
 
 
 async def test_total_counts_all_matches(client: Client) -> None:
-    """total=true counts all matching projects, on every page."""
+    """total counts all matching projects, on every page."""
     for number in range(5):
         await client.project(name=f"p{number}", status="active" if number else "planning")
     first = (await client.get(f"{URL}?status=active&total=true&limit=3")).json()
@@ -163,7 +171,46 @@ async def test_total_counts_all_matches(client: Client) -> None:
         await client.get(f"{URL}?status=active&total=true&limit=3&cursor={first['next_cursor']}")
     ).json()
     assert (second["total"], len(second["items"]), second["next_cursor"]) == (4, 1, None)
-    assert (await client.get(f"{URL}?total=false")).json()["total"] is None
+    exact = (await client.get(f"{URL}?status=active&total=exact&limit=3")).json()
+    assert exact == {**first, "total_is_capped": False}
+    without = (await client.get(f"{URL}?total=false")).json()
+    assert without["total"] is None
+    assert "total_is_capped" not in without
+
+
+async def test_total_is_capped(client: Client, emptied_database_url: str) -> None:
+    """total=true counts up to 10,000 and says if there are more; total=exact counts them all."""
+
+    async def add(count: int) -> None:
+        alice, content = Principal("alice"), ProjectInput(name="A project")
+        async with opened_database(settings_for(emptied_database_url, **PATIENT)) as (database, tables):
+            projects = ProjectService(database, tables, cursors=CursorCodec.throwaway(), clock=utc_now)
+            rows = [{**projects.new_row(alice, content), "archived_at": None} for _ in range(count)]
+            insert = project_statements(tables).insert_imported
+            await database.transact(lambda transaction: transaction.execute_many(insert, rows))
+
+    async def total(value: str) -> tuple[int, bool]:
+        page = (await client.get(f"{URL}?limit=1&status=planning&total={value}")).json()
+        return page["total"], page["total_is_capped"]
+
+    await add(10_000)
+    assert await total("true") == await total("exact") == (10_000, False)
+    await add(1)
+    assert await total("true") == (10_000, True)
+    assert await total("exact") == (10_001, False)
+
+
+async def test_an_exact_count_has_a_time_limit(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exact count that takes too long is rejected with advice, and the database remains available."""
+    await client.project()
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "EXACT_COUNT_SECONDS", 0)
+        refused = await client.get(f"{URL}?total=exact")
+    assert (refused.status_code, refused.json()["code"]) == (422, "query_too_costly")
+    (error,) = refused.json()["errors"]
+    assert error["parameter"] == "total"
+    assert "total=true" in error["detail"]
+    assert (await client.get(f"{URL}?total=exact")).json()["total"] == 1
 
 
 async def test_next_link_keeps_the_query(client: Client) -> None:

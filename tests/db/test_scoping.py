@@ -26,7 +26,8 @@ def statements() -> list[tuple[str, Statement]]:
             if after != "null" or key == "due_date":
                 shape = Shape(sort_key=key, after=after, search=True, tags=1)
                 named.append((f"page by {key} after {after!r}", page_statement(TABLES, shape)))
-    named.append(("count", count_statement(TABLES, Shape(statuses=2))))
+    for capped in (False, True):
+        named.append((f"count, {capped=}", count_statement(TABLES, Shape(statuses=2), capped=capped)))
     named.append(("import", _existing_statement(TABLES)))
     return named
 

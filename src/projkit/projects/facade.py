@@ -48,6 +48,7 @@ class Projects:
         Raises:
             ValidationFailedError: a parameter is invalid.
             InvalidCursorError: the cursor belongs to another list.
+            QueryTooCostlyError: ``total="exact"`` took too long.
         """
         try:
             project_query = ProjectQuery.model_validate(
@@ -61,7 +62,10 @@ class Projects:
         async with self._service() as service:
             page = await service.list(principal, project_query)
         return ProjectList(
-            items=[as_project(row) for row in page.rows], next_cursor=page.next_cursor, total=page.total
+            items=[as_project(row) for row in page.rows],
+            next_cursor=page.next_cursor,
+            total=page.total,
+            total_is_capped=page.total_is_capped,
         )
 
     async def update(

@@ -4,7 +4,8 @@ A page continues at a row value, ``(key, id) > (:key, :id)``. Both databases see
 hundred thousand equal keys, which ``key >= :key AND (key > :key OR id > :id)`` would scan.
 
 Projects without a due date come last in both directions. They are a second segment of the list, which has its own index
-range and is joined by UNION ALL: neither database can read one index in both directions with NULLs at the end.
+range and is joined by UNION ALL: neither database can read one index in both directions with NULLs at the end. It is
+sorted by the due date too, which is null throughout, because that is the order of the index.
 """
 
 import unicodedata
@@ -26,6 +27,8 @@ from projkit.projects.query import ProjectQuery
 from projkit.projects.schemas import RANK
 from projkit.projects.scoping import owned, scope_params
 from projkit.projects.statements import ProjectRow, resource_columns
+
+MAX_TOTAL: Final = 10_000  # how far projects are counted by default
 
 _RANGES: Final = (
     ("created_after", "created_at", ">"),
@@ -75,9 +78,14 @@ class Listing:
         return page_statement(self._tables, self._shape)
 
     @property
-    def count(self) -> Statement:
+    def exact_count(self) -> Statement:
         """Statement that counts all matching projects, whatever the page."""
-        return count_statement(self._tables, self._shape)
+        return count_statement(self._tables, self._shape, capped=False)
+
+    @property
+    def capped_count(self) -> Statement:
+        """Statement that counts the matching projects, at most one more than ``MAX_TOTAL``."""
+        return count_statement(self._tables, self._shape, capped=True)
 
     def next_cursor(self, last: Row) -> str:
         """Return the cursor of the page after ``last``."""
@@ -166,10 +174,15 @@ def _with_after(shape: Shape, after: str) -> Shape:
 
 
 @lru_cache(maxsize=512)
-def count_statement(tables: Tables, shape: Shape) -> Statement:
-    return Statement(
-        sa.select(sa.func.count()).select_from(tables.projects).where(*_filters(tables.projects, shape))
+def count_statement(tables: Tables, shape: Shape, *, capped: bool) -> Statement:
+    table = tables.projects
+    if not capped:
+        return Statement(sa.select(sa.func.count()).select_from(table).where(*_filters(table, shape)))
+    matching: sa.Select[Any] = (
+        sa.select(sa.literal_column("1")).select_from(table).where(*_filters(table, shape))
     )
+    limited = matching.limit(sa.literal_column(str(MAX_TOTAL + 1), sa.Integer())).subquery("matching")
+    return Statement(sa.select(sa.func.count()).select_from(limited))
 
 
 @lru_cache(maxsize=512)
@@ -177,11 +190,10 @@ def page_statement(tables: Tables, shape: Shape) -> Statement:
     table = tables.projects
     if shape.sort_key != "due_date":
         return Statement(_segment(table, shape, table.c[shape.sort_key]))
-    undated = _segment(table, shape, None).where(table.c.due_date.is_(None))
     if shape.after == "null":
-        return Statement(undated)
+        return Statement(_undated(table, shape))
     dated = _segment(table, shape, table.c.due_date).where(table.c.due_date.is_not(None))
-    undated = _segment(table, _with_after(shape, ""), None).where(table.c.due_date.is_(None))
+    undated = _undated(table, _with_after(shape, ""))
     both = sa.union_all(
         sa.select(dated.add_columns(sa.literal_column("0").label("segment")).subquery("dated")),
         sa.select(undated.add_columns(sa.literal_column("1").label("segment")).subquery("undated")),
@@ -192,17 +204,29 @@ def page_statement(tables: Tables, shape: Shape) -> Statement:
     )
 
 
-def _segment(table: sa.Table, shape: Shape, key: sa.Column[Any] | None) -> sa.Select[Any]:
-    query = sa.select(*resource_columns(table)).where(*_filters(table, shape))
-    columns = [table.c.id] if key is None else [key, table.c.id]
-    after = []
-    if key is not None and shape.after == "key":
-        after.append(bind(key, "after_key"))
+def _segment(table: sa.Table, shape: Shape, key: sa.Column[Any]) -> sa.Select[Any]:
+    position = None
     if shape.after:
-        after.append(bind(table.c.id, "after_id"))
-        left, right = (columns[0], after[0]) if key is None else (sa.tuple_(*columns), sa.tuple_(*after))
-        query = query.where(left < right if shape.descending else left > right)
-    return query.order_by(*_directed(shape, *columns)).limit(_rows())
+        position = sa.tuple_(key, table.c.id), sa.tuple_(bind(key, "after_key"), bind(table.c.id, "after_id"))
+    return _page(table, shape, key, position)
+
+
+def _undated(table: sa.Table, shape: Shape) -> sa.Select[Any]:
+    position = (table.c.id, bind(table.c.id, "after_id")) if shape.after else None
+    return _page(table, shape, table.c.due_date, position).where(table.c.due_date.is_(None))
+
+
+def _page(
+    table: sa.Table,
+    shape: Shape,
+    key: sa.Column[Any],
+    position: tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]] | None,
+) -> sa.Select[Any]:
+    query = sa.select(*resource_columns(table)).where(*_filters(table, shape))
+    if position is not None:
+        row, last = position
+        query = query.where(row < last if shape.descending else row > last)
+    return query.order_by(*_directed(shape, key, table.c.id)).limit(_rows())
 
 
 def _directed(shape: Shape, *columns: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:

@@ -32,12 +32,12 @@ def _limit(value: object) -> object:
     return value
 
 
-def _flag(value: object) -> object:
+def _total(value: object) -> object:
     if isinstance(value, bool):
+        return "true" if value else "false"
+    if value in ("false", "true", "exact"):
         return value
-    if value in ("true", "false"):
-        return value == "true"
-    raise PydanticCustomError("flag_format", "Must be true or false")
+    raise PydanticCustomError("flag_format", "Must be true, false or exact")
 
 
 class ProjectQuery(BaseModel):
@@ -83,8 +83,10 @@ class ProjectQuery(BaseModel):
         int, BeforeValidator(_limit), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT})
     ] = Field(default=20, ge=1, le=MAX_LIMIT, description="The maximum number of projects in the page.")
     cursor: str | None = Field(default=None, description="The opaque `next_cursor` of the previous page.")
-    total: Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})] = Field(
-        default=False, description="Whether to return the total number of matching projects."
+    total: Annotated[Literal["false", "true", "exact"], BeforeValidator(_total)] = Field(
+        default="false",
+        description="`true` returns the number of matching projects, up to 10,000; `exact` counts them all, which for "
+        "very many projects can take too long (422 `query_too_costly`).",
     )
 
     @property

@@ -51,9 +51,13 @@ def render_project(row: Row) -> bytes:
     return orjson.dumps(_content(row), option=_OPTIONS)
 
 
-def render_list(rows: Sequence[Row], next_cursor: str | None, total: int | None) -> bytes:
+def render_list(
+    rows: Sequence[Row], next_cursor: str | None, total: int | None, *, total_is_capped: bool = False
+) -> bytes:
     """Return a page as JSON."""
     content = {"items": [_content(row) for row in rows], "next_cursor": next_cursor, "total": total}
+    if total is not None:
+        content["total_is_capped"] = total_is_capped
     return orjson.dumps(content, option=_OPTIONS)
 
 

@@ -94,7 +94,7 @@ class ProjectRoutes:
                 summary="List projects",
                 tag="projects",
                 responses={200: ResponseSpec("A page of projects.", ProjectList, headers=("Link",))},
-                errors=("validation",),
+                errors=("validation",),  # which includes query_too_costly
                 scope=READ,
                 query=ProjectQuery,
             ),
@@ -219,7 +219,8 @@ class ProjectRoutes:
         headers = [JSON_TYPE, *PRIVATE]
         if page.next_cursor is not None:
             headers.append((b"link", self._next_link(request, page.next_cursor)))
-        return Response(200, render_list(page.rows, page.next_cursor, page.total), tuple(headers))
+        body = render_list(page.rows, page.next_cursor, page.total, total_is_capped=page.total_is_capped)
+        return Response(200, body, tuple(headers))
 
     async def get(self, request: Request) -> Response:
         precondition = if_none_match(request)

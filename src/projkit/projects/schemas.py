@@ -236,7 +236,13 @@ class ProjectList(BaseModel):
 
     items: list[Project]
     next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")
-    total: int | None = Field(description="The total number of matching projects; null without `total=true`.")
+    total: int | None = Field(
+        description="The number of matching projects, up to 10,000 unless `total=exact`; null without `total`."
+    )
+    total_is_capped: bool = Field(
+        default=False,
+        description="Whether there are more than `total` projects; absent without `total`.",
+    )
 
 
 class ProjectStats(BaseModel):

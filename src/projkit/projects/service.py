@@ -1,16 +1,17 @@
 """Operations on projects, with their rules, independent of HTTP."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
 from uuid_utils.compat import uuid7
 
 from projkit.clock import Clock
-from projkit.db.port import Database, Transaction, required_row
+from projkit.db.port import Database, Queries, Transaction, required_row
 from projkit.db.statement import Params, Row, Statement
 from projkit.db.tables import Tables
 from projkit.errors import (
@@ -19,14 +20,18 @@ from projkit.errors import (
     NotFoundError,
     PreconditionFailedError,
     ProjectArchivedError,
+    QueryTooCostlyError,
 )
 from projkit.http.cursor import CursorCodec
 from projkit.identity import Principal
-from projkit.projects.listing import Listing, search_text
+from projkit.projects.listing import MAX_TOTAL, Listing, search_text
 from projkit.projects.query import ProjectQuery
 from projkit.projects.schemas import PRIORITIES, RANK, STATUSES, ProjectInput
 from projkit.projects.scoping import scope_params, scoped_queries
 from projkit.projects.statements import ProjectRow, project_statements
+
+# Shorter than the limit of a statement, with which a count would be a failure of the database.
+EXACT_COUNT_SECONDS: Final = 2.0
 
 # Returns whether the caller's precondition allows changing this version; None without a precondition.
 VersionCheck = Callable[[int], bool] | None
@@ -40,7 +45,8 @@ class Page:
 
     rows: Sequence[Row]  # each with the columns of ProjectRow
     next_cursor: str | None
-    total: int | None
+    total: int | None = None
+    total_is_capped: bool = False  # whether there are more than ``total`` projects
 
 
 class ProjectService:
@@ -95,6 +101,7 @@ class ProjectService:
 
         Raises:
             InvalidCursorError: the cursor belongs to another list.
+            QueryTooCostlyError: an exact count took longer than ``EXACT_COUNT_SECONDS``.
         """
         listing = Listing(principal, query, self._cursors, self._tables)
         database = scoped_queries(self._database, principal)
@@ -103,10 +110,12 @@ class ProjectService:
         if len(rows) > query.limit:
             rows = rows[: query.limit]
             next_cursor = listing.next_cursor(rows[-1])
-        total = None
-        if query.total:
-            (total,) = required_row(await database.fetch_one(listing.count, listing.params))
-        return Page(rows, next_cursor, total)
+        if query.total == "false":
+            return Page(rows, next_cursor)
+        if query.total == "exact":
+            return Page(rows, next_cursor, await _exact_count(database, listing))
+        (counted,) = required_row(await database.fetch_one(listing.capped_count, listing.params))
+        return Page(rows, next_cursor, min(counted, MAX_TOTAL), total_is_capped=counted > MAX_TOTAL)
 
     async def update(
         self,
@@ -275,6 +284,19 @@ class ProjectService:
     ) -> ExternalIdTakenError | DatabaseConstraintError:
         """Return the error for a violated constraint, as the API reports it."""
         return ExternalIdTakenError() if error.constraint == self._tables.external_id_constraint else error
+
+
+async def _exact_count(database: Queries, listing: Listing) -> int:
+    try:
+        async with asyncio.timeout(EXACT_COUNT_SECONDS):
+            (total,) = required_row(await database.fetch_one(listing.exact_count, listing.params))
+    except TimeoutError:
+        detail = (
+            f"Counting took longer than {EXACT_COUNT_SECONDS:g} seconds. "
+            f"Narrow the filter, or use total=true, which counts up to {MAX_TOTAL:,}."
+        )
+        raise QueryTooCostlyError(detail, parameter="total") from None
+    return int(total)
 
 
 def _check(expected: VersionCheck, row: ProjectRow) -> None:
