@@ -1,6 +1,7 @@
 """Engines that hosts bring: other drivers, and sessions with settings of the host's own."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -282,6 +283,28 @@ async def test_type_codecs_that_change_values(postgres_url: str, loader: type[Ti
 
         with pytest.raises(ConfigurationError, match=r"type codecs, or give the kit an engine of its own"):
             await use_of(engine)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_codecs_for_json(postgres_url: str, driver: str) -> None:
+    """JSON is stored and read the same, whatever a host's codecs make of it."""
+    async with host_engine(postgres_url, driver, json_serializer=str, json_deserializer=str) as engine:
+
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def register(connection: Any, _: object) -> None:
+            for name in ("json", "jsonb"):
+                if driver == "asyncpg":
+                    codec = {"encoder": json.dumps, "decoder": json.loads, "schema": "pg_catalog"}
+                    connection.run_async(partial(asyncpg.Connection.set_type_codec, typename=name, **codec))
+                else:
+                    connection.driver_connection.adapters.register_loader(name, _Failing)
+
+        project = await use_of(engine)
+        assert (project["metadata"], project["tags"]) == ({"b": 1.5, "a": [1]}, ["t"])
+    connection = await asyncpg.connect(postgres_url)
+    stored = await connection.fetchrow("SELECT metadata, tags FROM projkit_projects")
+    await connection.close()
+    assert tuple(stored) == ('{"b":1.5,"a":[1]}', '["t"]')
 
 
 @pytest.mark.parametrize(

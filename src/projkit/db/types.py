@@ -62,8 +62,13 @@ class JsonText(sa.types.UserDefinedType[str]):
 
     cache_ok = True
 
-    def __init__(self, *, binary: bool = False) -> None:
+    # SQLAlchemy's cache keys and copies of a type have only its positional arguments.
+    def __init__(self, binary: bool = False) -> None:
         self.binary = binary
+
+    def bind_expression(self, bindvalue: sa.BindParameter[Any]) -> sa.ColumnElement[Any]:
+        """Return what a statement stores, instead of the parameter: the value that the server parses from its text."""
+        return _json_value(bindvalue)
 
     def column_expression(self, colexpr: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Return what a query selects, instead of the column: its text."""
@@ -79,6 +84,31 @@ class _json_text(sa.ColumnElement[str]):  # noqa: N801  # named like an SQL func
     def __init__(self, column: sa.ColumnElement[Any]) -> None:
         self.column = column
         self.type = column.type
+
+
+class _json_value(sa.ColumnElement[Any]):  # noqa: N801  # named like an SQL function
+    """The JSON value of a parameter, which a host's type codec would otherwise encode as a string once more."""
+
+    _traverse_internals = [("bind", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+    inherit_cache = True
+
+    def __init__(self, bind: sa.BindParameter[Any]) -> None:
+        self.bind = bind
+        self.type = bind.type
+
+
+@compiles(_json_value, "postgresql")
+def _postgresql_json_value(element: _json_value, compiler: SQLCompiler, **options: Any) -> str:
+    bind = compiler.process(element.bind, **options)
+    # The kit's own connections have no codecs.
+    if compiler.dialect is postgresql():
+        return bind
+    return f"CAST(CAST({bind} AS TEXT) AS {compiler.dialect.type_compiler_instance.process(element.type)})"
+
+
+@compiles(_json_value, "sqlite")
+def _sqlite_json_value(element: _json_value, compiler: SQLCompiler, **options: Any) -> str:
+    return str(compiler.process(element.bind, **options))
 
 
 @compiles(_json_text, "postgresql")
