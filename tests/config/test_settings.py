@@ -54,7 +54,18 @@ def test_sqlite_paths() -> None:
         ("PUBLIC_URL", "https://example.com/kit?x=1", "must have no query or fragment"),
         ("PUBLIC_URL", "https://example.com/a//b", "no empty segment"),
         ("PUBLIC_URL", "https://example.com/%2e%2e/kit", "no empty segment, . or .."),
+        ("PUBLIC_URL", "https://example.com/a;b", "no semicolon"),
+        ("PUBLIC_URL", "https://example.com/a\\b", "no backslash or encoded slash"),
+        ("PUBLIC_URL", "https://example.com/a%2Fb", "no backslash or encoded slash"),
+        ("PUBLIC_URL", "https://example.com/a%5cb", "no backslash or encoded slash"),
+        ("PUBLIC_URL", "https://example.com/a b", "no space or control character"),
+        ("PUBLIC_URL", "https://example.com/a\nb", "no space or control character"),
+        ("PUBLIC_URL", "https://example.com/a%0Ab", "no space or control character"),
+        ("PUBLIC_URL", "https://example.com/%FF", "two digits of UTF-8"),
+        ("PUBLIC_URL", "https://example.com/50%", "two digits of UTF-8"),
         ("ROOT_PATH", "kit", "must start with /"),
+        ("ROOT_PATH", "/a;b", "must start with /"),
+        ("ROOT_PATH", "/a%2Fb", "must start with /"),
         ("KEEP_ALIVE_SECONDS", "0", "greater than or equal to 1"),
         ("PUT_MODE", "patch", "'replace' or 'merge'"),
     ],
@@ -78,6 +89,7 @@ def test_contradicting_prefixes(url: str) -> None:
     assert Settings(root_path="/kit").public_path == "/kit"
     assert Settings(root_path="/").public_path is None
     assert Settings(public_url="https://example.com/").public_path == ""
+    assert Settings(public_url="https://example.com/@team/caf%C3%A9/50%25").public_path == "/@team/café/50%"
 
 
 def test_production_requires_a_secret() -> None:

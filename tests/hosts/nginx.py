@@ -45,7 +45,7 @@ server {{
     server_name localhost;
     {tls}
     {gzip}
-    location {prefix}/ {{
+    location "{prefix}/" {{
         proxy_pass http://kit{rest};
         proxy_http_version 1.1;
         proxy_set_header Host $host:$server_port;
@@ -99,6 +99,7 @@ def proxied(
     tls: bool = True,
     http2: bool = False,
     more: str = "",
+    port: int = 0,
 ) -> Iterator[Nginx]:
     """Run nginx in front of the server at the URL ``upstream``.
 
@@ -110,8 +111,9 @@ def proxied(
         tls: serve https, with a certificate of its own.
         http2: serve HTTP/2, which requires ``tls``.
         more: more directives of the location.
+        port: the port on which it listens; 0 for any that is free.
     """
-    port = free_port()
+    port = port or free_port()
     server = _SERVER.format(
         upstream=upstream.partition("://")[2],
         port=port,

@@ -1,13 +1,13 @@
 """The cookies that a login sets and a logout clears (RFC 6265bis)."""
 
 from typing import Final
-from urllib.parse import quote
 
 from projkit.auth.credentials import CookieNames
 from projkit.auth.session_service import IssuedTokens
 from projkit.http.client import ClientAddresses
 from projkit.http.request import Request
 from projkit.http.response import Header
+from projkit.http.url_paths import cookie_prefix
 from projkit.settings import Settings
 
 _DEVICE_SECONDS: Final = 34_560_000  # 400 days, the longest that browsers keep a cookie
@@ -74,8 +74,9 @@ class Cookies:
         return cleared
 
     def _path(self, request: Request) -> str:
-        # A __Host- cookie must have the path /.
-        return "/" if self.names.host_prefix else quote(request.root_path) + self._auth_path
+        if self.names.host_prefix:
+            return "/"  # which such cookies must have
+        return cookie_prefix(request, self._settings.public_path_as_written) + self._auth_path
 
     def _set(self, request: Request, name: str, value: str, path: str, seconds: int, flags: str) -> Header:
         expires = "; Expires=Thu, 01 Jan 1970 00:00:00 GMT" if seconds == 0 else ""

@@ -8,13 +8,14 @@ import ipaddress
 import ssl
 from functools import partial
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import ValidationError
 
 from projkit.auth.keys import load_keys
 from projkit.cli.findings import Finding
+from projkit.http.url_paths import encode_path
 from projkit.settings import UNIX_SOCKETS, Settings, origin_of
 from projkit.validation.public_url import HEADER, LABEL, PATH, RequestReport, issue
 
@@ -102,7 +103,7 @@ async def _explain_response(settings: Settings, response: httpx2.Response, token
             detail=f"{url} responds with {status} and not as projkit; is something else served there?"
         )
     path = settings.public_path or ""
-    expected = quote(path) + settings.api_prefix + PATH
+    expected = encode_path(path) + settings.api_prefix + PATH
     instance = _instance(response)
     if instance == expected:
         return warning(

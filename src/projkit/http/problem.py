@@ -5,7 +5,6 @@ Code and title come from the class of the error (:mod:`projkit.errors`); status 
 
 import logging
 from typing import Any, Final
-from urllib.parse import quote
 
 import orjson
 
@@ -15,6 +14,7 @@ from projkit.http.request import Request
 from projkit.http.response import PRIVATE, Header, Response
 from projkit.http.timing import UNKNOWN_ROUTE, request_fields
 from projkit.http.tracing import trace_id_of
+from projkit.http.url_paths import encode_path
 from projkit.log_limit import LogLimit
 
 logger: Final = logging.getLogger("projkit")
@@ -66,7 +66,7 @@ def problem_response(error: errors.ProjkitError, request: Request) -> Response:
         "title": error.title,
         "status": status,
         "detail": error.detail,
-        "instance": quote(request.root_path + request.path, errors="replace"),
+        "instance": encode_path(request.root_path + request.path),
         "code": error.code,
         "request_id": request.request_id,
     }

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeVar
-from urllib.parse import quote, unquote_to_bytes, urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 from uuid import UUID
 
 import orjson
@@ -17,6 +17,7 @@ from projkit.http.query import pairs_of, read_query
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, PRIVATE, REVALIDATE, Header, Response
 from projkit.http.routing import JSON, MERGE_PATCH, Body, Endpoint, ResponseSpec
+from projkit.http.url_paths import encode_path
 from projkit.projects.changes import merging, patching, replacing
 from projkit.projects.idempotency import IdempotentCreation
 from projkit.projects.openapi import PATCH, REPLACEMENT
@@ -274,12 +275,12 @@ class ProjectRoutes:
     def _created(
         self, request: Request, identifier: str, etag: bytes, body: bytes, more: tuple[Header, ...] = ()
     ) -> Response:
-        location = f"{quote(request.root_path)}{self._path}/{identifier}".encode()
+        location = f"{encode_path(request.root_path)}{self._path}/{identifier}".encode()
         return Response(201, body, (JSON_TYPE, (b"location", location), (b"etag", etag), *more, *REVALIDATE))
 
     def _next_link(self, request: Request, cursor: str) -> bytes:
         query = _without_cursor(request.query_string) + urlencode({"cursor": cursor})
-        return f'<{quote(request.root_path)}{self._path}?{query}>; rel="next"'.encode()
+        return f'<{encode_path(request.root_path)}{self._path}?{query}>; rel="next"'.encode()
 
 
 _LINKS: Final[Mapping[str, Any]] = {

@@ -235,8 +235,13 @@ class Settings(TableSettings):
     def public_path(self) -> str | None:
         """The path below which browsers find the kit: that of PUBLIC_URL, or ROOT_PATH; None if neither is set."""
         if self.public_url:
-            return unquote(urlsplit(self.public_url).path)
+            return unquote(self.public_path_as_written)
         return self.root_path or None
+
+    @property
+    def public_path_as_written(self) -> str:
+        """The path of PUBLIC_URL with its percent-encoding; empty if it is not set."""
+        return urlsplit(self.public_url).path
 
     @property
     def public_base(self) -> str:

@@ -17,6 +17,8 @@ MINIMUM_SECRET_BYTES: Final = 32
 NEW_SECRET: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105  # a command
 UNIX_SOCKETS: Final = "unix"  # in the list of trusted proxies: whatever connects over a Unix socket
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
+_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")  # urlsplit removes some of them
+_UNUSABLE: Final = re.compile(r"[;\\]|%(?![0-9A-Fa-f]{2})")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -85,7 +87,23 @@ def _check_public_url(value: str) -> str:
         raise ValueError("must have no query or fragment, as in https://example.com/kit")
     if {"", ".", ".."} & set(unquote(parts.path).split("/")[1:]):
         raise ValueError("its path must have no empty segment, . or .., as in https://example.com/kit")
+    if not _is_usable(value, parts.path):
+        raise ValueError(
+            "its path must have no semicolon (which ends the path of a cookie), no backslash or encoded slash, no "
+            "space or control character, and no % except before two digits of UTF-8, as in https://example.com/@a/caf%C3%A9"
+        )
     return value
+
+
+def _is_usable(url: str, path: str) -> bool:
+    """Return whether a browser can request the path as it is written, and a cookie can have it."""
+    if _CONTROL.search(url) or _UNUSABLE.search(path):
+        return False
+    try:
+        decoded = unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        return False
+    return decoded.isprintable() and decoded.count("/") == path.count("/") and "\\" not in decoded
 
 
 def _check_root_path(value: str) -> str:

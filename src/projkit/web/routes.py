@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from urllib.parse import quote
 
 import orjson
 
@@ -10,6 +9,7 @@ from projkit.http.openapi import document
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, Response
 from projkit.http.routing import Endpoint, ResponseSpec
+from projkit.http.url_paths import encode_path
 
 
 def endpoints(prefix: str, api: Sequence[Endpoint], version: str, cookie: str) -> list[Endpoint]:
@@ -20,7 +20,9 @@ def endpoints(prefix: str, api: Sequence[Endpoint], version: str, cookie: str) -
         return orjson.dumps(document(api, version=version, cookie=cookie, server=server))
 
     async def openapi(request: Request) -> Response:
-        return Response(200, encoded(quote(request.root_path)), (JSON_TYPE, (b"cache-control", b"no-cache")))
+        return Response(
+            200, encoded(encode_path(request.root_path)), (JSON_TYPE, (b"cache-control", b"no-cache"))
+        )
 
     return [
         Endpoint(
