@@ -1,8 +1,9 @@
 """Hosts whose routes use the guards for their framework; ``FRAMEWORK`` and ``VARIANT`` select one.
 
-Every host has ``/me`` (requires authentication; GET and POST), ``/read`` and ``/both`` (require scopes), ``/open``, and
-an error handler that marks its responses. If the framework supports WebSockets, there is one at ``/ws`` and one at
-``/ws-admin`` that requires the scope ``admin``. The variant ``behind`` adds an AuthMiddleware.
+Every host has ``/me`` (requires authentication; GET and POST), ``/read`` and ``/both`` (require scopes), ``/open``,
+``/unguarded`` (lists the projects of any caller), and an error handler that marks its responses. If the framework
+supports WebSockets, there is one at ``/ws`` and one at ``/ws-admin`` that requires the scope ``admin``. The variant
+``behind`` adds an AuthMiddleware.
 """
 
 import os
@@ -56,6 +57,11 @@ def fastapi() -> Any:
     @app.get("/open")
     async def opened() -> str:
         return "open"
+
+    @app.get("/unguarded")
+    async def unguarded(request: Request) -> int:
+        caller: Any = request.scope.get("user")
+        return len((await kit.projects.list(caller)).items)
 
     @app.websocket("/ws")
     async def ws(
@@ -113,6 +119,10 @@ def starlette() -> Any:
     async def opened(request: Request) -> JSONResponse:
         return JSONResponse("open")
 
+    async def unguarded(request: Request) -> JSONResponse:
+        caller: Any = request.scope.get("user")
+        return JSONResponse(len((await kit.projects.list(caller)).items))
+
     @require_scopes(kit, "projects:read")
     async def ws(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -131,6 +141,7 @@ def starlette() -> Any:
             Route("/read", read),
             Route("/both", both),
             Route("/open", opened),
+            Route("/unguarded", unguarded),
             WebSocketRoute("/ws", ws),
             WebSocketRoute("/ws-admin", Admin),
         ],
@@ -168,6 +179,11 @@ def litestar() -> Any:
     async def opened() -> Response[str]:
         return Response("open")
 
+    @get("/unguarded")
+    async def unguarded(request: Request[Any, Any, Any]) -> int:
+        caller: Any = request.scope.get("user")
+        return len((await kit.projects.list(caller)).items)
+
     @websocket("/ws", guards=[require_scopes(kit, "projects:read")])
     async def ws(socket: WebSocket[Any, Any, Any]) -> None:
         await socket.accept()
@@ -179,7 +195,9 @@ def litestar() -> Any:
         await socket.accept()
         await socket.close()
 
-    return Litestar([me, read, both, opened, ws, ws_admin], exception_handlers={HTTPException: handled})
+    return Litestar(
+        [me, read, both, opened, unguarded, ws, ws_admin], exception_handlers={HTTPException: handled}
+    )
 
 
 def django() -> Any:

@@ -7,7 +7,8 @@ from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from projkit.hosts.django import require_scopes
+from projkit.hosts.django import require_scopes, run_sync
+from tests.hosts import guarded_apps
 
 
 def sync_only(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -51,4 +52,21 @@ async def opened(request: HttpRequest) -> JsonResponse:
     return JsonResponse("open", safe=False, headers={"x-subject": getattr(principal, "subject", "")})
 
 
-urlpatterns = [path("me", Me.as_view()), path("read", read), path("both", both), path("open", opened)]
+def unguarded(request: HttpRequest) -> JsonResponse:
+    """List the projects of any caller."""
+    return JsonResponse(len(run_sync(guarded_apps.kit.projects.list, request.principal).items), safe=False)
+
+
+async def unguarded_async(request: HttpRequest) -> JsonResponse:
+    """List the projects of any caller in an asynchronous view."""
+    return JsonResponse(len((await guarded_apps.kit.projects.list(request.principal)).items), safe=False)
+
+
+urlpatterns = [
+    path("me", Me.as_view()),
+    path("read", read),
+    path("both", both),
+    path("open", opened),
+    path("unguarded", unguarded),
+    path("unguarded/async", unguarded_async),
+]

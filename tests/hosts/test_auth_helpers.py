@@ -114,6 +114,20 @@ def test_who_is_refused(client: httpx2.Client, guarded: Guarded) -> None:
             assert answer.json()["handled"]
 
 
+def test_a_route_without_a_guard(client: httpx2.Client, guarded: Guarded) -> None:
+    """A route that passes an anonymous caller to kit.projects responds with 401, and the caller's own projects work."""
+    _, framework, variant = guarded
+    if variant == "decorators alone":
+        pytest.skip("without the middleware there is no request.principal")
+    for path in ("/unguarded", "/unguarded/async") if framework == "django" else ("/unguarded",):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="projkit"')
+        assert answer.headers["cache-control"] == "private, no-store"
+        if framework == "django" or variant == "behind":
+            answer = client.get(path, headers=bearer())
+            assert (answer.status_code, answer.text) == (200, "0")
+
+
 def test_csrf(client: httpx2.Client) -> None:
     """An unsafe request with a cookie needs an Origin and a CSRF token, else 403; one with a Bearer token does not."""
     cookie = f"auth_token={token()}"

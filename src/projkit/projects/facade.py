@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from projkit.errors import NotFoundError, ValidationFailedError
+from projkit.http.anonymous import require_principal
 from projkit.http.body import field_errors, validate
 from projkit.identity import Principal
 from projkit.projects.changes import changing
@@ -18,7 +19,11 @@ from projkit.projects.service import ProjectService, VersionCheck
 
 
 class Projects:
-    """The projects of a principal, with the rules of the HTTP API except that no scopes are required."""
+    """The projects of a principal, with the rules of the HTTP API except that no scopes are required.
+
+    Each method raises :class:`~projkit.http.anonymous.AnonymousCallerError` for an anonymous caller, before it touches
+    any data, and TypeError for anything but a :class:`Principal`.
+    """
 
     def __init__(self, service: Callable[[], AbstractAsyncContextManager[ProjectService]]) -> None:
         self._service = service
@@ -30,8 +35,9 @@ class Projects:
             ValidationFailedError: a field is invalid.
             ExternalIdTakenError: another undeleted project has this ``external_id``.
         """
+        owner = require_principal(principal)
         async with self._service() as service:
-            return as_project(await service.create(principal, validate(ProjectInput, fields)))
+            return as_project(await service.create(owner, validate(ProjectInput, fields)))
 
     async def get(self, principal: Principal, identifier: UUID | str) -> Project:
         """Return a project.
@@ -39,8 +45,9 @@ class Projects:
         Raises:
             NotFoundError: the principal has no such project.
         """
+        owner = require_principal(principal)
         async with self._service() as service:
-            return as_project(await service.get(principal, _uuid(identifier)))
+            return as_project(await service.get(owner, _uuid(identifier)))
 
     async def list(self, principal: Principal, **query: Any) -> ProjectList:
         """Return a page; ``query`` has the parameters of ``GET /projects``, repeatable ones as sequences.
@@ -50,6 +57,7 @@ class Projects:
             InvalidCursorError: the cursor belongs to another list.
             QueryTooCostlyError: ``total="exact"`` took too long.
         """
+        owner = require_principal(principal)
         try:
             project_query = ProjectQuery.model_validate(
                 {
@@ -60,7 +68,7 @@ class Projects:
         except ValidationError as error:
             raise ValidationFailedError(field_errors(error)) from None
         async with self._service() as service:
-            page = await service.list(principal, project_query)
+            page = await service.list(owner, project_query)
         return ProjectList(
             items=[as_project(row) for row in page.rows],
             next_cursor=page.next_cursor,
@@ -84,9 +92,10 @@ class Projects:
             PreconditionFailedError: the project has another version.
             ProjectArchivedError: the project is archived.
         """
+        owner = require_principal(principal)
         change = changing(lambda current: {**current, **changes}, read_only={})
         async with self._service() as service:
-            return as_project(await service.update(principal, _uuid(identifier), change, _exactly(version)))
+            return as_project(await service.update(owner, _uuid(identifier), change, _exactly(version)))
 
     async def delete(
         self, principal: Principal, identifier: UUID | str, *, version: int | None = None
@@ -97,13 +106,15 @@ class Projects:
             NotFoundError: the principal has no such undeleted project.
             PreconditionFailedError: the project has another version.
         """
+        owner = require_principal(principal)
         async with self._service() as service:
-            await service.delete(principal, _uuid(identifier), _exactly(version))
+            await service.delete(owner, _uuid(identifier), _exactly(version))
 
     async def stats(self, principal: Principal) -> ProjectStats:
         """Return statistics of the principal's undeleted projects."""
+        owner = require_principal(principal)
         async with self._service() as service:
-            return ProjectStats.model_validate(await service.stats(principal))
+            return ProjectStats.model_validate(await service.stats(owner))
 
 
 def _exactly(version: int | None) -> VersionCheck:

@@ -26,6 +26,7 @@ from projkit.auth.connection import (
 from projkit.errors import ProjkitError
 from projkit.hosts.django.loop import WSGI_LOOP
 from projkit.hosts.django.scopes import is_wsgi, scope_of
+from projkit.http.anonymous import AnonymousCallerError
 from projkit.http.problem import problem_response
 from projkit.http.response import NO_SNIFF
 from projkit.http.timing import UNKNOWN_ROUTE
@@ -47,8 +48,9 @@ def route_of(scope: Scope) -> str:
 class PrincipalMiddleware:
     """Middleware that sets ``request.principal``: the caller, or an anonymous one (``is_authenticated`` is False).
 
-    It rejects no requests. Like ``request.user``, the principal is determined when it is first read, so that pages that
-    do not read it cost no queries and can be cached. Asynchronous views cannot wait: theirs is determined before.
+    It rejects no requests, except those whose view passes an anonymous principal to ``kit.projects``: these get 401.
+    Like ``request.user``, the principal is determined when it is first read, so that pages that do not read it cost no
+    queries and can be cached. Asynchronous views cannot wait: theirs is determined before.
     """
 
     sync_capable = True
@@ -73,6 +75,10 @@ class PrincipalMiddleware:
 
     async def _call_async(self, request: HttpRequest) -> HttpResponse:
         return _with_response_headers(request, await self._get_response(request))
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Respond with 401 if a view without a guard passed an anonymous principal to ``kit.projects``."""
+        return _problem(request, exception) if isinstance(exception, AnonymousCallerError) else None
 
     def _process_view(self, request: HttpRequest, view: Callable[..., Any], *_: Any) -> None:
         if iscoroutinefunction(view):
@@ -130,14 +136,18 @@ def _reject_unauthorized(
     try:
         request.principal = authorize(result, scopes)
     except ProjkitError as error:
-        request_id = find_kit().request_ids.get(scope_of(request))
-        problem = problem_response(error, request_of(scope_of(request), request_id.decode()))
-        response = HttpResponse(problem.body, status=problem.status)
-        for name, value in (*problem.headers, NO_SNIFF, (b"x-request-id", request_id)):
-            response[name.decode()] = value.decode()
-        return response
+        return _problem(request, error)
     set_user(scope_of(request), request.principal)
     return None
+
+
+def _problem(request: HttpRequest, error: ProjkitError) -> HttpResponse:
+    request_id = find_kit().request_ids.get(scope_of(request))
+    problem = problem_response(error, request_of(scope_of(request), request_id.decode()))
+    response = HttpResponse(problem.body, status=problem.status)
+    for name, value in (*problem.headers, NO_SNIFF, (b"x-request-id", request_id)):
+        response[name.decode()] = value.decode()
+    return response
 
 
 def _result(request: HttpRequest) -> AuthResult:
