@@ -210,5 +210,9 @@ def _is_whole(node: RedisServer) -> bool:
 
 
 def _content(client: "redis.Redis", key: bytes) -> str:
-    read: dict[object, Callable[[bytes], Any]] = {b"hash": client.hgetall, b"string": client.get}
+    read: dict[object, Callable[[bytes], Any]] = {
+        b"hash": client.hgetall,
+        b"string": client.get,
+        b"zset": lambda key: client.zrange(key, 0, -1),
+    }
     return f"{key!r} {read[client.type(key)](key)!r}"

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from projkit import Principal, ProjKit
-from projkit.errors import NotFoundError
+from projkit.errors import InvalidCursorError, NotFoundError
 from tests.auth.guards.client import bearer, http
 from tests.auth.guards.guarded import JSON, legacy_token, make_settings, token
 from tests.auth.guards.test_host_users import log_in
@@ -90,7 +90,7 @@ async def test_one_session_is_kept_or_ended(any_database_url: str, changes: dict
     async with two_workers(any_database_url, changes) as (one, other):
         issued = [(await log_in(one, "alice", "right")).json() for _ in range(3)]
         ids = [each["session_id"] for each in issued]
-        listed = await other.sessions.list("alice")
+        listed = (await other.sessions.list("alice")).items
         assert {each.id for each in listed} == set(ids)
         assert {each.transport for each in listed} == {"body"}
         assert all(each.created_at <= each.used_at < each.expires_at for each in listed)
@@ -101,7 +101,23 @@ async def test_one_session_is_kept_or_ended(any_database_url: str, changes: dict
                 await one.sessions.end(subject, session_id)
         assert await one.sessions.end_all("alice", keep=ids[2]) == 1
         assert [await status(other, each["access_token"]) for each in issued] == [401, 401, 200]
-        assert await one.sessions.list("bob") == []
+        assert (await one.sessions.list("bob")).items == []
+
+
+async def test_pages(any_database_url: str, changes: dict[str, Any]) -> None:
+    """A list has pages; a cursor belongs to its subject and tenant, and a limit to its range."""
+    async with two_workers(any_database_url, changes) as (one, other):
+        ids = [(await log_in(one, "alice", "right")).json()["session_id"] for _ in range(5)]
+        first = await one.sessions.list("alice", limit=3)
+        second = await other.sessions.list("alice", limit=3, cursor=first.next_cursor)
+        assert [each.id for each in (*first.items, *second.items)] == ids[::-1]
+        assert second.next_cursor is None
+        for subject, tenant in (("bob", ""), ("alice", "acme")):
+            with pytest.raises(InvalidCursorError):
+                await one.sessions.list(subject, tenant_id=tenant, cursor=first.next_cursor)
+        for limit in (0, 101):
+            with pytest.raises(ValueError, match="limit must be from 1 to 100"):
+                await one.sessions.list("alice", limit=limit)
 
 
 async def test_tenants_are_apart(any_database_url: str, changes: dict[str, Any]) -> None:
@@ -116,7 +132,7 @@ async def test_tenants_are_apart(any_database_url: str, changes: dict[str, Any])
         issued = [(await log_in(kit, "alice", each, tenant=each)).json() for each in ("acme", "globex")]
         assert await kit.sessions.end_all("alice", tenant_id="acme") == 1
         assert [await status(kit, each["access_token"]) for each in issued] == [401, 200]
-        assert len(await kit.sessions.list("alice", tenant_id="globex")) == 1
+        assert len((await kit.sessions.list("alice", tenant_id="globex")).items) == 1
 
 
 async def test_from_a_thread_and_from_a_task(any_database_url: str, changes: dict[str, Any]) -> None:
@@ -157,7 +173,7 @@ async def test_a_login_in_progress(any_database_url: str, changes: dict[str, Any
     async with kit.lifespan(), racing.lifespan():
         for _ in range(2):  # without a row of the user, and with one
             assert (await log_in(racing, "alice", "right")).status == 401
-        assert await kit.sessions.list("alice") == []
+        assert (await kit.sessions.list("alice")).items == []
         assert (await log_in(kit, "alice", "right")).status == 200
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import redis
 
-from projkit.auth.sessions.port import Rotation, Session, SessionKey, SessionStore, sha256_hex
+from projkit.auth.sessions.port import ListPosition, Rotation, Session, SessionKey, SessionStore, sha256_hex
+from projkit.redis import connect
 from tests.auth.stores import STORES, StoreUnderTest, open_store, patient, servers_of
 from tests.faults.fault_scenario import fault_scenario
-from tests.redis_servers import Redises
+from tests.redis_servers import Redises, RedisServer
 
 __all__ = ["patient"]  # a fixture
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient")]
@@ -22,6 +23,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient")]
 NOW = datetime(2026, 6, 15, 12, 0, 0, 123457, tzinfo=UTC)
 IDLE, ENDS = NOW + timedelta(hours=1), NOW + timedelta(days=1)
 MOMENT = timedelta(microseconds=1)
+KEYS = ("sessions", "sessions-by-age")  # in Redis, of each subject
+MANY = 1000  # more sessions than a test stores
 
 
 @pytest.fixture(params=STORES)
@@ -68,7 +71,7 @@ def rotation(of: Session, new: str, at: datetime = NOW, **changes: Any) -> Rotat
 
 async def ids(store: SessionStore, subject: str = "alice", now: datetime = NOW) -> set[str]:
     """Return the hashes of the ids of a subject's live sessions."""
-    return {each.id_hash for each in await store.list("", subject, now)}
+    return {each.id_hash for each in await store.list("", subject, now, limit=MANY)}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ async def test_kept_as_it_is(store: SessionStore, other: SessionStore, changes: 
     await store.create(stored)
     assert await other.get(stored.key, NOW) == stored.activity
     assert await other.get_fresh(stored.key, NOW) == stored
-    assert await other.list(stored.tenant_id, stored.subject, NOW) == [stored]
+    assert await other.list(stored.tenant_id, stored.subject, NOW, limit=MANY) == [stored]
 
 
 async def test_sessions_of_other_subjects_are_invisible(store: SessionStore) -> None:
@@ -94,8 +97,8 @@ async def test_sessions_of_other_subjects_are_invisible(store: SessionStore) -> 
     mine, hers, elsewhere = session(), session("bob"), session(tenant_id="other")
     for each in (mine, hers, elsewhere):
         await store.create(each)
-    assert await store.list("", "alice", NOW) == [mine]
-    assert await store.list("other", "alice", NOW) == [elsewhere]
+    assert await store.list("", "alice", NOW, limit=MANY) == [mine]
+    assert await store.list("other", "alice", NOW, limit=MANY) == [elsewhere]
     assert await store.get(SessionKey("other", elsewhere.key.subject_hash, mine.id_hash), NOW) is None
     assert await store.get(SessionKey("", mine.key.subject_hash, sha256_hex("another id")), NOW) is None
     assert await store.revoke_all("", "alice") == 1
@@ -109,8 +112,42 @@ async def test_newest_first(store: SessionStore) -> None:
     sessions = [session(created_at=NOW + number * MOMENT) for number in (2, 0, 1)]
     for each in sessions:
         await store.create(each)
-    listed = [each.created_at for each in await store.list("", "alice", NOW)]
+    listed = [each.created_at for each in await store.list("", "alice", NOW, limit=MANY)]
     assert listed == [NOW + number * MOMENT for number in (2, 1, 0)]
+
+
+async def pages(store: SessionStore, limit: int, now: datetime = NOW) -> list[Session]:
+    """Return the sessions of all pages."""
+    sessions: list[Session] = []
+    after = None
+    while page := await store.list("", "alice", now, limit=limit, after=after):
+        assert len(page) <= limit
+        sessions += page
+        after = ListPosition(page[-1].created_at, page[-1].id_hash)
+    return sessions
+
+
+async def test_pages(store: SessionStore, other: SessionStore) -> None:
+    """Pages continue after any session, also one that has ended or was created in the same microsecond."""
+    made = [session(created_at=NOW + number // 3 * MOMENT) for number in range(14)]
+    for each in made:
+        await store.create(each)
+    await store.create(session("bob"))
+    expected = sorted(made, key=lambda each: (each.created_at, each.id_hash), reverse=True)
+    for limit in (1, 3, 14, 20):
+        assert await pages(other, limit) == expected
+    await store.revoke(expected[4].key)
+    after = ListPosition(expected[4].created_at, expected[4].id_hash)
+    assert await other.list("", "alice", NOW, limit=2, after=after) == expected[5:7]
+
+
+async def test_ended_sessions_fill_no_page(backend: StoreUnderTest, store: SessionStore) -> None:
+    """A page is full although hundreds of newer sessions have ended."""
+    lasting = [session(created_at=NOW - (number + 1) * MOMENT) for number in range(2)]
+    for each in (*lasting, *(session(idle_expires_at=NOW + MOMENT) for _ in range(450))):
+        await store.create(each)
+    assert await store.list("", "alice", NOW + MOMENT, limit=1) == lasting[:1]
+    assert await pages(await backend.worker(), 20, NOW + MOMENT) == lasting
 
 
 @pytest.mark.parametrize("end", ["idle_expires_at", "expires_at"])
@@ -322,12 +359,14 @@ async def test_every_key_in_redis_goes_by_itself(redis_alone: Redises) -> None:
         await store.consume("a value", NOW, ENDS)
         await counter.add("a name", 1, 60)
         with redis.Redis.from_url(redis_alone.url) as client:
-            name = f"{backend.prefix}{{{long.key.subject_hash}}}:sessions"
-            assert 3_590_000 < client.pttl(name) <= 3_600_000
+            names = [f"{backend.prefix}{{{long.key.subject_hash}}}:{name}" for name in KEYS]
+            assert all(3_590_000 < client.pttl(name) <= 3_600_000 for name in names)
             await store.touch(short.key, NOW, NOW + timedelta(hours=2))
-            assert 7_190_000 < client.pttl(name) <= 7_200_000
+            assert all(7_190_000 < client.pttl(name) <= 7_200_000 for name in names)
+            await store.revoke_all("", "alice", keep=long.id_hash)
+            assert all(7_190_000 < client.pttl(name) <= 7_200_000 for name in names)
             keys = list(client.scan_iter(f"{backend.prefix}*"))
-            assert len(keys) == 3
+            assert len(keys) == 4
             assert all(client.pttl(key) > 0 for key in keys)
 
 
@@ -343,7 +382,61 @@ async def test_an_unreadable_session_has_ended(redis_alone: Redises, junk: bytes
             name = f"{backend.prefix}{{{broken.key.subject_hash}}}:sessions"
             client.hset(name, broken.id_hash, junk)
         assert await store.get(broken.key, NOW) is None
-        assert await store.list("", "alice", NOW) == [stored]
+        assert await store.list("", "alice", NOW, limit=MANY) == [stored]
         await store.create(session())
         assert await store.get(stored.key, NOW) == stored.activity
         assert await store.revoke_all("", "alice") == 2
+
+
+@pytest.mark.parametrize("lost", ["all", "some"])
+async def test_an_index_that_is_incomplete_is_completed(redis_alone: Redises, lost: str) -> None:
+    """A list finds sessions that are not in the index: it was evicted, or another version stored them."""
+    async with open_store("redis", redis_alone) as backend:
+        store = await backend.worker()
+        made = [session(created_at=NOW - number * MOMENT) for number in range(600)]
+        for each in made:
+            await store.create(each)
+        with redis.Redis.from_url(redis_alone.url) as client:
+            sessions, index = (f"{backend.prefix}{{{made[0].key.subject_hash}}}:{name}" for name in KEYS)
+            if lost == "all":
+                client.delete(index)
+            else:
+                client.zpopmin(index, 300)
+            assert await store.list("", "alice", NOW, limit=MANY) == made
+            assert client.zcard(index) == 600
+            assert abs(client.pttl(index) - client.pttl(sessions)) < 1000
+            client.hdel(sessions, made[3].id_hash)
+            assert await store.list("", "alice", NOW, limit=3, after=ListPosition(NOW, made[0].id_hash)) == [
+                made[1],
+                made[2],
+                made[4],
+            ]
+            assert client.zcard(index) == 599
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis sentinel", "redis cluster"])
+async def test_no_end_of_sessions_blocks_redis(kind: str, request: pytest.FixtureRequest) -> None:
+    """Ending 20,000 sessions of one subject takes Redis no longer than a few commands do."""
+    servers = servers_of(kind, request)
+    assert isinstance(servers, Redises)
+    async with open_store(kind, servers) as backend:
+        store, kept = await backend.worker(), session()
+        await store.create(kept)
+        client: Any = connect.open_redis(servers.url)
+        name = f"{backend.prefix}{{{kept.key.subject_hash}}}:sessions"
+        value = await client.hget(name, kept.id_hash)
+        for start in range(0, 20_000, 1000):
+            await client.hset(name, mapping={f"{start + number:064}": value for number in range(1000)})
+        for keep, number in ((kept.id_hash, 20_000), (None, 1)):
+            for master in servers.masters:
+                master.ask("CONFIG", "RESETSTAT")
+            assert await store.revoke_all("", "alice", keep=keep) == number
+            assert await ids(store) == ({kept.id_hash} if keep else set())
+            slowest = max(_microseconds(master) for master in servers.masters)
+            assert slowest < 20_000
+        await connect.close_redis(client)
+
+
+def _microseconds(server: RedisServer) -> float:
+    """Return the mean time of the scripts that a server has run."""
+    return float(server.ask("INFO", "commandstats").get("cmdstat_eval", {}).get("usec_per_call", 0))

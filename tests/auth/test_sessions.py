@@ -54,6 +54,32 @@ async def test_the_list(open_kit: OpenKit) -> None:
             }  # fmt: skip
             assert item["created_at"].endswith("Z")
             assert item["created_at"] <= item["used_at"] < item["expires_at"]
+        assert listed.json()["next_cursor"] is None
+
+
+async def test_pages(open_kit: OpenKit) -> None:
+    """The list has pages of up to 100; a cursor is valid for its user only, and for any limit."""
+    async with open_kit() as kit:
+        await add_user(kit)
+        await add_user(kit, "bob")
+        bodies = [(await log_in(kit)).json() for _ in range(21)]
+        his = (await log_in(kit, "bob")).json()["access_token"]
+        token = bodies[0]["access_token"]
+
+        async def page(query: str, token: str = token) -> Answer:
+            return await ask(kit, "GET", f"{AUTH}/sessions", [bearer(token)], query=query)
+
+        first = (await page("")).json()
+        cursor = first["next_cursor"]
+        second = (await page(f"limit=100&cursor={cursor}")).json()
+        listed = [each["id"] for each in (*first["items"], *second["items"])]
+        assert listed == [body["session_id"] for body in reversed(bodies)]
+        assert (len(first["items"]), second["next_cursor"]) == (20, None)
+        assert second["items"][0]["current"]
+        for answer in (await page(f"cursor={cursor}", his), await page(f"cursor={cursor[:-1]}")):
+            assert (answer.status, answer.code) == (422, "invalid_cursor")
+        for query in ("limit=0", "limit=101", "limit=x", "limit=1&limit=2", "page=2"):
+            assert (await page(query)).code == "validation_error"
 
 
 async def test_ending_one(open_kit: OpenKit) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from projkit.auth.wiring import AuthServices
+from projkit.http.query import MAX_LIMIT
 from projkit.identity import Principal
 
 
@@ -20,6 +21,14 @@ class SessionDetails:
     created_at: datetime
     used_at: datetime
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """A page of a subject's sessions; ``next_cursor`` is None on the last page."""
+
+    items: list[SessionDetails]
+    next_cursor: str | None
 
 
 class Sessions:
@@ -56,15 +65,28 @@ class Sessions:
         async with self._services() as services:
             await services.sessions.end(Principal(subject, tenant_id=tenant_id), session_id)
 
-    async def list(self, subject: str, *, tenant_id: str = "") -> "list[SessionDetails]":
-        """Return the live sessions, newest first.
+    async def list(
+        self, subject: str, *, tenant_id: str = "", limit: int = 20, cursor: str | None = None
+    ) -> SessionPage:
+        """Return a page of the live sessions, newest first.
+
+        Args:
+            subject: the subject.
+            tenant_id: its tenant.
+            limit: the maximum number of sessions in the page, from 1 to 100.
+            cursor: the ``next_cursor`` of the previous page.
 
         Raises:
+            ValueError: ``limit`` is out of range.
+            InvalidCursorError: the cursor belongs to another list.
             UnavailableError: the store does not respond.
         """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise ValueError(f"limit must be from 1 to {MAX_LIMIT}")
+        principal = Principal(subject, tenant_id=tenant_id)
         async with self._services() as services:
-            listings = await services.sessions.list(Principal(subject, tenant_id=tenant_id))
-        return [
+            page = await services.sessions.list(principal, limit=limit, cursor=cursor)
+        items = [
             SessionDetails(
                 id=listing.id,
                 transport=listing.session.transport,
@@ -74,5 +96,6 @@ class Sessions:
                 used_at=listing.session.used_at,
                 expires_at=listing.session.expires_at,
             )
-            for listing in listings
+            for listing in page.items
         ]
+        return SessionPage(items, page.next_cursor)

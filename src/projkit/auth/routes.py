@@ -23,6 +23,7 @@ from projkit.auth.schemas import (
     RegistrationInput,
     SessionInfo,
     SessionList,
+    SessionQuery,
 )
 from projkit.auth.session_service import Client, IssuedTokens
 from projkit.auth.wiring import AuthServices
@@ -37,6 +38,7 @@ from projkit.errors import (
 )
 from projkit.http.body import validate
 from projkit.http.client import ClientAddresses
+from projkit.http.query import read_query
 from projkit.http.request import Request
 from projkit.http.response import JSON_TYPE, PRIVATE, Header, Response, json_response
 from projkit.http.routing import Body, Endpoint, Param, ResponseSpec
@@ -147,7 +149,9 @@ class AuthRoutes:
                 operation_id="listSessions",
                 summary="List sessions",
                 tag=_TAG,
-                responses={200: ResponseSpec("The active sessions of the user.", SessionList)},
+                responses={200: ResponseSpec("A page of the active sessions of the user.", SessionList)},
+                errors=("validation",),
+                query=SessionQuery,
             ),
             Endpoint(
                 method="DELETE",
@@ -291,6 +295,8 @@ class AuthRoutes:
         return json_response(200, content, PRIVATE)
 
     async def sessions(self, request: Request) -> Response:
+        query = read_query(SessionQuery, request.query_string, repeatable=frozenset())
+        page = await self._services().sessions.list(request.principal, limit=query.limit, cursor=query.cursor)
         items = [
             {
                 "id": listing.id,
@@ -302,9 +308,9 @@ class AuthRoutes:
                 "used_at": rfc3339(listing.session.used_at),
                 "expires_at": rfc3339(listing.session.expires_at),
             }
-            for listing in await self._services().sessions.list(request.principal)
+            for listing in page.items
         ]
-        return json_response(200, {"items": items}, PRIVATE)
+        return json_response(200, {"items": items, "next_cursor": page.next_cursor}, PRIVATE)
 
     async def end_session(self, request: Request) -> Response:
         await self._services().sessions.end(request.principal, request.params["session_id"])

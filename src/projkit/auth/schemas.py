@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
 from projkit.auth.users import MAX_USERNAME_LENGTH, username_key
+from projkit.http.query import PageLimit
 
 _MAX_KEY_BYTES = 4 * MAX_USERNAME_LENGTH
 
@@ -155,9 +156,19 @@ class ListedSession(BaseModel):
 
 
 class SessionList(BaseModel):
-    """The active sessions of the user, newest first."""
+    """A page of the active sessions of the user, newest first; the last page has no ``next_cursor``."""
 
     items: list[ListedSession]
+    next_cursor: str | None
+
+
+class SessionQuery(BaseModel):
+    """The query parameters of the list of sessions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: PageLimit = Field(default=20, description="The maximum number of sessions in the page.")
+    cursor: str | None = Field(default=None, description="The opaque `next_cursor` of the previous page.")
 
 
 class CsrfValue(BaseModel):

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+import orjson
+
 from projkit.auth.csrf import CsrfGuard, session_binding
 from projkit.auth.ended_sessions import EndedSessions
 from projkit.auth.host_validity import AccessRevokedError, HostValidity
 from projkit.auth.refresh import RefreshToken, RefreshTokens
 from projkit.auth.sessions.port import (
     KeptSession,
+    ListPosition,
     Rotation,
     Session,
     SessionKey,
@@ -25,6 +28,7 @@ from projkit.auth.tokens import TokenIssuer
 from projkit.auth.users import User, Users
 from projkit.clock import Clock
 from projkit.errors import InvalidCredentialsError, InvalidRefreshTokenError, NotFoundError, UnavailableError
+from projkit.http.cursor import CursorCodec
 from projkit.identity import Principal
 from projkit.observers import Observer
 from projkit.settings import Settings
@@ -35,6 +39,7 @@ logger: Final = logging.getLogger("projkit.auth")
 Transport = Literal["body", "cookie"]
 
 SESSION_LABEL: Final = "session-id"
+CURSOR_LABEL: Final = "session-cursor"
 GRACE_SECONDS: Final = 10  # a retry of a refresh within this time gets the same successor
 _SEED_BYTES: Final = 32
 _USER_AGENT_LENGTH: Final = 255
@@ -71,6 +76,14 @@ class SessionListing:
     session: Session
 
 
+@dataclass(frozen=True, slots=True)
+class SessionListingPage:
+    """A page of a user's sessions, and the cursor of the next page if there is one."""
+
+    items: Sequence[SessionListing]
+    next_cursor: str | None
+
+
 class SessionService:
     """Opens, refreshes, lists and ends sessions."""
 
@@ -84,6 +97,7 @@ class SessionService:
         *,
         refresh_keys: SigningKeys,
         session_keys: SigningKeys,
+        cursor_keys: SigningKeys,
         clock: Clock,
         observer: Observer,
         validity: HostValidity | None = None,
@@ -96,6 +110,7 @@ class SessionService:
         self._csrf = csrf
         self._refresh = RefreshTokens(refresh_keys)
         self._keys = session_keys
+        self._cursors = CursorCodec(cursor_keys)
         self._clock = clock
         self._observer = observer
         self._validity = validity
@@ -294,10 +309,27 @@ class SessionService:
             tenant_id, subject, keep=None if keep is None else sha256_hex(keep)
         )
 
-    async def list(self, principal: Principal) -> list[SessionListing]:
-        """Return the live sessions of the principal, newest first."""
-        sessions = await self._store.list(principal.tenant_id, principal.subject, self._clock())
-        return [SessionListing(self._id_of(session), session) for session in sessions]
+    async def list(
+        self, principal: Principal, *, limit: int, cursor: str | None = None
+    ) -> SessionListingPage:
+        """Return a page of the principal's live sessions, newest first.
+
+        Raises:
+            InvalidCursorError: the cursor was not issued here, or belongs to another list.
+        """
+        context, after = orjson.dumps([principal.tenant_id, principal.subject]), None
+        if cursor is not None:
+            created_at, id_hash = self._cursors.decode(cursor, context)
+            after = ListPosition(datetime.fromisoformat(created_at), id_hash)
+        sessions = await self._store.list(
+            principal.tenant_id, principal.subject, self._clock(), limit=limit + 1, after=after
+        )
+        page, next_cursor = sessions[:limit], None
+        if len(sessions) > limit:
+            last = page[-1]
+            next_cursor = self._cursors.encode([last.created_at.isoformat(), last.id_hash], context)
+        items = [SessionListing(self._id_of(session), session) for session in page]
+        return SessionListingPage(items, next_cursor)
 
     def csrf_token(self, session_id: str) -> str:
         """Return a new CSRF token for a session."""

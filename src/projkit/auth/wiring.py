@@ -20,7 +20,7 @@ from projkit.auth.oidc.wiring import Providers, build_login
 from projkit.auth.passwords import Passwords
 from projkit.auth.refresh import LABEL as REFRESH_LABEL
 from projkit.auth.revocation import RevocationChecker
-from projkit.auth.session_service import SESSION_LABEL, SessionService
+from projkit.auth.session_service import CURSOR_LABEL, SESSION_LABEL, SessionService
 from projkit.auth.sessions.cached import CachedSessions
 from projkit.auth.sessions.database import DatabaseSessions
 from projkit.auth.sessions.port import SessionStore
@@ -156,6 +156,7 @@ def build_auth(
         csrf,
         refresh_keys=partial(keys.secrets, REFRESH_LABEL),
         session_keys=partial(keys.secrets, SESSION_LABEL),
+        cursor_keys=partial(keys.secrets, CURSOR_LABEL),
         clock=clock,
         observer=observer,
         validity=validity,

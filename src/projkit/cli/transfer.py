@@ -22,8 +22,9 @@ from projkit.clock import utc_now
 from projkit.db.connect import opened_database
 from projkit.errors import ConfigurationError
 from projkit.http.cursor import CursorCodec
+from projkit.http.query import MAX_LIMIT
 from projkit.identity import Principal
-from projkit.projects.query import MAX_LIMIT, ProjectQuery
+from projkit.projects.query import ProjectQuery
 from projkit.projects.rendering import as_document, render_project
 from projkit.projects.schemas import Project
 from projkit.projects.service import ProjectService

@@ -1,10 +1,12 @@
 """Strict parsing of query strings: UTF-8, known names only, and a bounded number of parameters."""
 
+import re
 from collections.abc import Iterator
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from projkit.errors import FieldError, ValidationFailedError
 from projkit.http.body import without_prefix
@@ -12,6 +14,22 @@ from projkit.http.strict_json import UnrepresentableValue, require_storable_text
 
 M = TypeVar("M", bound=BaseModel)
 MAX_PARAMETERS: Final = 200
+MAX_LIMIT: Final = 100
+
+
+def _limit(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
+        raise PydanticCustomError("limit_format", "Must be a number from 1 to 100")
+    return value
+
+
+# The number of items in a page.
+PageLimit = Annotated[
+    int,
+    Field(ge=1, le=MAX_LIMIT),
+    BeforeValidator(_limit),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}),
+]
 
 
 def read_query(schema: type[M], query_string: bytes, *, repeatable: frozenset[str]) -> M:

@@ -1,15 +1,14 @@
 """The query parameters of lists."""
 
-import re
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from projkit.http.query import PageLimit
 from projkit.projects.schemas import CalendarDate, FilterText, Instant, Priority, Status, Tag
 
 REPEATABLE: Final = frozenset({"status", "priority", "tag"})
-MAX_LIMIT: Final = 100
 
 Sort = Literal[
     "created_at",
@@ -24,12 +23,6 @@ Sort = Literal[
     "-priority",
 ]
 SORT_KEYS: Final[tuple[str, ...]] = tuple(each for each in get_args(Sort) if not each.startswith("-"))
-
-
-def _limit(value: object) -> object:
-    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
-        raise PydanticCustomError("limit_format", "Must be a number from 1 to 100")
-    return value
 
 
 def _total(value: object) -> object:
@@ -79,9 +72,7 @@ class ProjectQuery(BaseModel):
         description="The sort field; `-` sorts in descending order. The id breaks ties. `name` sorts by code point, "
         "`priority` by rank. Projects without `due_date` come last in both directions.",
     )
-    limit: Annotated[
-        int, BeforeValidator(_limit), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT})
-    ] = Field(default=20, ge=1, le=MAX_LIMIT, description="The maximum number of projects in the page.")
+    limit: PageLimit = Field(default=20, description="The maximum number of projects in the page.")
     cursor: str | None = Field(default=None, description="The opaque `next_cursor` of the previous page.")
     total: Annotated[Literal["false", "true", "exact"], BeforeValidator(_total)] = Field(
         default="false",

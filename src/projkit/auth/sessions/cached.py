@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from projkit.auth.sessions.port import (
+    ListPosition,
     Rotation,
     Session,
     SessionActivity,
@@ -77,8 +78,10 @@ class CachedSessions:
             hashed = subject_hash(tenant_id, subject)
             self._cache.invalidate(lambda key: key.subject_hash == hashed and key.id_hash != keep)
 
-    async def list(self, tenant_id: str, subject: str, now: datetime) -> Sequence[Session]:
-        return await self._store.list(tenant_id, subject, now)
+    async def list(
+        self, tenant_id: str, subject: str, now: datetime, *, limit: int, after: ListPosition | None = None
+    ) -> Sequence[Session]:
+        return await self._store.list(tenant_id, subject, now, limit=limit, after=after)
 
     async def consume(self, value: str, now: datetime, expires_at: datetime) -> bool:
         return await self._store.consume(value, now, expires_at)

@@ -7,8 +7,15 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from projkit.auth.expired_rows import ExpiredRows
-from projkit.auth.sessions.port import Rotation, Session, SessionActivity, SessionKey, sha256_hex
-from projkit.db.port import Database
+from projkit.auth.sessions.port import (
+    ListPosition,
+    Rotation,
+    Session,
+    SessionActivity,
+    SessionKey,
+    sha256_hex,
+)
+from projkit.db.port import Database, Transaction, required_row
 from projkit.db.statement import Row, Statement, bind, equals
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError
@@ -38,8 +45,18 @@ class DatabaseSessions:
             sa.select(*(sessions.c[name] for name in SessionActivity._fields)).where(this, live)
         )
         self._get_whole = Statement(sa.select(*fields).where(this, live))
-        self._list = Statement(
-            sa.select(*fields).where(of_subject, live).order_by(sessions.c.created_at.desc())
+        place = (sessions.c.created_at, sessions.c.id_hash)
+        page = (
+            sa.select(*fields)
+            .where(of_subject, live)
+            .order_by(*(column.desc() for column in place))
+            .limit(sa.bindparam("rows", type_=sa.Integer()))
+        )
+        self._list = Statement(page)
+        self._list_after = Statement(
+            page.where(
+                sa.tuple_(*place) < sa.tuple_(*(bind(column, f"after_{column.name}") for column in place))
+            )
         )
         self._touch = Statement(
             sa.update(sessions)
@@ -63,11 +80,9 @@ class DatabaseSessions:
             .returning(sessions.c.id_hash)
         )
         self._revoke = Statement(sa.delete(sessions).where(this).returning(sessions.c.id_hash))
-        self._revoke_all = Statement(
-            sa.delete(sessions)
-            .where(of_subject, sessions.c.id_hash != bind(sessions.c.id_hash, "keep"))
-            .returning(sessions.c.id_hash)
-        )
+        others = sa.and_(of_subject, sessions.c.id_hash != bind(sessions.c.id_hash, "keep"))
+        self._count_others = Statement(sa.select(sa.func.count()).select_from(sessions).where(others))
+        self._revoke_others = Statement(sa.delete(sessions).where(others))
         self._expired = ExpiredRows(database, sessions, once)
         self._consume = Statement(
             sa.insert(once)
@@ -114,15 +129,24 @@ class DatabaseSessions:
 
     async def revoke_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> int:
         params = {"tenant_id": tenant_id, "subject": subject, "keep": keep or ""}
-        rows = await self._database.transact(
-            lambda transaction: transaction.fetch_all(self._revoke_all, params)
-        )
-        return len(rows)
 
-    async def list(self, tenant_id: str, subject: str, now: datetime) -> Sequence[Session]:
-        rows = await self._database.fetch_all(
-            self._list, {"tenant_id": tenant_id, "subject": subject, "now": now}
-        )
+        async def work(transaction: Transaction) -> int:
+            # Counted, because to return 100,000 rows would block the event loop.
+            (number,) = required_row(await transaction.fetch_one(self._count_others, params))
+            await transaction.fetch_one(self._revoke_others, params)
+            return int(number)
+
+        return await self._database.transact(work)
+
+    async def list(
+        self, tenant_id: str, subject: str, now: datetime, *, limit: int, after: ListPosition | None = None
+    ) -> Sequence[Session]:
+        params = {"tenant_id": tenant_id, "subject": subject, "now": now, "rows": limit}
+        if after is None:
+            rows = await self._database.fetch_all(self._list, params)
+        else:
+            position = {"after_created_at": after.created_at, "after_id_hash": after.id_hash}
+            rows = await self._database.fetch_all(self._list_after, {**params, **position})
         return [_session(row) for row in rows]
 
     async def consume(self, value: str, now: datetime, expires_at: datetime) -> bool:

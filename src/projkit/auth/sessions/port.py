@@ -86,6 +86,13 @@ class Rotation:
     idle_expires_at: datetime
 
 
+class ListPosition(NamedTuple):
+    """A position in the list of a subject's sessions: that of the session with these values, stored or not."""
+
+    created_at: datetime
+    id_hash: str
+
+
 class KeptSession(NamedTuple):
     """The session that survives the end of all others: the hash of its id, and the latest time of its end."""
 
@@ -125,8 +132,10 @@ class SessionStore(Protocol):
     async def revoke_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> int:
         """End all sessions of a subject except the one with the id hash ``keep``; return their number."""
 
-    async def list(self, tenant_id: str, subject: str, now: datetime) -> Sequence[Session]:
-        """Return the live sessions of a subject, newest first."""
+    async def list(
+        self, tenant_id: str, subject: str, now: datetime, *, limit: int, after: ListPosition | None = None
+    ) -> Sequence[Session]:
+        """Return up to ``limit`` live sessions of a subject, newest first, of those after a position."""
 
     async def consume(self, value: str, now: datetime, expires_at: datetime) -> bool:
         """Consume a one-time value; return True for the first call before ``expires_at``, then False."""

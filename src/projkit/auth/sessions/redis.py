@@ -1,8 +1,12 @@
 """Sessions in Redis (6.2 or newer): one hash per subject, which holds all sessions of the subject.
 
 A separate index of a subject's sessions could be evicted without them, and "log out everywhere" would then miss some.
-With one hash, the sessions of a subject are found, ended, evicted and expired together. The hash also lies in one
-slot of a Cluster, and each operation is one command or one script, so it is atomic.
+With one hash, the sessions of a subject are found, ended, evicted and expired together.
+
+Beside the hash there is a sorted set of its sessions by age, so that a page of the list costs the same however many
+there are. Only lists read it. A list that finds fewer sessions in it than in the hash adds those that are missing.
+
+Both keys lie in one slot of a Cluster, and each operation is one command or one script, so it is atomic.
 """
 
 import logging
@@ -13,6 +17,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from projkit.auth.sessions.port import (
+    ListPosition,
     Rotation,
     Session,
     SessionActivity,
@@ -32,21 +37,50 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _TIMES: Final = frozenset({"rotated_at", "created_at", "used_at", "idle_expires_at", "expires_at"})
 _FIELDS: Final = tuple(Session.__slots__)
 
+# A script that reads or deletes more would block Redis.
+_BATCH: Final = 200
+_DIGITS: Final = (
+    16  # of a time in microseconds from 2001 to 2286, so that times in the index are ordered as texts
+)
+
 # All values are text: cjson would write a time in microseconds with fourteen digits.
-# The key expires with the session that ends last. Each new session checks up to 20 others and deletes expired ones, so
+_READ: Final = """
+local function read(id, raw)
+    local readable, held = pcall(cjson.decode, raw)
+    if not readable or type(held) ~= 'table' or not tonumber(held.created_at) then return nil, 0 end
+    local ends = math.min(tonumber(held.idle_expires_at) or 0, tonumber(held.expires_at) or 0)
+    return held.created_at .. id, ends
+end
+local function delete(id, raw)
+    local entry = read(id, raw)
+    if entry then redis.call('ZREM', KEYS[2], entry) end
+    return redis.call('HDEL', KEYS[1], id)
+end
+local function keep_for(milliseconds)
+    for _, key in ipairs(KEYS) do
+        if redis.call('PTTL', key) < tonumber(milliseconds) then redis.call('PEXPIRE', key, milliseconds) end
+    end
+end
+"""
+# The keys expire with the session that ends last. Each new session checks up to 20 others and deletes expired ones, so
 # they are removed without a scan over thousands.
-_ADD: Final = """
+_ADD: Final = (
+    _READ
+    + """
 local seen = redis.call('HRANDFIELD', KEYS[1], 20, 'WITHVALUES')
 for i = 1, #seen, 2 do
-    local readable, held = pcall(cjson.decode, seen[i + 1])
-    local ends = readable and type(held) == 'table' and tonumber(held.idle_expires_at) or 0
-    if ends <= tonumber(ARGV[3]) then redis.call('HDEL', KEYS[1], seen[i]) end
+    local _, ends = read(seen[i], seen[i + 1])
+    if ends <= tonumber(ARGV[3]) then delete(seen[i], seen[i + 1]) end
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+redis.call('ZADD', KEYS[2], 0, (read(ARGV[1], ARGV[2])))
+keep_for(ARGV[4])
 return 1
 """
-_CHANGE: Final = """
+)
+_CHANGE: Final = (
+    _READ
+    + """
 local raw = redis.call('HGET', KEYS[1], ARGV[1])
 if not raw then return 0 end
 local held, now = cjson.decode(raw), tonumber(ARGV[3])
@@ -54,16 +88,69 @@ if tonumber(held.idle_expires_at) <= now or tonumber(held.expires_at) <= now the
 if ARGV[2] ~= '' and held.refresh_hash ~= ARGV[2] then return 0 end
 for i = 5, #ARGV, 2 do held[ARGV[i]] = ARGV[i + 1] end
 redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(held))
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+keep_for(ARGV[4])
 return 1
 """
-_END_ALL_BUT: Final = """
-local ended = 0
-for _, id in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if id ~= ARGV[1] then ended = ended + redis.call('HDEL', KEYS[1], id) end
-end
-return ended
+)
+_END: Final = (
+    _READ
+    + """
+local raw = redis.call('HGET', KEYS[1], ARGV[1])
+return raw and delete(ARGV[1], raw) or 0
 """
+)
+# Two keys are unlinked, however many sessions they hold; another thread of Redis frees the memory.
+_END_ALL_BUT: Final = (
+    _READ
+    + """
+local kept = redis.call('HGET', KEYS[1], ARGV[1])
+local number, milliseconds = redis.call('HLEN', KEYS[1]), redis.call('PTTL', KEYS[1])
+redis.call('UNLINK', KEYS[1], KEYS[2])
+if not kept then return number end
+redis.call('HSET', KEYS[1], ARGV[1], kept)
+local entry = read(ARGV[1], kept)
+if entry then redis.call('ZADD', KEYS[2], 0, entry) end
+keep_for(milliseconds)
+return number - 1
+"""
+)
+# Returns the number of entries that were looked at, the last of them, and the live sessions; nothing if the index is
+# incomplete and ARGV[4] is not empty.
+_PAGE: Final = (
+    _READ
+    + f"""
+local entries = redis.call('ZREVRANGEBYLEX', KEYS[2], ARGV[2], '-', 'LIMIT', 0, {_BATCH})
+local page, number = {{}}, 0
+for _, entry in ipairs(entries) do
+    if #page == tonumber(ARGV[3]) then break end
+    number = number + 1
+    local id = string.sub(entry, {_DIGITS + 1})
+    local raw = redis.call('HGET', KEYS[1], id)
+    local known, ends = read(id, raw)
+    if known == entry and ends > tonumber(ARGV[1]) then
+        page[#page + 1] = raw
+    else
+        redis.call('ZREM', KEYS[2], entry)
+        if known == entry then redis.call('HDEL', KEYS[1], id) end
+    end
+end
+if ARGV[4] ~= '' and redis.call('HLEN', KEYS[1]) > redis.call('ZCARD', KEYS[2]) then return false end
+return {{number, entries[number] or '', page}}
+"""
+)
+_INDEX: Final = (
+    _READ
+    + f"""
+local scanned = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', {_BATCH})
+local held = scanned[2]
+for i = 1, #held, 2 do
+    local entry = read(held[i], held[i + 1])
+    if entry then redis.call('ZADD', KEYS[2], 0, entry) else redis.call('HDEL', KEYS[1], held[i]) end
+end
+keep_for(redis.call('PTTL', KEYS[1]))
+return scanned[1]
+"""
+)
 _ANY: Final = ""
 
 
@@ -78,11 +165,9 @@ class RedisSessions:
 
     async def create(self, session: Session) -> None:
         now, ends = session.created_at, min(session.idle_expires_at, session.expires_at)
-        await self._redis.run(
-            "EVAL",
+        await self._run(
             _ADD,
-            1,
-            self._name(session.key.subject_hash),
+            session.key.subject_hash,
             session.id_hash,
             _written(session),
             _number(now),
@@ -116,17 +201,36 @@ class RedisSessions:
         return await self._change(key, rotation.expected_hash, at, idle_expires_at, changes)
 
     async def revoke(self, key: SessionKey) -> bool:
-        return bool(await self._redis.run("HDEL", self._name(key.subject_hash), key.id_hash))
+        return bool(await self._run(_END, key.subject_hash, key.id_hash))
 
     async def revoke_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> int:
-        name = self._name(subject_hash(tenant_id, subject))
-        return int(await self._redis.run("EVAL", _END_ALL_BUT, 1, name, keep or ""))
+        return int(await self._run(_END_ALL_BUT, subject_hash(tenant_id, subject), keep or ""))
 
-    async def list(self, tenant_id: str, subject: str, now: datetime) -> Sequence[Session]:
-        values = await self._redis.run("HVALS", self._name(subject_hash(tenant_id, subject)))
-        sessions = [session for each in values if (session := _read(each, _session)) is not None]
-        live = [session for session in sessions if session.activity.is_live(now)]
-        return sorted(live, key=lambda each: each.created_at, reverse=True)
+    async def list(
+        self, tenant_id: str, subject: str, now: datetime, *, limit: int, after: ListPosition | None = None
+    ) -> Sequence[Session]:
+        hashed = subject_hash(tenant_id, subject)
+        position = "+" if after is None else f"({_number(after.created_at)}{after.id_hash}"
+        sessions: list[Session] = []
+        require_complete = "yes"
+        while True:
+            missing = limit - len(sessions)
+            reply = await self._run(_PAGE, hashed, _number(now), position, missing, require_complete)
+            if reply is None:
+                await self._complete_index(hashed)
+                require_complete = ""
+                continue
+            number, last, values = reply
+            sessions += [session for each in values if (session := _read(each, _session)) is not None]
+            if len(sessions) == limit or (number < _BATCH and len(values) < missing):
+                return sessions
+            position = f"({last if isinstance(last, str) else last.decode()}"
+
+    async def _complete_index(self, hashed: str) -> None:
+        """Add the sessions that another version of the kit has stored, or all if the index was evicted."""
+        cursor = "0"
+        while int(cursor := await self._run(_INDEX, hashed, cursor)):
+            pass
 
     async def consume(self, value: str, now: datetime, expires_at: datetime) -> bool:
         if now >= expires_at:
@@ -141,18 +245,14 @@ class RedisSessions:
         self, key: SessionKey, expected_hash: str, now: datetime, ends: datetime, changes: dict[str, str]
     ) -> bool:
         pairs = [part for pair in changes.items() for part in pair]
-        done = await self._redis.run(
-            "EVAL",
-            _CHANGE,
-            1,
-            self._name(key.subject_hash),
-            key.id_hash,
-            expected_hash,
-            _number(now),
-            _left(now, ends),
-            *pairs,
+        done = await self._run(
+            _CHANGE, key.subject_hash, key.id_hash, expected_hash, _number(now), _left(now, ends), *pairs
         )
         return bool(done)
+
+    async def _run(self, script: str, hashed: str, *arguments: str | bytes | int) -> Any:
+        index = f"{self._prefix}{{{hashed}}}:sessions-by-age"
+        return await self._redis.run("EVAL", script, 2, self._name(hashed), index, *arguments)
 
     def _name(self, subject: str) -> str:
         return f"{self._prefix}{{{subject}}}:sessions"
