@@ -232,7 +232,7 @@ def types(session: nox.Session) -> None:
     session.run("mypy", "src", "tests", "examples", "noxfile.py")
     benchmarks = (
         "run", "errors", "authentication", "observability", "overload", "session_check", "row_level_security",
-        "in_process", "asgi_servers", "memory", "harness/laps",
+        "in_process", "asgi_servers", "memory", "scale", "harness/laps",
     )  # fmt: skip
     paths = [f"benchmarks/{name}.py" for name in benchmarks]
     session.run("mypy", "--explicit-package-bases", *paths, env={"MYPYPATH": "src:benchmarks"})
@@ -258,6 +258,13 @@ def bench(session: nox.Session) -> None:
     if not quick:
         for script in ("authentication", "row_level_security"):
             session.run("python", f"benchmarks/{script}.py")
+
+
+@nox.session
+def scale(session: nox.Session) -> None:
+    """Check how many pages of the database each query reads, up to 100,000 projects; `--largest 7` for 10 million."""
+    install(session, "bench")
+    session.run("python", "benchmarks/scale.py", *session.posargs)
 
 
 def install_load(session: nox.Session) -> None:
