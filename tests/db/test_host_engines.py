@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import asyncpg
 import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg.adapt import Loader
 from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy.dialects.mssql.aioodbc import dialect as aioodbc
 from sqlalchemy.dialects.mysql.asyncmy import dialect as asyncmy
@@ -21,17 +23,21 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.dialects.postgresql.pg8000 import dialect as pg8000
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect as psycopg2
+from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite.pysqlite import dialect as pysqlite
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import AssertionPool, NullPool, StaticPool
 from sqlalchemy.util import await_only
 
 from projkit import ProjKit, Settings
+from projkit.db import migrate
 from projkit.db.engine import EngineDatabase
+from projkit.db.engine_check import TABLE
 from projkit.db.host_engine import resolve_engine
 from projkit.db.raw_sql import RawConnection
 from projkit.db.server_version import require_version
+from projkit.db.tables import build_tables
 from projkit.errors import ConfigurationError
 from tests.conftest import MODES, SECRET, Client, Clock, kit_in_mode, settings_for
 from tests.host_engines import host_engine, url_with
@@ -58,12 +64,17 @@ def asynchronous(dialect: Callable[[], sa.Dialect]) -> AsyncEngine:
     return AsyncEngine(on(dialect))
 
 
+def on_aiosqlite(url: str) -> str:
+    """Return the URL of an SQLite database for aiosqlite."""
+    return url.replace("sqlite:", "sqlite+aiosqlite:", 1)
+
+
 async def use_of(engine: Any) -> dict[str, Any]:
     """Use a kit on an engine, and return a project."""
     kit = ProjKit(settings_for("sqlite:///unused.db"), engine=engine)
     async with kit.lifespan(), Client(kit, kit.settings) as client:
         body = {"name": "A", "metadata": {"b": 1.5, "a": [1]}, "tags": ["t"], "external_id": "E"}
-        project = await client.project(**body)
+        project = await client.project(**body, due_date="2026-12-31")
         assert (await client.get(f"{URL}?tag=t")).json()["items"] == [project]
         assert (await client.post(URL, json=body)).status_code == 409
         assert (await client.get("/api/v1/monitoring/metrics/database")).json()["reachable"]
@@ -139,6 +150,7 @@ async def test_times_that_python_does_not_have(postgres_url: str, mode: str, val
             assert (await client.get(f"{URL}/{good}")).status_code == 200
 
 
+DEFAULT = "default_transaction_isolation"
 ANOTHER = "on the same database for the kit: create_async_engine"
 ONLY = r"PostgreSQL \(on asyncpg or psycopg\) and SQLite \(on aiosqlite\)"
 
@@ -214,6 +226,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "autocommit": {"isolation_level": "AUTOCOMMIT"},
     "serializable": {"execution_options": {"isolation_level": "SERIALIZABLE"}},
     "schemas": {"execution_options": {"schema_translate_map": {None: "elsewhere"}}},
+    "streams": {"execution_options": {"stream_results": True, "yield_per": 1, "no_parameters": True}},
+    "streams on asyncpg": {"execution_options": {"stream_results": True, "yield_per": 1, "no_parameters": True}},
     "json": {"json_serializer": str, "json_deserializer": lambda _: object()},
     "echo": {"echo": True, "hide_parameters": False},
     "echo with rows": {"echo": "debug"},
@@ -223,8 +237,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "not prepared": {"connect_args": {"prepare_threshold": None}},
     "client cursors": {"connect_args": {"cursor_factory": psycopg.AsyncClientCursor}},
 }  # fmt: skip
-DRIVERS = {"style": ["asyncpg"], "strings": ["psycopg"], "prepared": ["psycopg"], "not prepared": ["psycopg"],
-           "client cursors": ["psycopg"]}  # fmt: skip
+DRIVERS = {"style": ["asyncpg"], "streams on asyncpg": ["asyncpg"], "strings": ["psycopg"], "prepared": ["psycopg"],
+           "not prepared": ["psycopg"], "client cursors": ["psycopg"]}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:.*hide_parameters")
@@ -233,7 +247,7 @@ async def test_options_of_engines(postgres_url: str, option: str, caplog: pytest
     """The kit works the same whatever options the host's engine has, and logs no values through it."""
     options = OPTIONS[option]
     for driver in DRIVERS.get(option, ["psycopg"]):
-        if driver == "asyncpg":
+        if driver == "asyncpg" and "connect_args" in options:
             settings = dict(
                 each.split("=") for each in options["connect_args"]["options"].split() if "=" in each
             )
@@ -313,7 +327,7 @@ async def test_codecs_for_json(postgres_url: str, driver: str) -> None:
 )
 async def test_transactions_on_sqlite(sqlite_url: str, options: dict[str, Any], begins: bool) -> None:
     """An engine on SQLite that commits each statement is rejected, unless the host itself begins transactions."""
-    engine = create_async_engine(sqlite_url.replace("sqlite:", "sqlite+aiosqlite:"), **options)
+    engine = create_async_engine(on_aiosqlite(sqlite_url), **options)
     if begins:
         sa.event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     rejected = pytest.raises(ConfigurationError, match="without isolation_level=AUTOCOMMIT")
@@ -360,7 +374,7 @@ async def test_two_databases(
 
 async def test_an_engine_on_sqlite_and_its_url(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """A relative path of an SQLite file is compared with the absolute one."""
-    engine = create_async_engine(sqlite_url.replace("sqlite:", "sqlite+aiosqlite:"))
+    engine = create_async_engine(on_aiosqlite(sqlite_url))
     async with ProjKit(settings_for("sqlite:///projkit.db"), engine=engine).lifespan():
         assert caplog.messages == []
     await engine.dispose()
@@ -412,3 +426,216 @@ async def test_cancellation_while_the_host_prepares_a_connection(postgres_url: s
         await database.close()
         assert database.connections() == {"maximum": 1, "open": 1, "checked_out": 0, "overflow": 0}
         await database.ping()
+
+
+@asynccontextmanager
+async def default_of_database(url: str, setting: str, value: str) -> AsyncIterator[None]:
+    """Set a default of a database, for the connections that are opened meanwhile."""
+    name = urlsplit(url).path.strip("/")
+    await administer(f"ALTER DATABASE \"{name}\" SET {setting} = '{value}'")
+    try:
+        yield
+    finally:
+        await administer(f'ALTER DATABASE "{name}" RESET {setting}')
+
+
+async def patch_at_once(kit: ProjKit) -> list[int]:
+    """Change one project from several requests at the same time, and return the status of each response."""
+    async with Client(kit, kit.settings) as client:
+        url = f"{URL}/{(await client.project())['id']}"
+        changes = ({"priority": ("low", "high")[number % 2]} for number in range(12))
+        responses = await asyncio.gather(*(client.patch(url, json=each) for each in changes))
+        return [each.status_code for each in responses]
+
+
+@pytest.mark.parametrize("level", ["serializable", "repeatable read"])
+@pytest.mark.parametrize("mode", [*MODES, "asyncpg", "psycopg"])
+async def test_isolation_levels_of_databases(postgres_url: str, mode: str, level: str) -> None:
+    """Concurrent changes of one project succeed whatever isolation level is the default of the database."""
+    async with (
+        default_of_database(postgres_url, DEFAULT, level),
+        kit_in_mode(mode, postgres_url) as kit,
+    ):
+        assert await patch_at_once(kit) == [200] * 12
+
+
+async def test_concurrent_migrations_in_serializable_databases(empty_postgres_url: str) -> None:
+    """A migration that has waited for another one sees the tables that it created."""
+    async with default_of_database(empty_postgres_url, DEFAULT, "serializable"):
+        revisions = await asyncio.gather(*(migrate.upgrade(empty_postgres_url) for _ in range(3)))
+        assert len(set(revisions)) == 1
+
+
+def on_connect(engine: AsyncEngine, register: Callable[[Any], object]) -> None:
+    """Call ``register`` with each connection that the engine's pool opens."""
+    sa.event.listen(engine.sync_engine, "connect", lambda connection, _: register(connection))
+
+
+async def level_of(engine: AsyncEngine) -> str:
+    """Return the isolation level of a transaction of the host."""
+    async with engine.begin() as connection:
+        return str((await connection.exec_driver_sql("SHOW transaction_isolation")).scalar_one())
+
+
+SERIALIZABLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "arguments of asyncpg": ("asyncpg", {"connect_args": {"server_settings": {DEFAULT: "serializable"}}}),
+    "arguments of psycopg": ("psycopg", {"connect_args": {"options": f"-c {DEFAULT}=serializable"}}),
+    "options on asyncpg": ("asyncpg", {"execution_options": {"isolation_level": "SERIALIZABLE"}}),
+    "options on psycopg": ("psycopg", {"execution_options": {"isolation_level": "SERIALIZABLE"}}),
+    "level on asyncpg": ("asyncpg", {"isolation_level": "SERIALIZABLE"}),
+    "level on psycopg": ("psycopg", {"isolation_level": "SERIALIZABLE"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", SERIALIZABLE)
+async def test_isolation_levels_of_engines(postgres_url: str, option: str) -> None:
+    """The kit's transactions are READ COMMITTED, and the host's keep their level on the same connection."""
+    driver, options = SERIALIZABLE[option]
+    async with host_engine(postgres_url, driver, pool_size=1, max_overflow=9, **options) as engine:
+        kit = ProjKit(settings_for("sqlite:///unused.db"), engine=engine)
+        async with kit.lifespan():
+            assert await patch_at_once(kit) == [200] * 12
+            assert await level_of(engine) == "serializable"
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("event", ["connect", "begin"])
+async def test_isolation_levels_of_events(postgres_url: str, driver: str, event: str) -> None:
+    """A level that an event sets, and that the kit could not set back, is rejected with the option that replaces it."""
+    async with host_engine(postgres_url, driver) as engine:
+        if event == "connect":
+
+            def register(connection: Any) -> None:
+                cursor = connection.cursor()
+                cursor.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+                connection.commit()
+
+            on_connect(engine, register)
+        else:
+            sql = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"
+            sa.event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(sql))
+        with pytest.raises(
+            ConfigurationError, match=r'event .* SERIALIZABLE.*isolation_level="SERIALIZABLE"'
+        ):
+            await use_of(engine)
+        assert await level_of(engine) == "serializable"
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("as_option", [False, True])
+async def test_transactions_on_engines_without(postgres_url: str, driver: str, as_option: bool) -> None:
+    """With AUTOCOMMIT, the kit has transactions and the host has none."""
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+    if as_option:
+        options = {"execution_options": options}
+    async with host_engine(postgres_url, driver, **options) as engine:
+        kit = ProjKit(settings_for("sqlite:///unused.db"), engine=engine)
+        async with kit.lifespan():
+            assert await patch_at_once(kit) == [200] * 12
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("DELETE FROM projkit_projects")
+            await connection.rollback()
+            count = await connection.exec_driver_sql("SELECT count(*) FROM projkit_projects")
+            assert count.scalar_one() == 0
+
+
+async def test_connections_without_transactions(postgres_url: str) -> None:
+    """Autocommit that SQLAlchemy does not know of is rejected with the option by which it does."""
+    async with host_engine(postgres_url, "psycopg", connect_args={"autocommit": True}) as engine:
+        with pytest.raises(ConfigurationError, match='by isolation_level="AUTOCOMMIT"'):
+            await use_of(engine)
+
+
+@pytest.mark.parametrize("pool", [StaticPool, AssertionPool])
+async def test_pools_of_one_connection(postgres_url: str, sqlite_url: str, pool: type[sa.Pool]) -> None:
+    """A pool whose one connection concurrent transactions would share is rejected by name."""
+    for url in (
+        url_with("psycopg", postgres_url),
+        url_with("asyncpg", postgres_url),
+        on_aiosqlite(sqlite_url),
+    ):
+        engine = create_async_engine(url, poolclass=pool)
+        with pytest.raises(ConfigurationError, match=f"has a {pool.__name__}.* without poolclass"):
+            resolve_engine(engine)
+
+
+@pytest.mark.parametrize("url", ["sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:"])
+def test_in_memory_databases(url: str) -> None:
+    """An in-memory database, which has one connection, is rejected with the URL of a file."""
+    with pytest.raises(ConfigurationError, match=r"in-memory .*; use a file: create_async_engine"):
+        resolve_engine(create_async_engine(url))
+
+
+@pytest.mark.parametrize("query", ["?cache=shared&uri=true", "?mode=rwc&cache=shared&uri=true"])
+def test_shared_caches(sqlite_url: str, query: str) -> None:
+    """SQLite's shared cache, in which statements do not wait for locks, is rejected."""
+    url = on_aiosqlite(sqlite_url).replace("sqlite+aiosqlite:///", "sqlite+aiosqlite:///file:") + query
+    with pytest.raises(ConfigurationError, match="cache=shared"):
+        resolve_engine(create_async_engine(url))
+
+
+TYPES = [
+    "bool", "bpchar", "bytea", "date", "float4", "float8", "int2", "int4", "int8", "interval", "json", "jsonb",
+    "name", "numeric", "oid", "regclass", "text", "timestamp", "timestamptz", "uuid", "varchar", "xid",
+]  # fmt: skip
+
+
+class _Changing(Loader):
+    """A loader that returns something else than the value."""
+
+    def load(self, data: Any) -> Any:
+        return ("changed", bytes(data))
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("type_", TYPES)
+async def test_codecs_for_each_type(postgres_url: str, driver: str, type_: str) -> None:
+    """A codec is rejected at startup, by the name of a value, or changes nothing that the kit does."""
+
+    def register(connection: Any) -> None:
+        if driver == "psycopg":
+            connection.driver_connection.adapters.register_loader(type_, _Changing)
+            return
+        codec = {"encoder": str, "decoder": lambda text: ("changed", text), "schema": "pg_catalog"}
+        connection.run_async(partial(asyncpg.Connection.set_type_codec, typename=type_, **codec))
+
+    async with host_engine(postgres_url, driver) as engine:
+        on_connect(engine, register)
+        kit = ProjKit(settings_for("sqlite:///unused.db"), engine=engine)
+        try:
+            async with kit.lifespan():
+                pass
+        except ConfigurationError as error:
+            assert "remove its type codecs" in str(error)  # noqa: PT017  # a codec of no consequence raises nothing
+        else:
+            await use_of(engine)
+
+
+CONVERTED = ["CHAR", "DATE", "INTEGER", "SMALLINT", "TEXT", "TIMESTAMP", "VARCHAR"]
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("type_", CONVERTED)
+async def test_converters_for_each_type(
+    sqlite_url: str, type_: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A converter of SQLite is rejected at startup, or changes nothing that the kit does."""
+    monkeypatch.setitem(sqlite3.converters, type_, lambda data: ("changed", data))
+    detect = sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES
+    engine = create_async_engine(
+        on_aiosqlite(sqlite_url), native_datetime=native, connect_args={"detect_types": detect}
+    )
+    rejected = pytest.raises(ConfigurationError, match="remove its type codecs")
+    with rejected if type_ not in {"DATE", "TIMESTAMP"} else nullcontext():
+        await use_of(engine)
+    await engine.dispose()
+
+
+def test_each_type_of_column_is_checked() -> None:
+    """The check at startup has a column of each type that the tables have."""
+    dialect = sqlite_dialect()
+    checked, used = (
+        {(type(column.type), column.type.compile(dialect)) for table in tables for column in table.c}
+        for tables in ([TABLE], build_tables("projkit_").metadata.tables.values())
+    )
+    assert used <= checked

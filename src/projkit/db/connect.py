@@ -46,7 +46,7 @@ async def open_database(
         from projkit.db.host_engine import for_kit  # noqa: PLC0415
 
         engine = for_kit(engine)
-    await _prepare(settings, engine)
+    isolation_level = await _prepare(settings, engine)
     seconds = settings.database_statement_seconds
     if engine is not None or settings.database_mode == "transactional":
         # SQLAlchemy's engines import its ORM, some 8 MiB that a kit on a driver saves.
@@ -63,6 +63,7 @@ async def open_database(
             tables.metadata,
             statement_seconds=seconds,
             owned=engine is None,
+            isolation_level=isolation_level,
             row_level_security=settings.row_level_security,
             observer=observer,
         )
@@ -134,14 +135,19 @@ async def require_schema(
             )
 
 
-async def _prepare(settings: Settings, engine: "AsyncEngine | None") -> None:
-    """Migrate the embedded database, or check any other."""
+async def _prepare(settings: Settings, engine: "AsyncEngine | None") -> str | None:
+    """Migrate the embedded database, or check any other.
+
+    Returns:
+        The isolation level to set on connections of the host's engine; None if they have that of the kit.
+    """
+    isolation_level = None
     try:
         if engine is not None:
             from projkit.db.engine_check import require_usable  # noqa: PLC0415
 
+            isolation_level = await require_usable(engine)
             await require_schema(settings, engine)
-            await require_usable(engine)
         elif settings.embedded:
             await _migrate_embedded(settings)
         else:
@@ -154,6 +160,7 @@ async def _prepare(settings: Settings, engine: "AsyncEngine | None") -> None:
                 f"The database of the host's engine, {engine.url.render_as_string(hide_password=True)},"
             )
         raise DatabaseUnavailableError(f"{database} is unavailable ({describe(error)}); {_HINT}") from error
+    return isolation_level
 
 
 async def _require_schema(

@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from projkit.db.dsn import asyncpg_dsn, sqlite_url
 from projkit.db.errors import DRIVER_ERRORS, is_retryable, raise_translated, unavailable
+from projkit.db.host_engine import READ_COMMITTED, connected
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
@@ -43,6 +44,7 @@ class EngineDatabase:
         *,
         statement_seconds: float,
         owned: bool,
+        isolation_level: str | None = None,
         row_level_security: bool = False,
         observer: Observer = NULL_OBSERVER,
     ) -> None:
@@ -52,6 +54,7 @@ class EngineDatabase:
         self._metadata = metadata
         self._statement_seconds = statement_seconds
         self._owned = owned
+        self._isolation_level = isolation_level
         self._row_level_security = row_level_security
         self._closing: set[asyncio.Task[None]] = set()
         self._background = BackgroundTasks()
@@ -144,7 +147,7 @@ class EngineDatabase:
     async def _connect(self) -> AsyncConnection:
         # SQLAlchemy loses a connection that has left the pool if it is cancelled while it sets isolation levels or
         # calls the host's events. So a task completes this, and returns the connection if the caller is cancelled.
-        connecting = asyncio.create_task(self.engine.connect().start())
+        connecting = asyncio.create_task(connected(self.engine, self._isolation_level))
         try:
             return await asyncio.shield(connecting)
         except asyncio.CancelledError:
@@ -176,6 +179,8 @@ def create_engine(
         max_overflow=0,
         pool_timeout=pool_wait_seconds,
         pool_pre_ping=True,
+        # Sent with each BEGIN, whatever the default of the server, the database or the role is.
+        isolation_level=READ_COMMITTED,
         connect_args={
             "dsn": asyncpg_dsn(url),
             "timeout": connect_seconds,
@@ -190,7 +195,9 @@ def create_single_use_engine(url: str, *, connect_seconds: float) -> AsyncEngine
     """Create an engine that keeps no connections, for migrations and checks."""
     if not url.startswith("sqlite"):
         arguments = {"dsn": asyncpg_dsn(url), "timeout": connect_seconds}
-        return create_async_engine(_DRIVER, poolclass=NullPool, connect_args=arguments)
+        return create_async_engine(
+            _DRIVER, poolclass=NullPool, isolation_level=READ_COMMITTED, connect_args=arguments
+        )
     location = sqlite_url(url)
     path = Path(location.database or "")
     if not path.parent.is_dir():

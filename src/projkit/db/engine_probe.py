@@ -4,7 +4,6 @@ import asyncio
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import StaticPool
 
 from projkit.db.probe import CLOSE_SECONDS, POSTGRESQL_TIME, SQLITE_TIME, AsyncProbe
 from projkit.db.raw_sql import engine_first_row
@@ -17,24 +16,18 @@ class EngineProbe(AsyncProbe):
     def __init__(self, engine: AsyncEngine, revision_sql: str) -> None:
         super().__init__(revision_sql)
         self.dialect = engine.dialect.name
-        sync_engine = engine.sync_engine
-        # A StaticPool holds a single connection, and an in-memory database exists only on that one.
-        self._owned = not isinstance(sync_engine.pool, StaticPool)
-        if self._owned:
-            sync_engine = sa.Engine(sync_engine.pool.recreate(), sync_engine.dialect, sync_engine.url)
-        self._engine = AsyncEngine(sync_engine)
+        host = engine.sync_engine
+        self._engine = AsyncEngine(sa.Engine(host.pool.recreate(), host.dialect, host.url))
 
     async def now(self) -> float:
         return float(await self._value(POSTGRESQL_TIME if self.dialect == "postgresql" else SQLITE_TIME))
 
     async def close(self) -> None:
-        if self._owned:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._engine.dispose()
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await self._engine.dispose()
 
     def abandon(self) -> None:
-        if self._owned:
-            self._engine.sync_engine.dispose(close=False)
+        self._engine.sync_engine.dispose(close=False)
 
     async def _first_row(self, sql: str) -> Row | None:
         async with self._engine.connect() as connection:

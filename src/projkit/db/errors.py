@@ -79,6 +79,12 @@ def is_retryable(error: BaseException) -> bool:
     return sqlstate(error) in _RETRYABLE
 
 
+def is_unavailability(error: BaseException) -> bool:
+    """Return whether ``error`` means that the server or the network failed, and not that it rejected a statement."""
+    code = sqlstate(error)
+    return _is_client_failure(error) if code is None else _is_unavailable(code)
+
+
 def describe(error: BaseException) -> str:
     """Return a driver's error in one line, without the values of any row."""
     reason = _reason(error)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy.pool import AssertionPool, StaticPool
 
 from projkit.db.dsn import sqlite_url
 from projkit.errors import ConfigurationError
@@ -18,7 +19,7 @@ from projkit.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 
 HostEngine: TypeAlias = (
     "AsyncEngine | async_sessionmaker[Any] | Callable[[], AsyncEngine | async_sessionmaker[Any]]"
@@ -29,7 +30,14 @@ logger: Final = logging.getLogger("projkit.db")
 # The drivers on which the tests of the API run, for each dialect.
 _DRIVERS: Final = {"postgresql": ("asyncpg", "psycopg"), "sqlite": ("aiosqlite",)}
 _SUPPORTED: Final = "PostgreSQL (on asyncpg or psycopg) and SQLite (on aiosqlite)"
-_READ_COMMITTED: Final = "READ COMMITTED"
+READ_COMMITTED: Final = "READ COMMITTED"
+# Options of execution that change the meaning or the results of statements, with SQLAlchemy's own defaults.
+_DEFAULT_OPTIONS: Final[dict[str, Any]] = {
+    "schema_translate_map": None,
+    "stream_results": False,
+    "yield_per": None,
+    "no_parameters": False,
+}
 _POSTGRESQL_PORT: Final = 5432
 _LOOPBACK: Final = {"127.0.0.1": "localhost", "::1": "localhost"}
 _EXAMPLE: Final = 'create_async_engine("postgresql+psycopg://user:password@host/name")'
@@ -54,27 +62,39 @@ def resolve_engine(engine: "HostEngine | None") -> "AsyncEngine | None":
     if not isinstance(resolved, AsyncEngine):
         raise ConfigurationError(_explain(resolved))
     _require_supported(resolved.dialect.name, resolved.dialect.driver)
+    _require_connections(resolved)
     return resolved
 
 
 def for_kit(engine: "AsyncEngine") -> "AsyncEngine":
     """Return a view of the host's engine, on the same pool and with the same events, for the kit's transactions.
 
-    Some options of an engine would make them wrong: AUTOCOMMIT would make each statement a transaction of its own, and
-    a map of schemas would redirect the kit's tables. Also, SQLAlchemy logs no values of the kit's rows through it,
-    whatever ``echo`` is.
+    Some options of an engine would make them wrong: a map of schemas would redirect the kit's tables, and results would
+    be streamed from cursors. Also, SQLAlchemy logs no values of the kit's rows through it, whatever ``echo`` is.
     """
-    options: dict[str, Any] = {"schema_translate_map": None}
-    if engine.dialect.name == "postgresql" and _isolation_level(engine) not in (None, _READ_COMMITTED):
-        options["isolation_level"] = _READ_COMMITTED
-    view = engine.execution_options(**options)
+    view = engine.execution_options(**_DEFAULT_OPTIONS)
     view.sync_engine.hide_parameters = True
     if view.sync_engine.echo == "debug":  # which logs the rows of results
         view.sync_engine.echo = True
     return view
 
 
-def _isolation_level(engine: "AsyncEngine") -> str | None:
+async def connected(engine: "AsyncEngine", isolation_level: str | None) -> "AsyncConnection":
+    """Open a connection with this isolation level, or with its own if it is None.
+
+    It is an option of the connection: the options of the host's engine would override those of a view of it.
+    """
+    connection = await engine.connect().start()
+    if isolation_level is not None:
+        try:
+            await connection.execution_options(isolation_level=isolation_level)
+        except BaseException:
+            await connection.close()
+            raise
+    return connection
+
+
+def host_isolation_level(engine: "AsyncEngine") -> str | None:
     """Return the isolation level that the host has set; None if it is the server's default."""
     level: str | None = engine.sync_engine.get_execution_options().get("isolation_level")
     # The argument of create_async_engine; SQLAlchemy has no public name for it.
@@ -129,6 +149,30 @@ def _require_supported(dialect: str, driver: str) -> None:
         f"the driver {dialect}+{driver} of the host's engine is not supported; "
         f"create another engine on the same database for the kit: {_call_for(dialect, driver)}"
     )
+
+
+def _require_connections(engine: "AsyncEngine") -> None:
+    """Check that the transactions of concurrent requests have a connection each, and wait for each other's locks."""
+    pool = type(engine.pool).__name__
+    if isinstance(engine.pool, StaticPool | AssertionPool):
+        if engine.url.database in (None, "", ":memory:") and engine.dialect.name == "sqlite":
+            raise ConfigurationError(
+                "the host's engine is on an in-memory database, which has a single connection, but the kit's requests "
+                'need one each; use a file: create_async_engine("sqlite+aiosqlite:///application.db")'
+            )
+        raise ConfigurationError(
+            f"the host's engine has a {pool}, which has a single connection, but the kit's requests need one each; "
+            "create the engine without poolclass, or for the kit another one: create_async_engine(engine.url)"
+        )
+    if engine.dialect.name == "sqlite" and "cache=shared" in f"{engine.url.database}?{_query(engine.url)}":
+        raise ConfigurationError(
+            "the host's engine has cache=shared in its URL, with which SQLite rejects a statement at once instead of "
+            "waiting for another connection's lock; remove it from the URL"
+        )
+
+
+def _query(url: sa.URL) -> str:
+    return "&".join(f"{name}={value}" for name, value in url.query.items())
 
 
 def _explain(value: object) -> str:

@@ -65,6 +65,7 @@ class PostgresqlDatabase:
                     "statement_timeout": milliseconds,
                     "lock_timeout": milliseconds,
                     "idle_in_transaction_session_timeout": milliseconds,
+                    "default_transaction_isolation": "read committed",
                     # Compiling a plan to machine code takes longer than any of the kit's statements.
                     "jit": "off",
                 },

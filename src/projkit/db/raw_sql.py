@@ -77,7 +77,7 @@ async def raw_connection(settings: "Settings") -> AsyncIterator[RawConnection]:
         settings.database_url, connect_seconds=settings.database_connect_seconds
     )
     try:
-        async with connection.transaction():
+        async with connection.transaction(isolation="read_committed"):
             yield RawConnection("postgresql", partial(postgresql_first_row, connection))
     finally:
         await connection.close(timeout=settings.database_connect_seconds)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import sqlalchemy as sa
 
-from projkit.db.types import JsonText, UtcDateTime, text
+from projkit.db.types import IsoDate, JsonText, UtcDateTime, text
 from projkit.settings import TableSettings
 
 
@@ -54,8 +54,8 @@ def build_tables(prefix: str, schema: str = "") -> Tables:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("priority", sa.SmallInteger(), nullable=False),
         sa.Column("tags", JsonText(binary=True), nullable=False, server_default="[]"),
-        sa.Column("start_date", sa.Date()),
-        sa.Column("due_date", sa.Date()),
+        sa.Column("start_date", IsoDate()),
+        sa.Column("due_date", IsoDate()),
         sa.Column("metadata", JsonText(), nullable=False, server_default="{}"),
         sa.Column("external_id", text()),
         sa.Column("archived_at", UtcDateTime()),

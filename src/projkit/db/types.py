@@ -1,7 +1,7 @@
 """Column types that behave alike on PostgreSQL and SQLite."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from projkit.clock import rfc3339
-from projkit.db.statement import postgresql
+from projkit.db.statement import postgresql, sqlite
 
 
 def text() -> sa.types.TypeEngine[str]:
@@ -51,6 +51,54 @@ def _to_text(value: datetime | None) -> str | None:
 
 def _from_text(value: str | None) -> datetime | None:
     return None if value is None else datetime.fromisoformat(value)
+
+
+class IsoDate(sa.types.TypeDecorator[date]):
+    """A date; in SQLite it is read as text, with any ``detect_types`` and ``native_datetime`` of a host's engine."""
+
+    impl = sa.Date
+    cache_ok = True
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[date | None], Any] | None:
+        return _date_to_text if dialect.name == "sqlite" else None
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], date | None] | None:
+        return _date_from_text if dialect.name == "sqlite" else None
+
+    def column_expression(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Return what a query selects, instead of the column: an expression, which has no declared type."""
+        return _date_text(column)
+
+
+def _date_to_text(value: date | None) -> str | None:
+    return None if value is None else value.isoformat()
+
+
+def _date_from_text(value: str | None) -> date | None:
+    return None if value is None else date.fromisoformat(value)
+
+
+class _date_text(sa.ColumnElement[date]):  # noqa: N801  # named like an SQL function
+    """The text of a date column, which a host's engine on SQLite would convert, with a converter of its own choice."""
+
+    _traverse_internals = [("column", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any]) -> None:
+        self.column = column
+        self.type = column.type
+
+
+@compiles(_date_text, "postgresql")
+def _postgresql_date_text(element: _date_text, compiler: SQLCompiler, **options: Any) -> str:
+    return str(compiler.process(element.column, **options))
+
+
+@compiles(_date_text, "sqlite")
+def _sqlite_date_text(element: _date_text, compiler: SQLCompiler, **options: Any) -> str:
+    column = compiler.process(element.column, **options)
+    # The kit's own connections convert nothing.
+    return column if compiler.dialect is sqlite() else f"CAST({column} AS TEXT)"
 
 
 class JsonText(sa.types.UserDefinedType[str]):

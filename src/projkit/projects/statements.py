@@ -171,8 +171,8 @@ def _constant(value: str | int) -> sa.ColumnElement[Any]:
 
 
 def _stats(table: sa.Table, undeleted: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    today = sa.bindparam("today", type_=sa.Date())
-    in_a_week = sa.bindparam("in_a_week", type_=sa.Date())
+    today = bind(table.c.due_date, "today")
+    in_a_week = bind(table.c.due_date, "in_a_week")
     a_month_ago = bind(table.c.created_at, "a_month_ago")
     open_ = sa.and_(
         table.c.status.not_in([_constant("completed"), _constant("cancelled")]), table.c.archived_at.is_(None)
