@@ -25,8 +25,9 @@ def warnings_of(host: Any, is_kit_path: IsKitPath, *, inside: bool) -> Iterator[
     hidden = [path for path in _paths_of(host) if is_kit_path(path)]
     if hidden:
         yield (
-            f"the kit hides routes of the host: {_listed(hidden)}. Give the kit a prefix of its own, "
-            'kit.wrap(app, prefix="/kit"), or set PROJKIT_API_PREFIX or PROJKIT_METRICS_PATH'
+            f"the kit hides routes of the host: {_listed(hidden)}. Its paths are also found below the path of "
+            'PROJKIT_PUBLIC_URL. Give the kit a prefix of its own, kit.wrap(app, prefix="/kit"), or set '
+            "PROJKIT_API_PREFIX or PROJKIT_METRICS_PATH"
         )
 
 

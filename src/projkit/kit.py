@@ -54,7 +54,7 @@ from projkit.telemetry.otel.request_tracing import TracerProviderOrFactory
 from projkit.telemetry.wiring import Telemetry
 from projkit.validation.wiring import ValidationFactory, Validations
 from projkit.version import __version__
-from projkit.wrapping import HostApp, KitDispatch, combine, no_host
+from projkit.wrapping import HostApp, KitDispatch, check_prefix, combine, no_host
 
 if TYPE_CHECKING:
     from projkit.db.host_engine import HostEngine
@@ -323,7 +323,7 @@ class ProjKit:
 
         Args:
             host_app: any ASGI application; it gets all requests but those for the kit.
-            prefix: the path below which the kit's paths are found.
+            prefix: the path below which the kit's paths are found, such as ``/kit``.
             auth: rules that guard the host's paths, as :class:`AuthMiddleware` takes them.
             performance: time and count the host's requests like the kit's.
             instrument: wrap the host in OpenTelemetry's ASGI instrumentation, if it has none of its own. Requires
@@ -334,7 +334,8 @@ class ProjKit:
                 kit's requests too. For Starlette and FastAPI.
 
         Raises:
-            ConfigurationError: the instrumentation is not installed, or ``inside`` is not possible.
+            ConfigurationError: the prefix is invalid, the instrumentation is not installed, or ``inside`` is not
+                possible.
         """
         self._monitoring.detect_framework(host_app)
 
@@ -344,7 +345,7 @@ class ProjKit:
             partial(
                 KitDispatch,
                 self,
-                prefix=prefix.rstrip("/"),
+                prefix=check_prefix(prefix),
                 public_path=self.settings.public_path or "",
                 owns=self._paths.contains,
             ),
@@ -388,10 +389,15 @@ class ProjKit:
                 collide with the host's, or with those of a second kit.
 
         Raises:
-            ValueError: ``name_prefix`` has a character that the name of a component must not have.
+            ValueError: ``name_prefix`` has a character that the name of a component must not have, or ``prefix`` does
+                not start with a slash.
         """
+        if prefix and not prefix.startswith("/"):
+            raise ValueError(f"the prefix {prefix!r} must start with /, for example /kit")
         cookie = cookie_names(self.settings).auth
-        own = document(self._application.table.endpoints, version=__version__, cookie=cookie, prefix=prefix)
+        own = document(
+            self._application.table.endpoints, version=__version__, cookie=cookie, prefix=prefix.rstrip("/")
+        )
         return prefix_names(own, name_prefix) if name_prefix else own
 
     async def _open(self) -> Running:

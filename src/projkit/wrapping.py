@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
@@ -16,6 +17,9 @@ logger: Final = logging.getLogger("projkit")
 _STARTUP_COMPLETE: Final = "lifespan.startup.complete"
 _STARTUP_FAILED: Final = "lifespan.startup.failed"
 _SHUTDOWN_COMPLETE: Final = "lifespan.shutdown.complete"
+
+# The path of a scope is decoded, so that other characters are possible, but each of these is a mistake.
+_PREFIX: Final = re.compile(r"(/[^/%?#;\\{}]+)+")
 
 # Frameworks type scopes and messages differently, so that no narrower type fits them all.
 HostApp = Callable[[Any, Any, Any], Awaitable[Any]]
@@ -65,7 +69,7 @@ def combine(
     return WrappedApp(
         timed if inside else around,
         timed,
-        warnings=lambda: warnings(around.is_kit_path),
+        warnings=lambda: warnings(around.takes),
         startup=kit.startup,
         shutdown=kit.shutdown,
     )
@@ -91,6 +95,22 @@ def insert_innermost(host: Any, factory: Callable[..., Any]) -> None:
     middlewares.append(Middleware(factory))
 
 
+def check_prefix(prefix: str) -> str:
+    """Return the prefix of a wrapped host's kit without a slash at the end.
+
+    Raises:
+        ConfigurationError: no request has such a path.
+    """
+    plain = prefix.removesuffix("/")
+    is_valid = not plain or (_PREFIX.fullmatch(plain) and plain.isprintable())
+    if not is_valid or {".", ".."} & {*plain.split("/")}:
+        raise ConfigurationError(
+            f"kit.wrap(prefix={prefix!r}) must be a plain path that starts with /, as in /kit: without empty segments, "
+            ". and .., parameters, percent-encoding, ?, #, ; and \\; for a prefix with parameters, mount the kit"
+        )
+    return plain
+
+
 class KitDispatch:
     """ASGI app that sends the kit's requests to the kit, and everything else to the host.
 
@@ -102,6 +122,7 @@ class KitDispatch:
         host: the host's ASGI app.
         prefix: is put before the kit's paths.
         public_path: the path below which browsers find the kit; a proxy may keep a prefix that the host does not know.
+            It is ignored if it does not end in ``prefix``.
         owns: returns whether the kit serves a path.
     """
 
@@ -111,7 +132,7 @@ class KitDispatch:
         self._kit = kit
         self._host = host
         self._prefix = prefix
-        self._public_path = public_path
+        self._public_path = public_path if public_path.endswith(prefix) else ""
         self._owns = owns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,9 +144,16 @@ class KitDispatch:
         else:
             await self._host(scope, receive, send)
 
-    def is_kit_path(self, path: str) -> bool:
+    def takes(self, path: str) -> bool:
         """Return whether requests for a path, without the server's ``root_path``, are the kit's."""
+        return self._is_below_prefix(path) or self._is_public(path)
+
+    def _is_below_prefix(self, path: str) -> bool:
         return path.startswith(self._prefix + "/") if self._prefix else self._owns(path)
+
+    def _is_public(self, path: str) -> bool:
+        start = self._public_path
+        return bool(start) and path.startswith(start + "/") and self._owns(path[len(start) :])
 
     def _kit_root_path(self, scope: Scope) -> str | None:
         """Return the prefix of the kit's paths, or None if the request is the host's."""
@@ -133,12 +161,9 @@ class KitDispatch:
         root_path: str = scope.get("root_path", "").rstrip("/")
         if root_path and path.startswith(root_path + "/"):
             path = path[len(root_path) :]
-        if self.is_kit_path(path):
+        if self._is_below_prefix(path):
             return root_path + self._prefix
-        public_path = self._public_path
-        if public_path and path.startswith(public_path + "/") and self._owns(path[len(public_path) :]):
-            return public_path
-        return None
+        return self._public_path if self._is_public(path) else None
 
 
 class WrappedApp:

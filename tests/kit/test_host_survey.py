@@ -123,6 +123,58 @@ async def test_what_is_listed(kit: ProjKit) -> None:
     assert "other" not in message
 
 
+@pytest.mark.parametrize("public_path", ["", "/app", "/app/kit", "/kit"])
+@pytest.mark.parametrize("prefix", ["", "/kit", "/app/kit"])
+async def test_every_hidden_route_is_named(sqlite_url: str, public_path: str, prefix: str) -> None:
+    """The kit takes exactly those of the host's routes that the warning names, whatever the path of PUBLIC_URL is."""
+    url = f"https://example.com{public_path}"
+    kit = ProjKit(Settings(secret=SECRET, database_url=sqlite_url, public_url=url))
+    ends = ("/metrics", "/api/v1/health/live", "/page")
+    paths = [
+        start + end for start in ("", "/app", "/kit", "/app/kit", "/kit/app", "/app/kit/app") for end in ends
+    ]
+    taken = set()
+    for path in paths:
+        app = kit.wrap(Starlette(routes=routes(path)), prefix=prefix)
+        messages = await warnings_at_first_request(app)
+        sent = await call(app, http_scope(path))
+        is_hidden = sent[1]["body"] != b"the host's"
+        assert [path in message for message in messages if "hides" in message] == [True] * is_hidden
+        taken |= {path} if is_hidden else set()
+    starts = {prefix, public_path} if public_path.endswith(prefix) else {prefix}
+    expected = {start + end for start in starts for end in ends if end != "/page"}
+    assert taken == expected | {path for path in paths if prefix and path.startswith(f"{prefix}/")}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["kit", "//", "/kit//", "//kit", "/a//b", "/k/{x}", "/kit?x", "/kit#x", "/k%20it", "/a;b", "/a\\b", "/./kit", "/..",
+     "/a\nb", "/\ud800", "https://example.com/kit"],
+)  # fmt: skip
+def test_prefixes_that_no_request_has(kit: ProjKit, prefix: str) -> None:
+    """A prefix below which nothing could be found is rejected."""
+    with pytest.raises(ConfigurationError, match="must be a plain path that starts with /"):
+        kit.wrap(Starlette(), prefix=prefix)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [("", ""), ("/", ""), ("/kit/", "/kit"), ("/k it", "/k it"), ("/kît", "/kît"), ("/@a/b+c", "/@a/b+c")],
+)
+async def test_prefixes_of_any_characters(kit: ProjKit, prefix: str, path: str) -> None:
+    """A slash at the end does not matter, and other characters are compared with the decoded path."""
+    sent = await call(kit.wrap(Starlette(), prefix=prefix), http_scope(f"{path}/api/v1/health/live"))
+    assert sent[0]["status"] == 200
+
+
+def test_the_prefix_of_a_document(kit: ProjKit) -> None:
+    """The paths of a document have one slash between the prefix and the rest; a prefix without a slash is rejected."""
+    assert "/kit/metrics" in kit.openapi("/kit/")["paths"]
+    assert "/{tenant}/kit/metrics" in kit.openapi("/{tenant}/kit")["paths"]
+    with pytest.raises(ValueError, match="must start with /"):
+        kit.openapi("kit")
+
+
 async def test_nothing_to_warn_about(kit: ProjKit) -> None:
     """A host without middlewares, whose routes the kit leaves alone, causes no warning."""
 
