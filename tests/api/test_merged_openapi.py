@@ -73,15 +73,15 @@ def test_two_kits_merge_into_a_host() -> None:
     validate(merged)
     ids = [operation["operationId"] for operation in _operations(merged)]
     assert len(ids) == len(set(ids))
-    assert {"listProjects", "kit_listProjects", "other.listProjects"} <= set(ids)
+    assert {"listProjects", "projkit_listProjects", "other.listProjects"} <= set(ids)
     assert list(merged["components"]["schemas"]["Project"]["properties"]) == ["budget"]
     schemas = kit.openapi()["components"]["schemas"]
-    assert merged["components"]["schemas"]["kit_Project"]["required"] == schemas["Project"]["required"]
+    assert merged["components"]["schemas"]["projkit_Project"]["required"] == schemas["Project"]["required"]
     for ref in _refs(merged):
         assert _resolve(merged, ref)
     declared = {tag["name"] for tag in merged["tags"]}
     for operation in _operations(merged):
-        if operation["operationId"].startswith("kit_"):
+        if operation["operationId"].startswith("projkit_"):
             assert declared >= set(operation["tags"])
             for requirement in operation["security"]:
                 assert requirement.keys() <= merged["components"]["securitySchemes"].keys()
