@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from projkit.db import revisions, row_security
 from projkit.db.errors import DRIVER_ERRORS, describe
@@ -18,7 +17,7 @@ from projkit.db.table_names import TableNames
 from projkit.db.tables import Tables, tables_of
 from projkit.errors import DatabaseUnavailableError
 from projkit.observers import NULL_OBSERVER, Observer
-from projkit.settings import Settings
+from projkit.settings import Settings, parse_postgresql_url
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -190,5 +189,4 @@ async def _migrate_embedded(settings: Settings) -> None:
 def _without_password(settings: Settings) -> str:
     if settings.embedded:
         return str(settings.sqlite_path)
-    parts = urlsplit(settings.database_url)
-    return f"{parts.path.lstrip('/')} at {parts.hostname}:{parts.port or 5432}"
+    return parse_postgresql_url(settings.database_url).location

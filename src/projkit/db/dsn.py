@@ -5,11 +5,6 @@ from urllib.parse import unquote
 import sqlalchemy as sa
 
 
-def asyncpg_dsn(url: str) -> str:
-    """Return the URL in asyncpg's own form, which includes ``sslmode`` and the other parameters of libpq."""
-    return url.replace("postgresql+asyncpg://", "postgresql://", 1)
-
-
 def sqlite_url(url: str) -> sa.URL:
     """Return the URL of an SQLite file for SQLAlchemy, which before 2.1 does not decode the file's name."""
     scheme, _, rest = url.partition("://")

@@ -17,10 +17,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-from projkit.db.dsn import asyncpg_dsn, sqlite_url
+from projkit.db.dsn import sqlite_url
 from projkit.db.errors import DRIVER_ERRORS, is_retryable, raise_translated, unavailable
 from projkit.db.host_engine import READ_COMMITTED, connected
 from projkit.db.port import Queries, T, Transaction, observed, row_count
+from projkit.db.postgresql_connector import PostgresqlConnector
 from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Params, Row, Statement, engine_params
@@ -28,7 +29,7 @@ from projkit.observers import NULL_OBSERVER, Observer
 from projkit.request_stats import StatementInfo, add_database_time
 from projkit.tasks import BackgroundTasks, run_to_completion
 
-# SQLAlchemy would pass unknown parameters of a URL to asyncpg as arguments; asyncpg parses URLs itself.
+# The URL that selects the driver; a function of the kit connects, because SQLAlchemy reads parameters differently.
 _DRIVER: Final = "postgresql+asyncpg://"
 # The time in which a server that responds confirms that it has cancelled a statement.
 _CANCEL_SECONDS: Final = 0.5
@@ -169,7 +170,7 @@ _PING: Final = Statement(sa.select(sa.literal(1, sa.Integer)))
 def create_engine(
     url: str, *, pool_size: int, connect_seconds: float, pool_wait_seconds: float
 ) -> AsyncEngine:
-    """Create an engine for the transactional mode, without named prepared statements because of PgBouncer."""
+    """Create an engine for the transactional mode."""
     if url.startswith("sqlite"):
         # The timeout is that of the file's lock.
         return create_async_engine(sqlite_url(url), connect_args=_sqlite_arguments(pool_wait_seconds))
@@ -181,20 +182,14 @@ def create_engine(
         pool_pre_ping=True,
         # Sent with each BEGIN, whatever the default of the server, the database or the role is.
         isolation_level=READ_COMMITTED,
-        connect_args={
-            "dsn": asyncpg_dsn(url),
-            "timeout": connect_seconds,
-            "statement_cache_size": 0,
-            "prepared_statement_cache_size": 0,
-            "prepared_statement_name_func": lambda: "",
-        },
+        connect_args=_postgresql_arguments(url, connect_seconds),
     )
 
 
 def create_single_use_engine(url: str, *, connect_seconds: float) -> AsyncEngine:
     """Create an engine that keeps no connections, for migrations and checks."""
     if not url.startswith("sqlite"):
-        arguments = {"dsn": asyncpg_dsn(url), "timeout": connect_seconds}
+        arguments = _postgresql_arguments(url, connect_seconds)
         return create_async_engine(
             _DRIVER, poolclass=NullPool, isolation_level=READ_COMMITTED, connect_args=arguments
         )
@@ -203,6 +198,15 @@ def create_single_use_engine(url: str, *, connect_seconds: float) -> AsyncEngine
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "No such directory", str(path.parent))
     return create_async_engine(location, poolclass=NullPool, connect_args=_sqlite_arguments(connect_seconds))
+
+
+def _postgresql_arguments(url: str, connect_seconds: float) -> dict[str, Any]:
+    """Return the arguments with which SQLAlchemy names no prepared statements, because of PgBouncer."""
+    return {
+        "async_creator_fn": PostgresqlConnector(url, connect_seconds=connect_seconds).open,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: "",
+    }
 
 
 def _sqlite_arguments(lock_seconds: float) -> dict[str, Any]:

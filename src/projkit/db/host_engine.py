@@ -14,7 +14,7 @@ from sqlalchemy.pool import AssertionPool, StaticPool
 
 from projkit.db.dsn import sqlite_url
 from projkit.errors import ConfigurationError
-from projkit.settings import Settings
+from projkit.settings import Settings, parse_postgresql_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,15 +105,23 @@ def warn_of_other_url(settings: Settings, engine: "AsyncEngine") -> None:
     """Warn if PROJKIT_DATABASE_URL is set to another database than the one of the host's engine, which is used."""
     if "database_url" not in settings.model_fields_set:
         return
-    used, url = engine.url, settings.database_url
-    unused = sqlite_url(url) if settings.embedded else sa.make_url(url)
-    if used.database is not None and _location(used) != _location(unused):
+    used, unused = engine.url, _urls(settings)
+    if used.database is not None and _location(used) not in map(_location, unused):
         logger.warning(
             "the kit uses the database of the host's engine, %s; PROJKIT_DATABASE_URL is %s, which only the commands "
             "of projkit use: unset it, or set it to the same database",
             used.render_as_string(hide_password=True),
-            unused.render_as_string(hide_password=True),
+            unused[0].render_as_string(hide_password=True),
         )
+
+
+def _urls(settings: Settings) -> list[sa.URL]:
+    """Return the URL of the database in the settings, one for each of its hosts."""
+    if settings.embedded:
+        return [sqlite_url(settings.database_url)]
+    url = parse_postgresql_url(settings.database_url)
+    engine_url = sa.URL.create("postgresql+asyncpg", url.user, url.password, database=url.database)
+    return [engine_url.set(host=host.name, port=host.port) for host in url.hosts] or [engine_url]
 
 
 def _location(url: sa.URL) -> tuple[object, ...]:

@@ -7,10 +7,10 @@ from typing import Any, Final, Self
 import asyncpg
 import sqlalchemy as sa
 
-from projkit.db.dsn import asyncpg_dsn
 from projkit.db.errors import is_retryable, raise_translated, unavailable
 from projkit.db.pool import Connection, ConnectionPool
 from projkit.db.port import Queries, T, Transaction, observed, row_count
+from projkit.db.postgresql_connector import PostgresqlConnector
 from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Compiled, Params, Row, Statement
@@ -53,27 +53,23 @@ class PostgresqlDatabase:
         observer: Observer = NULL_OBSERVER,
     ) -> Self:
         """Return a database whose connections are opened when they are needed."""
-        dsn = asyncpg_dsn(url)
         milliseconds = str(int(statement_seconds * 1000))
-
-        async def connect() -> Connection:
-            return await asyncpg.connect(
-                dsn,
-                timeout=connect_seconds,
-                server_settings={
-                    "application_name": "projkit",
-                    "statement_timeout": milliseconds,
-                    "lock_timeout": milliseconds,
-                    "idle_in_transaction_session_timeout": milliseconds,
-                    "default_transaction_isolation": "read committed",
-                    # Compiling a plan to machine code takes longer than any of the kit's statements.
-                    "jit": "off",
-                },
-            )
-
+        connector = PostgresqlConnector(
+            url,
+            connect_seconds=connect_seconds,
+            prepared=True,
+            server_settings={
+                "statement_timeout": milliseconds,
+                "lock_timeout": milliseconds,
+                "idle_in_transaction_session_timeout": milliseconds,
+                "default_transaction_isolation": "read committed",
+                # Compiling a plan to machine code takes longer than any of the kit's statements.
+                "jit": "off",
+            },
+        )
         return cls(
             ConnectionPool(
-                connect,
+                connector,
                 size=pool_size,
                 connect_seconds=connect_seconds,
                 wait_seconds=pool_wait_seconds,

@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 from projkit.db.errors import DRIVER_ERRORS
 from projkit.db.pool import shut_down_socket
-from projkit.db.raw_sql import connect_postgresql, postgresql_first_row, sqlite_first_row
+from projkit.db.postgresql_connector import PostgresqlConnector
+from projkit.db.raw_sql import postgresql_first_row, sqlite_first_row
 from projkit.db.statement import Row
 from projkit.tasks import retrieve_exception
 
@@ -83,13 +84,11 @@ class PostgresqlProbe(AsyncProbe):
 
     def __init__(self, url: str, revision_sql: str, *, seconds: float, set_timeouts: bool) -> None:
         super().__init__(revision_sql)
-        self._url = url
-        self._seconds = seconds
         milliseconds = str(int(seconds * 1000))
-        self._server_settings = {
-            "application_name": "projkit-health",
-            **({"statement_timeout": milliseconds, "lock_timeout": milliseconds} if set_timeouts else {}),
-        }
+        timeouts = {"statement_timeout": milliseconds, "lock_timeout": milliseconds}
+        self._connect = PostgresqlConnector(
+            url, connect_seconds=seconds, suffix="-health", server_settings=timeouts if set_timeouts else None
+        )
         self._connection: Any = None
         self._connecting: asyncio.Task[Any] | None = None
 
@@ -129,11 +128,7 @@ class PostgresqlProbe(AsyncProbe):
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
         if self._connecting is None:
-            self._connecting = asyncio.get_running_loop().create_task(
-                connect_postgresql(
-                    self._url, connect_seconds=self._seconds, server_settings=self._server_settings
-                )
-            )
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
             self._connecting.add_done_callback(retrieve_exception)
         # If its first caller is cancelled, connecting continues, within its own timeout, for the next one.
         connecting = self._connecting

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
-from projkit.db.dsn import asyncpg_dsn
+from projkit.db.postgresql_connector import PostgresqlConnector
 from projkit.db.statement import Row
 
 if TYPE_CHECKING:
@@ -37,15 +35,6 @@ def sqlite_first_row(connection: sqlite3.Connection, sql: str) -> Row | None:
     """Return the first row of ``sql`` in an SQLite file, or None."""
     row: Row | None = connection.execute(sql).fetchone()
     return row
-
-
-async def connect_postgresql(
-    url: str, *, connect_seconds: float, server_settings: dict[str, str] | None = None
-) -> Any:
-    """Open a connection outside of any pool, without prepared statements: PgBouncer may be in between."""
-    return await asyncpg.connect(
-        asyncpg_dsn(url), timeout=connect_seconds, statement_cache_size=0, server_settings=server_settings
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +62,8 @@ async def raw_connection(settings: "Settings") -> AsyncIterator[RawConnection]:
 
             yield RawConnection("sqlite", first_row)
         return
-    connection = await connect_postgresql(
-        settings.database_url, connect_seconds=settings.database_connect_seconds
-    )
+    connect = PostgresqlConnector(settings.database_url, connect_seconds=settings.database_connect_seconds)
+    connection = await connect()
     try:
         async with connection.transaction(isolation="read_committed"):
             yield RawConnection("postgresql", partial(postgresql_first_row, connection))

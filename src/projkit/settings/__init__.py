@@ -1,6 +1,7 @@
 """Settings, read from ``PROJKIT_*`` variables or given as keyword arguments of :class:`Settings`."""
 
 from projkit.settings.model import Settings
+from projkit.settings.postgresql_url import PostgresqlUrl, parse_postgresql_url
 from projkit.settings.tables import SCHEMA_REQUIRES_POSTGRESQL, TableSettings
 from projkit.settings.values import MINIMUM_SECRET_BYTES, UNIX_SOCKETS, OidcProvider, origin_of
 from projkit.settings.variables import (
@@ -16,10 +17,12 @@ __all__ = [
     "SCHEMA_REQUIRES_POSTGRESQL",
     "UNIX_SOCKETS",
     "OidcProvider",
+    "PostgresqlUrl",
     "Settings",
     "TableSettings",
     "UnknownSettingWarning",
     "describe_unknown_variables",
     "origin_of",
+    "parse_postgresql_url",
     "unknown_variables",
 ]

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -11,6 +12,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from projkit.errors import ConfigurationError
 from projkit.known_secrets import FOR_TESTS
+from projkit.settings.postgresql_url import is_postgresql, parse_postgresql_url
 from projkit.settings.tables import SCHEMA_REQUIRES_POSTGRESQL, TableSettings
 from projkit.settings.values import (
     NEW_SECRET,
@@ -130,6 +132,17 @@ class Settings(TableSettings):
         for warning in describe_unknown_variables(os.environ, type(self).model_fields):
             warnings.warn(warning, UnknownSettingWarning, stacklevel=2)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_database_url(cls, values: Any) -> Any:
+        """Take the settings that are not set from the parameters of the database's URL."""
+        url = values.get("database_url")
+        if not isinstance(url, str) or not is_postgresql(url):
+            return values
+        with suppress(ValueError):  # the field's own validation reports it
+            return {**parse_postgresql_url(url).setting_defaults, **values}
+        return values
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.secret is not None and self.keys_file is not None:
@@ -149,6 +162,7 @@ class Settings(TableSettings):
                 "such as https://app.example.com (including the mount path, if any)"
             )
         self._check_root_path()
+        self._check_database_url()
         if self.oidc_resource_issuer == self.issuer:
             raise ValueError(
                 "PROJKIT_OIDC_RESOURCE_ISSUER must differ from PROJKIT_ISSUER: the issuer of a token selects its keys"
@@ -173,6 +187,21 @@ class Settings(TableSettings):
             raise ValueError(
                 f"PROJKIT_ROOT_PATH (--root-path) is {self.root_path}, but PROJKIT_PUBLIC_URL is {self.public_base}; "
                 f"set PROJKIT_PUBLIC_URL={url}, or omit the root path if PROJKIT_PUBLIC_URL is right"
+            )
+
+    def _check_database_url(self) -> None:
+        if self.embedded:
+            return
+        url = parse_postgresql_url(self.database_url)
+        if "database_mode" in url.setting_defaults and self.database_mode == "fast":
+            raise ValueError(
+                "PROJKIT_DATABASE_URL has pgbouncer=true, but PROJKIT_DATABASE_MODE is fast; unset it, or set it to "
+                "transactional"
+            )
+        if url.schema not in (None, self.database_schema or "public"):
+            raise ValueError(
+                f"PROJKIT_DATABASE_URL: the parameter schema={url.schema} differs from PROJKIT_DATABASE_SCHEMA, which "
+                "selects the schema; set that one, and remove the parameter"
             )
 
     def require_servers(self, *, host_engine: bool = False, host_redis: bool = False) -> None:

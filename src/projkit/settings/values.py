@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from projkit.known_secrets import is_known
+from projkit.settings.postgresql_url import parse_postgresql_url, require_writable_target
 
 MINIMUM_SECRET_BYTES: Final = 32
 NEW_SECRET: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105  # a command
@@ -168,13 +169,8 @@ def _name_driver(value: str) -> str:
             "must start with postgresql:// or sqlite:///, for example "
             "postgresql://user:password@host:5432/name or sqlite:///projkit.db"
         )
-    try:
-        _ = urlsplit(value).port
-    except ValueError:
-        raise ValueError(
-            "the port must be a number, as in postgresql://user:password@host:5432/name "
-            "(encode @, : and / in a password as %40, %3A and %2F)"
-        ) from None
+    if driver.startswith("postgresql"):
+        require_writable_target(parse_postgresql_url(value))
     if driver.startswith("sqlite") and rest.lstrip("/").partition("?")[0] in {"", ":memory:"}:
         raise ValueError(
             "SQLite requires a file, such as sqlite:///projkit.db; an in-memory database is lost between connections"

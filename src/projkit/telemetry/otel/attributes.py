@@ -89,7 +89,7 @@ def _server(host: str, scheme: str, server: Any) -> Attributes:
 def database_attributes(dialect: str, url: str) -> Attributes:
     """Return the attributes that identify the database; ``url`` may contain credentials, which are left out."""
     attributes: Attributes = {db.DB_SYSTEM_NAME: dialect}
-    parts = _split(url)
+    parts = _split(_without_several_hosts(url))
     if dialect == "postgresql" and parts is not None:
         attributes |= _address(parts, 5432)
         if name := parts.path.strip("/"):
@@ -112,6 +112,13 @@ def redis_attributes(client: "RedisClient") -> Attributes:
 
 def _address(parts: SplitResult, port: int) -> Attributes:
     return {SERVER_ADDRESS: parts.hostname, SERVER_PORT: parts.port or port} if parts.hostname else {}
+
+
+def _without_several_hosts(url: str) -> str:
+    """Return the URL without its hosts if there are several, because the one in use changes."""
+    scheme, _, rest = url.partition("://")
+    authority, _, path = rest.partition("/")
+    return f"{scheme}:///{path}" if "," in authority.rpartition("@")[2] else url
 
 
 def _split(url: str) -> SplitResult | None:

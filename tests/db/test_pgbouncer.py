@@ -1,0 +1,68 @@
+"""The kit behind PgBouncer in transaction mode."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from projkit import ProjKit, Settings
+from projkit.cli.check import _run_checks
+from projkit.db import migrate, revisions
+from projkit.db.connect import open_probe, require_schema
+from tests.conftest import SECRET, Client, settings_for
+from tests.pgbouncer import pgbouncer
+
+pytestmark = pytest.mark.anyio
+URL = "/api/v1/projects"
+
+
+@pytest.fixture
+def bouncer_url(empty_postgres_url: str) -> Iterator[str]:
+    """The URL of an empty database behind PgBouncer, whose connections to the server all clients share."""
+    with pgbouncer(empty_postgres_url, default_pool_size=1) as url:
+        yield url
+
+
+async def test_commands_again_and_again(bouncer_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Migrations and checks also work on connections to the server that others have used before."""
+    settings = settings_for(bouncer_url, database_mode="transactional")
+    for _ in range(4):
+        await migrate.upgrade(bouncer_url)
+    await asyncio.gather(*(migrate.upgrade(bouncer_url) for _ in range(4)))
+    for _ in range(4):
+        await require_schema(settings)
+    monkeypatch.setenv("PROJKIT_SECRET", SECRET)
+    monkeypatch.setenv("PROJKIT_DATABASE_URL", f"{bouncer_url}?pgbouncer=true")
+    for _ in range(4):
+        findings = await _run_checks()
+        assert all(finding.ok for finding in findings), findings
+
+
+async def test_health_probe(bouncer_url: str) -> None:
+    """The queries of two probes that share one connection to the server do not disturb each other."""
+    await migrate.upgrade(bouncer_url)
+    settings = settings_for(bouncer_url, database_mode="transactional")
+    probes = [open_probe(settings, None, seconds=5.0) for _ in range(4)]
+
+    async def query(probe: Any) -> None:
+        for _ in range(100):
+            await probe.ping()
+            assert await probe.revision() == revisions.head()
+
+    await asyncio.gather(*(query(probe) for probe in probes))
+    for probe in probes:
+        await probe.close()
+
+
+async def test_requests(bouncer_url: str) -> None:
+    """More clients than there are connections to the server create and read projects."""
+    await migrate.upgrade(bouncer_url)
+    settings = Settings(database_url=f"{bouncer_url}?pgbouncer=true", secret=SECRET)
+    kit = ProjKit(settings)
+    async with kit.lifespan(), Client(kit, settings, timeout=30) as client:
+        for _ in range(4):
+            made = await asyncio.gather(*(client.post(URL, json={"name": "A"}) for _ in range(8)))
+            assert {answer.status_code for answer in made} == {201}
+            read = await asyncio.gather(*(client.get(f"{URL}/{answer.json()['id']}") for answer in made))
+            assert {answer.status_code for answer in read} == {200}
