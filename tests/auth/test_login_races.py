@@ -1,6 +1,6 @@
 """Logins and logouts that something else overtakes."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -85,12 +85,13 @@ async def test_overtaken_while_the_session_is_made(
         services = auth_services(kit)
         create = services.store.create
 
-        async def slow_create(session: Session) -> None:
+        async def slow_create(session: Session, *, limit: int) -> Sequence[Session]:
             if too_early:
                 await disable(services)
-            await create(session)
+            excess = await create(session, limit=limit)
             if not too_early:
                 await disable(services)
+            return excess
 
         monkeypatch.setattr(services.store, "create", slow_create)
         await refused(kit, client)

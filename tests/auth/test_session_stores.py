@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 import redis
 
-from projkit.auth.sessions.port import ListPosition, Rotation, Session, SessionKey, SessionStore, sha256_hex
+from projkit.auth.sessions.port import (
+    MAX_EXCESS,
+    ListPosition,
+    Rotation,
+    Session,
+    SessionKey,
+    SessionStore,
+    sha256_hex,
+)
 from projkit.redis import connect
 from tests.auth.stores import STORES, StoreUnderTest, open_store, patient, servers_of
 from tests.faults.fault_scenario import fault_scenario
@@ -23,6 +31,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient")]
 NOW = datetime(2026, 6, 15, 12, 0, 0, 123457, tzinfo=UTC)
 IDLE, ENDS = NOW + timedelta(hours=1), NOW + timedelta(days=1)
 MOMENT = timedelta(microseconds=1)
+LATER = NOW + timedelta(seconds=1)
 KEYS = ("sessions", "sessions-by-age")  # in Redis, of each subject
 MANY = 1000  # more sessions than a test stores
 
@@ -139,6 +148,41 @@ async def test_pages(store: SessionStore, other: SessionStore) -> None:
     await store.revoke(expected[4].key)
     after = ListPosition(expected[4].created_at, expected[4].id_hash)
     assert await other.list("", "alice", NOW, limit=2, after=after) == expected[5:7]
+
+
+async def test_sessions_in_excess(store: SessionStore, other: SessionStore) -> None:
+    """A new session returns the oldest others above the limit, and stays although its server's clock is behind."""
+    made = [session(created_at=NOW + number * MOMENT) for number in (3, 0, 1, 2)]
+    for each in made:
+        assert await store.create(each) == []
+    assert await store.create(session("bob"), limit=1) == []
+    new = session(created_at=NOW - MOMENT)
+    excess = await other.create(new, limit=3)
+    assert sorted(excess, key=lambda each: each.created_at) == made[1:3]
+    assert await ids(store) == {each.id_hash for each in (*made, new)}
+    for each in excess:
+        await other.revoke(each.key)
+    assert await store.create(session(created_at=NOW + 9 * MOMENT), limit=4) == []
+
+
+async def test_concurrent_logins_leave_as_many_sessions_as_allowed(
+    store: SessionStore, other: SessionStore
+) -> None:
+    """Of 32 sessions that two workers create at once, the limit remains when each has ended what was returned."""
+
+    async def create(worker: SessionStore) -> None:
+        for excess in await worker.create(session(), limit=3):
+            await worker.revoke(excess.key)
+
+    await asyncio.gather(*(create((store, other)[number % 2]) for number in range(32)))
+    assert len(await ids(store)) == 3
+
+
+async def test_a_login_ends_a_bounded_number(store: SessionStore) -> None:
+    """If a subject has many more sessions than the limit, each new session returns a hundred of them."""
+    for number in range(MAX_EXCESS + 5):
+        await store.create(session(created_at=NOW + number * MOMENT))
+    assert len(await store.create(session(created_at=LATER), limit=2)) == MAX_EXCESS
 
 
 async def test_ended_sessions_fill_no_page(backend: StoreUnderTest, store: SessionStore) -> None:
@@ -412,6 +456,21 @@ async def test_an_index_that_is_incomplete_is_completed(redis_alone: Redises, lo
                 made[4],
             ]
             assert client.zcard(index) == 599
+
+
+async def test_excess_without_an_index(redis_alone: Redises) -> None:
+    """The oldest sessions are found although the index was evicted, and entries of missing sessions are not."""
+    async with open_store("redis", redis_alone) as backend:
+        store = await backend.worker()
+        made = [session(created_at=NOW + number * MOMENT) for number in range(4)]
+        for each in made:
+            await store.create(each)
+        sessions, index = (f"{backend.prefix}{{{made[0].key.subject_hash}}}:{name}" for name in KEYS)
+        with redis.Redis.from_url(redis_alone.url) as client:
+            client.delete(index)
+            assert await store.create(session(created_at=LATER), limit=3) == made[:2]
+            client.hdel(sessions, made[0].id_hash)
+            assert await store.create(session(created_at=LATER), limit=4) == made[1:2]
 
 
 @pytest.mark.parametrize("kind", ["redis", "redis sentinel", "redis cluster"])

@@ -1,16 +1,23 @@
 """The user's own sessions and password: listing, ending, and the effects of a new password."""
 
+import logging
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 
 from projkit import ProjKit
 from projkit.auth.session_service import Client
 from projkit.auth.users import Users
+from projkit.db.statement import Statement
+from projkit.db.tables import tables_of
+from projkit.testing.internals import Internals
 from tests.auth import forge
 from tests.auth.asgi_client import Answer, ask, bearer, refuses
 from tests.auth.conftest import OpenKit
 from tests.auth.users import AUTH, PASSWORD, SAME_ORIGIN, Browser, add_user, auth_services, log_in
+from tests.conftest import kit_in_mode
 
 pytestmark = pytest.mark.anyio
 
@@ -80,6 +87,44 @@ async def test_pages(open_kit: OpenKit) -> None:
             assert (answer.status, answer.code) == (422, "invalid_cursor")
         for query in ("limit=0", "limit=101", "limit=x", "limit=1&limit=2", "page=2"):
             assert (await page(query)).code == "validation_error"
+
+
+@pytest.mark.parametrize("store", ["database", "redis"])
+async def test_a_login_ends_the_oldest_in_excess(
+    any_database_url: str, store: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With MAX_SESSIONS_PER_SUBJECT sessions, a login ends the oldest one, and no other user's; a failed one none."""
+    caplog.set_level(logging.INFO, "projkit.auth")
+    changes: dict[str, Any] = {"max_sessions_per_subject": 2}
+    if store == "redis":
+        servers = request.getfixturevalue("redis_alone")
+        changes |= {"redis_url": servers.url, "redis_prefix": f"{uuid4().hex}:", "session_cache_seconds": 0}
+    async with kit_in_mode("fast", any_database_url, options={}, **changes) as kit:
+        for name in ("alice", "bob"):
+            await add_user(kit, name)
+        his = (await log_in(kit, "bob")).json()
+        hers = [(await log_in(kit)).json() for _ in range(3)]
+        assert (await log_in(kit, password="a wrong password")).status == 401
+        refuses(await whoami(kit, hers[0]["access_token"]))
+        answer = await ask(kit, "POST", f"{AUTH}/refresh", json={"refresh_token": hers[0]["refresh_token"]})
+        refuses(answer, "invalid_refresh_token")
+        for body in (*hers[1:], his):
+            assert (await whoami(kit, body["access_token"])).status == 200
+        assert "1 sessions of the subject 'alice' were ended by a login" in caplog.text
+        # It is recorded, so that a Redis that loses its last writes does not restore it.
+        once = Statement(sa.select(sa.func.count()).select_from(tables_of(kit.settings).one_time_values))
+        row = await Internals(kit).running.database.fetch_one(once, {})
+        assert row is not None
+        assert row[0] == (store == "redis")
+
+
+async def test_unlimited(open_kit: OpenKit) -> None:
+    """With MAX_SESSIONS_PER_SUBJECT=0, no login ends a session."""
+    async with open_kit(max_sessions_per_subject=0) as kit:
+        await add_user(kit)
+        bodies = [(await log_in(kit)).json() for _ in range(3)]
+        for body in bodies:
+            assert (await whoami(kit, body["access_token"])).status == 200
 
 
 async def test_ending_one(open_kit: OpenKit) -> None:

@@ -166,13 +166,24 @@ class SessionService:
             idle_expires_at=min(ends, now + timedelta(seconds=self._settings.session_idle_seconds)),
             expires_at=ends,
         )
-        await self._store.create(session)
+        excess = await self._store.create(session, limit=self._settings.max_sessions_per_subject)
         # Checked after the session is stored: a concurrent "end all sessions" may have missed this one.
         user = await self._users.by_subject(subject, tenant_id)
         if _is_denied(user, known, since):
             await self._store.revoke(session.key)
             raise InvalidCredentialsError
+        await self._end_excess(excess)
         return self._issue(session, session_id, refresh, now, session.scopes)
+
+    async def _end_excess(self, excess: Sequence[Session]) -> None:
+        for each in excess:
+            await self._ended.add(each)
+        if excess:
+            logger.info(
+                "%d sessions of the subject %r were ended by a login in excess of PROJKIT_MAX_SESSIONS_PER_SUBJECT",
+                len(excess),
+                excess[0].subject,
+            )
 
     async def refresh(self, text: str) -> IssuedTokens:
         """Exchange a refresh token for a new one and a new access token.

@@ -70,6 +70,7 @@ class Settings(TableSettings):
     session_store: Literal["redis", "database"] | None = None
     session_idle_seconds: int = Field(default=86_400, ge=1, le=31_536_000)
     session_max_seconds: int = Field(default=2_592_000, ge=1, le=31_536_000)
+    max_sessions_per_subject: int = Field(default=100, ge=0, le=100_000)
     session_cache_seconds: float = Field(default=0.5, ge=0, le=1)
 
     still_valid_cache_seconds: float = Field(default=30.0, ge=0, le=3600)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from time import perf_counter
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from projkit.auth.authenticator import CheckRevocation
 from projkit.auth.revocation import RevocationChecker
@@ -222,7 +222,7 @@ class CredentialChecks:
             await run_to_completion(self._remove(session, creating))
         return f"stored in {'the database' if isinstance(store, DatabaseSessions) else 'Redis'}"
 
-    async def _remove(self, session: Session, creating: asyncio.Task[None]) -> None:
+    async def _remove(self, session: Session, creating: asyncio.Task[Any]) -> None:
         """Remove the session, even if it is still being stored."""
         await asyncio.wait({creating}, timeout=_CLEANUP_SECONDS)
         creating.cancel()

@@ -36,8 +36,8 @@ class CachedSessions:
         self._monotonic = monotonic
         self._cache: BoundedCache[SessionKey, SessionActivity] = BoundedCache(_MAX_CACHED, monotonic)
 
-    async def create(self, session: Session) -> None:
-        await self._store.create(session)
+    async def create(self, session: Session, *, limit: int = 0) -> Sequence[Session]:
+        return await self._store.create(session, limit=limit)
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         cached = self._cache.get(key)

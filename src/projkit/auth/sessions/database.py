@@ -1,5 +1,6 @@
 """Sessions in the database: the default, which outlives a restart. Every look-up is a fresh one."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -8,6 +9,7 @@ import sqlalchemy as sa
 
 from projkit.auth.expired_rows import ExpiredRows
 from projkit.auth.sessions.port import (
+    MAX_EXCESS,
     ListPosition,
     Rotation,
     Session,
@@ -31,6 +33,8 @@ class DatabaseSessions:
     def __init__(self, database: Database, tables: Tables) -> None:
         self._database = database
         sessions, once = tables.sessions, tables.one_time_values
+        # Advisory locks belong to the whole database, which other kits may share.
+        self._lock_name = sessions.fullname
         fields = [sessions.c[name] for name in _FIELDS]
         this = sa.and_(equals(sessions.c.tenant_id), equals(sessions.c.id_hash))
         live = sa.and_(
@@ -81,8 +85,21 @@ class DatabaseSessions:
         )
         self._revoke = Statement(sa.delete(sessions).where(this).returning(sessions.c.id_hash))
         others = sa.and_(of_subject, sessions.c.id_hash != bind(sessions.c.id_hash, "keep"))
-        self._count_others = Statement(sa.select(sa.func.count()).select_from(sessions).where(others))
-        self._revoke_others = Statement(sa.delete(sessions).where(others))
+        revoke_others = sa.delete(sessions).where(others).returning(sessions.c.id_hash)
+        self._revoke_others = Statement(revoke_others)
+        self._count_revoked = Statement(
+            sa.select(sa.func.count()).select_from(revoke_others.cte("revoked"))  # not in SQLite
+        )
+        self._lock = Statement(
+            sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("lock", type_=sa.BigInteger())))
+        )
+        self._excess = Statement(
+            sa.select(*fields)
+            .where(of_subject, sessions.c.id_hash != bind(sessions.c.id_hash))
+            .order_by(sa.case((live, 0), else_=1), *(column.desc() for column in place))
+            .offset(sa.bindparam("others", type_=sa.Integer()))
+            .limit(sa.literal_column(str(MAX_EXCESS)))
+        )
         self._expired = ExpiredRows(database, sessions, once)
         self._consume = Statement(
             sa.insert(once)
@@ -90,9 +107,26 @@ class DatabaseSessions:
             .returning(once.c.value_hash)
         )
 
-    async def create(self, session: Session) -> None:
-        await self._database.write_one(self._insert, _params(session))
+    async def create(self, session: Session, *, limit: int = 0) -> Sequence[Session]:
+        params = _params(session)
+
+        async def work(transaction: Transaction) -> Sequence[Row]:
+            if self._database.dialect == "postgresql":
+                # Otherwise two logins at the same time would not see each other's session. SQLite has one writer.
+                await transaction.fetch_one(self._lock, {"lock": _lock_number(self._lock_name, session)})
+            await transaction.fetch_one(self._insert, params)
+            scope = {name: params[name] for name in ("tenant_id", "subject", "id_hash")}
+            return await transaction.fetch_all(
+                self._excess, {**scope, "now": session.created_at, "others": limit - 1}
+            )
+
+        rows: Sequence[Row] = ()
+        if limit:
+            rows = await self._database.transact(work)
+        else:
+            await self._database.write_one(self._insert, params)
         await self._expired.count_added(session.created_at)
+        return [_session(row) for row in rows]
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         params = {"tenant_id": key.tenant_id, "id_hash": key.id_hash, "now": now}
@@ -130,13 +164,14 @@ class DatabaseSessions:
     async def revoke_all(self, tenant_id: str, subject: str, *, keep: str | None = None) -> int:
         params = {"tenant_id": tenant_id, "subject": subject, "keep": keep or ""}
 
-        async def work(transaction: Transaction) -> int:
-            # Counted, because to return 100,000 rows would block the event loop.
-            (number,) = required_row(await transaction.fetch_one(self._count_others, params))
-            await transaction.fetch_one(self._revoke_others, params)
+        if self._database.dialect == "postgresql":
+            # To return 100,000 rows would block the event loop.
+            (number,) = required_row(await self._database.write_one(self._count_revoked, params))
             return int(number)
-
-        return await self._database.transact(work)
+        rows = await self._database.transact(
+            lambda transaction: transaction.fetch_all(self._revoke_others, params)
+        )
+        return len(rows)
 
     async def list(
         self, tenant_id: str, subject: str, now: datetime, *, limit: int, after: ListPosition | None = None
@@ -160,6 +195,11 @@ class DatabaseSessions:
 
     async def ping(self) -> None:
         await self._database.ping()
+
+
+def _lock_number(table: str, session: Session) -> int:
+    digest = hashlib.sha256(f"projkit-sessions {table} {session.key.subject_hash}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def _params(session: Session) -> dict[str, Any]:

@@ -15,7 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+# The number of sessions that one login ends at most, where a subject had more than the limit from before.
+MAX_EXCESS: Final = 100
 
 
 class SessionKey(NamedTuple):
@@ -111,8 +114,12 @@ class SessionStore(Protocol):
     def is_durable(self) -> bool:
         """Whether a session that has ended stays ended after a crash of the store."""
 
-    async def create(self, session: Session) -> None:
-        """Store a new session."""
+    async def create(self, session: Session, *, limit: int = 0) -> Sequence[Session]:
+        """Store a new session; return those that its subject now has in excess of ``limit`` (0: none).
+
+        These are the oldest, at most ``MAX_EXCESS``, and never the new one; the caller ends them. Of two calls for one
+        subject, the second one counts the session of the first one.
+        """
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         """Return the activity of a live session; a cached store may return it as it was a moment ago."""

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from projkit.auth.sessions.port import (
+    MAX_EXCESS,
     ListPosition,
     Rotation,
     Session,
@@ -39,12 +40,14 @@ _FIELDS: Final = tuple(Session.__slots__)
 
 # A script that reads or deletes more would block Redis.
 _BATCH: Final = 200
-_DIGITS: Final = (
-    16  # of a time in microseconds from 2001 to 2286, so that times in the index are ordered as texts
-)
+# Those of a time in microseconds from 2001 to 2286; times in the index are ordered as texts.
+_DIGITS: Final = 16
 
 # All values are text: cjson would write a time in microseconds with fourteen digits.
-_READ: Final = """
+_CONSTANTS: Final = f"local DIGITS, MAX_EXCESS = {_DIGITS}, {MAX_EXCESS}"
+_FUNCTIONS: Final = (
+    _CONSTANTS
+    + """
 local function read(id, raw)
     local readable, held = pcall(cjson.decode, raw)
     if not readable or type(held) ~= 'table' or not tonumber(held.created_at) then return nil, 0 end
@@ -56,16 +59,30 @@ local function delete(id, raw)
     if entry then redis.call('ZREM', KEYS[2], entry) end
     return redis.call('HDEL', KEYS[1], id)
 end
+local function excess(new, limit)
+    local sessions, number = {}, redis.call('HLEN', KEYS[1]) - tonumber(limit)
+    if limit == '0' or number <= 0 then return sessions end
+    if redis.call('HLEN', KEYS[1]) > redis.call('ZCARD', KEYS[2]) then return false end
+    -- The oldest may be the new one, if the clocks of two servers differ.
+    number = math.min(number, MAX_EXCESS)
+    for _, entry in ipairs(redis.call('ZRANGE', KEYS[2], 0, number)) do
+        local id = string.sub(entry, DIGITS + 1)
+        local raw = id ~= new and #sessions < number and redis.call('HGET', KEYS[1], id)
+        if raw then sessions[#sessions + 1] = raw end
+    end
+    return sessions
+end
 local function keep_for(milliseconds)
     for _, key in ipairs(KEYS) do
         if redis.call('PTTL', key) < tonumber(milliseconds) then redis.call('PEXPIRE', key, milliseconds) end
     end
 end
 """
+)
 # The keys expire with the session that ends last. Each new session checks up to 20 others and deletes expired ones, so
 # they are removed without a scan over thousands.
 _ADD: Final = (
-    _READ
+    _FUNCTIONS
     + """
 local seen = redis.call('HRANDFIELD', KEYS[1], 20, 'WITHVALUES')
 for i = 1, #seen, 2 do
@@ -75,11 +92,12 @@ end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 0, (read(ARGV[1], ARGV[2])))
 keep_for(ARGV[4])
-return 1
+return excess(ARGV[1], ARGV[5])
 """
 )
+_EXCESS: Final = f"{_FUNCTIONS} return excess(ARGV[1], ARGV[2])"
 _CHANGE: Final = (
-    _READ
+    _FUNCTIONS
     + """
 local raw = redis.call('HGET', KEYS[1], ARGV[1])
 if not raw then return 0 end
@@ -93,7 +111,7 @@ return 1
 """
 )
 _END: Final = (
-    _READ
+    _FUNCTIONS
     + """
 local raw = redis.call('HGET', KEYS[1], ARGV[1])
 return raw and delete(ARGV[1], raw) or 0
@@ -101,7 +119,7 @@ return raw and delete(ARGV[1], raw) or 0
 )
 # Two keys are unlinked, however many sessions they hold; another thread of Redis frees the memory.
 _END_ALL_BUT: Final = (
-    _READ
+    _FUNCTIONS
     + """
 local kept = redis.call('HGET', KEYS[1], ARGV[1])
 local number, milliseconds = redis.call('HLEN', KEYS[1]), redis.call('PTTL', KEYS[1])
@@ -117,14 +135,14 @@ return number - 1
 # Returns the number of entries that were looked at, the last of them, and the live sessions; nothing if the index is
 # incomplete and ARGV[4] is not empty.
 _PAGE: Final = (
-    _READ
+    _FUNCTIONS
     + f"""
 local entries = redis.call('ZREVRANGEBYLEX', KEYS[2], ARGV[2], '-', 'LIMIT', 0, {_BATCH})
 local page, number = {{}}, 0
 for _, entry in ipairs(entries) do
     if #page == tonumber(ARGV[3]) then break end
     number = number + 1
-    local id = string.sub(entry, {_DIGITS + 1})
+    local id = string.sub(entry, DIGITS + 1)
     local raw = redis.call('HGET', KEYS[1], id)
     local known, ends = read(id, raw)
     if known == entry and ends > tonumber(ARGV[1]) then
@@ -139,7 +157,7 @@ return {{number, entries[number] or '', page}}
 """
 )
 _INDEX: Final = (
-    _READ
+    _FUNCTIONS
     + f"""
 local scanned = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', {_BATCH})
 local held = scanned[2]
@@ -163,16 +181,15 @@ class RedisSessions:
         self._redis = RedisCommands(client, SessionStoreUnavailableError, observer)
         self._prefix = prefix
 
-    async def create(self, session: Session) -> None:
+    async def create(self, session: Session, *, limit: int = 0) -> Sequence[Session]:
         now, ends = session.created_at, min(session.idle_expires_at, session.expires_at)
-        await self._run(
-            _ADD,
-            session.key.subject_hash,
-            session.id_hash,
-            _written(session),
-            _number(now),
-            _left(now, ends),
-        )
+        hashed = session.key.subject_hash
+        content, left = _written(session), _left(now, ends)
+        values = await self._run(_ADD, hashed, session.id_hash, content, _number(now), left, limit)
+        if values is None:
+            await self._complete_index(hashed)
+            values = await self._run(_EXCESS, hashed, session.id_hash, limit) or ()
+        return [excess for each in values if (excess := _read(each, _session)) is not None]
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
         raw = await self._redis.run("HGET", self._name(key.subject_hash), key.id_hash)
