@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 
 from projkit.errors import ConfigurationError, UnavailableError
 from projkit.log_limit import LogLimit
+from projkit.tasks import is_being_cancelled
 
 logger: Final = logging.getLogger("projkit")
 limit: Final = LogLimit(logger, "calls for which there is no thread")
@@ -113,7 +114,12 @@ class HostThreads:
         # After its caller was cancelled, a call that has begun still occupies its thread: it counts until it ends.
         self._pending[future] = name, time.monotonic()
         future.add_done_callback(self._pending.pop)
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if is_being_cancelled():
+                raise
+            raise UnavailableError("The service is shutting down") from None
 
     def _require_thread(self) -> None:
         """Check that a further call may wait for a thread.

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from projkit.errors import UnavailableError
 from projkit.log_limit import LogLimit
+from projkit.tasks import is_being_cancelled
 
 logger: Final = logging.getLogger("projkit")
 limit: Final = LogLimit(logger, "calls of the application that exceeded their deadline")
@@ -119,6 +120,7 @@ class HostFunction:
         """Call the function.
 
         Raises:
+            RuntimeError: it raises CancelledError, although the request is not being cancelled.
             UnavailableError: it does not return in time, or no thread is available for it.
         """
         awaitable = self._function(*arguments)
@@ -127,19 +129,37 @@ class HostFunction:
             waits_for = running.send(None)
         except StopIteration as returned:
             return returned.value
+        except asyncio.CancelledError as raised:
+            self._reject_cancellation(raised)
+            raise
         rest = _continue(running, waits_for)
         if self._is_exempt():
-            return await rest
+            try:
+                return await rest
+            except asyncio.CancelledError as raised:
+                self._reject_cancellation(raised)
+                raise
         call = self._deadlines.begin(self, watch if self._watched else None)
         try:
             result = await rest
         except BaseException as raised:
             error = self._deadlines.end(call)
-            if error is not None and isinstance(raised, asyncio.CancelledError):
-                raise error from None
+            if isinstance(raised, asyncio.CancelledError):
+                if error is not None:
+                    raise error from None
+                self._reject_cancellation(raised)
             raise
         self._deadlines.end(call)
         return result
+
+    def _reject_cancellation(self, raised: asyncio.CancelledError) -> None:
+        """Turn a cancellation that is the function's own into an error, which gets a 500.
+
+        Raises:
+            RuntimeError: the request is not being cancelled.
+        """
+        if not is_being_cancelled():
+            raise RuntimeError(f"CancelledError in {self.name} of the application") from raised
 
 
 async def _await(awaitable: Awaitable[Any]) -> Any:

@@ -26,6 +26,15 @@ def retrieve_exception(task: "asyncio.Task[Any]") -> None:
         task.exception()
 
 
+def is_being_cancelled() -> bool:
+    """Return whether the current task is being cancelled.
+
+    Otherwise a CancelledError is an error of the code that it awaits, which has awaited a task that it cancelled.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 class BackgroundTasks:
     """Coroutines that are left to end in the background if they do not react to their cancellation in time."""
 

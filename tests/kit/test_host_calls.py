@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial, wraps
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
 from projkit import Principal, ProjKit, Settings
 from projkit.errors import ConfigurationError, UnavailableError
 from projkit.host_calls import HostThreads
 from tests.asgi import body, call, http_scope
-from tests.conftest import SECRET, token_for
+from tests.conftest import SECRET, settings_for, token_for
 
 pytestmark = pytest.mark.anyio
 
@@ -141,6 +144,56 @@ async def test_whatever_a_plain_function_raises(error: type[BaseException], tmp_
     async with kit.lifespan(), asyncio.timeout(30):
         assert await ask(kit, "/api/v1/projects") == 500
         assert await ask(kit, "/api/v1/projects") == 200
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("name", [*REQUESTS, "csrf_check", "still_valid"])
+async def test_a_coroutine_function_that_is_cancelled(name: str, at_once: bool, tmp_path: Path) -> None:
+    """A function that awaits a task it has cancelled fails its own request, as any other error of it does."""
+
+    async def function(*arguments: Any) -> Any:
+        task = asyncio.create_task(asyncio.sleep(60))
+        if not at_once:
+            await asyncio.sleep(0)
+        task.cancel()
+        if at_once:
+            raise asyncio.CancelledError
+        await task
+
+    legacy = (
+        {"legacy_secret": "l" * 40, "legacy_sunset": "2030-01-01T00:00:00Z"} if name == "still_valid" else {}
+    )
+    functions: dict[str, Any] = {name: function}
+    kit = ProjKit(settings_for(f"sqlite:///{tmp_path}/projkit.db", **legacy), **functions)
+    token = token_for(kit.settings, "carol").encode()
+    request: tuple[Any, ...] = REQUESTS.get(name, ("/api/v1/projects",))
+    if name == "csrf_check":
+        headers = [*JSON, (b"sec-fetch-site", b"same-origin"), (b"cookie", b"auth_token=" + token)]
+        request = ("/api/v1/projects", "POST", b'{"name": "A"}', headers)
+    if name == "still_valid":
+        claims = {"user_id": "carol", "exp": int(time.time()) + 600}
+        legacy_token = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(b"l" * 40)).encode()
+        request = ("/api/v1/projects", "GET", b"", [(b"authorization", b"Bearer " + legacy_token)])
+    async with kit.lifespan(), asyncio.timeout(30):
+        assert await ask(kit, *request) == (503 if name == "still_valid" else 500)
+
+
+async def test_a_call_that_waits_when_the_threads_are_closed() -> None:
+    """A call that gets no thread any more, because the kit stops, is no cancellation of the request."""
+    threads = HostThreads("test", threads=1, seconds=60)
+    release = threading.Event()
+    running = asyncio.ensure_future(threads.wrap(release.wait)())
+    waiting = asyncio.ensure_future(threads.wrap(release.wait)())
+    cancelled = asyncio.ensure_future(threads.wrap(release.wait)())
+    await asyncio.sleep(0.05)
+    cancelled.cancel()
+    threads.close()
+    with pytest.raises(UnavailableError, match="shutting down"):
+        await waiting
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    release.set()
+    assert await running
 
 
 async def test_waiting_calls_are_bounded() -> None:

@@ -249,6 +249,26 @@ async def test_any_awaitable() -> None:
         await function(-1)
 
 
+@pytest.mark.parametrize("exempt", [True, False])
+async def test_a_cancellation_of_the_function_itself(exempt: bool) -> None:
+    """A CancelledError without a cancellation of the request is an error, and with one it remains what it is."""
+
+    async def cancelled() -> None:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    function = HostFunction(
+        "test", cancelled, 30, watched=False, is_exempt=lambda: exempt, deadlines=HostDeadlines()
+    )
+    with pytest.raises(RuntimeError, match="CancelledError in test of the application"):
+        await function()
+    call = asyncio.ensure_future(function())
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
 async def test_a_call_after_a_pause() -> None:
     """The timer ends when there are no calls, and starts again with the next one."""
     function = bound(asyncio.sleep)

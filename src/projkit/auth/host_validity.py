@@ -17,7 +17,7 @@ from typing import Any, Final
 from projkit.bounded_cache import BoundedCache
 from projkit.errors import InvalidTokenError, UnavailableError
 from projkit.identity import Principal
-from projkit.tasks import retrieve_exception
+from projkit.tasks import is_being_cancelled, retrieve_exception
 
 logger: Final = logging.getLogger("projkit.auth")
 
@@ -129,7 +129,9 @@ class HostValidity:
             _check(result)
         except UnavailableError:
             raise  # too many calls are waiting for a thread
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
             self._log_failure(error)
             raise UnavailableError("The application cannot tell whether the user still has access") from None
         if self._cache_seconds:
@@ -138,7 +140,7 @@ class HostValidity:
             logger.info("still_valid revoked the access of the subject %r", subject)
         return result
 
-    def _log_failure(self, error: Exception) -> None:
+    def _log_failure(self, error: BaseException) -> None:
         # Once per interval: during an outage of the host's database every request would log a traceback.
         now = self._monotonic()
         if now < self._next_log:
