@@ -317,3 +317,14 @@ async def test_statistics_are_those_of_the_kits_tables(postgres_url: str, schema
             figures = (await client.get("/api/v1/monitoring/metrics/database", headers=headers)).json()
         assert figures["postgresql"]["live_tuples"] < 100
         await run_as_superuser(url, f"DROP TABLE {name}, projkitty_{name}")
+
+
+@pytest.mark.parametrize(("prefix", "example"), [("projkit_", "projkit_kit_"), ("app_", "projkit_")])
+async def test_the_example_of_another_prefix(empty_url: str, prefix: str, example: str) -> None:
+    """The prefix that is suggested is not the one whose names are taken."""
+    engine = create_async_engine(empty_url)
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(f"CREATE TABLE {prefix}users (id int)")
+    await engine.dispose()
+    with pytest.raises(ConfigurationError, match=rf"{prefix}users, .*PROJKIT_TABLE_PREFIX={example}(,|$)"):
+        await upgrade(empty_url, table_prefix=prefix)

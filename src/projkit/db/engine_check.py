@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from projkit.db.errors import describe, is_unavailability
 from projkit.db.host_engine import READ_COMMITTED, connected, host_isolation_level
 from projkit.db.port import required_row
-from projkit.db.raw_sql import engine_first_row
+from projkit.db.raw_sql import RawConnection, engine_first_row
+from projkit.db.server_version import require_version
 from projkit.db.statement import Row, Statement, bind, engine_params
 from projkit.db.types import IsoDate, JsonText, UtcDateTime
 from projkit.errors import ConfigurationError
@@ -80,7 +81,7 @@ _TRANSACTIONS: Final = {
     "postgresql": (
         'replace connect_args={"autocommit": True} by isolation_level="AUTOCOMMIT", which the kit overrides'
     ),
-    "sqlite": "create it without isolation_level=AUTOCOMMIT",
+    "sqlite": "create it without isolation_level=AUTOCOMMIT, and without isolation_level or autocommit in connect_args",
 }
 _OWN_ENGINE: Final = "or give the kit an engine of its own: create_async_engine(engine.url)"
 
@@ -112,6 +113,7 @@ async def _require_usable(
 ) -> None:
     async with _connection(engine, level) as connection:
         try:
+            await require_version(RawConnection.of_engine(connection))
             rows, is_transaction = await check(connection)
         except ConfigurationError:
             raise

@@ -134,7 +134,8 @@ async def require_unused_names(connection: RawConnection, names: TableNames, rel
         other_schema = (
             f", or set {_SETTING}" if connection.dialect == "postgresql" and not names.schema else ""
         )
+        example = "projkit_" if names.prefix != "projkit_" else "projkit_kit_"
         raise ConfigurationError(
             f"PROJKIT_TABLE_PREFIX: the database already has {present}, but projkit has not created them; "
-            f"choose a prefix that no other table has, for example PROJKIT_TABLE_PREFIX=projkit_{other_schema}"
+            f"choose a prefix that no other table has, for example PROJKIT_TABLE_PREFIX={example}{other_schema}"
         )
