@@ -1,11 +1,15 @@
 """The route of a request includes the mount of its kit, so that host and kits never share a name."""
 
+import itertools
+import re
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.convertors import CONVERTOR_TYPES, Convertor
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
@@ -23,6 +27,7 @@ pytestmark = pytest.mark.anyio
 PROJECTS = "/api/v1/projects"
 PERFORMANCE = "/api/v1/monitoring/metrics/performance"
 LIVE = "/api/v1/health/live"
+UUID = "0199a3f2-6c1e-7b4a-9d0e-3f5a8c2b7e61"
 COUNT = "projkit_http_server_request_duration_seconds_count"
 INFO = "projkit_http_server_route_info"
 
@@ -96,7 +101,12 @@ async def test_prefix_of_a_proxy(sqlite_url: str, path: str, root_path: str) -> 
     ("template", "paths"),
     [
         ("/{tenant}/kit", ["/a/kit", "/b/kit", "/kit/kit"]),
-        ("/of/{number:int}", ["/of/1", "/of/2"]),
+        ("/of/{number:int}", ["/of/1", "/of/2", *(f"/of/{'0' * zeros}7" for zeros in range(20))]),
+        ("/of/{number:float}", [f"/of/7.5{'0' * zeros}" for zeros in range(20)]),
+        (
+            "/{id:uuid}/kit",
+            [f"/{each}/kit" for each in (UUID, UUID.upper(), UUID.title(), UUID.replace("b", "B"))],
+        ),
         ("/{rest:path}/kit", ["/a/b/kit", "/c/kit"]),
     ],
 )
@@ -105,7 +115,42 @@ async def test_mounts_with_parameters(sqlite_url: str, template: str, paths: lis
     kit = ProjKit(settings_for(sqlite_url))
     await get(host(Mount("/sub", host(Mount(template, kit)))), [f"/sub{path}{LIVE}" for path in paths])
     (route,) = samples(kit, COUNT, "status")
-    assert route == f"/sub{template.replace(':int', '').replace(':path', '')}{LIVE}"
+    assert route == f"/sub{re.sub(':[a-z]+', '', template)}{LIVE}"
+
+
+class Size(Enum):
+    """Sizes, which clients may write in any case."""
+
+    SMALL = "small"
+
+
+class SizeConvertor(Convertor[Size]):
+    """A converter of a host, whose values cannot be created from what clients write."""
+
+    regex = "[A-Za-z]+"
+
+    def convert(self, value: str) -> Size:
+        """Return the size."""
+        return Size(value.lower())
+
+    def to_string(self, value: Size) -> str:
+        """Return the size as text."""
+        return value.value
+
+
+async def test_converters_of_the_host(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spellings that a converter of the host makes equal use up no prefixes, so that other mounts keep theirs."""
+    monkeypatch.setitem(CONVERTOR_TYPES, "size", SizeConvertor())
+    kit = ProjKit(settings_for(sqlite_url))
+    app = host(Mount("/main/kit", kit), Mount("/{size:size}/kit", kit))
+    spellings = {"".join(letters) for letters in itertools.product("sS", "mM", "aA", "lL", "lL")}
+    await get(app, [f"/{each}/kit{LIVE}" for each in sorted(spellings)])
+    await get(app, [f"/main/kit{LIVE}"])
+    assert samples(kit, COUNT, "status").keys() == {
+        f"/__unknown__{LIVE}",
+        f"/{{size}}/kit{LIVE}",
+        f"/main/kit{LIVE}",
+    }
 
 
 async def test_mounts_without_names(sqlite_url: str) -> None:

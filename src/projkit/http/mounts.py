@@ -60,8 +60,25 @@ class MountedRoutes:
 
 
 def _with_names(root_path: str, params: Mapping[str, Any]) -> str:
-    """Replace the values of a mount's parameters by their names, as in the template of the mount."""
+    """Replace the values of a mount's parameters by their names, as in the template of the mount.
+
+    A converter can give many spellings one value, such as 7 for ``007``. A value that is not found makes the prefix
+    unknown, so that clients cannot use up the prefixes with spellings.
+    """
     path = f"{root_path}/"
     for name, value in params.items():
-        path = path.replace(f"/{value}/", f"/{{{name}}}/", 1)
+        spelled = f"/{value}/"
+        if spelled not in path and not isinstance(value, str):
+            segment = next((each for each in path.split("/") if _converts_to(each, value)), None)
+            if segment is None:
+                return _UNKNOWN_PREFIX
+            spelled = f"/{segment}/"
+        path = path.replace(spelled, f"/{{{name}}}/", 1)
     return path[:-1]
+
+
+def _converts_to(segment: str, value: Any) -> bool:
+    try:
+        return bool(type(value)(segment) == value)
+    except Exception:  # the host's own types can raise anything
+        return False
