@@ -276,6 +276,17 @@ async def test_sessions_whose_times_psycopg_cannot_read(postgres_url: str, style
         await administer(f'ALTER DATABASE "{name}" RESET datestyle')
 
 
+async def test_sessions_that_cannot_represent_all_text(postgres_url: str) -> None:
+    """On psycopg, a client encoding other than UTF-8 is rejected at startup, with the argument that sets it."""
+    async with default_of_database(postgres_url, "client_encoding", "LATIN1"):
+        async with host_engine(postgres_url, "psycopg") as engine:
+            with pytest.raises(ConfigurationError, match=r'LATIN1.*"client_encoding": "utf8"'):
+                await use_of(engine)
+        utf8 = {"client_encoding": "utf8"}
+        async with host_engine(postgres_url, "psycopg", connect_args=utf8) as engine:
+            await use_of(engine)
+
+
 class _Number(TimestamptzLoader):
     def load(self, data: Any) -> Any:
         return super().load(data).timestamp()

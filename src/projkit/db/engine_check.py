@@ -152,6 +152,13 @@ async def _check_postgresql(connection: "AsyncConnection") -> tuple[list[Row], b
             "psycopg cannot read times; set it with: "
             'create_async_engine(url, connect_args={"options": "-c datestyle=ISO"})'
         )
+    encoding = await _text(connection, "SHOW client_encoding")
+    if dialect.driver == "psycopg" and encoding != "UTF8":  # asyncpg sets it itself
+        raise ConfigurationError(
+            f"the sessions of the host's engine ({dialect.name}+{dialect.driver}) have client_encoding {encoding}, "
+            "which cannot represent all text; set it with: "
+            'create_async_engine(url, connect_args={"client_encoding": "utf8"})'
+        )
     row = await _first_row(connection, _CAST, engine_params(_VALUES))
     await connection.exec_driver_sql(_SET)
     return [row], await _text(connection, _GET) == "on"
