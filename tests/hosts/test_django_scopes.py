@@ -4,10 +4,12 @@ import asyncio
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
+import django
 import pytest
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.conf import settings
@@ -95,6 +97,19 @@ def test_scopes_by_setting() -> None:
         pytest.raises(ImproperlyConfigured, match="PROJKIT_SCOPES: 'everybody' is none of"),
     ):
         users.principal_of(user())
+
+
+def test_a_user_model_without_permissions() -> None:
+    """Users of a model without PermissionsMixin are in no group and have no permission."""
+    django.setup()
+    base_user = import_module("django.contrib.auth.base_user").AbstractBaseUser
+    meta = type("Meta", (), {"app_label": "people"})
+    person = type("Person", (base_user,), {"__module__": __name__, "Meta": meta})
+    required = ["group:Planners", "auth.change_user", "staff", "superuser", "*"]
+    with override_settings(PROJKIT_SCOPES={f"scope:{each}": each for each in required}):
+        principal = users.principal_of(person(pk=7))
+    assert principal is not None
+    assert principal.scopes == {"scope:*"}
 
 
 async def _thread() -> int:

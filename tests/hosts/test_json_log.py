@@ -106,6 +106,19 @@ warnings.warn("a warning\\nof two lines")
 logging.getLogger("third.party").warning("%d items", "no number")
 logging.getLogger("third.party").warning("lone \\ud800, \\x1b[31m, \\u2028 and \\xe9", extra={"request_id": object})
 logging.getLogger("third.party").info("with a stack", stack_info=True)
+class Odd:
+    def __str__(self): raise ValueError("no text")
+    __repr__ = __eq__ = __str__
+    __hash__ = None
+cycle = []; cycle.append(cycle)
+nested = []
+for _ in range(100_000): nested = [nested]
+for odd in (Odd(), {(1, 2): 3}, cycle, nested, float("nan"), 10 ** 5000, b"\\xff", [Odd()]):
+    logging.getLogger("odd").error("value", extra={"route": odd, "status": 200})
+logging.getLogger("odd").error(Odd())
+logging.getLogger("odd").error("text %s %s", Odd(), 1)
+logging.getLogger("odd").error("%(a)d", {"a": "b"})
+logging.getLogger("odd").error("failed", exc_info=type("OddError", (Exception,), {"__str__": Odd.__str__})())
 def fail():
     raise LookupError("in a thread")
 thread = threading.Thread(target=fail, name="mine"); thread.start(); thread.join()
@@ -123,9 +136,16 @@ raise ValueError("at the end")
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    warned, bad, odd, stack, thread, deleted, last = parse(done.stderr)
+    lines = parse(done.stderr)
+    odd_lines = [line for line in lines if line["logger"] == "odd"]
+    messages = ["<Odd> ()", "text %s %s (<Odd>, 1)", "%(a)d ({'a': 'b'})", "failed"]
+    assert [line["message"] for line in odd_lines[8:]] == messages
+    for line in odd_lines[:8]:
+        assert (line["message"], line["status"]) == ("value", 200)
+        assert line["route"]
+    warned, bad, odd, stack, thread, deleted, last = (line for line in lines if line["logger"] != "odd")
     assert (warned["logger"], "a warning\nof two lines" in warned["message"]) == ("py.warnings", True)
-    assert bad["message"] == "%d items ('no number',)"
+    assert bad["message"] == "%d items (no number)"
     assert odd["message"] == "lone \ud800, \x1b[31m, \u2028 and \xe9"
     assert "traceback" in stack
     assert thread["message"] == "uncaught LookupError in thread mine"

@@ -51,15 +51,38 @@ class JsonFormatter(logging.Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         elif record.stack_info:
             line["traceback"] = self.formatStack(record.stack_info)
-        present = {name: value for name, value in line.items() if value not in (None, "", "-")}
-        return json.dumps(present, default=str)
+        present = {name: value for name, value in line.items() if not _is_absent(value)}
+        try:
+            return json.dumps(present, default=_text, allow_nan=False)
+        except Exception:  # a cycle, NaN or a key that is not text; logging would report it as plain text
+            return json.dumps({name: _as_json(value) for name, value in present.items()}, default=_text)
+
+
+def _as_json(value: object) -> object:
+    try:
+        json.dumps(value, default=_text, allow_nan=False)
+    except Exception:
+        return _text(value)
+    return value
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value in {"", "-"})
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # arguments that do not match the text would be reported as plain text
-        return f"{record.msg} {record.args}"
+    except Exception:  # arguments that do not match the text, or that are not text
+        arguments = record.args if isinstance(record.args, tuple) else (record.args,)
+        return f"{_text(record.msg)} ({', '.join(map(_text, arguments))})"
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 class TextFormatter(logging.Formatter):

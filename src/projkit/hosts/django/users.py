@@ -168,13 +168,18 @@ class _Holder:
             return bool(getattr(self._user, f"is_{required}", False))
         if required.startswith(_GROUP):
             if self._groups is None:
-                self._groups = frozenset(self._user.groups.values_list("name", flat=True))
+                self._groups = self._read_groups()
             return required.removeprefix(_GROUP) in self._groups
         if "." in required:
-            return bool(self._user.has_perm(required))
+            return hasattr(self._user, "has_perm") and bool(self._user.has_perm(required))
         raise ImproperlyConfigured(
             f"{_SETTING}: {required!r} is none of '*', 'staff', 'superuser', 'group:NAME' and 'app_label.codename'"
         )
+
+    def _read_groups(self) -> frozenset[str]:
+        # A model without PermissionsMixin has no groups.
+        groups = getattr(self._user, "groups", None)
+        return frozenset() if groups is None else frozenset(groups.values_list("name", flat=True))
 
 
 def retry_once(work: Callable[[], T]) -> T:
