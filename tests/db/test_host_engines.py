@@ -34,11 +34,11 @@ from projkit import ProjKit, Settings
 from projkit.db import migrate
 from projkit.db.engine import EngineDatabase
 from projkit.db.engine_check import TABLE
-from projkit.db.host_engine import resolve_engine
+from projkit.db.host_engine import connected, resolve_engine
 from projkit.db.raw_sql import RawConnection
 from projkit.db.server_version import require_version
 from projkit.db.tables import build_tables
-from projkit.errors import ConfigurationError
+from projkit.errors import ConfigurationError, DatabaseUnavailableError
 from tests.conftest import MODES, SECRET, Client, Clock, kit_in_mode, settings_for
 from tests.host_engines import host_engine, url_with
 from tests.services import administer
@@ -650,3 +650,23 @@ def test_each_type_of_column_is_checked() -> None:
         for tables in ([TABLE], build_tables("projkit_").metadata.tables.values())
     )
     assert used <= checked
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_connections_whose_level_cannot_be_set(postgres_url: str, driver: str) -> None:
+    """A connection is returned to the host's pool if its isolation level cannot be set."""
+    async with host_engine(postgres_url, driver, pool_size=1, max_overflow=0, pool_timeout=1) as engine:
+        for _ in range(2):
+            with pytest.raises(sa.exc.ArgumentError, match="isolation_level"):
+                await connected(engine, "NO SUCH LEVEL")
+        assert await level_of(engine) == "read committed"
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_connections_lost_while_they_are_checked(postgres_url: str, driver: str) -> None:
+    """A connection that ends during the check at startup is reported as an unavailable database, not as codecs."""
+    async with host_engine(postgres_url, driver) as engine:
+        terminate = "SELECT pg_terminate_backend(pg_backend_pid())"
+        sa.event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(terminate))
+        with pytest.raises(DatabaseUnavailableError, match=r"host's engine, .*unavailable"):
+            await use_of(engine)
