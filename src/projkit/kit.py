@@ -21,7 +21,6 @@ from projkit.auth.middleware import AuthMiddleware
 from projkit.auth.rules import PathRules
 from projkit.auth.wiring import AuthServices, cookie_names
 from projkit.clock import Clock, utc_now
-from projkit.db.tables import tables_of
 from projkit.errors import UnavailableError
 from projkit.health.celery import CeleryApp
 from projkit.health.checks import HealthCheck
@@ -157,11 +156,9 @@ class ProjKit:
             database=self._current.database,
             host_resources=host.names,
         )
-        tables = tables_of(settings)
         self._startup = Startup(
             settings,
             host,
-            tables=tables,
             clock=clock,
             telemetry=self._telemetry,
             health=self._health,
@@ -191,7 +188,6 @@ class ProjKit:
         self._validation_factory = ValidationFactory(
             self._application,
             settings,
-            tables,
             clock,
             host_authenticates=get_principal is not None,
             host_checks_csrf=csrf_check is not None,

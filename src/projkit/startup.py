@@ -13,7 +13,7 @@ from projkit.auth.wiring import build_auth
 from projkit.clock import Clock, utc_now
 from projkit.db.connect import open_database
 from projkit.db.host_engine import resolve_engine, warn_of_other_url
-from projkit.db.tables import Tables
+from projkit.db.tables import tables_of
 from projkit.errors import ProjkitError
 from projkit.health.celery import CeleryApp
 from projkit.health.service import Health
@@ -91,7 +91,6 @@ class Startup:
         settings: Settings,
         host: HostResources,
         *,
-        tables: Tables,
         clock: Clock,
         telemetry: Telemetry,
         health: Health,
@@ -99,7 +98,6 @@ class Startup:
     ) -> None:
         self._settings = settings
         self.host = host
-        self._tables = tables
         self._clock = clock
         self._telemetry = telemetry
         self._health = health
@@ -113,6 +111,7 @@ class Startup:
             DatabaseUnavailableError: the database does not respond.
         """
         settings, host, observer = self._settings, self.host, self._telemetry.recorder
+        tables = tables_of(settings)
         keys = KeyRing(settings)
         redis, own_redis = self._open_redis()
         try:
@@ -120,13 +119,13 @@ class Startup:
             if engine is not None:
                 warn_of_other_url(settings, engine)
             scheduler = self._health.create_scheduler(engine, redis if own_redis is None else None)
-            database = await open_database(settings, self._tables, engine, observer=observer)
+            database = await open_database(settings, tables, engine, observer=observer)
         except ProjkitError as error:
             self._health.record_start_failure(error)
             raise
         self._telemetry.open(engine, redis, database.dialect, calls_host=host.has_callbacks)
         cursors = CursorCodec(partial(keys.secrets, _CURSOR_KEY))
-        projects = ProjectService(database, self._tables, cursors=cursors, clock=self._clock)
+        projects = ProjectService(database, tables, cursors=cursors, clock=self._clock)
         login_seconds = settings.request_timeout_seconds
         logins = HostThreads("login", threads=LOGIN_THREADS, seconds=login_seconds)
         requests = HostThreads("request", threads=REQUEST_THREADS, seconds=REQUEST_SECONDS)
@@ -150,7 +149,7 @@ class Startup:
             settings,
             keys,
             database,
-            self._tables,
+            tables,
             redis,
             clock=utc_now,  # tokens follow the real time, whatever clock dates rows
             observer=observer,
@@ -166,7 +165,7 @@ class Startup:
             database=database,
             redis=own_redis,
             projects=projects,
-            idempotent_creation=IdempotentCreation(database, self._tables, projects, clock=self._clock),
+            idempotent_creation=IdempotentCreation(database, tables, projects, clock=self._clock),
             auth=auth,
             host_threads=(logins, requests),
             authenticate=host_authenticator or auth.authenticator,

@@ -1,9 +1,14 @@
 """The helpers for the tests of applications."""
 
+from pathlib import Path
+
 import httpx2
 import pytest
 
+from projkit import Principal, ProjKit, Settings
 from projkit.testing import FakeClock, bearer, open_kit
+from projkit.testing.internals import Internals
+from tests.conftest import SECRET
 
 pytestmark = pytest.mark.anyio
 URL = "/api/v1/projects"
@@ -39,3 +44,26 @@ async def test_two_kits_know_nothing_of_each_other() -> None:
                     await client.post(URL, json={"name": "A"}, headers=bearer(kit, "alice"))
                 page = await client.get(URL, headers=bearer(kit, "alice"))
                 assert len(page.json()["items"]) == expected
+
+
+async def test_a_file_in_place_of_any_database(tmp_path: Path) -> None:
+    """The SQLite file of tests replaces a PostgreSQL with a schema, policies and Redis, in every part of the kit."""
+    settings = Settings(
+        secret=SECRET,
+        database_url="postgresql://127.0.0.1:1/none",
+        database_schema="kit",
+        database_mode="transactional",
+        row_level_security=True,
+        redis_url="redis://127.0.0.1:1/0",
+    )
+    kit = ProjKit(settings)
+    Internals(kit).use_file(tmp_path / "projkit.db")
+    async with kit.lifespan():
+        project = await kit.projects.create(Principal("alice"), name="A")
+        assert (await kit.projects.get(Principal("alice"), project.id)).name == "A"
+        transport = httpx2.ASGITransport(app=kit)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            validated = await client.get(
+                "/api/v1/monitoring/validate/endpoints", headers=bearer(kit, "alice", "monitoring:read")
+            )
+            assert validated.status_code == 200, validated.text

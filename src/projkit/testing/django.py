@@ -30,7 +30,7 @@ def kit_database() -> Iterator[None]:
     """Give the kit of ``settings.PROJKIT_KIT`` an empty database, until the end of the block.
 
     Raises:
-        ConfigurationError: The kit uses an engine or a Redis client of the application, or a schema.
+        ConfigurationError: The kit uses an engine or a Redis client of the application.
     """
     with TemporaryDirectory(prefix="projkit-", ignore_cleanup_errors=True) as directory:
         _use_file_in(directory)

@@ -52,18 +52,17 @@ class Internals:
         The settings are immutable for everyone else: all parts of the kit share this one object.
 
         Raises:
-            ConfigurationError: The kit uses an engine or a Redis client of the application, or a schema.
+            ConfigurationError: The kit uses an engine or a Redis client of the application.
         """
         given = self._kit._startup.host.names & {"engine", "redis"}
         if given:
             raise ConfigurationError(
                 f"The kit uses the application's {' and '.join(sorted(given))}; pass ones for the tests instead"
             )
-        if self._kit.settings.database_schema:
-            raise ConfigurationError("SQLite has no schemas; unset PROJKIT_DATABASE_SCHEMA for the tests")
         vars(self._kit.settings).update(
             database_url=f"sqlite+aiosqlite:///{file}",
             database_mode="fast",
+            database_schema="",  # SQLite has none
             row_level_security=False,
             redis_url=None,
             session_store=None,

@@ -12,7 +12,7 @@ from projkit.auth.host_authenticator import HostAuthenticator
 from projkit.auth.wiring import AuthServices
 from projkit.clock import Clock, utc_now
 from projkit.db.port import Database
-from projkit.db.tables import Tables
+from projkit.db.tables import tables_of
 from projkit.errors import UnavailableError
 from projkit.http.application import Application
 from projkit.http.in_process import in_process_caller
@@ -92,7 +92,6 @@ class ValidationFactory:
     Args:
         app: the kit's application.
         settings: the kit's settings.
-        tables: the kit's tables.
         clock: the time by which rows are dated.
         host_authenticates: the host authenticates callers (``get_principal``).
         host_checks_csrf: the host checks CSRF tokens itself (``csrf_check``).
@@ -102,7 +101,6 @@ class ValidationFactory:
         self,
         app: Application,
         settings: Settings,
-        tables: Tables,
         clock: Clock,
         *,
         host_authenticates: bool,
@@ -110,7 +108,6 @@ class ValidationFactory:
     ) -> None:
         self._app = app.for_in_process_calls(in_process_caller)
         self._settings = settings
-        self._tables = tables
         self._clock = clock
         self._host_authenticates = host_authenticates
         self._host_checks_csrf = host_checks_csrf
@@ -130,7 +127,11 @@ class ValidationFactory:
         def host_authenticates() -> bool:
             return self._host_authenticates and (host is None or not host.passes_on)
 
-        rows = None if database is None else ValidationRows(database, self._tables, clock=self._clock)
+        rows = (
+            None
+            if database is None
+            else ValidationRows(database, tables_of(self._settings), clock=self._clock)
+        )
         return Validations(
             EndpointValidation(self._app, self._settings, rows),
             AuthenticationValidation(
