@@ -75,7 +75,7 @@ def require_head(revision: str | None, *, host_engine: bool = False) -> None:
     if revision is not None and revision not in known():
         raise SchemaOutOfDateError(
             f"{database} has the schema of revision {revision}, which this version of projkit "
-            "does not know. A newer version of projkit has migrated it: install that version"
+            "does not know. A newer version has migrated it: install that version of projkit"
         )
     state = f"is at revision {revision}" if revision else "has no projkit tables"
     command = "PROJKIT_DATABASE_URL=<its URL> projkit migrate" if host_engine else "projkit migrate"
