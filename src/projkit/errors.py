@@ -48,6 +48,10 @@ class SchemaOutOfDateError(ConfigurationError):
     """The database schema is not the one that this version requires."""
 
 
+class MigrationFailedError(ConfigurationError):
+    """A migration has stopped; another run continues with the step that it had not finished."""
+
+
 class InvalidJsonError(ProjkitError):
     code = "invalid_json"
     kind = "invalid-json"

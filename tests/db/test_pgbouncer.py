@@ -10,7 +10,10 @@ from projkit import ProjKit, Settings
 from projkit.cli.check import _run_checks
 from projkit.db import migrate, revisions
 from projkit.db.connect import open_probe, require_schema
+from projkit.errors import MigrationFailedError
 from tests.conftest import SECRET, Client, settings_for
+from tests.db.conftest import run_as_superuser
+from tests.db.test_online_migrations import FUNCTION, PROJECT, SLOW, index_state, use_steps
 from tests.pgbouncer import pgbouncer
 
 pytestmark = pytest.mark.anyio
@@ -24,8 +27,20 @@ def bouncer_url(empty_postgres_url: str) -> Iterator[str]:
         yield url
 
 
-async def test_commands_again_and_again(bouncer_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def migrated_bouncer_url(empty_postgres_url: str, bouncer_url: str) -> str:
+    """The same with tables; a migration by itself needs two connections."""
+    asyncio.run(migrate.upgrade(empty_postgres_url))
+    return bouncer_url
+
+
+async def test_commands_again_and_again(empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Migrations and checks also work on connections to the server that others have used before."""
+    with pgbouncer(empty_postgres_url) as url:
+        await _run_commands(url, monkeypatch)
+
+
+async def _run_commands(bouncer_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_for(bouncer_url, database_mode="transactional")
     for _ in range(4):
         await migrate.upgrade(bouncer_url)
@@ -39,10 +54,9 @@ async def test_commands_again_and_again(bouncer_url: str, monkeypatch: pytest.Mo
         assert all(finding.ok for finding in findings), findings
 
 
-async def test_health_probe(bouncer_url: str) -> None:
+async def test_health_probe(migrated_bouncer_url: str) -> None:
     """The queries of two probes that share one connection to the server do not disturb each other."""
-    await migrate.upgrade(bouncer_url)
-    settings = settings_for(bouncer_url, database_mode="transactional")
+    settings = settings_for(migrated_bouncer_url, database_mode="transactional")
     probes = [open_probe(settings, None, seconds=5.0) for _ in range(4)]
 
     async def query(probe: Any) -> None:
@@ -55,10 +69,9 @@ async def test_health_probe(bouncer_url: str) -> None:
         await probe.close()
 
 
-async def test_requests(bouncer_url: str) -> None:
+async def test_requests(migrated_bouncer_url: str) -> None:
     """More clients than there are connections to the server create and read projects."""
-    await migrate.upgrade(bouncer_url)
-    settings = Settings(database_url=f"{bouncer_url}?pgbouncer=true", secret=SECRET)
+    settings = Settings(database_url=f"{migrated_bouncer_url}?pgbouncer=true", secret=SECRET)
     kit = ProjKit(settings)
     async with kit.lifespan(), Client(kit, settings, timeout=30) as client:
         for _ in range(4):
@@ -66,3 +79,22 @@ async def test_requests(bouncer_url: str) -> None:
             assert {answer.status_code for answer in made} == {201}
             read = await asyncio.gather(*(client.get(f"{URL}/{answer.json()['id']}") for answer in made))
             assert {answer.status_code for answer in read} == {200}
+
+
+async def test_an_index_behind_a_time_limit(empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind PgBouncer no time limit can be lifted for an index; the error says so, and nothing is left behind."""
+    use_steps(monkeypatch, SLOW)
+    await migrate.upgrade(empty_postgres_url, revision=revisions.known()[-2])
+    await run_as_superuser(
+        empty_postgres_url,
+        PROJECT,
+        FUNCTION.format("PERFORM pg_sleep(2);"),
+        f"ALTER DATABASE {empty_postgres_url.rpartition('/')[2]} SET statement_timeout = '1s'",
+    )
+    with (
+        pgbouncer(empty_postgres_url) as url,
+        pytest.raises(MigrationFailedError, match="without a statement_timeout"),
+    ):
+        await migrate.upgrade(url)
+    assert await index_state(empty_postgres_url, SLOW.name) == []
+    assert await migrate.upgrade(empty_postgres_url) == "9000", "on the server itself, it lifts the limit"

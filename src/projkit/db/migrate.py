@@ -1,27 +1,66 @@
-"""Migrations of the schema."""
+"""Migrations of the schema, while it is in use.
 
-from contextlib import asynccontextmanager
+On PostgreSQL, one migration runs at a time (:mod:`projkit.db.migration_lock`), step by step. A step either runs in a
+transaction, whose locks exist for less than a second; or it takes locks that block neither reads nor writes, and may
+take hours. Whoever waits for a lock makes all later requests of the table wait as well, so a step gives up after
+:data:`LOCK_MILLISECONDS` and tries again later. Which steps are done is recorded in the table of the revision.
+
+SQLite has one writer, and a database that has no tables yet has no requests: they are migrated in one transaction.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from importlib import import_module
+from importlib.resources import files
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 
-from projkit.db import revisions, row_security, schema
+from projkit.db import migration_lock, revisions, row_security, schema
 from projkit.db.engine import create_single_use_engine
+from projkit.db.errors import DRIVER_ERRORS, sqlstate
+from projkit.db.migrations.progress import NoProgress, Progress
+from projkit.db.migrations.steps import CreateIndex, Step, Transaction
+from projkit.db.port import T, required_row
+from projkit.db.postgresql_connector import PostgresqlConnector
 from projkit.db.raw_sql import RawConnection
 from projkit.db.server_version import require_version
-from projkit.db.table_names import TableNames
+from projkit.db.table_names import TableNames, quote
 from projkit.db.tables import build_tables
+from projkit.errors import MigrationFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-# An arbitrary number, which must be the same in every version of projkit.
-_ADVISORY_LOCK_KEY: Final = 0x70726F6A6B6974
 CONNECT_SECONDS: Final = 10.0
+# How long a step waits for its locks, which is how long others wait behind it.
+LOCK_MILLISECONDS: Final = 300
+# How long a step that locks a table may take altogether.
+_LOCKED_SECONDS: Final = 0.9
+# How long it tries: a report or a backup can use a table for this long.
+LOCK_ATTEMPTS_SECONDS: Final = 600.0
+_FIRST_WAIT_SECONDS: Final = 0.2
+_LONGEST_WAIT_SECONDS: Final = 5.0
+_LOCK_NOT_AVAILABLE: Final = frozenset({"55P03", "40P01"})
+_INDEX_ATTEMPTS: Final = 5
+_CANCELLED: Final = "57014"  # here: by a time limit of the role or the server
+_INDEX_STATE: Final = "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass('{}')"
+_INDEX_PROGRESS: Final = (
+    "SELECT coalesce(sum(blocks_done), 0)::bigint, coalesce(sum(blocks_total), 0)::bigint "
+    "FROM pg_stat_progress_create_index WHERE datname = current_database()"
+)
+_USERS_OF_TABLES: Final = (
+    "SELECT string_agg(format('pid %s (%s, for %s s)', pid, coalesce(nullif(application_name, ''), 'no name'), "
+    "extract(epoch FROM now() - xact_start)::int), ', ' ORDER BY xact_start) FROM pg_stat_activity "
+    "WHERE pid <> pg_backend_pid() AND pid IN (SELECT pid FROM pg_locks WHERE granted AND relation IN ({}))"
+)
 
 
 async def upgrade(
@@ -32,43 +71,285 @@ async def upgrade(
     revision: str = "head",
     row_level_security: bool = False,
     new: bool = False,
+    progress: Progress | None = None,
 ) -> str:
     """Upgrade the schema at ``url`` to ``revision`` and return the revision; several processes may do so at once.
 
     A ``database_schema`` is created if it does not exist. At the newest revision, the policies of row-level security
-    are created or dropped. Everything happens in one transaction.
+    are created or dropped.
 
     Raises:
         SchemaOutOfDateError: a newer version of projkit has migrated this database; or it has no tables yet, but
             another schema has, and they are not to be ``new``.
         ConfigurationError: the role lacks a privilege, or other tables have the names of the kit's.
+        MigrationFailedError: a step could not get its locks, or has been cancelled by a time limit of the server.
     """
     names = TableNames(table_prefix, database_schema)
     names.require_dialect("sqlite" if url.startswith("sqlite") else "postgresql")
-    async with single_use(url) as engine, engine.begin() as connection:
-        postgresql = connection.dialect.name == "postgresql"
-        if postgresql:
-            await connection.execute(
-                sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK_KEY}
+    target = revisions.head() if revision == "head" else revision
+    async with single_use(url) as engine:
+        migration = _Migration(url, engine, names, progress or NoProgress())
+        if engine.dialect.name == "sqlite":
+            async with engine.begin() as connection:
+                return await migration.upgrade_offline(connection, target, new=new)
+        return await migration_lock.run_alone(
+            url,
+            partial(migration.upgrade_online, target, row_level_security=row_level_security, new=new),
+            connect_seconds=CONNECT_SECONDS,
+            progress=migration.progress,
+            watch=migration.watch,
+        )
+
+
+class _Migration:
+    """A migration of the tables with these names."""
+
+    def __init__(self, url: str, engine: "AsyncEngine", names: TableNames, progress: Progress) -> None:
+        self._url = url
+        self._engine = engine
+        self._names = names
+        self._version_table = names.qualified(names.version_table)
+        self.progress = progress
+        self._building_index = False
+
+    async def upgrade_offline(self, connection: "AsyncConnection", target: str, *, new: bool) -> str:
+        """Run all steps in the transaction of ``connection``."""
+        current = await self._prepare(connection, new=new)
+        await self._run_all(connection, current, target)
+        return max(current or "", target)
+
+    async def _run_all(self, connection: "AsyncConnection", current: str | None, target: str) -> None:
+        for revision in _pending(current, target):
+            for step in steps_of(revision, self._names.prefix):
+                if await _applies(step, connection):
+                    await self._run_offline(step, connection)
+            table = self._version_table
+            await connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608  # names are validated
+            await connection.exec_driver_sql(f"INSERT INTO {table} VALUES ('{revision}')")  # noqa: S608
+
+    async def upgrade_online(self, target: str, *, row_level_security: bool, new: bool) -> str:
+        """Run the steps one by one, or in one transaction if there are no tables yet."""
+        async with self._engine.begin() as connection:
+            current = await self._prepare(connection, new=new)
+            if current is None:
+                await self._run_all(connection, current, target)
+        if current is not None and (pending := _pending(current, target)):
+            await self._in_short_transaction("prepare the migration", self._add_progress)
+            for revision in pending:
+                await self._run_revision(revision)
+        if target == revisions.head():
+            apply = partial(row_security.apply, names=self._names, enabled=row_level_security)
+            tables = row_security.tables(self._names)
+            await self._in_short_transaction(
+                "row-level security", apply, seconds=_LOCKED_SECONDS, tables=tables
             )
-        raw = RawConnection.of_engine(connection)
+        return max(current or "", target)
+
+    async def watch(self, connection: Any) -> None:
+        """Report the progress of the index that is being built; ``connection`` is that of the lock."""
+        if not self._building_index or connection.get_server_version().major < 12:
+            return
+        await connection.execute("SELECT pg_stat_clear_snapshot()")
+        done, total = await connection.fetchrow(_INDEX_PROGRESS)
+        if total:
+            self.progress.advance(done, total)
+
+    async def _prepare(self, connection: "AsyncConnection", *, new: bool) -> str | None:
+        """Check the database, create the schema and the table of the revision, and return the revision."""
+        raw, names = RawConnection.of_engine(connection), self._names
         await require_version(raw)
         if names.schema:
             await schema.prepare(connection, names)
-        current_revision = await revisions.current(raw, names)
-        if current_revision is None:
+        current = await revisions.current(raw, names)
+        if current is None:
             await _require_room(raw, names, new=new)
-        elif current_revision not in revisions.known():
-            revisions.require_head(current_revision)
-        if postgresql and current_revision != revisions.head():
+        elif current not in revisions.known():
+            revisions.require_head(current)
+        if raw.dialect == "postgresql" and current != revisions.head():
             await schema.require_create(raw, names)
-        if postgresql and current_revision not in (None, revisions.head()):
-            # A migration changes the rows of all owners. Other transactions do not see the tables without policies.
-            await row_security.apply(connection, names, enabled=False)
-        await connection.run_sync(_upgrade, names, revision)
-        if postgresql and revision in ("head", revisions.head()):
-            await row_security.apply(connection, names, enabled=row_level_security)
-        return await revisions.current(raw, names) or ""
+        if current is None:
+            await connection.exec_driver_sql(
+                f"CREATE TABLE IF NOT EXISTS {self._version_table} (version_num VARCHAR(32) NOT NULL "
+                f"CONSTRAINT {quote(names.version_table + '_pkc')} PRIMARY KEY)"
+            )
+        return current
+
+    async def _run_revision(self, revision: str) -> None:
+        steps = steps_of(revision, self._names.prefix)
+        for number in range(await self._steps_done(revision), len(steps)):
+            last = number + 1 == len(steps)
+            await self._run(steps[number], partial(self._record, revision, number + 1, last=last))
+
+    async def _run(self, step: Step, record: "Callable[[AsyncConnection], Awaitable[None]]") -> None:
+        """Run a step and record that it is done."""
+        if not await self._in_short_transaction(step.title, partial(_applies, step)):
+            await self._in_short_transaction(step.title, record)
+            return
+        self.progress.begin(step.title)
+        if isinstance(step, Transaction):
+
+            async def run(connection: "AsyncConnection") -> None:
+                await self._run_offline(step, connection)
+                await record(connection)
+
+            seconds = _LOCKED_SECONDS if step.locks else None
+            await self._in_short_transaction(step.title, run, seconds=seconds, tables=step.locks)
+            return
+        if isinstance(step, CreateIndex):
+            await self._create_index(step)
+        else:
+            await self._outside_transactions(step.title, self._drop(step.name))
+        await self._in_short_transaction(step.title, record)
+
+    async def _run_offline(self, step: Step, connection: "AsyncConnection") -> None:
+        """Run a step in the transaction of ``connection``."""
+        if isinstance(step, Transaction):
+            await connection.run_sync(_run_operations, step.run, self._names.prefix)
+        elif isinstance(step, CreateIndex):
+            await connection.exec_driver_sql(step.sql(self._names, concurrently=False))
+        else:
+            await connection.exec_driver_sql(f"DROP INDEX IF EXISTS {self._names.qualified(step.name)}")
+
+    async def _in_short_transaction(
+        self,
+        title: str,
+        work: "Callable[[AsyncConnection], Awaitable[T]]",
+        *,
+        seconds: float | None = None,
+        tables: tuple[str, ...] = (),
+    ) -> T:
+        """Run ``work`` in a transaction, and again later if it does not get a lock or takes more than ``seconds``."""
+        started, delay = asyncio.get_running_loop().time(), _FIRST_WAIT_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(seconds), self._engine.begin() as connection:
+                    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
+                    if self._names.schema:
+                        await schema.prepare(connection, self._names)
+                    return await work(connection)
+            except DRIVER_ERRORS as error:
+                if not isinstance(error, TimeoutError) and sqlstate(error) not in _LOCK_NOT_AVAILABLE:
+                    raise
+            if asyncio.get_running_loop().time() - started > LOCK_ATTEMPTS_SECONDS:
+                raise MigrationFailedError(
+                    f"{title}: no lock for {LOCK_ATTEMPTS_SECONDS:.0f} s{await self._users(tables)}; "
+                    "end these, and run projkit migrate again, which continues from here"
+                )
+            self.progress.wait(f"{title}: the tables are in use; trying again")
+            await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311  # not a secret
+            delay = min(delay * 2, _LONGEST_WAIT_SECONDS)
+
+    async def _users(self, tables: tuple[str, ...]) -> str:
+        """Describe the sessions that use the tables."""
+        relations = ", ".join(f"to_regclass('{self._names.qualified(table)}')" for table in tables)
+        if not relations:
+            return ""
+        async with self._engine.begin() as connection:
+            row = await RawConnection.of_engine(connection).first_row(_USERS_OF_TABLES.format(relations))
+        return f", because of {row[0]}" if row and row[0] else ""
+
+    async def _create_index(self, index: CreateIndex) -> None:
+        qualified = self._names.qualified(index.name)
+
+        async def state(connection: "AsyncConnection") -> bool | None:
+            row = await RawConnection.of_engine(connection).first_row(_INDEX_STATE.format(qualified))
+            return None if row is None else row[0]
+
+        for attempt in count(1):
+            valid = await self._in_short_transaction(index.title, state)
+            if valid:
+                return
+            if valid is False:  # left behind by a run that was interrupted
+                await self._outside_transactions(index.title, self._drop(index.name))
+            try:
+                self._building_index = True
+                await self._outside_transactions(index.title, index.sql(self._names, concurrently=True))
+            except (MigrationFailedError, *DRIVER_ERRORS) as error:
+                # An invalid index slows down every write.
+                await self._outside_transactions(index.title, self._drop(index.name))
+                if sqlstate(error) not in _LOCK_NOT_AVAILABLE or attempt == _INDEX_ATTEMPTS:
+                    raise
+                self.progress.wait(f"{index.title}: deadlock; trying again")
+            finally:
+                self._building_index = False
+
+    def _drop(self, name: str) -> str:
+        return f"DROP INDEX CONCURRENTLY IF EXISTS {self._names.qualified(name)}"
+
+    async def _outside_transactions(self, title: str, sql: str) -> None:
+        """Run a statement that may take hours and cannot be in a transaction."""
+        connection = await PostgresqlConnector(self._url, connect_seconds=CONNECT_SECONDS)()
+        try:
+            # PgBouncer may run each statement on another connection to the server: settings would reach others.
+            async with connection.transaction():
+                server_pid = await connection.fetchval("SELECT pg_backend_pid()")
+            if server_pid == connection.get_server_pid():
+                await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+            await connection.execute(sql)
+        except DRIVER_ERRORS as error:
+            if sqlstate(error) != _CANCELLED:
+                raise
+            raise MigrationFailedError(
+                f"{title}: cancelled ({error}); give projkit migrate a role or a URL without a statement_timeout, "
+                "for example that of the server instead of PgBouncer's, and run it again"
+            ) from error
+        finally:
+            with suppress(*DRIVER_ERRORS):  # it first waits until a statement that is cancelled has ended
+                await connection.close(timeout=CONNECT_SECONDS)
+
+    async def _add_progress(self, connection: "AsyncConnection") -> None:
+        await connection.exec_driver_sql(
+            f"ALTER TABLE {self._version_table} ADD COLUMN IF NOT EXISTS progress text"
+        )
+
+    async def _steps_done(self, revision: str) -> int:
+        sql = f"SELECT progress FROM {self._version_table}"  # noqa: S608  # names are validated
+        async with self._engine.begin() as connection:
+            row = await RawConnection.of_engine(connection).first_row(sql)
+        progress = json.loads(row[0]) if row and row[0] else {}
+        return int(progress["steps"]) if progress.get("revision") == revision else 0
+
+    async def _record(self, revision: str, steps: int, connection: "AsyncConnection", *, last: bool) -> None:
+        """Record that a step is done, in the step's own transaction if it has one."""
+        changes = (
+            f"version_num = '{revision}', progress = NULL"
+            if last
+            else f"progress = '{json.dumps({'revision': revision, 'steps': steps})}'"
+        )
+        await connection.exec_driver_sql(f"UPDATE {self._version_table} SET {changes}")  # noqa: S608
+
+
+def steps_of(revision: str, prefix: str) -> list[Step]:
+    """Return the steps that lead to a revision from the one before it."""
+    (name,) = [
+        each.name.removesuffix(".py")
+        for each in files(revisions.MIGRATIONS).iterdir()
+        if each.name.startswith(f"{revision}_")
+    ]
+    module = import_module(f"{revisions.MIGRATIONS}.{name}")
+    if hasattr(module, "steps"):
+        steps: list[Step] = module.steps(prefix)
+        return steps
+    return [Transaction(str(module.__doc__).rstrip("."), module.upgrade)]
+
+
+def _pending(current: str | None, target: str) -> list[str]:
+    return [each for each in revisions.known() if (current or "") < each <= target]
+
+
+async def _applies(step: Step, connection: "AsyncConnection") -> bool:
+    dialect = connection.dialect.name
+    if step.dialect not in ("", dialect):
+        return False
+    if not step.condition or dialect != "postgresql":
+        return True
+    return bool(required_row(await RawConnection.of_engine(connection).first_row(step.condition))[0])
+
+
+def _run_operations(connection: sa.Connection, run: Callable[[], None], prefix: str) -> None:
+    context = MigrationContext.configure(connection, opts={"table_prefix": prefix})
+    with Operations.context(context):
+        run()
 
 
 async def _require_room(connection: RawConnection, names: TableNames, *, new: bool) -> None:
@@ -81,21 +362,8 @@ async def _require_room(connection: RawConnection, names: TableNames, *, new: bo
     await schema.require_unused_names(connection, names, relations)
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", "projkit:db/migrations")
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _upgrade(connection: sa.Connection, names: TableNames, revision: str) -> None:
-    config = _config()
-    config.attributes.update(connection=connection, names=names, table_prefix=names.prefix)
-    command.upgrade(config, revision)
-
-
 @asynccontextmanager
-async def single_use(url: str, connect_seconds: float = CONNECT_SECONDS) -> "AsyncIterator[AsyncEngine]":
+async def single_use(url: str, connect_seconds: float = CONNECT_SECONDS) -> AsyncIterator["AsyncEngine"]:
     """Create an engine that keeps no connections, and close it afterwards."""
     engine = create_single_use_engine(url, connect_seconds=connect_seconds)
     if engine.dialect.name == "sqlite":

@@ -9,7 +9,7 @@ from projkit.db.raw_sql import RawConnection
 from projkit.db.table_names import TableNames
 from projkit.errors import SchemaOutOfDateError
 
-_MIGRATIONS: Final = "projkit.db.migrations.versions"
+MIGRATIONS: Final = "projkit.db.migrations.versions"
 _HAS_TABLE: Final = {
     "postgresql": "SELECT to_regclass('{qualified}') IS NOT NULL",
     "sqlite": "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{name}'",
@@ -19,7 +19,7 @@ _HAS_TABLE: Final = {
 @cache
 def known() -> tuple[str, ...]:
     """Return the revisions of this version of projkit, oldest first, from the names of the migrations' files."""
-    names = (each.name.partition("_")[0] for each in files(_MIGRATIONS).iterdir())
+    names = (each.name.partition("_")[0] for each in files(MIGRATIONS).iterdir())
     return tuple(sorted(name for name in names if name.isdigit()))
 
 

@@ -77,6 +77,11 @@ async def apply(connection: "AsyncConnection", names: TableNames, *, enabled: bo
         )
 
 
+def tables(names: TableNames) -> tuple[str, ...]:
+    """Return the names of the tables with policies."""
+    return tuple(f"{names.prefix}{name}" for name, _ in _TABLES)
+
+
 async def require_policies(connection: RawConnection, names: TableNames, *, enabled: bool) -> None:
     """Check that the policies in the database agree with the setting.
 

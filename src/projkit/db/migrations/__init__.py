@@ -1,1 +1,1 @@
-"""Alembic's environment and migrations."""
+"""Migrations, and the steps of which they consist."""

@@ -1,7 +1,7 @@
 """Create the table of projects."""
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
 from projkit.db.types import JsonText, UtcDateTime, text
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    prefix = context.config.attributes["table_prefix"]
+    prefix = op.get_context().opts["table_prefix"]
     table = f"{prefix}projects"
     op.create_table(
         table,
@@ -70,7 +70,3 @@ def upgrade() -> None:
         postgresql_where=deleted,
         sqlite_where=deleted,
     )
-
-
-def downgrade() -> None:
-    op.drop_table(f"{context.config.attributes['table_prefix']}projects")

@@ -1,7 +1,7 @@
 """Create the table of idempotency keys."""
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
 from projkit.db.types import UtcDateTime, text
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    prefix = context.config.attributes["table_prefix"]
+    prefix = op.get_context().opts["table_prefix"]
     table = f"{prefix}idempotency_keys"
     op.create_table(
         table,
@@ -27,7 +27,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "owner_id", "key", name=f"pk_{prefix}idempotency_keys"),
     )
     op.create_index(f"ix_{prefix}idempotency_keys_created_at", table, ["created_at"])
-
-
-def downgrade() -> None:
-    op.drop_table(f"{context.config.attributes['table_prefix']}idempotency_keys")

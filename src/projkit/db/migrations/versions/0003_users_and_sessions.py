@@ -1,7 +1,7 @@
 """Create the tables of users, their OpenID Connect identities, sessions, single-use values and attempt counters."""
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
 from projkit.db.types import UtcDateTime, text
 
@@ -14,7 +14,7 @@ _NAMES = ("users", "identities", "sessions", "one_time_values", "counts")
 
 
 def upgrade() -> None:
-    prefix = context.config.attributes["table_prefix"]
+    prefix = op.get_context().opts["table_prefix"]
     users, identities, sessions, one_time_values, counts = (f"{prefix}{name}" for name in _NAMES)
     op.create_table(
         users,
@@ -79,9 +79,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "name", name=f"pk_{counts}"),
     )
     op.create_index(f"ix_{counts}_expires_at", counts, ["expires_at"])
-
-
-def downgrade() -> None:
-    prefix = context.config.attributes["table_prefix"]
-    for name in reversed(_NAMES):
-        op.drop_table(f"{prefix}{name}")
