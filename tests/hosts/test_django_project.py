@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
@@ -43,13 +43,23 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return created
 
 
-@pytest.mark.parametrize("flags", [(), ("--parallel=2",)], ids=["one process", "parallel"])
-def test_the_tests_of_the_project_pass(project: Project, flags: tuple[str, ...]) -> None:
+# A database that does not respond: the tests must not need it.
+SCHEMA: Final = {"PROJKIT_DATABASE_URL": "postgresql://127.0.0.1:1/none", "PROJKIT_DATABASE_SCHEMA": "kit"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables"),
+    [((), {}), (("--parallel=2",), {}), (("--parallel=2",), SCHEMA)],
+    ids=["one process", "parallel", "schema"],
+)
+def test_the_tests_of_the_project_pass(
+    project: Project, flags: tuple[str, ...], variables: dict[str, str]
+) -> None:
     """``manage.py test`` runs the page's tests and more, in parallel too, and leaves the project's databases alone."""
     tests = Path(__file__).with_name("django_project_tests.py").read_text(encoding="utf-8")
     (project.directory / "mysite" / "test_more.py").write_text(tests, encoding="utf-8")
     before = (project.directory / "db.sqlite3").read_bytes()
-    printed = project.manage("test", *flags)
+    printed = project.using(**variables).manage("test", *flags)
     assert "\nOK\n" in printed, printed
     assert "Warning" not in printed, printed
     assert (project.directory / "db.sqlite3").read_bytes() == before
