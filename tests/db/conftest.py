@@ -41,7 +41,8 @@ async def current_revision(url: str, database_schema: str = "") -> str | None:
     """Return the revision of the tables at ``url``; None if there are none."""
     settings = settings_for(url, database_schema=database_schema)
     async with raw_connection(settings) as connection:
-        return await revisions.current(connection, TableNames.of(settings))
+        found = await revisions.current(connection, TableNames.of(settings))
+    return None if found is None else found.revision
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import asyncio
 from importlib.resources import files
 from typing import Any
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -13,11 +14,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from projkit import ProjKit
 from projkit.db import migrate, revisions
-from projkit.db.connect import open_database
+from projkit.db.connect import open_database, require_schema
+from projkit.db.migrations.steps import DropIndex
 from projkit.db.tables import build_tables
 from projkit.errors import SchemaOutOfDateError
 from tests.conftest import Client, settings_for
 from tests.db.conftest import current_revision
+from tests.db.test_online_migrations import use_steps
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +78,53 @@ async def test_data_survives_the_next_migration(empty_url: str) -> None:
     database = await open_database(settings, build_tables(settings.table_prefix))
     await database.close()
     assert await current_revision(empty_url) == revisions.head()
+
+
+def test_the_release_before_runs_on_this_schema() -> None:
+    """Servers of the release before can be restarted after the migration: they can use all revisions since."""
+    assert migrate.required_by(revisions.head()) <= revisions.OLDEST
+
+
+@pytest.mark.parametrize("change", ["older", "newer", "incompatible"])
+async def test_the_schemas_on_which_a_version_runs(
+    empty_postgres_url: str, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kit starts on the schema before its own and on a newer one that is compatible, and on no other."""
+    head, known = revisions.head(), revisions.known()
+    settings = settings_for(empty_postgres_url)
+    compatible = {} if change == "incompatible" else {"compatible_from": head}
+    use_steps(monkeypatch, DropIndex("ix_projkit_projects_priority"), **compatible)
+    if change == "older":
+        monkeypatch.setattr(revisions, "OLDEST", head)
+        await migrate.upgrade(settings.database_url, revision=head)
+    else:
+        await migrate.upgrade(settings.database_url, revision=head)
+        await migrate.upgrade(settings.database_url)
+        monkeypatch.setattr(revisions, "known", lambda: known)
+    if change == "incompatible":
+        for use in (require_schema(settings), migrate.upgrade(settings.database_url)):
+            with pytest.raises(SchemaOutOfDateError, match="revision 9000, which this version"):
+                await use
+        return
+    kit = ProjKit(settings)
+    async with kit.lifespan(), Client(kit, kit.settings) as client:
+        await client.project()
+        assert (await client.get("/api/v1/health/ready")).json()["status"] == "ok"
+    assert await migrate.upgrade(settings.database_url) == "9000"
+    assert await current_revision(empty_postgres_url) == "9000"
+
+
+async def test_version_0_1_0_can_be_restarted(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The column that version 0.1.0 compares with its own revision stays the same as long as it can use the schema."""
+    use_steps(monkeypatch, compatible_from="0004")
+    await migrate.upgrade(settings_for(empty_postgres_url).database_url)
+    connection = await asyncpg.connect(empty_postgres_url)
+    row = await connection.fetchrow("SELECT * FROM projkit_alembic_version")
+    await connection.close()
+    assert row is not None
+    assert dict(row) == {"version_num": "0004", "revision": "9000", "progress": None}
 
 
 async def test_a_newer_schema_is_rejected(empty_url: str) -> None:

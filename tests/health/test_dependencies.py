@@ -178,8 +178,9 @@ async def test_missing_sqlite_file(sqlite_url: str, tmp_path: Path) -> None:
 
 
 OTHER_VERSIONS = {
-    "UPDATE projkit_alembic_version SET version_num = '0003'": "projkit migrate",
-    "UPDATE projkit_alembic_version SET version_num = '9999'": "A newer version has migrated it",
+    "DELETE FROM projkit_alembic_version": "no projkit tables",
+    "INSERT INTO projkit_alembic_version (version_num) VALUES ('0003')": "at revision 0003",
+    "UPDATE projkit_alembic_version SET version_num = '9999'": "A newer version of projkit has migrated it",
     "DROP TABLE projkit_alembic_version": "unavailable",
 }
 

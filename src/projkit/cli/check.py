@@ -105,8 +105,11 @@ async def _tables(settings: Settings) -> list[Finding]:
     try:
         async with raw_connection(settings) as connection:
             findings.append(Finding("database", ok=True, detail=f"{settings.dialect} is available"))
-            revision = await revisions.require_current(connection, names)
-            findings.append(Finding("migrations", ok=True, detail=f"at revision {revision}"))
+            revision = await revisions.require_usable(connection, names)
+            behind = revision < revisions.head()
+            pending = f"; for revision {revisions.head()}, run: projkit migrate" if behind else ""
+            detail = f"at revision {revision}{pending}"
+            findings.append(Finding("migrations", ok=True, detail=detail, warning=behind))
             if neighbours := await describe_neighbours(connection, names):
                 findings.append(Finding("schema", ok=True, detail=neighbours, warning=True))
     except DRIVER_ERRORS as error:

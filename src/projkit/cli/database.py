@@ -15,7 +15,7 @@ from projkit.errors import ConfigurationError
 @app.command()
 def migrate(
     check: Annotated[
-        bool, typer.Option("--check", help="Only check whether the schema is up to date.")
+        bool, typer.Option("--check", help="Only check whether this version can use the schema.")
     ] = False,
     new: Annotated[
         bool,
@@ -29,7 +29,7 @@ def migrate(
     try:
         if check:
             asyncio.run(require_schema(settings, serving=False))
-            print_message("the schema is up to date")
+            print_message("this version of projkit can use the schema")
             return
         revision = asyncio.run(
             migrations.upgrade(

@@ -31,12 +31,12 @@ async def open_database(
     engine: "AsyncEngine | None" = None,
     observer: Observer = NULL_OBSERVER,
 ) -> Database:
-    """Open the database, after checking that its schema is that of this version.
+    """Open the database, after checking that this version runs on its schema.
 
     The embedded database is migrated first. Any other is migrated only by ``projkit migrate``.
 
     Raises:
-        SchemaOutOfDateError: the schema has another revision; the message names the command that fixes it.
+        SchemaOutOfDateError: this version does not run on the schema; the message names the command that fixes it.
         ConfigurationError: row-level security differs from its setting, or cannot be enforced.
         DatabaseUnavailableError: the database is unavailable; the message names the setting.
     """
@@ -102,7 +102,8 @@ def open_probe(settings: Settings, engine: "AsyncEngine | None", *, seconds: flo
 
     ``seconds`` limits connecting to PostgreSQL and each of its statements.
     """
-    sql = revisions.current_revision_sql(TableNames.of(settings))
+    dialect = settings.dialect if engine is None else engine.dialect.name
+    sql = revisions.current_revision_sql(TableNames.of(settings), dialect)
     if engine is not None:
         # A host with an engine has already loaded SQLAlchemy's asyncio package, which this imports.
         from projkit.db.engine_probe import EngineProbe  # noqa: PLC0415
@@ -121,7 +122,7 @@ async def require_schema(
     """Check the schema and its row-level security; with ``serving``, also that the role is subject to it.
 
     Raises:
-        SchemaOutOfDateError: the schema has another revision; the message names the command that fixes it.
+        SchemaOutOfDateError: this version does not run on the schema; the message names the command that fixes it.
         ConfigurationError: row-level security differs from its setting, or cannot be enforced.
     """
     if engine is None:
@@ -167,7 +168,7 @@ async def _require_schema(
 ) -> None:
     await require_version(connection)
     names = TableNames.of(settings)
-    await revisions.require_current(connection, names, host_engine=host_engine)
+    await revisions.require_usable(connection, names, host_engine=host_engine)
     await row_security.require_policies(connection, names, enabled=settings.row_level_security)
     if serving and settings.row_level_security:
         await row_security.require_enforcement(connection)
@@ -179,7 +180,8 @@ async def _migrate_embedded(settings: Settings) -> None:
     if settings.sqlite_path.is_file():
         with suppress(sqlite3.Error):  # migrating reports the same problem in more detail
             async with raw_connection(settings) as connection:
-                if await revisions.current(connection, names) == revisions.head():
+                found = await revisions.current(connection, names)
+                if found is not None and found.revision == revisions.head():
                     return
     from projkit.db import migrate  # noqa: PLC0415
 

@@ -17,6 +17,7 @@ from functools import partial
 from importlib import import_module
 from importlib.resources import files
 from itertools import count
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -123,9 +124,17 @@ class _Migration:
             for step in steps_of(revision, self._names.prefix):
                 if await _applies(step, connection):
                     await self._run_offline(step, connection)
-            table = self._version_table
-            await connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608  # names are validated
-            await connection.exec_driver_sql(f"INSERT INTO {table} VALUES ('{revision}')")  # noqa: S608
+            await self._replace_revision(connection, revision)
+
+    async def _replace_revision(self, connection: "AsyncConnection", revision: str) -> None:
+        table, values = self._version_table, {"version_num": revision}
+        if (
+            connection.dialect.name == "postgresql"
+        ):  # SQLite's table keeps the one column that Alembic created
+            values = {"version_num": required_by(revision), "revision": revision}
+        columns, quoted = ", ".join(values), ", ".join(f"'{value}'" for value in values.values())
+        await connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608  # names are validated
+        await connection.exec_driver_sql(f"INSERT INTO {table} ({columns}) VALUES ({quoted})")  # noqa: S608
 
     async def upgrade_online(self, target: str, *, row_level_security: bool, new: bool) -> str:
         """Run the steps one by one, or in one transaction if there are no tables yet."""
@@ -134,10 +143,10 @@ class _Migration:
             if current is None:
                 await self._run_all(connection, current, target)
         if current is not None and (pending := _pending(current, target)):
-            await self._in_short_transaction("prepare the migration", self._add_progress)
+            await self._in_short_transaction("prepare the migration", self._add_columns)
             for revision in pending:
                 await self._run_revision(revision)
-        if target == revisions.head():
+        if target == revisions.head() and (current or "") <= target:
             apply = partial(row_security.apply, names=self._names, enabled=row_level_security)
             tables = row_security.tables(self._names)
             await self._in_short_transaction(
@@ -160,18 +169,21 @@ class _Migration:
         await require_version(raw)
         if names.schema:
             await schema.prepare(connection, names)
-        current = await revisions.current(raw, names)
-        if current is None:
+        found = await revisions.current(raw, names)
+        current = None if found is None else found.revision
+        if found is None:
             await _require_room(raw, names, new=new)
-        elif current not in revisions.known():
-            revisions.require_head(current)
-        if raw.dialect == "postgresql" and current != revisions.head():
+        elif found.required > revisions.head():
+            revisions.require_supported(found)
+        if raw.dialect == "postgresql" and (current or "") < revisions.head():
             await schema.require_create(raw, names)
         if current is None:
             await connection.exec_driver_sql(
                 f"CREATE TABLE IF NOT EXISTS {self._version_table} (version_num VARCHAR(32) NOT NULL "
                 f"CONSTRAINT {quote(names.version_table + '_pkc')} PRIMARY KEY)"
             )
+            if raw.dialect == "postgresql":
+                await self._add_columns(connection)
         return current
 
     async def _run_revision(self, revision: str) -> None:
@@ -297,9 +309,10 @@ class _Migration:
             with suppress(*DRIVER_ERRORS):  # it first waits until a statement that is cancelled has ended
                 await connection.close(timeout=CONNECT_SECONDS)
 
-    async def _add_progress(self, connection: "AsyncConnection") -> None:
+    async def _add_columns(self, connection: "AsyncConnection") -> None:
         await connection.exec_driver_sql(
-            f"ALTER TABLE {self._version_table} ADD COLUMN IF NOT EXISTS progress text"
+            f"ALTER TABLE {self._version_table} ADD COLUMN IF NOT EXISTS revision text, "
+            "ADD COLUMN IF NOT EXISTS progress text"
         )
 
     async def _steps_done(self, revision: str) -> int:
@@ -311,26 +324,39 @@ class _Migration:
 
     async def _record(self, revision: str, steps: int, connection: "AsyncConnection", *, last: bool) -> None:
         """Record that a step is done, in the step's own transaction if it has one."""
-        changes = (
-            f"version_num = '{revision}', progress = NULL"
-            if last
-            else f"progress = '{json.dumps({'revision': revision, 'steps': steps})}'"
-        )
-        await connection.exec_driver_sql(f"UPDATE {self._version_table} SET {changes}")  # noqa: S608
+        if last:
+            await self._replace_revision(connection, revision)
+            return
+        progress = json.dumps({"revision": revision, "steps": steps})
+        await connection.exec_driver_sql(f"UPDATE {self._version_table} SET progress = '{progress}'")  # noqa: S608
 
 
 def steps_of(revision: str, prefix: str) -> list[Step]:
     """Return the steps that lead to a revision from the one before it."""
+    module = module_of(revision)
+    if hasattr(module, "steps"):
+        steps: list[Step] = module.steps(prefix)
+        return steps
+    return [Transaction(str(module.__doc__).rstrip("."), module.upgrade)]
+
+
+def required_by(revision: str) -> str:
+    """Return the revision that a version of projkit has to know to use the schema of ``revision``.
+
+    A revision that older versions can use names the oldest of them in ``compatible_from``.
+    """
+    applied = [each for each in revisions.known() if each <= revision]
+    return max(getattr(module_of(each), "compatible_from", each) for each in applied)
+
+
+def module_of(revision: str) -> ModuleType:
+    """Return the module of a revision."""
     (name,) = [
         each.name.removesuffix(".py")
         for each in files(revisions.MIGRATIONS).iterdir()
         if each.name.startswith(f"{revision}_")
     ]
-    module = import_module(f"{revisions.MIGRATIONS}.{name}")
-    if hasattr(module, "steps"):
-        steps: list[Step] = module.steps(prefix)
-        return steps
-    return [Transaction(str(module.__doc__).rstrip("."), module.upgrade)]
+    return import_module(f"{revisions.MIGRATIONS}.{name}")
 
 
 def _pending(current: str | None, target: str) -> list[str]:

@@ -1,8 +1,15 @@
-"""The revisions of the schema, without importing Alembic, which takes some 10 MiB and only migrations need."""
+"""The revisions of the schema, without importing Alembic, which takes some 10 MiB and only migrations need.
+
+Each version of projkit runs on a range of schemas: from :data:`OLDEST`, the newest schema of the release before it, to
+any newer one whose migrations say that this version can use it. So the database can be migrated before or after
+servers are replaced, and an old server can be restarted in between. On PostgreSQL, the table of the revision has both:
+the column ``revision``, and in ``version_num`` the revision that a version of projkit has to know to use the schema,
+which version 0.1.0 compares with its own.
+"""
 
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from projkit.db import schema
 from projkit.db.raw_sql import RawConnection
@@ -10,10 +17,32 @@ from projkit.db.table_names import TableNames
 from projkit.errors import SchemaOutOfDateError
 
 MIGRATIONS: Final = "projkit.db.migrations.versions"
+# The newest revision of the release before this version; see the rules in docs/decisions/storage.md.
+OLDEST: Final = "0004"
 _HAS_TABLE: Final = {
     "postgresql": "SELECT to_regclass('{qualified}') IS NOT NULL",
     "sqlite": "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{name}'",
 }
+# Both in one value. A table that Alembic has created has no column "revision".
+_READ: Final = {
+    "postgresql": (
+        "SELECT max(version_num) || ' ' || greatest(max(version_num), max(to_jsonb(version) ->> 'revision')) "
+        "FROM {} version"
+    ),
+    "sqlite": "SELECT max(version_num) || ' ' || max(version_num) FROM {}",
+}
+
+
+class SchemaRevision(NamedTuple):
+    """The revision of a schema, and the one that a version of projkit has to know to use it."""
+
+    required: str
+    revision: str
+
+    @classmethod
+    def parse(cls, value: str | None) -> Self | None:
+        """Read the value of :func:`current_revision_sql`."""
+        return None if value is None else cls(*value.split(" "))
 
 
 @cache
@@ -24,16 +53,16 @@ def known() -> tuple[str, ...]:
 
 
 def head() -> str:
-    """Return the revision that this version of projkit needs."""
+    """Return the newest revision that this version of projkit knows."""
     return known()[-1]
 
 
-def current_revision_sql(names: TableNames) -> str:
-    """Return the SQL that reads the schema's revision."""
-    return f"SELECT max(version_num) FROM {names.qualified(names.version_table)}"  # noqa: S608  # names are validated
+def current_revision_sql(names: TableNames, dialect: str) -> str:
+    """Return the SQL that reads the schema's revision, for :meth:`SchemaRevision.parse`."""
+    return _READ[dialect].format(names.qualified(names.version_table))
 
 
-async def current(connection: RawConnection, names: TableNames) -> str | None:
+async def current(connection: RawConnection, names: TableNames) -> SchemaRevision | None:
     """Return the schema's revision; None if there is none yet.
 
     Raises:
@@ -45,40 +74,39 @@ async def current(connection: RawConnection, names: TableNames) -> str | None:
     exists = await connection.first_row(sql)
     if exists is None or not exists[0]:
         return None
-    row = await connection.first_row(current_revision_sql(names))
-    return None if row is None else row[0]
+    row = await connection.first_row(current_revision_sql(names, connection.dialect))
+    return None if row is None else SchemaRevision.parse(row[0])
 
 
-async def require_current(connection: RawConnection, names: TableNames, *, host_engine: bool = False) -> str:
-    """Check that the schema's revision is :func:`head`, and return it.
+async def require_usable(connection: RawConnection, names: TableNames, *, host_engine: bool = False) -> str:
+    """Check that this version runs on the schema, and return the schema's revision.
 
     Raises:
-        SchemaOutOfDateError: it is not; the message names the command that fixes it.
+        SchemaOutOfDateError: it does not; the message names the command that fixes it.
         ConfigurationError: the role may not use the PostgreSQL schema, or the database has no schemas.
     """
-    revision = await current(connection, names)
-    if revision is None:
+    found = await current(connection, names)
+    if found is None:
         await schema.require_no_other(connection, names)
-    require_head(revision, host_engine=host_engine)
-    return head()
+    return require_supported(found, host_engine=host_engine)
 
 
-def require_head(revision: str | None, *, host_engine: bool = False) -> None:
-    """Check that a schema's revision is :func:`head`; the schema is that of a host's engine or of DATABASE_URL.
+def require_supported(found: SchemaRevision | None, *, host_engine: bool = False) -> str:
+    """Check that this version runs on a schema, that of a host's engine or of DATABASE_URL; return its revision.
 
     Raises:
-        SchemaOutOfDateError: it is not; the message names the command that fixes it.
+        SchemaOutOfDateError: it does not; the message names the command that fixes it.
     """
-    if revision == head():
-        return
     database = "the database of the host's engine" if host_engine else "PROJKIT_DATABASE_URL: the database"
-    if revision is not None and revision not in known():
+    if found is not None and found.required > head():
         raise SchemaOutOfDateError(
-            f"{database} has the schema of revision {revision}, which this version of projkit "
-            "does not know. A newer version has migrated it: install that version of projkit"
+            f"{database} has the schema of revision {found.revision}, which this version of projkit "
+            "cannot use. A newer version of projkit has migrated it: install that version"
         )
-    state = f"is at revision {revision}" if revision else "has no projkit tables"
+    if found is not None and found.revision >= OLDEST:
+        return found.revision
+    state = f"is at revision {found.revision}" if found else "has no projkit tables"
     command = "PROJKIT_DATABASE_URL=<its URL> projkit migrate" if host_engine else "projkit migrate"
     raise SchemaOutOfDateError(
-        f"{database} {state}, but revision {head()} is required; upgrade it with: {command}"
+        f"{database} {state}, but revision {OLDEST} is required; upgrade it with: {command}"
     )
