@@ -103,26 +103,37 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 class Cluster:
     """A PostgreSQL server for one test."""
 
-    def __init__(self, directory: Path, binaries: Path, user: str | None) -> None:
+    def __init__(
+        self, directory: Path, binaries: Path, user: str | None, primary: "Cluster | None" = None
+    ) -> None:
+        """Create a migrated server, or a hot standby of ``primary``."""
         self._directory = directory
         self._binaries = binaries
         self._user = user
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
-        subprocess.run(
-            [binaries / "initdb", "-D", directory / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
-            check=True, capture_output=True, user=user, cwd=directory,
-        )  # fmt: skip
+            self.port = probe.getsockname()[1]
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        if primary is not None:
+            source = ["-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"]
+            self._create("pg_basebackup", *source, "--write-recovery-conf", "--checkpoint=fast")
+            self.start()
+            return
+        self._create("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8")
         self.start()
         asyncio.run(migrate.upgrade(self.url.replace("postgresql://", "postgresql+asyncpg://")))
+
+    def _create(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [self._binaries / program, "-D", self._directory / "data", "--no-sync", *arguments],
+            check=True, capture_output=True, user=self._user, cwd=self._directory,
+        )  # fmt: skip
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self._directory / "data", "-p", str(self._port),
+                [self._binaries / "postgres", "-D", self._directory / "data", "-p", str(self.port),
                  "-k", str(self._directory), "-c", "listen_addresses=127.0.0.1", "-c", "autovacuum=off"],
                 stdout=log, stderr=log, user=self._user, cwd=self._directory,
             )  # fmt: skip
@@ -168,6 +179,22 @@ class Cluster:
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A migrated PostgreSQL server that the test may stop and kill."""
+    with running_cluster() as opened:
+        yield opened
+
+
+@pytest.fixture
+def standby(cluster: Cluster) -> Iterator[Cluster]:
+    """A hot standby of ``cluster``, without whose confirmation it acknowledges no write."""
+    with running_cluster(cluster) as opened:
+        for statement in ("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"):
+            asyncio.run(cluster.execute(statement))
+        yield opened
+
+
+@contextmanager
+def running_cluster(primary: Cluster | None = None) -> Iterator[Cluster]:
+    """Run a server, or a hot standby of ``primary``, in a directory of its own."""
     programs = postgres_programs()
     directory = Path(tempfile.mkdtemp(prefix="projkit-cluster-"))
     user = servers.unprivileged_user()
@@ -175,8 +202,10 @@ def cluster() -> Iterator[Cluster]:
         os.chown(directory, user.pw_uid, user.pw_gid)
         programs = servers.reachable_programs(programs, directory)
     try:
-        opened = Cluster(directory, programs, None if user is None else user.pw_name)
-        yield opened
-        opened.close()
+        opened = Cluster(directory, programs, None if user is None else user.pw_name, primary)
+        try:
+            yield opened
+        finally:
+            opened.close()
     finally:
         shutil.rmtree(directory, ignore_errors=True)

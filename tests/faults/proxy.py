@@ -9,13 +9,14 @@ class Proxy:
     """A proxy in front of a server.
 
     Attributes:
+        upstream: the port of the server, which can change, as the address of a name does.
         delay: the seconds by which each piece of data is delayed.
         silent: whether all data is held back.
         connections: the number of connections so far.
     """
 
     def __init__(self, port: int) -> None:
-        self._upstream = port
+        self.upstream = port
         self.delay = 0.0
         self.silent = False
         self.connections = 0
@@ -40,7 +41,7 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            upstream, onward = await asyncio.open_connection("127.0.0.1", self._upstream)
+            upstream, onward = await asyncio.open_connection("127.0.0.1", self.upstream)
         except OSError:
             writer.transport.abort()
             return

@@ -58,6 +58,7 @@ async def open_database(
                 pool_size=settings.database_pool_size,
                 connect_seconds=settings.database_connect_seconds,
                 pool_wait_seconds=settings.database_pool_wait_seconds,
+                maximum_age_seconds=settings.database_connection_max_seconds,
             ),
             tables.metadata,
             statement_seconds=seconds,
@@ -81,6 +82,7 @@ async def open_database(
         connect_seconds=settings.database_connect_seconds,
         pool_wait_seconds=settings.database_pool_wait_seconds,
         statement_seconds=seconds,
+        maximum_age_seconds=settings.database_connection_max_seconds,
         row_level_security=settings.row_level_security,
         observer=observer,
     )

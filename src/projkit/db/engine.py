@@ -18,7 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool, QueuePool
 
 from projkit.db.dsn import sqlite_url
-from projkit.db.errors import DRIVER_ERRORS, is_retryable, raise_translated, unavailable
+from projkit.db.errors import (
+    DRIVER_ERRORS,
+    is_full,
+    is_read_only,
+    is_retryable,
+    raise_translated,
+    unavailable,
+)
 from projkit.db.host_engine import READ_COMMITTED, connected
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.postgresql_connector import PostgresqlConnector
@@ -33,6 +40,8 @@ from projkit.tasks import BackgroundTasks, run_to_completion
 _DRIVER: Final = "postgresql+asyncpg://"
 # The time in which a server that responds confirms that it has cancelled a statement.
 _CANCEL_SECONDS: Final = 0.5
+# The time after which a connection is checked out again if the server had too many.
+_FULL_DELAY_SECONDS: Final = 0.05
 
 
 class EngineDatabase:
@@ -57,6 +66,8 @@ class EngineDatabase:
         self._owned = owned
         self._isolation_level = isolation_level
         self._row_level_security = row_level_security
+        # A view of the host's engine has events of its own, so this does not affect the host's statements.
+        sa.event.listen(engine.sync_engine, "handle_error", _disconnect_if_read_only)
         self._closing: set[asyncio.Task[None]] = set()
         self._background = BackgroundTasks()
 
@@ -146,6 +157,16 @@ class EngineDatabase:
             await run_to_completion(connection.close())
 
     async def _connect(self) -> AsyncConnection:
+        """Check out a connection; if the server accepts no more, wait for one that is open (``_in_time`` limits it)."""
+        while True:
+            try:
+                return await self._check_out()
+            except DRIVER_ERRORS as error:
+                if not (is_full(error) and self.connections().get("open")):
+                    raise
+            await asyncio.sleep(_FULL_DELAY_SECONDS)
+
+    async def _check_out(self) -> AsyncConnection:
         # SQLAlchemy loses a connection that has left the pool if it is cancelled while it sets isolation levels or
         # calls the host's events. So a task completes this, and returns the connection if the caller is cancelled.
         connecting = asyncio.create_task(connected(self.engine, self._isolation_level))
@@ -164,11 +185,22 @@ class EngineDatabase:
             await connection.close()
 
 
+def _disconnect_if_read_only(context: sa.engine.ExceptionContext) -> None:
+    """Let SQLAlchemy replace all connections of the pool if the server no longer accepts writes."""
+    if is_read_only(context.original_exception):
+        context.is_disconnect = True
+
+
 _PING: Final = Statement(sa.select(sa.literal(1, sa.Integer)))
 
 
 def create_engine(
-    url: str, *, pool_size: int, connect_seconds: float, pool_wait_seconds: float
+    url: str,
+    *,
+    pool_size: int,
+    connect_seconds: float,
+    pool_wait_seconds: float,
+    maximum_age_seconds: float = 0,
 ) -> AsyncEngine:
     """Create an engine for the transactional mode."""
     if url.startswith("sqlite"):
@@ -180,6 +212,7 @@ def create_engine(
         max_overflow=0,
         pool_timeout=pool_wait_seconds,
         pool_pre_ping=True,
+        pool_recycle=maximum_age_seconds or -1,
         # Sent with each BEGIN, whatever the default of the server, the database or the role is.
         isolation_level=READ_COMMITTED,
         connect_args=_postgresql_arguments(url, connect_seconds),

@@ -24,6 +24,8 @@ log_limit: Final = LogLimit(logger, "database unavailable")
 _SQLITE_UNIQUE: Final = re.compile(r"UNIQUE constraint failed: (?P<columns>.+)")
 # Serialization failures and deadlocks, after which the whole transaction can be run again.
 _RETRYABLE: Final = frozenset({"40001", "40P01"})
+_READ_ONLY: Final = "25006"  # a replica, or a server that fails over
+_TOO_MANY_CONNECTIONS: Final = "53300"
 _INTEGRITY_VIOLATION: Final = "23"
 # Errors of the server or the network, not of the statement, by the class of their SQLSTATE: connection exception,
 # transaction rollback, invalid authorization, insufficient resources, operator intervention (which includes statements
@@ -31,7 +33,7 @@ _INTEGRITY_VIOLATION: Final = "23"
 _UNAVAILABLE_CLASSES: Final = frozenset({"08", "28", "40", "53", "57", "58"})
 _UNAVAILABLE: Final = frozenset(
     {
-        "25006",  # read-only transaction: a replica, or a server that fails over
+        _READ_ONLY,
         "25P03",  # idle in transaction for too long
         "25P04",  # transaction timeout
         "3D000",  # no such database
@@ -83,6 +85,16 @@ def is_unavailability(error: BaseException) -> bool:
     """Return whether ``error`` means that the server or the network failed, and not that it rejected a statement."""
     code = sqlstate(error)
     return _is_client_failure(error) if code is None else _is_unavailable(code)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Return whether the server rejected a write, so that its connections are of no use any more."""
+    return sqlstate(error) == _READ_ONLY
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether the server has too many connections to accept another one."""
+    return sqlstate(error) == _TOO_MANY_CONNECTIONS
 
 
 def describe(error: BaseException) -> str:

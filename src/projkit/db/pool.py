@@ -10,11 +10,16 @@ Rules:
 - a discarded connection is closed in the background, which frees its slot; the caller that has waited longest then
   opens a new one;
 - a caller that is cancelled while it connects leaves the connection to the next one;
+- a connection that is older than ``maximum_age_seconds``, or was open when the server became read-only, is closed once
+  it is idle;
+- while the server accepts no more connections, callers wait for those that are open instead of failing;
 - a caller that waits longer than ``wait_seconds``, or connects for longer than ``connect_seconds``, gets a
   DatabaseUnavailableError.
 """
 
 import asyncio
+import math
+import random
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,12 +28,15 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from projkit.db.errors import unavailable
+from projkit.db.errors import is_full, unavailable
 from projkit.errors import DatabaseUnavailableError
 
 Connection = Any  # asyncpg.Connection, which has no useful types
 T = TypeVar("T")
 _WATCHDOG_PERIOD_SECONDS: Final = 0.25
+# How long the pool opens no connection after the server had too many, and no second replacement of all connections.
+_FULL_SECONDS: Final = 0.5
+_REPLACEMENT_SECONDS: Final = 1.0
 
 
 def shut_down_socket(connection: Connection | None) -> None:
@@ -51,21 +59,27 @@ class ConnectionPool:
         connect_seconds: float,
         wait_seconds: float,
         statement_seconds: float,
+        maximum_age_seconds: float = 0,
     ) -> None:
         self._connect = connect
         self.maximum = size
         self._connect_seconds = connect_seconds
         self._wait_seconds = wait_seconds
         self._statement_seconds = statement_seconds
+        self._maximum_age_seconds = maximum_age_seconds or math.inf
         self._loop = asyncio.get_running_loop()
         self._idle: list[Connection] = []
         self._busy: dict[Connection, float] = {}
+        self._expiry: dict[Connection, float] = {}
+        self._retired: set[Connection] = set()
+        self._replaced_at = -math.inf
+        self._full_until = -math.inf
         self._connecting = 0
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._background: set[asyncio.Task[Any]] = set()
         self._closing = 0
         self._closed = False
-        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD_SECONDS, self._terminate_overdue)
+        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD_SECONDS, self._watch)
 
     @property
     def size(self) -> int:
@@ -89,7 +103,7 @@ class ConnectionPool:
             if not connection.is_closed():
                 self._busy[connection] = self._loop.time()
                 return connection
-            # The server has closed it, so its slot is free.
+            self._forget(connection)  # the server has closed it, so its slot is free
         return None
 
     async def acquire(self) -> Connection:
@@ -98,17 +112,30 @@ class ConnectionPool:
         Raises:
             DatabaseUnavailableError: no connection became free in time, or a new one could not be opened.
         """
-        if (idle := self.take()) is not None:
-            return idle
-        if self._closed:
-            raise DatabaseUnavailableError("The kit has been shut down")
-        if self.size < self.maximum:
-            self._connecting += 1
-            return await self._open()
+        deadline = self._loop.time() + self._wait_seconds
+        while True:
+            if (idle := self.take()) is not None:
+                return idle
+            if self._closed:
+                raise DatabaseUnavailableError("The kit has been shut down")
+            if self.size < self.maximum and not self._is_full():
+                self._connecting += 1
+                connection = await self._open()
+            else:
+                connection = await self._wait_until(deadline)
+            if connection is not None:  # otherwise the server had too many
+                return connection
+
+    def _is_full(self) -> bool:
+        """Return whether the server had too many connections a moment ago, and this pool has some of them."""
+        return self._loop.time() < self._full_until and self.size > 0
+
+    async def _wait_until(self, deadline: float) -> Connection | None:
+        """Wait for a connection, or for a slot and open one; return None if the server has too many."""
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         self._waiters.append(waiter)
         try:
-            async with asyncio.timeout(self._wait_seconds):
+            async with asyncio.timeout_at(deadline):
                 connection = await waiter
         except BaseException as error:
             self._cancel_waiter(waiter)
@@ -126,6 +153,8 @@ class ConnectionPool:
         del self._busy[connection]
         if self._closed or connection.is_closed():
             self._terminate(connection)
+        elif self._retired and connection in self._retired:
+            self._close_in_background(connection)
         elif (waiter := self._next_waiter()) is not None:
             self._busy[connection] = self._loop.time()
             waiter.set_result(connection)
@@ -139,8 +168,19 @@ class ConnectionPool:
         connection.
         """
         del self._busy[connection]
-        self._closing += 1
-        self._spawn(self._close_gracefully(connection)).add_done_callback(self._on_closed)
+        self._close_in_background(connection)
+
+    def replace_all(self) -> None:
+        """Close all connections once they are idle, because the server no longer accepts writes.
+
+        It has no effect again within a second, so that a server that is read-only for good costs few connections.
+        """
+        if self._loop.time() - self._replaced_at >= _REPLACEMENT_SECONDS:
+            self._replaced_at = self._loop.time()
+            self._retired.update(self._busy)
+            idle, self._idle = self._idle, []
+            for connection in idle:
+                self._close_in_background(connection)
 
     async def close(self) -> None:
         """Close idle connections gracefully and the others at once."""
@@ -162,13 +202,23 @@ class ConnectionPool:
         self._idle.clear()
         self._busy.clear()
 
+    def _close_in_background(self, connection: Connection) -> None:
+        self._forget(connection)
+        self._closing += 1
+        self._spawn(self._close_gracefully(connection)).add_done_callback(self._on_closed)
+
+    def _forget(self, connection: Connection) -> None:
+        self._expiry.pop(connection, None)
+        self._retired.discard(connection)
+
     async def _close_gracefully(self, connection: Connection) -> None:
         try:
             await connection.close(timeout=self._connect_seconds)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             connection.terminate()
 
-    async def _open(self) -> Connection:
+    async def _open(self) -> Connection | None:
+        """Open a connection; return None if the server has too many, and this pool has some of them."""
         # The caller has already counted itself in ``_connecting``, which reserves the slot.
         opening = self._spawn(self._connect_in_time())
         try:
@@ -177,13 +227,22 @@ class ConnectionPool:
             opening.add_done_callback(self._adopt)
             raise
         except BaseException as error:
+            if is_full(error) and self.size > 1:
+                self._connecting -= 1  # the slot is offered again by the watchdog
+                self._full_until = self._loop.time() + _FULL_SECONDS
+                return None
             self._cancel_connecting()
             if isinstance(error, (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)):
                 raise unavailable(error) from error
             raise
         self._connecting -= 1
         self._busy[connection] = self._loop.time()
+        self._limit_age(connection)
         return connection
+
+    def _limit_age(self, connection: Connection) -> None:
+        # A tenth at random, so that connections that were opened together are not closed together.
+        self._expiry[connection] = self._loop.time() + self._maximum_age_seconds * random.uniform(0.9, 1)  # noqa: S311
 
     async def _connect_in_time(self) -> Connection:
         async with asyncio.timeout(self._connect_seconds):
@@ -196,6 +255,7 @@ class ConnectionPool:
         self._connecting -= 1
         connection = opening.result()
         self._busy[connection] = self._loop.time()
+        self._limit_age(connection)
         self.release(connection)
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -209,6 +269,7 @@ class ConnectionPool:
         self._offer_slot()
 
     def _terminate(self, connection: Connection) -> None:
+        self._forget(connection)
         if not connection.is_closed():
             connection.terminate()
         self._offer_slot()
@@ -242,9 +303,24 @@ class ConnectionPool:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
 
+    def _watch(self) -> None:
+        self._terminate_overdue()
+        self._retire_old()
+        if self._waiters and self.size < self.maximum and self._loop.time() >= self._full_until:
+            self._offer_slot()
+        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD_SECONDS, self._watch)
+
+    def _retire_old(self) -> None:
+        now = self._loop.time()
+        for connection in [each for each, expiry in self._expiry.items() if expiry <= now]:
+            if connection in self._busy:
+                self._retired.add(connection)
+            else:
+                self._idle.remove(connection)
+                self._close_in_background(connection)
+
     def _terminate_overdue(self) -> None:
         limit = self._loop.time() - self._statement_seconds
         for connection, since in list(self._busy.items()):
             if since < limit:
                 connection.terminate()  # its command fails with a connection error, which becomes a 503
-        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD_SECONDS, self._terminate_overdue)

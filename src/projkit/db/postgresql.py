@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import asyncpg
 import sqlalchemy as sa
 
-from projkit.db.errors import is_retryable, raise_translated, unavailable
+from projkit.db.errors import is_read_only, is_retryable, raise_translated, unavailable
 from projkit.db.pool import Connection, ConnectionPool
 from projkit.db.port import Queries, T, Transaction, observed, row_count
 from projkit.db.postgresql_connector import PostgresqlConnector
@@ -49,6 +49,7 @@ class PostgresqlDatabase:
         connect_seconds: float,
         pool_wait_seconds: float,
         statement_seconds: float,
+        maximum_age_seconds: float = 0,
         row_level_security: bool = False,
         observer: Observer = NULL_OBSERVER,
     ) -> Self:
@@ -75,6 +76,7 @@ class PostgresqlDatabase:
                 wait_seconds=pool_wait_seconds,
                 # The server's own timeout comes first; the watchdog is for servers that no longer respond.
                 statement_seconds=statement_seconds + 0.5,
+                maximum_age_seconds=maximum_age_seconds,
             ),
             row_level_security=row_level_security,
             observer=observer,
@@ -157,16 +159,23 @@ class PostgresqlDatabase:
                 try:
                     result = await getattr(connection, method)(compiled.sql, *arguments)
                 except BaseException as error:
-                    if _leaves_connection_usable(error):
-                        self.pool.release(connection)
-                    else:
-                        self.pool.discard(connection)
+                    self._give_back(connection, error, usable=_is_rejection(error))
                     raise
                 observation.rows = row_count(result)
         finally:
             add_database_time(perf_counter() - started)
         self.pool.release(connection)
         return result
+
+    def _give_back(self, connection: Connection, error: BaseException, *, usable: bool) -> None:
+        """Return a connection to the pool after an error, or discard it."""
+        if is_read_only(error):
+            self.pool.replace_all()
+            usable = False
+        if usable:
+            self.pool.release(connection)
+        else:
+            self.pool.discard(connection)
 
     async def _transact_once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         started = perf_counter()
@@ -196,10 +205,8 @@ class PostgresqlDatabase:
             self.pool.touch(connection)
             await connection.execute("COMMIT")
         except Exception as error:
-            if rolled_back or (_leaves_connection_usable(error) and not connection.is_in_transaction()):
-                self.pool.release(connection)
-            else:
-                self.pool.discard(connection)
+            usable = rolled_back or (_is_rejection(error) and not connection.is_in_transaction())
+            self._give_back(connection, error, usable=usable)
             if is_retryable(error):
                 raise
             raise_translated(error)
@@ -210,8 +217,8 @@ class PostgresqlDatabase:
         return result
 
 
-def _leaves_connection_usable(error: BaseException) -> bool:
-    """Return whether the connection can be used again: the server rejected the command with severity ERROR.
+def _is_rejection(error: BaseException) -> bool:
+    """Return whether the server rejected the command with severity ERROR, after which it accepts another.
 
     After FATAL the server closes the connection, and asyncpg still considers a command to be in progress.
     """

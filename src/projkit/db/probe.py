@@ -23,7 +23,8 @@ from projkit.db.statement import Row
 from projkit.tasks import retrieve_exception
 
 CLOSE_SECONDS: Final = 0.5
-SELECT_ONE: Final = "SELECT 1"
+# Also on in a standby, and if default_transaction_read_only is.
+POSTGRESQL_READ_ONLY: Final = "SELECT current_setting('transaction_read_only')"
 # In seconds since 1970.
 POSTGRESQL_TIME: Final = "SELECT extract(epoch FROM clock_timestamp())"
 SQLITE_TIME: Final = "SELECT strftime('%s', 'now')"
@@ -35,8 +36,8 @@ class DatabaseProbe(Protocol):
 
     dialect: str
 
-    def ping(self) -> Awaitable[None] | None:
-        """Check that the database responds."""
+    def accepts_writes(self) -> Awaitable[bool] | bool:
+        """Check that the database responds; return whether the server accepts writes."""
 
     def revision(self) -> Awaitable[str | None] | str | None:
         """Return the revision of the schema; None if there is none."""
@@ -58,8 +59,9 @@ class AsyncProbe(ABC):
         self._revision_sql = revision_sql
         self._lock = asyncio.Lock()
 
-    async def ping(self) -> None:
-        await self._value(SELECT_ONE)
+    @abstractmethod
+    async def accepts_writes(self) -> bool:
+        """Check that the database responds; return whether the server accepts writes."""
 
     async def revision(self) -> str | None:
         revision: str | None = await self._value(self._revision_sql)
@@ -91,6 +93,13 @@ class PostgresqlProbe(AsyncProbe):
         )
         self._connection: Any = None
         self._connecting: asyncio.Task[Any] | None = None
+
+    async def accepts_writes(self) -> bool:
+        async with self._lock:
+            writable: bool = _only_value(await self._first_row(POSTGRESQL_READ_ONLY)) == "off"
+            if not writable and self._connection is not None:
+                self._connection.terminate()  # after a failover, the next one may lead to the new primary
+        return writable
 
     async def now(self) -> float:
         return float(await self._value(POSTGRESQL_TIME))
@@ -154,8 +163,9 @@ class SqliteProbe:
         self._uri = f"file:{quote(str(path.absolute()))}?mode=rw"
         self._revision_sql = revision_sql
 
-    def ping(self) -> None:
+    def accepts_writes(self) -> bool:
         self._value("PRAGMA schema_version")  # SELECT 1 would not read the file
+        return True
 
     def revision(self) -> str | None:
         revision: str | None = self._value(self._revision_sql)

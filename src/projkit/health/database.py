@@ -19,7 +19,12 @@ MAX_CLOCK_SKEW_SECONDS: Final = 2.0
 def database_checks(probe: DatabaseProbe) -> list[HealthCheck]:
     """Create the checks of a database; SQLite has no ``clock``, because it uses this machine's."""
     checks = [
-        HealthCheck("database", _query_check(probe.ping, _ignore), critical=True, timeout=TIMEOUT_SECONDS),
+        HealthCheck(
+            "database",
+            _query_check(probe.accepts_writes, _require_writable),
+            critical=True,
+            timeout=TIMEOUT_SECONDS,
+        ),
         HealthCheck(
             "migrations",
             _query_check(probe.revision, _require_usable),
@@ -54,8 +59,12 @@ def _query_check(query: Callable[[], Any], evaluate: Callable[[Any], Any]) -> Ca
     return on_loop
 
 
-def _ignore(_: object) -> None:
-    """Accept any result: the query has succeeded."""
+def _require_writable(writable: bool) -> None:
+    if not writable:
+        raise CheckFailedError(
+            "read-only: the server rejects writes (a standby, a server that fails over, "
+            "or default_transaction_read_only)"
+        )
 
 
 def _require_usable(value: str | None) -> dict[str, str]:

@@ -55,6 +55,7 @@ class Settings(TableSettings):
     database_connect_seconds: Seconds = 3.0
     database_pool_wait_seconds: Seconds = 3.0
     database_statement_seconds: Seconds = 5.0
+    database_connection_max_seconds: float = Field(default=1800.0, ge=0, le=86_400)
 
     api_prefix: PathPrefix = "/api/v1"
     metrics_path: str = Field(default="/metrics", pattern=r"^(/[A-Za-z0-9._~-]+)+$")
