@@ -154,6 +154,32 @@ async def test_orders(client: Client, subtests: pytest.Subtests, key: str) -> No
             assert len(items) == len(made)
 
 
+@pytest.mark.parametrize("key", ["created_at", "updated_at", "name", "due_date", "priority"])
+async def test_archived_projects_among_others(client: Client, subtests: pytest.Subtests, key: str) -> None:
+    """archived=any lists and counts archived projects and others as one list, in the same order, with any page size."""
+    made = [await client.project(**fields) for fields in PROJECTS]
+    archived = {project["id"] for project in made[::2]}
+    for identifier in archived:
+        await client.post(f"{URL}/{identifier}/archive")
+
+    def rank(item: dict[str, Any]) -> Any:
+        value = RANK.index(item["priority"]) if key == "priority" else item[key]
+        return (value, item["id"])
+
+    for descending, limit in itertools.product((False, True), (1, 3, 100)):
+        with subtests.test(descending=descending, limit=limit):
+            query = f"archived=any&sort={'-' if descending else ''}{key}&limit={limit}"
+            items = await all_pages(client, query)
+            with_key = [item for item in items if item[key] is not None]
+            assert items == with_key + [item for item in items if item[key] is None]
+            assert with_key == sorted(with_key, key=rank, reverse=descending)
+            assert {item["id"] for item in items if item["archived_at"]} == archived
+            assert len({item["id"] for item in items}) == len(items) == len(made)
+            for total in ("true", "exact"):
+                page = (await client.get(f"{URL}?{query}&total={total}")).json()
+                assert (page["total"], page["total_is_capped"]) == (len(made), False)
+
+
 async def test_the_default_order_is_newest_first(client: Client) -> None:
     """Without ``sort`` the newest project comes first."""
     for name in "abc":

@@ -112,7 +112,7 @@ async def test_a_step_that_is_blocked(
     progress = Recorder()
     async with holder.transaction():
         await holder.execute(f"LOCK TABLE {TABLE} IN ACCESS SHARE MODE")
-        failing = asyncio.create_task(upgrade(empty_postgres_url, progress=progress))
+        failing = asyncio.create_task(upgrade(empty_postgres_url, "0004", progress=progress))
         longest = 0.0
         while not failing.done():
             started = perf_counter()
@@ -127,7 +127,7 @@ async def test_a_step_that_is_blocked(
     assert valid
     assert await current_revision(empty_postgres_url) == "0003"
     progress = Recorder()
-    assert await upgrade(empty_postgres_url, progress=progress) == revisions.head()
+    assert await upgrade(empty_postgres_url, "0004", progress=progress) == "0004"
     assert f"create the index {INDEX}_new" not in progress.titles
     assert await index_state(empty_postgres_url, INDEX) == [(built, True)]
 
@@ -301,7 +301,7 @@ async def test_a_step_that_takes_too_long(empty_postgres_url: str, monkeypatch: 
         started = perf_counter()
         await fetch(empty_postgres_url, f"SELECT count(*) FROM {TABLE}")
         longest = max(longest, perf_counter() - started)
-    with pytest.raises(MigrationFailedError, match="lock the table: no lock for 2 s; end"):
+    with pytest.raises(MigrationFailedError, match=r"lock the table: no lock for 2 s.*; end"):
         await migrating
     assert longest < 1.2  # of which connecting takes a part
 

@@ -27,7 +27,14 @@ def statements() -> list[tuple[str, Statement]]:
                 shape = Shape(sort_key=key, after=after, search=True, tags=1)
                 named.append((f"page by {key} after {after!r}", page_statement(TABLES, shape)))
     for capped in (False, True):
-        named.append((f"count, {capped=}", count_statement(TABLES, Shape(statuses=2), capped=capped)))
+        named.append(
+            (
+                f"count, {capped=}",
+                count_statement(
+                    TABLES, Shape(statuses=("active", "planning"), archived="any"), capped=capped
+                ),
+            )
+        )
     named.append(("import", _existing_statement(TABLES)))
     return named
 

@@ -72,19 +72,16 @@ def build_tables(prefix: str, schema: str = "") -> Tables:
         ),
     )
     undeleted = projects.c.deleted_at.is_(None)
-    # One index per sort order, so that each page of a list starts at its place in an index.
-    for column in ("created_at", "updated_at", "name", "due_date", "priority"):
-        sa.Index(
-            f"ix_{prefix}projects_{column}",
-            projects.c.tenant_id,
-            projects.c.owner_id,
-            projects.c[column],
-            projects.c.id,
-            postgresql_where=undeleted,
-            sqlite_where=undeleted,
-            # So that the index alone is read to count the unfiltered list, also with row-level security.
-            postgresql_include=["archived_at", "deleted_at"] if column == "created_at" else [],
-        )
+    for archived in (False, True):
+        _list_indexes(prefix, projects, archived=archived)
+    # For release 0.1, whose statements do not choose between archived projects and the others.
+    sa.Index(
+        f"ix_{prefix}projects_owner",
+        projects.c.tenant_id,
+        projects.c.owner_id,
+        postgresql_where=undeleted,
+        sqlite_where=undeleted,
+    )
     named = sa.and_(undeleted, projects.c.external_id.is_not(None))
     sa.Index(
         f"uq_{prefix}projects_external_id",
@@ -117,6 +114,43 @@ def build_tables(prefix: str, schema: str = "") -> Tables:
     )
     sa.Index(f"ix_{prefix}idempotency_keys_created_at", idempotency_keys.c.created_at)
     return Tables(prefix, metadata, projects, idempotency_keys, **_auth_tables(prefix, metadata))
+
+
+def _list_indexes(prefix: str, projects: sa.Table, *, archived: bool) -> None:
+    """Add the indexes of lists, one for each sort order, of either the archived projects or the others.
+
+    Each page starts at its place in an index. The columns after the id do not change the order: rows that a filter
+    excludes are skipped in the index, without reading the table.
+    """
+    columns = projects.c
+    state = columns.archived_at.is_not(None) if archived else columns.archived_at.is_(None)
+    condition = sa.and_(columns.deleted_at.is_(None), state)
+    name = f"ix_{prefix}projects_archived" if archived else f"ix_{prefix}projects_unarchived"
+    for key in ("created_at", "updated_at", "name", "due_date", "priority"):
+        filters = [columns[each] for each in ("status", "priority", "due_date") if each != key]
+        sa.Index(
+            f"{name}_{key}",
+            columns.tenant_id,
+            columns.owner_id,
+            columns[key],
+            columns.id,
+            *filters,
+            postgresql_where=condition,
+            sqlite_where=condition,
+            # So that the index alone is read for counts and for the summary, also with row-level security.
+            postgresql_include=["completed_at", "archived_at", "deleted_at"] if key == "created_at" else [],
+        )
+    if not archived:
+        sa.Index(
+            f"{name}_status",
+            columns.tenant_id,
+            columns.owner_id,
+            columns.status,
+            columns.created_at,
+            columns.id,
+            postgresql_where=condition,
+            sqlite_where=condition,
+        )
 
 
 def _auth_tables(prefix: str, metadata: sa.MetaData) -> dict[str, sa.Table]:

@@ -3,13 +3,16 @@
 A page continues at a row value, ``(key, id) > (:key, :id)``. Both databases seek to it in the index, even among a
 hundred thousand equal keys, which ``key >= :key AND (key > :key OR id > :id)`` would scan.
 
+Archived projects and the others have separate indexes, so that neither are read for the other ones; a list of both is
+merged from two.
+
 Projects without a due date come last in both directions. They are a second segment of the list, which has its own index
 range and is joined by UNION ALL: neither database can read one index in both directions with NULLs at the end. It is
 sorted by the due date too, which is null throughout, because that is the order of the index.
 """
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -26,7 +29,7 @@ from projkit.identity import Principal
 from projkit.projects.query import ProjectQuery
 from projkit.projects.schemas import RANK
 from projkit.projects.scoping import owned, scope_params
-from projkit.projects.statements import ProjectRow, resource_columns
+from projkit.projects.statements import ProjectRow, constant, resource_columns
 
 MAX_TOTAL: Final = 10_000  # how far projects are counted by default
 
@@ -44,8 +47,9 @@ _RANGES: Final = (
 class Shape:
     """The parts of a query that determine its SQL: all but the values."""
 
-    statuses: int = 0
-    priorities: int = 0
+    # Their values, which are few, so that a plan for all values of the parameters is one for these.
+    statuses: tuple[str, ...] = ()
+    priorities: tuple[int, ...] = ()
     tags: int = 0
     search: bool = False
     archived: str = "false"
@@ -114,8 +118,7 @@ def _plan(principal: Principal, query: ProjectQuery) -> tuple[dict[str, Any], Sh
     statuses = sorted({str(status) for status in query.status})
     priorities = sorted({RANK[priority] for priority in query.priority})
     tags = sorted(set(query.tag))
-    for prefix, values in (("status", statuses), ("priority", priorities), ("tag", tags)):
-        params.update({f"{prefix}_{index}": value for index, value in enumerate(values)})
+    params.update({f"tag_{index}": value for index, value in enumerate(tags)})
     search = fold(query.q)
     if search:
         # A backslash would depend on standard_conforming_strings.
@@ -130,8 +133,8 @@ def _plan(principal: Principal, query: ProjectQuery) -> tuple[dict[str, Any], Sh
     if query.external_id is not None:
         params["external_id"] = query.external_id
     shape = Shape(
-        statuses=len(statuses),
-        priorities=len(priorities),
+        statuses=tuple(statuses),
+        priorities=tuple(priorities),
         tags=len(tags),
         search=bool(search),
         archived=query.archived,
@@ -176,13 +179,12 @@ def _with_after(shape: Shape, after: str) -> Shape:
 @lru_cache(maxsize=512)
 def count_statement(tables: Tables, shape: Shape, *, capped: bool) -> Statement:
     table = tables.projects
-    if not capped:
-        return Statement(sa.select(sa.func.count()).select_from(table).where(*_filters(table, shape)))
-    matching: sa.Select[Any] = (
-        sa.select(sa.literal_column("1")).select_from(table).where(*_filters(table, shape))
-    )
-    limited = matching.limit(sa.literal_column(str(MAX_TOTAL + 1), sa.Integer())).subquery("matching")
-    return Statement(sa.select(sa.func.count()).select_from(limited))
+    one: sa.Label[Any] = sa.literal_column("1").label("one")
+    parts = [sa.select(one).select_from(table).where(*_filters(table, part)) for part in _by_archived(shape)]
+    matching = parts[0] if len(parts) == 1 else sa.select(sa.union_all(*parts).subquery("either"))
+    if capped:
+        matching = matching.limit(sa.literal_column(str(MAX_TOTAL + 1), sa.Integer()))
+    return Statement(sa.select(sa.func.count()).select_from(matching.subquery("matching")))
 
 
 @lru_cache(maxsize=512)
@@ -192,7 +194,7 @@ def page_statement(tables: Tables, shape: Shape) -> Statement:
         return Statement(_segment(table, shape, table.c[shape.sort_key]))
     if shape.after == "null":
         return Statement(_undated(table, shape))
-    dated = _segment(table, shape, table.c.due_date).where(table.c.due_date.is_not(None))
+    dated = _segment(table, shape, table.c.due_date)
     undated = _undated(table, _with_after(shape, ""))
     both = sa.union_all(
         sa.select(dated.add_columns(sa.literal_column("0").label("segment")).subquery("dated")),
@@ -205,28 +207,50 @@ def page_statement(tables: Tables, shape: Shape) -> Statement:
 
 
 def _segment(table: sa.Table, shape: Shape, key: sa.Column[Any]) -> sa.Select[Any]:
-    position = None
+    conditions: list[sa.ColumnElement[bool]] = []
     if shape.after:
-        position = sa.tuple_(key, table.c.id), sa.tuple_(bind(key, "after_key"), bind(table.c.id, "after_id"))
-    return _page(table, shape, key, position)
+        row, last = (
+            sa.tuple_(key, table.c.id),
+            sa.tuple_(bind(key, "after_key"), bind(table.c.id, "after_id")),
+        )
+        conditions.append(row < last if shape.descending else row > last)
+    if key.nullable:
+        conditions.append(key.is_not(None))
+    return _page(table, shape, key, conditions)
 
 
 def _undated(table: sa.Table, shape: Shape) -> sa.Select[Any]:
-    position = (table.c.id, bind(table.c.id, "after_id")) if shape.after else None
-    return _page(table, shape, table.c.due_date, position).where(table.c.due_date.is_(None))
+    conditions: list[sa.ColumnElement[bool]] = [table.c.due_date.is_(None)]
+    if shape.after:
+        row, last = table.c.id, bind(table.c.id, "after_id")
+        conditions.append(row < last if shape.descending else row > last)
+    return _page(table, shape, table.c.due_date, conditions)
 
 
 def _page(
-    table: sa.Table,
-    shape: Shape,
-    key: sa.Column[Any],
-    position: tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]] | None,
+    table: sa.Table, shape: Shape, key: sa.Column[Any], conditions: list[sa.ColumnElement[bool]]
 ) -> sa.Select[Any]:
-    query = sa.select(*resource_columns(table)).where(*_filters(table, shape))
-    if position is not None:
-        row, last = position
-        query = query.where(row < last if shape.descending else row > last)
-    return query.order_by(*_directed(shape, key, table.c.id)).limit(_rows())
+    """Return the first rows that meet the filters and the conditions, in the order of the key and the id."""
+    parts = [
+        sa.select(*resource_columns(table))
+        .where(*_filters(table, part), *conditions)
+        .order_by(*_directed(shape, key, table.c.id))
+        .limit(_rows())
+        for part in _by_archived(shape)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    both = sa.union_all(*(sa.select(part.subquery()) for part in parts)).subquery("either")
+    columns = [both.c[name] for name in ProjectRow._fields]
+    order = _directed(shape, both.c[key.name], both.c.id)
+    return sa.select(*columns).order_by(*order).limit(_rows())
+
+
+def _by_archived(shape: Shape) -> list[Shape]:
+    """Return the shapes of the parts of a list, each of which has indexes of its own."""
+    return (
+        [replace(shape, archived=each) for each in ("false", "true")] if shape.archived == "any" else [shape]
+    )
 
 
 def _directed(shape: Shape, *columns: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
@@ -240,17 +264,12 @@ def _rows() -> sa.BindParameter[int]:
 def _filters(table: sa.Table, shape: Shape) -> list[sa.ColumnElement[bool]]:
     conditions = [owned(table), table.c.deleted_at.is_(None)]
 
-    def binds(
-        prefix: str, count: int, column: sa.Column[Any], type_: Any = None
-    ) -> list[sa.BindParameter[Any]]:
-        return [sa.bindparam(f"{prefix}_{index}", type_=type_ or column.type) for index in range(count)]
-
     if shape.statuses:
-        conditions.append(table.c.status.in_(binds("status", shape.statuses, table.c.status)))
+        conditions.append(table.c.status.in_([constant(status) for status in shape.statuses]))
     if shape.priorities:
-        conditions.append(table.c.priority.in_(binds("priority", shape.priorities, table.c.priority)))
+        conditions.append(table.c.priority.in_([constant(rank) for rank in shape.priorities]))
     if shape.tags:
-        tags = binds("tag", shape.tags, table.c.tags, sa.Text())
+        tags = [sa.bindparam(f"tag_{index}", type_=sa.Text()) for index in range(shape.tags)]
         conditions.append(has_any(cast("sa.ColumnElement[str]", table.c.tags), *tags))
     if shape.search:
         pattern = bind(table.c.search_text, "pattern")

@@ -165,8 +165,8 @@ def _insertable(table: sa.Table) -> list[sa.Column[Any]]:
     return [column for column in table.c if column.name not in {"deleted_at", "archived_at", "version"}]
 
 
-def _constant(value: str | int) -> sa.ColumnElement[Any]:
-    """Return a constant that is part of the SQL text instead of a parameter."""
+def constant(value: str | int) -> sa.ColumnElement[Any]:
+    """Return a constant that is part of the SQL text instead of a parameter; not for what clients can choose freely."""
     return sa.literal_column(f"'{value}'" if isinstance(value, str) else str(value))
 
 
@@ -174,8 +174,24 @@ def _stats(table: sa.Table, undeleted: sa.ColumnElement[bool]) -> sa.Select[Any]
     today = bind(table.c.due_date, "today")
     in_a_week = bind(table.c.due_date, "in_a_week")
     a_month_ago = bind(table.c.created_at, "a_month_ago")
+    # Each half has indexes of its own, which have all these columns, and so are read instead of the table.
+    halves = [(table.c.archived_at.is_(None), constant(0)), (table.c.archived_at.is_not(None), constant(1))]
+    names = ("status", "priority", "due_date", "completed_at", "created_at")
+    columns = [table.c[name] for name in names]
+    each = sa.union_all(
+        *(sa.select(*columns, flag.label("archived")).where(undeleted, half) for half, flag in halves)
+    ).subquery("each")
+    latest = sa.union_all(
+        *(
+            sa.select(
+                sa.func.max(table.c.updated_at, type_=table.c.updated_at.type).label("updated_at")
+            ).where(undeleted, half)
+            for half, _ in halves
+        )
+    ).subquery("latest")
+    status, due_date = each.c.status, each.c.due_date
     open_ = sa.and_(
-        table.c.status.not_in([_constant("completed"), _constant("cancelled")]), table.c.archived_at.is_(None)
+        status.not_in([constant("completed"), constant("cancelled")]), each.c.archived == constant(0)
     )
 
     def counted(label: str, *conditions: sa.ColumnElement[bool]) -> sa.Label[int]:
@@ -183,19 +199,18 @@ def _stats(table: sa.Table, undeleted: sa.ColumnElement[bool]) -> sa.Select[Any]
 
     counts: list[sa.ColumnElement[Any]] = [
         sa.func.count().label("total"),
-        counted("archived", table.c.archived_at.is_not(None)),
-        *(counted(f"status_{name}", table.c.status == _constant(name)) for name in STATUSES),
-        *(
-            counted(f"priority_{rank}", table.c.priority == _constant(rank))
-            for rank in range(len(PRIORITIES))
-        ),
-        counted("overdue", open_, table.c.due_date < today),
-        counted("due_within_7_days", open_, table.c.due_date.between(today, in_a_week)),
-        counted("created_last_30_days", table.c.created_at >= a_month_ago),
-        counted("completed_last_30_days", table.c.completed_at >= a_month_ago),
-        sa.func.max(table.c.updated_at, type_=table.c.updated_at.type).label("updated_at_latest"),
+        counted("archived", each.c.archived == constant(1)),
+        *(counted(f"status_{name}", status == constant(name)) for name in STATUSES),
+        *(counted(f"priority_{rank}", each.c.priority == constant(rank)) for rank in range(len(PRIORITIES))),
+        counted("overdue", open_, due_date < today),
+        counted("due_within_7_days", open_, due_date.between(today, in_a_week)),
+        counted("created_last_30_days", each.c.created_at >= a_month_ago),
+        counted("completed_last_30_days", each.c.completed_at >= a_month_ago),
+        sa.select(sa.func.max(latest.c.updated_at, type_=table.c.updated_at.type))
+        .scalar_subquery()
+        .label("updated_at_latest"),
     ]
-    return sa.select(*counts).where(undeleted)
+    return sa.select(*counts).select_from(each)
 
 
 @lru_cache(maxsize=32)
