@@ -119,6 +119,12 @@ class Observer:
     def record_pool_connections(self, states: Mapping[str, int]) -> None:
         """Record the number of this worker's connections in each state."""
 
+    def record_cleanup(self, kind: str, rows: int) -> None:
+        """Record ``rows`` rows of a kind that were due and have been removed."""
+
+    def record_cleanup_backlog(self, kind: str, seconds: float) -> None:
+        """Record for how long the oldest row of a kind has been due for removal; 0 if none is."""
+
     # --- Redis
 
     def record_command(self, operation: str, seconds: float, error: BaseException | None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from projkit.auth.wiring import AuthServices
+from projkit.cleanup import CleanupTask
 from projkit.db.port import Database
 from projkit.health.check_scheduler import CheckScheduler
 from projkit.host_calls import HostThreads
@@ -35,6 +36,7 @@ class Running:
         authenticate: returns the caller of a request; the host's, if it passed ``get_principal``.
         check_scheduler: runs the health checks in the background.
         sampler: samples the metrics for the windows of the performance report.
+        cleanup: removes expired rows in the background; None if it is disabled.
         validations: the self-tests.
     """
 
@@ -47,12 +49,15 @@ class Running:
     authenticate: Authenticate
     check_scheduler: CheckScheduler
     sampler: Sampler
+    cleanup: CleanupTask | None
     validations: Validations
 
     async def close(self) -> None:
         """Close what the kit opened; what the host passed in stays open."""
         await self.validations.close()
         await self.sampler.close()
+        if self.cleanup is not None:
+            await self.cleanup.close()
         await self.check_scheduler.close()
         await self.auth.close()
         self._close_host_threads()

@@ -10,6 +10,7 @@ from projkit.auth.host_validity import StillValid
 from projkit.auth.keys import KeyRing
 from projkit.auth.login import HostLogin
 from projkit.auth.wiring import build_auth
+from projkit.cleanup import start_cleanup
 from projkit.clock import Clock, utc_now
 from projkit.db.connect import open_database
 from projkit.db.host_engine import resolve_engine, warn_of_other_url
@@ -171,6 +172,7 @@ class Startup:
             authenticate=host_authenticator or auth.authenticator,
             check_scheduler=scheduler,
             sampler=self._monitoring.sample(database),
+            cleanup=start_cleanup(settings, database, tables, clock=utc_now, observer=observer),
             validations=validations.create(database, auth, host_authenticator),
         )
 

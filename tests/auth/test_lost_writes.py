@@ -2,18 +2,13 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import redis
-import sqlalchemy as sa
 
 from projkit import ProjKit
-from projkit.db.statement import Statement
-from projkit.db.tables import tables_of
-from projkit.testing.internals import Internals
 from tests.auth.asgi_client import Header, ask, bearer
 from tests.auth.test_refresh import is_live, refresh
 from tests.auth.users import AUTH, PASSWORD, ShiftedClock, add_user, auth_services, log_in
@@ -163,20 +158,3 @@ async def test_a_clock_that_is_behind(
         shifted_clock.advance(seconds=-2)
         later = (await log_in(kit)).json()
         assert (await refresh(kit, later["refresh_token"])).status == 200
-
-
-async def test_records_expire(
-    any_database_url: str, redis_alone: Redises, prefix: str, shifted_clock: ShiftedClock
-) -> None:
-    """Records of sessions that could not live any more are deleted, along with every hundredth that is added."""
-    async with kit_on(any_database_url, redis_alone, prefix) as kit:
-        users, database = auth_services(kit).users, Internals(kit).running.database
-        every = Statement(sa.select(tables_of(kit.settings).one_time_values.c.value_hash))
-        await _send(kit, "POST", "/logout", bearer((await log_in(kit)).json()["access_token"]))
-        ((outdated,),) = await database.fetch_all(every, {})
-        shifted_clock.advance(seconds=kit.settings.session_max_seconds + 1)
-        for number in range(100):
-            assert (outdated,) in [tuple(row) for row in await database.fetch_all(every, {})]
-            await users.revoke_token(f"{number:064}", "", shifted_clock() + timedelta(days=1))
-        assert len(rows := await database.fetch_all(every, {})) == 100
-        assert (outdated,) not in [tuple(row) for row in rows]

@@ -16,7 +16,13 @@ from tests.conftest import SECRET
 from tests.corpora import ROOT
 
 yaml: Final[Any] = import_module("yaml")
-NAMES: Final = ("deployment.yaml", "migrate-job.yaml", "pod-disruption-budget.yaml", "service.yaml")
+NAMES: Final = (
+    "deployment.yaml",
+    "migrate-job.yaml",
+    "pod-disruption-budget.yaml",
+    "purge-cron-job.yaml",
+    "service.yaml",
+)
 
 
 @pytest.fixture
@@ -48,10 +54,15 @@ def test_unwritable_directory(run: Run, tmp_path: Path) -> None:
     assert "choose another directory" in run("assets", "kubernetes", "file/below", expect=1).stderr
 
 
+def pods(manifests: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the pods of the Deployment, the Job and the CronJob."""
+    jobs = manifests["CronJob"]["spec"]["jobTemplate"]
+    return [each["spec"]["template"]["spec"] for each in (manifests["Deployment"], manifests["Job"], jobs)]
+
+
 def containers(manifests: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return all containers of the manifests."""
-    pods = [manifests[kind]["spec"]["template"]["spec"] for kind in ("Deployment", "Job")]
-    return [container for pod in pods for container in pod["containers"]]
+    """Return the containers of all pods."""
+    return [container for pod in pods(manifests) for container in pod["containers"]]
 
 
 def test_probes_request_existing_routes(manifests: dict[str, Any]) -> None:
@@ -90,8 +101,7 @@ def test_variables_are_valid_settings(manifests: dict[str, Any]) -> None:
 
 def test_containers_are_restricted(manifests: dict[str, Any]) -> None:
     """No container runs as root, writes to its image or has capabilities, and all have memory limits."""
-    for kind in ("Deployment", "Job"):
-        pod = manifests[kind]["spec"]["template"]["spec"]
+    for pod in pods(manifests):
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False

@@ -16,6 +16,7 @@ from projkit import Principal
 from projkit.clock import utc_now
 from projkit.db.connect import open_database
 from projkit.db.errors import StatementFailedError
+from projkit.db.expiry import IDEMPOTENCY_WINDOW
 from projkit.db.port import Database, Queries, Transaction
 from projkit.db.scoped import allow_purge, with_scope
 from projkit.db.statement import Row, Statement
@@ -26,7 +27,7 @@ from projkit.projects.listing import Shape, count_statement, page_statement
 from projkit.projects.query import SORT_KEYS, ProjectQuery
 from projkit.projects.schemas import ProjectInput
 from projkit.projects.service import ProjectService
-from projkit.projects.statements import IDEMPOTENCY_WINDOW, idempotency_statements, project_statements
+from projkit.projects.statements import idempotency_statements, project_statements
 from tests.db.conftest import RlsDatabase
 
 pytestmark = pytest.mark.anyio

@@ -75,6 +75,8 @@ def fill(recorder: Recorder) -> None:
         recorder.record_refresh(outcome)
         recorder.record_spans(outcome, 3)
         recorder.record_pool_connections({outcome: 7})
+        recorder.record_cleanup(outcome, 500)
+        recorder.record_cleanup_backlog(outcome, 60.0)
     recorder.record_heartbeat(0.1)
     recorder.record_worker_exits({"planned": 1, "SIGKILL": 2})
 

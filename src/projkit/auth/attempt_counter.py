@@ -10,7 +10,6 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
-from projkit.auth.expired_rows import delete_expired
 from projkit.auth.sessions.port import sha256_hex
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction, required_row
@@ -62,7 +61,6 @@ class DatabaseAttemptCounter:
             .values(tenant_id="", name=bind(counts.c.name), count=first, expires_at=ends)
             .returning(counts.c.count, counts.c.expires_at)
         )
-        self._delete_expired = delete_expired(counts)
 
     async def add(self, name: str, amount: int, seconds: int) -> tuple[int, float]:
         for _ in range(_MAX_TRIES):
@@ -84,7 +82,6 @@ class DatabaseAttemptCounter:
         async def work(transaction: Transaction) -> tuple[int, datetime]:
             row = await transaction.fetch_one(self._add, params)
             if row is None:
-                await transaction.fetch_one(self._delete_expired, params)
                 row = await transaction.fetch_one(self._start_window, params)
             count, expires_at = required_row(row)
             return count, expires_at

@@ -12,7 +12,6 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from projkit.auth.expired_rows import ExpiredRows
 from projkit.auth.sessions.port import KeptSession
 from projkit.clock import Clock
 from projkit.db.port import Database, Transaction, required_row
@@ -72,7 +71,6 @@ class Users:
         self._database = database
         self._clock = clock
         self._statements = _Statements(tables)
-        self._expired = ExpiredRows(database, tables.one_time_values)
 
     async def add(
         self,
@@ -200,7 +198,6 @@ class Users:
 
     async def revoke_token(self, token_hash: str, tenant_id: str, expires_at: datetime) -> None:
         """Revoke one token, or record another one-time value; the record expires with the token."""
-        await self._expired.count_added(self._clock())
         params = {"tenant_id": tenant_id, "value_hash": token_hash, "expires_at": expires_at}
         try:
             await self._database.write_one(self._statements.revoke_token, params)

@@ -39,7 +39,7 @@ Runbooks = Annotated[str, typer.Option(help="The URL at which you publish docs/r
 
 @assets_app.command()
 def kubernetes(directory: Directory, force: Force = False) -> None:
-    """Write Kubernetes manifests: a Deployment with probes, a Service, a PodDisruptionBudget and a migration Job."""
+    """Write Kubernetes manifests: a Deployment with probes, a Service, a PodDisruptionBudget, a Job and a CronJob."""
     write_out(_read_assets("kubernetes"), directory, force=force)
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 
 from projkit.clock import Clock
+from projkit.db.expiry import IDEMPOTENCY_WINDOW
 from projkit.db.port import Database, Transaction, required_row
 from projkit.db.tables import Tables
 from projkit.errors import DatabaseConstraintError, IdempotencyKeyInUseError, IdempotencyKeyReusedError
@@ -18,7 +19,6 @@ from projkit.projects.schemas import ProjectInput
 from projkit.projects.scoping import scope_params, scoped_queries
 from projkit.projects.service import ProjectService
 from projkit.projects.statements import (
-    IDEMPOTENCY_WINDOW,
     ProjectRow,
     idempotency_statements,
     project_statements,

@@ -1,6 +1,6 @@
 """The statements on single projects, each compiled once. Those of lists are in :mod:`projkit.projects.listing`."""
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -48,7 +48,6 @@ _EDITABLE_COLUMNS: Final = (
     "completed_at",
     "updated_at",
 )
-IDEMPOTENCY_WINDOW: Final = timedelta(hours=24)
 
 
 def resource_columns(table: sa.Table) -> list[sa.Column[Any]]:

@@ -104,6 +104,9 @@ class Settings(TableSettings):
     oidc_resource_issuer: Url = ""
     oidc_resource_audience: str = ""
 
+    cleanup: bool = True
+    deleted_projects_seconds: int = Field(default=2_592_000, ge=0, le=3_153_600_000)
+
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=1_073_741_824)
     request_timeout_seconds: Seconds = 30.0
     max_concurrent_requests: int = Field(default=100, ge=0, le=100_000)

@@ -53,6 +53,11 @@ DATABASE_ERRORS: Final = Family("db_errors", labels=1, limit=100)  # class
 TRANSACTIONS: Final = Family("db_transactions", labels=1, limit=10)  # committed, rolled_back
 POOL_WAIT: Final = Family("db_pool_wait", SIZE + 2, maxima=frozenset({MAX}), limit=1)
 POOL: Final = Family("db_pool", labels=1, gauge=True, limit=20)  # state
+CLEANUP: Final = Family("db_cleanup", labels=1, limit=20)  # kind
+# Each worker measures the same rows.
+CLEANUP_BACKLOG: Final = Family(
+    "db_cleanup_backlog", labels=1, maxima=frozenset({0}), gauge=True, limit=20
+)  # kind
 COMMANDS: Final = Family("redis_commands", SIZE + 2, labels=1, maxima=frozenset({MAX}), limit=50)  # operation
 REDIS_ERRORS: Final = Family("redis_errors", labels=1, limit=100)  # class
 CREDENTIALS: Final = Family("auth_credentials", labels=3, limit=100)  # transport, format, outcome
@@ -75,8 +80,8 @@ WORKER_EXITS: Final = Family("worker_exits", labels=1, maxima=frozenset({0}), li
 
 FAMILIES: Final = (
     HTTP, EXEMPLARS, DISCONNECTS, EXCEPTIONS, ROUTES, ACTIVE, QUEUED, REJECTED, WEBSOCKETS, STATEMENTS, SLOW_STATEMENTS,
-    DATABASE_ERRORS, TRANSACTIONS, POOL_WAIT, POOL, COMMANDS, REDIS_ERRORS, CREDENTIALS, CSRF_CHECKS, LOGINS, REFRESHES,
-    EVENT_LOOP, HEALTH, SPANS, WORKER_EXITS, DEGRADED,
+    DATABASE_ERRORS, TRANSACTIONS, POOL_WAIT, POOL, CLEANUP, CLEANUP_BACKLOG, COMMANDS, REDIS_ERRORS,
+    CREDENTIALS, CSRF_CHECKS, LOGINS, REFRESHES, EVENT_LOOP, HEALTH, SPANS, WORKER_EXITS, DEGRADED,
 )  # fmt: skip
 # Room for all samples of all families up to their limits, with the longest labels.
 FILE_BYTES: Final = 13 * 512 * 1024

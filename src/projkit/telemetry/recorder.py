@@ -18,6 +18,8 @@ from projkit.telemetry.endpoint_stats import StatsByEndpoint, stats_by_endpoint
 from projkit.telemetry.event_loops import EventLoop, event_loops
 from projkit.telemetry.families import (
     ACTIVE,
+    CLEANUP,
+    CLEANUP_BACKLOG,
     COMMANDS,
     CREDENTIALS,
     CRITICAL,
@@ -297,6 +299,12 @@ class Recorder(Observer):
     def record_pool_connections(self, states: Mapping[str, int]) -> None:
         for state, connections in states.items():
             self._sample(POOL, (state,), (OTHER,))[0] = connections
+
+    def record_cleanup(self, kind: str, rows: int) -> None:
+        self._sample(CLEANUP, (kind,), (OTHER,))[0] += rows
+
+    def record_cleanup_backlog(self, kind: str, seconds: float) -> None:
+        self._sample(CLEANUP_BACKLOG, (kind,), (OTHER,))[0] = seconds
 
     # --- Redis
 

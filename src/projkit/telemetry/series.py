@@ -13,6 +13,8 @@ from typing import Final, Literal, NamedTuple
 from projkit.telemetry.event_loops import EventLoop, event_loops
 from projkit.telemetry.families import (
     ACTIVE,
+    CLEANUP,
+    CLEANUP_BACKLOG,
     COMMANDS,
     CREDENTIALS,
     CSRF_CHECKS,
@@ -228,6 +230,20 @@ SCALARS: Final = (
         "Uses of refresh tokens, by outcome.",
         ("outcome",),
         _value(REFRESHES),
+    ),
+    Scalar(
+        "counter",
+        "projkit_cleanup_rows",
+        "Expired rows and deleted projects that the cleanup has removed from the database, by kind.",
+        ("kind",),
+        _value(CLEANUP),
+    ),
+    Scalar(
+        "gauge",
+        "projkit_cleanup_backlog_seconds",
+        "Time since the oldest row that has not been removed was due for removal, by kind.",
+        ("kind",),
+        _value(CLEANUP_BACKLOG),
     ),
     Scalar(
         "counter",

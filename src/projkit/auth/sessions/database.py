@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from projkit.auth.expired_rows import ExpiredRows
 from projkit.auth.sessions.port import (
     MAX_EXCESS,
     ListPosition,
@@ -100,7 +99,6 @@ class DatabaseSessions:
             .offset(sa.bindparam("others", type_=sa.Integer()))
             .limit(sa.literal_column(str(MAX_EXCESS)))
         )
-        self._expired = ExpiredRows(database, sessions, once)
         self._consume = Statement(
             sa.insert(once)
             .values({name: bind(once.c[name]) for name in ("tenant_id", "value_hash", "expires_at")})
@@ -125,7 +123,6 @@ class DatabaseSessions:
             rows = await self._database.transact(work)
         else:
             await self._database.write_one(self._insert, params)
-        await self._expired.count_added(session.created_at)
         return [_session(row) for row in rows]
 
     async def get(self, key: SessionKey, now: datetime) -> SessionActivity | None:
