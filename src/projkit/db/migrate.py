@@ -52,6 +52,7 @@ _LONGEST_WAIT_SECONDS: Final = 5.0
 _LOCK_NOT_AVAILABLE: Final = frozenset({"55P03", "40P01"})
 _INDEX_ATTEMPTS: Final = 5
 _CANCELLED: Final = "57014"  # here: by a time limit of the role or the server
+_PROGRESS: Final = "SELECT to_jsonb(version) ->> 'progress' FROM {} version"
 _INDEX_STATE: Final = "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass('{}')"
 _INDEX_PROGRESS: Final = (
     "SELECT coalesce(sum(blocks_done), 0)::bigint, coalesce(sum(blocks_total), 0)::bigint "
@@ -122,7 +123,7 @@ class _Migration:
     async def _run_all(self, connection: "AsyncConnection", current: str | None, target: str) -> None:
         for revision in _pending(current, target):
             for step in steps_of(revision, self._names.prefix):
-                if await _applies(step, connection):
+                if await applies(step, RawConnection.of_engine(connection)):
                     await self._run_offline(step, connection)
             await self._replace_revision(connection, revision)
 
@@ -188,13 +189,19 @@ class _Migration:
 
     async def _run_revision(self, revision: str) -> None:
         steps = steps_of(revision, self._names.prefix)
-        for number in range(await self._steps_done(revision), len(steps)):
+        async with self._engine.begin() as connection:
+            done = await steps_done(RawConnection.of_engine(connection), self._names, revision)
+        for number in range(done, len(steps)):
             last = number + 1 == len(steps)
             await self._run(steps[number], partial(self._record, revision, number + 1, last=last))
 
     async def _run(self, step: Step, record: "Callable[[AsyncConnection], Awaitable[None]]") -> None:
         """Run a step and record that it is done."""
-        if not await self._in_short_transaction(step.title, partial(_applies, step)):
+
+        async def is_needed(connection: "AsyncConnection") -> bool:
+            return await applies(step, RawConnection.of_engine(connection))
+
+        if not await self._in_short_transaction(step.title, is_needed):
             await self._in_short_transaction(step.title, record)
             return
         self.progress.begin(step.title)
@@ -315,13 +322,6 @@ class _Migration:
             "ADD COLUMN IF NOT EXISTS progress text"
         )
 
-    async def _steps_done(self, revision: str) -> int:
-        sql = f"SELECT progress FROM {self._version_table}"  # noqa: S608  # names are validated
-        async with self._engine.begin() as connection:
-            row = await RawConnection.of_engine(connection).first_row(sql)
-        progress = json.loads(row[0]) if row and row[0] else {}
-        return int(progress["steps"]) if progress.get("revision") == revision else 0
-
     async def _record(self, revision: str, steps: int, connection: "AsyncConnection", *, last: bool) -> None:
         """Record that a step is done, in the step's own transaction if it has one."""
         if last:
@@ -363,13 +363,20 @@ def _pending(current: str | None, target: str) -> list[str]:
     return [each for each in revisions.known() if (current or "") < each <= target]
 
 
-async def _applies(step: Step, connection: "AsyncConnection") -> bool:
-    dialect = connection.dialect.name
-    if step.dialect not in ("", dialect):
+async def steps_done(connection: RawConnection, names: TableNames, revision: str) -> int:
+    """Return how many steps of a revision an earlier run has finished, on PostgreSQL."""
+    row = await connection.first_row(_PROGRESS.format(names.qualified(names.version_table)))
+    progress = json.loads(row[0]) if row and row[0] else {}
+    return int(progress["steps"]) if progress.get("revision") == revision else 0
+
+
+async def applies(step: Step, connection: RawConnection) -> bool:
+    """Return whether a step is for this database, and its condition is met."""
+    if step.dialect not in ("", connection.dialect):
         return False
-    if not step.condition or dialect != "postgresql":
+    if not step.condition or connection.dialect != "postgresql":
         return True
-    return bool(required_row(await RawConnection.of_engine(connection).first_row(step.condition))[0])
+    return bool(required_row(await connection.first_row(step.condition))[0])
 
 
 def _run_operations(connection: sa.Connection, run: Callable[[], None], prefix: str) -> None:

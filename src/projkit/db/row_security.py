@@ -57,10 +57,11 @@ class _State(Enum):
 
 async def apply(connection: "AsyncConnection", names: TableNames, *, enabled: bool) -> None:
     """Create or drop the policies in the connection's transaction, unless they already are as requested."""
-    states = await _states(RawConnection.of_engine(connection), names)
-    present = [(name, purgeable) for name, purgeable in _TABLES if states[name] is not _State.NO_TABLE]
-    if all(states[name] is _target(enabled) for name, _ in present):
+    raw = RawConnection.of_engine(connection)
+    if not await differs(raw, names, enabled=enabled):
         return
+    states = await _states(raw, names)
+    present = [(name, purgeable) for name, purgeable in _TABLES if states[name] is not _State.NO_TABLE]
     # One statement locks all tables, in the order of requests, so that it cannot deadlock with one in progress.
     locked = ", ".join(names.qualified(f"{names.prefix}{name}") for name, _ in present)
     await connection.exec_driver_sql(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
@@ -80,6 +81,12 @@ async def apply(connection: "AsyncConnection", names: TableNames, *, enabled: bo
 def tables(names: TableNames) -> tuple[str, ...]:
     """Return the names of the tables with policies."""
     return tuple(f"{names.prefix}{name}" for name, _ in _TABLES)
+
+
+async def differs(connection: RawConnection, names: TableNames, *, enabled: bool) -> bool:
+    """Return whether :func:`apply` would change something."""
+    states = await _states(connection, names)
+    return any(state not in (_target(enabled), _State.NO_TABLE) for state in states.values())
 
 
 async def require_policies(connection: RawConnection, names: TableNames, *, enabled: bool) -> None:
