@@ -148,6 +148,8 @@ class Lifecycle(Generic[R]):
 
     async def stop(self) -> None:
         """Close the resources if they are open."""
+        if not runs_on_asyncio():
+            return  # where nothing can have been opened
         state = self._states.get()
         async with state.lock:
             running, state.running, state.entered = state.running, None, 0
