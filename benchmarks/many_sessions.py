@@ -151,7 +151,7 @@ async def measure(backend: PostgreSQL | Redis, number: int) -> list[str]:
 async def _run(numbers: list[int]) -> None:
     async for url in _database():
         async with AsyncExitStack() as stack:
-            common = {"secret": SECRET, "database_url": url, "session_cache_seconds": 0}
+            common = {"secret": SECRET, "database_url": url, "max_sessions_per_subject": 0}
             in_redis = ProjKit(Settings(**common, redis_url=REDIS, redis_prefix=PREFIX))
             in_database = ProjKit(Settings(**common))
             for kit in (in_redis, in_database):

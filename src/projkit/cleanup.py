@@ -113,7 +113,7 @@ class Cleanup:
 
         removed = await self._database.transact(work)
         self._observer.record_cleanup(rows.kind, len(removed))
-        return len(removed), max(removed, default=after) if rows.is_indexed else after
+        return len(removed), max(removed, default=after)
 
     async def _measure(self) -> list[tuple[ExpiringRows, datetime]]:
         """Record for how long the oldest row of each kind has been due; return it for the kinds that have one."""
@@ -158,8 +158,7 @@ def start_cleanup(
         return None
     kept = settings.deleted_projects_seconds
     kinds = expiring_rows(tables, keep_deleted=timedelta(seconds=kept) if kept else None)
-    indexed = [each for each in kinds if each.is_indexed]
-    return CleanupTask(Cleanup(database, tables, indexed, clock=clock, observer=observer))
+    return CleanupTask(Cleanup(database, tables, kinds, clock=clock, observer=observer))
 
 
 class CleanupTask:

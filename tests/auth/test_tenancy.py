@@ -291,7 +291,10 @@ async def test_nothing_of_others(open_kit: OpenKit) -> None:
                 await ask(kit, "GET", PROJECTS, theirs, query=f"limit=1&cursor={cursor}")
             ).code == "invalid_cursor"
             assert (await ask(kit, "GET", f"{PROJECTS}/stats/summary", theirs)).json()["total"] == 0
-            assert (await ask(kit, "GET", f"{AUTH}/sessions", theirs)).json() == {"items": [], "next_cursor": None}
+            assert (await ask(kit, "GET", f"{AUTH}/sessions", theirs)).json() == {
+                "items": [],
+                "next_cursor": None,
+            }
             made = await ask(kit, "POST", PROJECTS, [*theirs, ("idempotency-key", "k1")], json=secret)
             assert (made.status, made.header("idempotent-replayed")) == (201, None)
             assert made.json()["id"] != first.json()["id"]

@@ -98,8 +98,7 @@ def test_purge(run: Run, any_database_url: str) -> None:
     after = rows(any_database_url, numbers)
     assert after == (1, 1, 1)
     removed = [old - new for old, new in zip(before, after, strict=True)]
-    assert said.rstrip().endswith(f"{removed[1]} one time values, {removed[2]} counts")
-    assert f"0 sessions, {removed[0]} idle sessions, " in said or f"{removed[0] - 1} idle sessions, " in said
+    assert said.rstrip().endswith(f"{removed[0]} sessions, {removed[1]} one time values, {removed[2]} counts")
     assert sum(removed) >= 3
     asyncio.run(asyncio.sleep(1.1))
     assert "removed 1 deleted projects" in run("purge", "--deleted-before", "1s", **variables).stderr

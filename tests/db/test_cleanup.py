@@ -31,7 +31,6 @@ pytestmark = pytest.mark.anyio
 TABLES = tables_of(settings_for("sqlite:///unused.db"))
 DAY = timedelta(days=1)
 KINDS = expiring_rows(TABLES, keep_deleted=30 * DAY)
-INDEXED = [each for each in KINDS if each.is_indexed]
 
 
 class Recorded(Observer):
@@ -115,13 +114,13 @@ async def times(database: Database, column: sa.Column[datetime]) -> list[datetim
 async def test_what_is_due_is_removed(database: Database, clock: Minutes) -> None:
     """Of each kind the rows that are due are removed, and no other; the backlog is recorded before and after."""
     recorded = Recorded()
-    worker = Cleanup(database, TABLES, INDEXED, clock=clock, observer=recorded)
-    for each in INDEXED:
+    worker = Cleanup(database, TABLES, KINDS, clock=clock, observer=recorded)
+    for each in KINDS:
         due = clock() - each.retention
         for time in (due - timedelta(hours=2), due, due + timedelta(seconds=1)):
             await add(database, each.table, **{each.column.name: time})
     await worker.run()
-    for each in INDEXED:
+    for each in KINDS:
         left = [
             time for time in await times(database, each.column) if time != clock() + 2 * timedelta(minutes=1)
         ]
@@ -134,7 +133,7 @@ async def test_one_worker_per_period(database: Database, clock: Minutes) -> None
     """Of two workers, one removes what is due in a period; the other does in a later one; none if nothing is due."""
     column = TABLES.counts.c.expires_at
     one, other = Recorded(), Recorded()
-    workers = [Cleanup(database, TABLES, INDEXED, clock=clock, observer=each) for each in (one, other)]
+    workers = [Cleanup(database, TABLES, KINDS, clock=clock, observer=each) for each in (one, other)]
     await workers[0].run()
     assert one.removed == {}
     for first, second in ((0, 1), (1, 0)):
@@ -160,7 +159,7 @@ async def test_one_worker_per_period(database: Database, clock: Minutes) -> None
 async def test_batches_are_bounded(database: Database, clock: Minutes) -> None:
     """No transaction removes more rows than a batch, also of the same time; all are removed by the end."""
     recorded = Recorded()
-    worker = Cleanup(database, TABLES, INDEXED, clock=clock, observer=recorded, batch_rows=2)
+    worker = Cleanup(database, TABLES, KINDS, clock=clock, observer=recorded, batch_rows=2)
     for hours in (1, 1, 1, 2, 3):
         await add(database, TABLES.counts, expires_at=clock() - timedelta(hours=hours))
     await worker.run()
@@ -176,7 +175,7 @@ async def test_a_round_ends_with_its_period(
 ) -> None:
     """A worker that cannot remove everything in time stops, and the backlog shows it."""
     recorded = Recorded()
-    worker = Cleanup(database, TABLES, INDEXED, clock=clock, observer=recorded, batch_rows=1)
+    worker = Cleanup(database, TABLES, KINDS, clock=clock, observer=recorded, batch_rows=1)
     for _ in range(3):
         await add(database, TABLES.counts, expires_at=clock() - DAY)
     monkeypatch.setattr(cleanup, "PERIOD_SECONDS", 0.000_001)
@@ -197,7 +196,7 @@ async def test_locked_rows_are_skipped(postgres_url: str, clock: Minutes) -> Non
     for hours in (1, 2, 3):
         await add(database, TABLES.counts, expires_at=clock() - timedelta(hours=hours))
     connection = await asyncpg.connect(postgres_url)
-    worker = Cleanup(database, TABLES, INDEXED, clock=clock)
+    worker = Cleanup(database, TABLES, KINDS, clock=clock)
     async with connection.transaction():
         await connection.fetch(
             "SELECT 1 FROM projkit_counts WHERE expires_at < $1 FOR UPDATE", clock() - timedelta(hours=2.5)
@@ -211,10 +210,10 @@ async def test_locked_rows_are_skipped(postgres_url: str, clock: Minutes) -> Non
     await database.close()
 
 
-@pytest.mark.parametrize("kind", [each.kind for each in INDEXED])
+@pytest.mark.parametrize("kind", [each.kind for each in KINDS])
 async def test_a_batch_reads_no_more_than_it_removes(postgres_url: str, clock: Minutes, kind: str) -> None:
     """Among 40,000 rows that are not due, a batch and the measurement read only rows that are, by an index."""
-    [rows] = [each for each in INDEXED if each.kind == kind]
+    [rows] = [each for each in KINDS if each.kind == kind]
     database = await open_database(settings_for(postgres_url), TABLES)
     due = clock() - rows.retention
     for time in (due - DAY, due + DAY):

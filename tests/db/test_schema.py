@@ -287,8 +287,8 @@ async def test_names_that_the_host_uses(empty_url: str) -> None:
     engine = create_async_engine(empty_url)
     async with engine.begin() as connection:
         await connection.exec_driver_sql("CREATE TABLE app_users (id int)")
-        await connection.exec_driver_sql("CREATE INDEX ix_app_sessions_subject ON app_users (id)")
-    said = r"PROJKIT_TABLE_PREFIX: the database already has app_users, ix_app_sessions_subject"
+        await connection.exec_driver_sql("CREATE INDEX ix_app_sessions_expires_at ON app_users (id)")
+    said = r"PROJKIT_TABLE_PREFIX: the database already has app_users, ix_app_sessions_expires_at"
     with pytest.raises(ConfigurationError, match=said) as caught:
         await upgrade(empty_url, table_prefix="app_")
     assert ("DATABASE_SCHEMA" in caught.value.detail) == postgresql

@@ -1,7 +1,7 @@
 """The rows that are due for removal: which they are, and how a few of them are deleted."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -12,7 +12,6 @@ from projkit.db.tables import Tables
 # The response to a request with an Idempotency-Key is repeated for this long.
 IDEMPOTENCY_WINDOW: Final = timedelta(hours=24)
 _NOW: Final = timedelta(0)
-_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +20,13 @@ class ExpiringRows:
 
     Attributes:
         kind: their name in metrics and messages.
-        column: an index begins with it, unless ``is_indexed`` is False.
+        column: an index begins with it.
         retention: how long after that time they are kept.
     """
 
     kind: str
     column: sa.Column[datetime]
     retention: timedelta = _NOW
-    is_indexed: bool = True
 
     @property
     def table(self) -> sa.Table:
@@ -41,15 +39,15 @@ class ExpiringRows:
         """Return the deletion of the earliest rows between the parameters ``after`` and ``before``, up to ``rows``.
 
         It returns their times, from the last of which the next deletion continues: PostgreSQL would otherwise read all
-        rows that were deleted since the last VACUUM. Without an index, the rows have no order. Rows that another
-        transaction has locked are skipped, so that two workers never wait for each other.
+        rows that were deleted since the last VACUUM. Rows that another transaction has locked are skipped, so that two
+        workers never wait for each other.
         """
         table, some = self.table, self.table.alias()
         key, time = table.primary_key.columns.keys(), some.c[self.column.name]
         due = (
             sa.select(*(some.c[name] for name in key))
             .where(time >= bind(self.column, "after"), time <= bind(self.column, "before"))
-            .order_by(*[time] if self.is_indexed else [])
+            .order_by(time)
             .limit(sa.literal_column(str(rows)))
             .with_for_update(skip_locked=True)
         )
@@ -57,9 +55,7 @@ class ExpiringRows:
         return Statement(sa.delete(table).where(this.in_(due)).returning(self.column))
 
     def oldest(self) -> sa.ScalarSelect[Any]:
-        """Return the earliest time in ``column`` as a subquery, or an earlier one if finding it would read all rows."""
-        if not self.is_indexed:
-            return sa.select(sa.literal(_EARLIEST, self.column.type)).scalar_subquery()
+        """Return the earliest time in ``column``, as a subquery."""
         return sa.select(sa.func.min(self.column)).where(self.column.is_not(None)).scalar_subquery()
 
 
@@ -68,8 +64,8 @@ def expiring_rows(tables: Tables, *, keep_deleted: timedelta | None) -> tuple[Ex
     projects = ExpiringRows("deleted_projects", tables.projects.c.deleted_at, keep_deleted or _NOW)
     others = (
         ExpiringRows("idempotency_keys", tables.idempotency_keys.c.created_at, IDEMPOTENCY_WINDOW),
-        ExpiringRows("sessions", tables.sessions.c.expires_at),
-        ExpiringRows("idle_sessions", tables.sessions.c.idle_expires_at, is_indexed=False),
+        # Never later than the absolute expiry.
+        ExpiringRows("sessions", tables.sessions.c.idle_expires_at),
         ExpiringRows("one_time_values", tables.one_time_values.c.expires_at),
         ExpiringRows("counts", tables.counts.c.expires_at),
     )

@@ -203,8 +203,14 @@ def _auth_tables(prefix: str, metadata: sa.MetaData) -> dict[str, sa.Table]:
         sa.Column("expires_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "id_hash", name=f"pk_{prefix}sessions"),
     )
-    sa.Index(f"ix_{prefix}sessions_subject", sessions.c.tenant_id, sessions.c.subject)
-    sa.Index(f"ix_{prefix}sessions_expires_at", sessions.c.expires_at)
+    sa.Index(
+        f"ix_{prefix}sessions_subject_created_at",
+        sessions.c.tenant_id,
+        sessions.c.subject,
+        sessions.c.created_at,
+    )
+    sa.Index(f"ix_{prefix}sessions_expires_at", sessions.c.expires_at)  # of the previous release
+    sa.Index(f"ix_{prefix}sessions_idle_expires_at", sessions.c.idle_expires_at)
     one_time_values = sa.Table(
         f"{prefix}one_time_values",
         metadata,

@@ -94,8 +94,8 @@ class DatabaseSessions:
         )
         self._excess = Statement(
             sa.select(*fields)
-            .where(of_subject, sessions.c.id_hash != bind(sessions.c.id_hash))
-            .order_by(sa.case((live, 0), else_=1), *(column.desc() for column in place))
+            .where(of_subject, live, sessions.c.id_hash != bind(sessions.c.id_hash))
+            .order_by(*(column.desc() for column in place))
             .offset(sa.bindparam("others", type_=sa.Integer()))
             .limit(sa.literal_column(str(MAX_EXCESS)))
         )
