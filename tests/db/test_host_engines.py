@@ -36,7 +36,7 @@ from projkit.db.engine import EngineDatabase
 from projkit.db.engine_check import TABLE
 from projkit.db.host_engine import connected, resolve_engine
 from projkit.db.raw_sql import RawConnection
-from projkit.db.server_version import require_version
+from projkit.db.server_version import require_server
 from projkit.db.tables import build_tables
 from projkit.errors import ConfigurationError, DatabaseUnavailableError
 from tests.conftest import MODES, SECRET, Client, Clock, kit_in_mode, settings_for
@@ -213,11 +213,11 @@ async def test_servers_that_are_too_old(dialect: str, version: str, is_enough: b
     """A server that does not know the SQL of the kit is rejected with the oldest version that does."""
 
     async def first_row(sql: str) -> tuple[str]:
-        return (version,)
+        return ("UTF8" if sql == "SHOW server_encoding" else version,)
 
     rejected = pytest.raises(ConfigurationError, match=r"too old: (11|3\.35) is required")
     with nullcontext() if is_enough else rejected:
-        await require_version(RawConnection(dialect, first_row))
+        await require_server(RawConnection(dialect, first_row))
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import asyncpg
 import pytest
 
 from projkit import ProjKit, Settings
 from projkit.cli.check import _run_checks
 from projkit.db import migrate, revisions
 from projkit.db.connect import open_probe, require_schema
-from projkit.errors import MigrationFailedError
+from projkit.db.errors import describe
+from projkit.db.postgresql_connector import PostgresqlConnector
+from projkit.errors import DatabaseUnavailableError, MigrationFailedError
 from tests.conftest import SECRET, Client, settings_for
 from tests.db.conftest import run_as_superuser
 from tests.db.test_online_migrations import FUNCTION, PROJECT, SLOW, index_state, use_steps
@@ -100,3 +103,54 @@ async def test_an_index_behind_a_time_limit(empty_postgres_url: str, monkeypatch
         await migrate.upgrade(url)
     assert await index_state(empty_postgres_url, SLOW.name) == []
     assert await migrate.upgrade(empty_postgres_url) == "9000", "on the server itself, it lifts the limit"
+
+
+IGNORED = (
+    "statement_timeout,lock_timeout,idle_in_transaction_session_timeout,default_transaction_isolation,jit"
+)
+
+
+async def test_fast_mode(migrated_bouncer_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the fast mode, the start and the check name the setting that PgBouncer requires."""
+    fix = "PgBouncer in transaction mode requires PROJKIT_DATABASE_MODE=transactional"
+    kit = ProjKit(settings_for(migrated_bouncer_url))
+    with pytest.raises(DatabaseUnavailableError, match=fix):
+        await kit.startup()
+    monkeypatch.setenv("PROJKIT_SECRET", SECRET)
+    monkeypatch.setenv("PROJKIT_DATABASE_URL", migrated_bouncer_url)
+    finding = (await _run_checks())[-1]
+    assert not finding.ok
+    assert fix in finding.detail
+
+
+async def test_fast_mode_with_ignored_parameters(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """If PgBouncer drops the timeouts, a warning names the setting; in session mode the fast mode works."""
+    with pgbouncer(postgres_url, pool_mode="session", ignore_startup_parameters=IGNORED) as url:
+        settings = settings_for(url, database_pool_size=1)
+        kit = ProjKit(settings)
+        async with kit.lifespan(), Client(kit, settings) as client:
+            for _ in range(4):
+                made = await client.post(URL, json={"name": "A"})
+                assert (await client.get(f"{URL}/{made.json()['id']}")).status_code == 200
+    assert "a pooler ignores the timeouts of the kit" in caplog.text
+    assert "PROJKIT_DATABASE_MODE=transactional" in caplog.text
+
+
+async def test_prepared_statements(postgres_url: str) -> None:
+    """The error of a prepared statement that PgBouncer has separated from its connection names the setting."""
+    with pgbouncer(postgres_url) as url:
+        connect = PostgresqlConnector(url, connect_seconds=5.0, prepared=True)
+        connections = [await connect() for _ in range(3)]
+        first, second, third = connections
+        others = [second.transaction(), third.transaction()]
+        await others[0].start()
+        statement = await first.prepare("SELECT 1")  # on the only other connection to the server
+        assert await statement.fetchval() == 1
+        await others[1].start()
+        await others[0].rollback()
+        with pytest.raises(asyncpg.InvalidSQLStatementNameError) as caught:
+            await statement.fetchval()
+        await others[1].rollback()
+        assert "requires PROJKIT_DATABASE_MODE=transactional" in describe(caught.value)
+        for connection in connections:
+            await connection.close()

@@ -30,6 +30,7 @@ from projkit.db.errors import DRIVER_ERRORS, describe
 from projkit.db.neighbours import describe_neighbours
 from projkit.db.port import Database
 from projkit.db.raw_sql import raw_connection
+from projkit.db.server_version import require_server
 from projkit.db.statement import Statement
 from projkit.db.table_names import TableNames
 from projkit.db.tables import Tables
@@ -104,6 +105,7 @@ async def _tables(settings: Settings) -> list[Finding]:
     findings, names = [], TableNames.of(settings)
     try:
         async with raw_connection(settings) as connection:
+            await require_server(connection)
             findings.append(Finding("database", ok=True, detail=f"{settings.dialect} is available"))
             revision = await revisions.require_usable(connection, names)
             behind = revision < revisions.head()
@@ -117,7 +119,7 @@ async def _tables(settings: Settings) -> list[Finding]:
         detail = f"{settings.dialect} is unavailable ({describe(error)}); {fix}"
         return [Finding("database", ok=False, detail=detail)]
     except ConfigurationError as error:
-        findings.append(Finding("migrations", ok=False, detail=error.detail))
+        findings.append(Finding("migrations" if findings else "database", ok=False, detail=error.detail))
     return findings
 
 

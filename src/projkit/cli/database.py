@@ -10,7 +10,7 @@ from projkit.cli.console import app, load_settings, print_message
 from projkit.cli.migration_progress import MigrationProgress
 from projkit.db import migrate as migrations
 from projkit.db.connect import require_schema
-from projkit.db.errors import DRIVER_ERRORS
+from projkit.db.errors import DRIVER_ERRORS, describe
 from projkit.db.migration_plan import PlannedStep
 from projkit.db.migration_plan import plan as plan_migration
 from projkit.errors import ConfigurationError
@@ -57,9 +57,8 @@ def migrate(
                 )
             )
     except DRIVER_ERRORS as error:
-        reason = getattr(error, "orig", None) or error
         raise ConfigurationError(
-            f"PROJKIT_DATABASE_URL: database unavailable ({reason}); check that it is running"
+            f"PROJKIT_DATABASE_URL: database unavailable ({describe(error)}); check that it is running"
         ) from error
     row_security = ", with row-level security" if settings.row_level_security else ""
     print_message(f"the schema is at revision {revision}{row_security}")

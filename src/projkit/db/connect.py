@@ -1,5 +1,6 @@
 """Opening the database of the settings or of the host's engine, after checking its schema."""
 
+import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -7,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from projkit.db import revisions, row_security
 from projkit.db.errors import DRIVER_ERRORS, describe
-from projkit.db.port import Database
+from projkit.db.port import Database, required_row
 from projkit.db.postgresql import PostgresqlDatabase
+from projkit.db.postgresql_connector import session_settings
 from projkit.db.probe import DatabaseProbe, PostgresqlProbe, SqliteProbe
 from projkit.db.raw_sql import RawConnection, raw_connection
-from projkit.db.server_version import require_version
+from projkit.db.server_version import require_server
 from projkit.db.sqlite import SqliteDatabase
 from projkit.db.table_names import TableNames
 from projkit.db.tables import Tables, tables_of
@@ -21,6 +23,8 @@ from projkit.settings import Settings, parse_postgresql_url
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+logger: Final = logging.getLogger("projkit.db")
 
 _HINT: Final = "for details, run: projkit check"
 
@@ -130,6 +134,8 @@ async def require_schema(
     if engine is None:
         async with raw_connection(settings) as connection:
             await _require_schema(settings, connection, serving=serving, host_engine=False)
+            if settings.database_mode == "fast" and connection.dialect == "postgresql":
+                await _warn_of_pooler(settings, connection)
     else:
         async with engine.connect() as connection:
             await _require_schema(
@@ -168,12 +174,23 @@ async def _prepare(settings: Settings, engine: "AsyncEngine | None") -> str | No
 async def _require_schema(
     settings: Settings, connection: RawConnection, *, serving: bool, host_engine: bool
 ) -> None:
-    await require_version(connection)
+    await require_server(connection)
     names = TableNames.of(settings)
     await revisions.require_usable(connection, names, host_engine=host_engine)
     await row_security.require_policies(connection, names, enabled=settings.row_level_security)
     if serving and settings.row_level_security:
         await row_security.require_enforcement(connection)
+
+
+async def _warn_of_pooler(settings: Settings, connection: RawConnection) -> None:
+    """Warn if something between the kit and the server has left out the settings of the session."""
+    sent = session_settings(settings.database_statement_seconds)["statement_timeout"]
+    row = await connection.first_row("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'")
+    if required_row(row)[0] != sent:
+        logger.warning(
+            "PROJKIT_DATABASE_URL: a pooler ignores the timeouts of the kit; if it is PgBouncer in transaction mode, "
+            "set PROJKIT_DATABASE_MODE=transactional"
+        )
 
 
 async def _migrate_embedded(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from projkit.db.errors import describe, is_unavailability
 from projkit.db.host_engine import READ_COMMITTED, connected, host_isolation_level
 from projkit.db.port import required_row
 from projkit.db.raw_sql import RawConnection, engine_first_row
-from projkit.db.server_version import require_version
+from projkit.db.server_version import require_server
 from projkit.db.statement import Row, Statement, bind, engine_params
 from projkit.db.types import IsoDate, JsonText, UtcDateTime
 from projkit.errors import ConfigurationError
@@ -113,7 +113,7 @@ async def _require_usable(
 ) -> None:
     async with _connection(engine, level) as connection:
         try:
-            await require_version(RawConnection.of_engine(connection))
+            await require_server(RawConnection.of_engine(connection))
             rows, is_transaction = await check(connection)
         except ConfigurationError:
             raise

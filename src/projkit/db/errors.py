@@ -9,6 +9,7 @@ about a statement's values.
 import logging
 import re
 import sqlite3
+import ssl
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
@@ -42,6 +43,13 @@ _UNAVAILABLE: Final = frozenset(
 )
 # Further classes whose messages name parts of the schema or of the SQL, never values.
 _WITHOUT_VALUES: Final = frozenset({"0A", "25", "42", "55"})
+# Of OpenSSL: the certificate is for another host name or address; its issuer is not known or not trusted.
+_OTHER_NAME: Final = frozenset({62, 64})
+_UNKNOWN_ISSUER: Final = frozenset({2, 18, 19, 20, 21})
+_REJECTED_LOGIN: Final = "28000"
+_PROTOCOL_VIOLATION: Final = "08P01"
+# A prepared statement does not exist, or exists already: another connection to the server than before.
+_NO_PREPARED_STATEMENTS: Final = frozenset({"26000", "42P05"})
 # What the drivers raise by themselves if the connection fails; psycopg's errors are wrapped in SQLAlchemy's.
 _CLIENT_FAILURES: Final = (
     OSError,
@@ -108,7 +116,31 @@ def describe(error: BaseException) -> str:
         message = _field(reason, "message_primary") or str(reason).partition("\n")[0]
     else:
         message = f"SQLSTATE {code}"
-    return f"{type(reason).__name__}: {' '.join(message.split())}"
+    text = f"{type(reason).__name__}: {' '.join(message.split())}"
+    return f"{text}; {fix}" if (fix := _fix(reason, code)) else text
+
+
+def _fix(reason: BaseException, code: str | None) -> str | None:
+    """Return what to change in PROJKIT_DATABASE_URL or the settings; None if the error does not tell."""
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        if reason.verify_code in _OTHER_NAME:
+            return (
+                "connect by a name in the server's certificate, or set sslmode=verify-ca to accept any name"
+            )
+        if reason.verify_code in _UNKNOWN_ISSUER:
+            return "set sslrootcert to the certificate of its authority, or to system if that is a public one"
+        return "renew the server's certificate"
+    message = str(reason)
+    if code is None:
+        if "rejected SSL upgrade" in message:
+            return "enable TLS on the server (ssl = on), or set sslmode=disable if you trust the network"
+        if "root certificate file" in message:
+            return "set sslrootcert to the certificate of the server's authority, or to system if that is a public one"
+    elif code == _REJECTED_LOGIN and "no encryption" in message:
+        return "set sslmode=require, or verify-full with sslrootcert"
+    elif code in _NO_PREPARED_STATEMENTS or (code == _PROTOCOL_VIOLATION and "startup parameter" in message):
+        return "PgBouncer in transaction mode requires PROJKIT_DATABASE_MODE=transactional"
+    return None
 
 
 def unavailable(error: BaseException) -> DatabaseUnavailableError:
@@ -160,7 +192,7 @@ def _is_client_failure(error: BaseException) -> bool:
     causes = list(_causes(error))
     # asyncpg raises an InterfaceError for a value of the wrong type too, which is a bug of the kit.
     return any(isinstance(each, _CLIENT_FAILURES) for each in causes) and not any(
-        isinstance(each, ValueError) for each in causes
+        isinstance(each, ValueError) and not isinstance(each, OSError) for each in causes
     )
 
 

@@ -32,7 +32,7 @@ from projkit.db.migrations.steps import CreateIndex, Step, Transaction
 from projkit.db.port import T, required_row
 from projkit.db.postgresql_connector import PostgresqlConnector
 from projkit.db.raw_sql import RawConnection
-from projkit.db.server_version import require_version
+from projkit.db.server_version import require_server
 from projkit.db.table_names import TableNames, quote
 from projkit.db.tables import build_tables
 from projkit.errors import MigrationFailedError
@@ -167,7 +167,7 @@ class _Migration:
     async def _prepare(self, connection: "AsyncConnection", *, new: bool) -> str | None:
         """Check the database, create the schema and the table of the revision, and return the revision."""
         raw, names = RawConnection.of_engine(connection), self._names
-        await require_version(raw)
+        await require_server(raw)
         if names.schema:
             await schema.prepare(connection, names)
         found = await revisions.current(raw, names)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from projkit.db.errors import is_read_only, is_retryable, raise_translated, unavailable
 from projkit.db.pool import Connection, ConnectionPool
 from projkit.db.port import Queries, T, Transaction, observed, row_count
-from projkit.db.postgresql_connector import PostgresqlConnector
+from projkit.db.postgresql_connector import PostgresqlConnector, session_settings
 from projkit.db.retries import retrying
 from projkit.db.scoped import ScopedDatabase
 from projkit.db.statement import Compiled, Params, Row, Statement
@@ -54,19 +54,11 @@ class PostgresqlDatabase:
         observer: Observer = NULL_OBSERVER,
     ) -> Self:
         """Return a database whose connections are opened when they are needed."""
-        milliseconds = str(int(statement_seconds * 1000))
         connector = PostgresqlConnector(
             url,
             connect_seconds=connect_seconds,
             prepared=True,
-            server_settings={
-                "statement_timeout": milliseconds,
-                "lock_timeout": milliseconds,
-                "idle_in_transaction_session_timeout": milliseconds,
-                "default_transaction_isolation": "read committed",
-                # Compiling a plan to machine code takes longer than any of the kit's statements.
-                "jit": "off",
-            },
+            server_settings=session_settings(statement_seconds),
         )
         return cls(
             ConnectionPool(

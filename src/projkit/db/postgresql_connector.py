@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import asyncpg
 
+from projkit.db.errors import describe
 from projkit.settings import PostgresqlUrl, parse_postgresql_url
 
 APPLICATION_NAME: Final = "projkit"
@@ -32,6 +33,19 @@ class NoUsableHostError(OSError):
 
 class ConnectionParameterError(OSError):
     """A parameter of the URL that cannot be used here, such as a file that does not exist."""
+
+
+def session_settings(statement_seconds: float) -> dict[str, str]:
+    """Return the settings of sessions in the fast mode."""
+    milliseconds = str(int(statement_seconds * 1000))
+    return {
+        "statement_timeout": milliseconds,
+        "lock_timeout": milliseconds,
+        "idle_in_transaction_session_timeout": milliseconds,
+        "default_transaction_isolation": "read committed",
+        # Compiling a plan to machine code takes longer than any of the kit's statements.
+        "jit": "off",
+    }
 
 
 class PostgresqlConnector:
@@ -115,7 +129,7 @@ def _may_differ_elsewhere(error: Exception) -> bool:
 def _reason(error: Exception, url: PostgresqlUrl) -> str:
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return f"is not {url.target}"  # the driver's message is about "none of the hosts"
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    return describe(error)
 
 
 def _keep_alive(connection: Any, url: PostgresqlUrl) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from projkit.db.postgresql_connector import PostgresqlConnector
+from projkit.db.postgresql_connector import PostgresqlConnector, session_settings
 from projkit.db.statement import Row
 
 if TYPE_CHECKING:
@@ -62,7 +62,13 @@ async def raw_connection(settings: "Settings") -> AsyncIterator[RawConnection]:
 
             yield RawConnection("sqlite", first_row)
         return
-    connect = PostgresqlConnector(settings.database_url, connect_seconds=settings.database_connect_seconds)
+    # As in the mode in use, because PgBouncer rejects the settings of the fast mode.
+    fast = settings.database_mode == "fast"
+    connect = PostgresqlConnector(
+        settings.database_url,
+        connect_seconds=settings.database_connect_seconds,
+        server_settings=session_settings(settings.database_statement_seconds) if fast else None,
+    )
     connection = await connect()
     try:
         async with connection.transaction(isolation="read_committed"):

@@ -1,4 +1,4 @@
-"""The oldest versions of PostgreSQL and SQLite that know the SQL of the kit's statements and migrations."""
+"""What the kit requires of a database: a version that knows its SQL, and an encoding for all text."""
 
 import re
 from typing import Final, NamedTuple
@@ -31,12 +31,23 @@ _MINIMA: Final = {
 }
 
 
-async def require_version(connection: RawConnection) -> None:
-    """Check that the database is new enough.
+async def require_server(connection: RawConnection) -> None:
+    """Check that the database is new enough and can store all text.
 
     Raises:
-        ConfigurationError: it is too old.
+        ConfigurationError: it is too old, or has another encoding than UTF-8.
     """
+    await _require_version(connection)
+    if connection.dialect == "postgresql":
+        encoding = required_row(await connection.first_row("SHOW server_encoding"))[0]
+        if encoding != "UTF8":
+            raise ConfigurationError(
+                f"the database has the encoding {encoding}, in which it cannot store all text that users enter; "
+                "use one with: CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0"
+            )
+
+
+async def _require_version(connection: RawConnection) -> None:
     minimum = _MINIMA[connection.dialect]
     row = await connection.first_row(minimum.sql)
     number = _NUMBER.findall(required_row(row)[0])[0]
