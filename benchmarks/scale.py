@@ -86,15 +86,12 @@ _ALL_ROWS: Final = "all of the owner's rows are counted, in an index"
 UNBOUNDED: Final[dict[str, str]] = {
     "count, q": _COUNTED_ROWS,
     "count, status, q": _COUNTED_ROWS,
-    "count, status, tag": _COUNTED_ROWS,
     "count, tag": _COUNTED_ROWS,
     "count, tag, q": _COUNTED_ROWS,
     "list, created_after, other orders": _OTHER_INDEX,
     "list, created_before, other orders": _OTHER_INDEX,
     "list, due_after, by created_at": _OTHER_INDEX,
     "list, due_after, other orders": _OTHER_INDEX,
-    "list, due_before, by created_at": _OTHER_INDEX,
-    "list, due_before, other orders": _OTHER_INDEX,
     "list, priority, by created_at": _OTHER_INDEX,
     "list, priority, other orders": _OTHER_INDEX,
     "list, status, other orders": _OTHER_INDEX,
@@ -103,8 +100,6 @@ UNBOUNDED: Final[dict[str, str]] = {
     "list, two filters": _OTHER_INDEX,
     "list, updated_after, by created_at": _OTHER_INDEX,
     "list, updated_after, other orders": _OTHER_INDEX,
-    "list, updated_before, by created_at": _OTHER_INDEX,
-    "list, updated_before, other orders": _OTHER_INDEX,
     "search, q, by created_at": _NO_TEXT_INDEX,
     "search, q, other orders": _NO_TEXT_INDEX,
     "summary": _ALL_ROWS,
@@ -202,6 +197,8 @@ async def _measure(rows: int, groups: dict[str, Group], *, only: str, keep: bool
         started = perf_counter()
         cases = [case for case in await _cases(connection) if only in case.group]
         for case, plan in product(cases, PLANS):
+            if case.statement.plan_each_time and plan == "generic":
+                continue
             pages, milliseconds = await _explain(connection, case, plan)
             detail = f"{case.detail}, {plan} plan"
             group = groups.setdefault(case.group, Group(case.bound, case.group.startswith("count")))

@@ -149,7 +149,12 @@ class PostgresqlDatabase:
                 observation.started = acquired = perf_counter()
                 self._observer.record_pool_wait(acquired - started)
                 try:
-                    result = await getattr(connection, method)(compiled.sql, *arguments)
+                    if compiled.plan_each_time:
+                        # A statement without a name is not kept.
+                        prepared = await connection.prepare(compiled.sql, name="")
+                        result = await getattr(prepared, method)(*arguments)
+                    else:
+                        result = await getattr(connection, method)(compiled.sql, *arguments)
                 except BaseException as error:
                     self._give_back(connection, error, usable=_is_rejection(error))
                     raise

@@ -96,7 +96,9 @@ def with_scope(statement: Statement) -> Statement:
         query = query.offset(_zero())
     result = query.lateral("result")
     combined = sa.select(result).select_from(scope.join(result, sa.true()))
-    return Statement(combined if written is None else combined.add_cte(written))
+    if written is not None:
+        combined = combined.add_cte(written)
+    return Statement(combined, plan_each_time=statement.plan_each_time)
 
 
 def _zero() -> sa.ColumnElement[int]:

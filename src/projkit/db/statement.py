@@ -21,9 +21,19 @@ _PREFIX: Final = "param_"
 class Compiled:
     """A statement compiled for one dialect: the SQL, the order of its parameters, and the conversions of values."""
 
-    __slots__ = ("_binds", "_constants", "_results", "collection", "names", "operation", "sql")
+    __slots__ = (
+        "_binds",
+        "_constants",
+        "_results",
+        "collection",
+        "names",
+        "operation",
+        "plan_each_time",
+        "sql",
+    )
 
-    def __init__(self, clause: sa.Executable, dialect: sa.Dialect) -> None:
+    def __init__(self, clause: sa.Executable, dialect: sa.Dialect, *, plan_each_time: bool = False) -> None:
+        self.plan_each_time = plan_each_time
         self.operation, self.collection = _operation_and_table(clause)
         compiled = cast("SQLCompiler", cast("sa.ClauseElement", clause).compile(dialect=dialect))
         self.sql = str(compiled)
@@ -67,12 +77,16 @@ class Statement:
     """A Core statement that keeps its compiled forms.
 
     Create it once, at import or at startup, with a named bind parameter for each value that varies.
+
+    With ``plan_each_time``, PostgreSQL plans it for the values of each execution, in the fast mode. Otherwise it keeps
+    a plan after five executions, which is for values of average frequency.
     """
 
-    __slots__ = ("_engine", "_postgresql", "_sqlite", "clause")
+    __slots__ = ("_engine", "_postgresql", "_sqlite", "clause", "plan_each_time")
 
-    def __init__(self, clause: sa.Executable) -> None:
+    def __init__(self, clause: sa.Executable, *, plan_each_time: bool = False) -> None:
         self.clause = clause
+        self.plan_each_time = plan_each_time
         self._postgresql: Compiled | None = None
         self._sqlite: Compiled | None = None
         self._engine: sa.Executable | None = None
@@ -80,7 +94,7 @@ class Statement:
     def for_postgresql(self) -> Compiled:
         """Return the statement compiled for asyncpg."""
         if self._postgresql is None:
-            self._postgresql = Compiled(self.clause, postgresql())
+            self._postgresql = Compiled(self.clause, postgresql(), plan_each_time=self.plan_each_time)
         return self._postgresql
 
     def for_sqlite(self) -> Compiled:

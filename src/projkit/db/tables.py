@@ -74,6 +74,14 @@ def build_tables(prefix: str, schema: str = "") -> Tables:
     undeleted = projects.c.deleted_at.is_(None)
     for archived in (False, True):
         _list_indexes(prefix, projects, archived=archived)
+    # Of all owners: with the owner in the index, it would need the extension btree_gin.
+    sa.Index(
+        f"ix_{prefix}projects_tags",
+        projects.c.tags,
+        postgresql_using="gin",
+        postgresql_with={"fastupdate": "off"},  # each search would read all that has been inserted lately
+        postgresql_where=undeleted,
+    ).ddl_if(dialect="postgresql")
     # For release 0.1, whose statements do not choose between archived projects and the others.
     sa.Index(
         f"ix_{prefix}projects_owner",

@@ -59,6 +59,12 @@ class Shape:
     descending: bool = True
     after: str = ""  # "", "key" (after a row with a key) or "null" (after a row without one)
 
+    @property
+    def varies_in_frequency(self) -> bool:
+        """Whether values that are not part of the shape determine how many projects match, and so the best plan."""
+        others = any(column != self.sort_key for name, column, _ in _RANGES if name in self.ranges)
+        return bool(self.tags or self.search or others)
+
 
 class Listing:
     """A query of one caller, as statements and parameters."""
@@ -184,16 +190,20 @@ def count_statement(tables: Tables, shape: Shape, *, capped: bool) -> Statement:
     matching = parts[0] if len(parts) == 1 else sa.select(sa.union_all(*parts).subquery("either"))
     if capped:
         matching = matching.limit(sa.literal_column(str(MAX_TOTAL + 1), sa.Integer()))
-    return Statement(sa.select(sa.func.count()).select_from(matching.subquery("matching")))
+    counted = sa.select(sa.func.count()).select_from(matching.subquery("matching"))
+    return Statement(counted, plan_each_time=shape.varies_in_frequency)
 
 
 @lru_cache(maxsize=512)
 def page_statement(tables: Tables, shape: Shape) -> Statement:
-    table = tables.projects
+    return Statement(_list(tables.projects, shape), plan_each_time=shape.varies_in_frequency)
+
+
+def _list(table: sa.Table, shape: Shape) -> sa.Select[Any]:
     if shape.sort_key != "due_date":
-        return Statement(_segment(table, shape, table.c[shape.sort_key]))
+        return _segment(table, shape, table.c[shape.sort_key])
     if shape.after == "null":
-        return Statement(_undated(table, shape))
+        return _undated(table, shape)
     dated = _segment(table, shape, table.c.due_date)
     undated = _undated(table, _with_after(shape, ""))
     both = sa.union_all(
@@ -201,9 +211,7 @@ def page_statement(tables: Tables, shape: Shape) -> Statement:
         sa.select(undated.add_columns(sa.literal_column("1").label("segment")).subquery("undated")),
     ).subquery("both")
     order = [both.c.segment, *_directed(shape, both.c.due_date, both.c.id)]
-    return Statement(
-        sa.select(*(both.c[name] for name in ProjectRow._fields)).order_by(*order).limit(_rows())
-    )
+    return sa.select(*(both.c[name] for name in ProjectRow._fields)).order_by(*order).limit(_rows())
 
 
 def _segment(table: sa.Table, shape: Shape, key: sa.Column[Any]) -> sa.Select[Any]:

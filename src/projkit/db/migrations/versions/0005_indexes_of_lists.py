@@ -34,6 +34,17 @@ def steps(prefix: str) -> list[Step]:
             where="deleted_at IS NULL AND archived_at IS NULL",
         )
     )
+    steps.append(
+        CreateIndex(
+            f"ix_{table}_tags",
+            table,
+            ("tags",),
+            where="deleted_at IS NULL",
+            using="gin",
+            parameters="fastupdate = off",
+            dialect="postgresql",
+        )
+    )
     return [*steps, *(DropIndex(f"ix_{table}_{key}") for key in _KEYS)]
 
 
