@@ -11,7 +11,7 @@ from rich.console import Console
 from projkit.cli.migration_progress import MigrationProgress
 from projkit.db import migrate, revisions
 from projkit.db.migration_plan import NOTHING, PlannedStep, plan
-from projkit.db.migrations.steps import CreateIndex, DropIndex
+from projkit.db.migrations.steps import Backfill, CreateIndex, DropIndex, add_check
 from projkit.errors import SchemaOutOfDateError
 from tests.cli.conftest import Run
 from tests.conftest import SECRET, settings_for
@@ -59,8 +59,18 @@ def test_an_existing_database(empty_postgres_url: str, monkeypatch: pytest.Monke
     use_steps(monkeypatch, skipped, DropIndex(f"ix_{TABLE}_name"))
     (drop,) = planned(empty_postgres_url)
     assert (drop.title, drop.seconds) == (f"drop the index ix_{TABLE}_name", 0)
+    use_steps(
+        monkeypatch,
+        Backfill(TABLE, ("tenant_id", "id"), "name = ''", "true"),
+        *add_check(TABLE, "ck", "true"),
+    )
+    rows = f"changes of the same rows of {TABLE}, for a tenth of a second"
+    others = f"other migrations of {TABLE}; reads and writes continue"
+    steps = planned(empty_postgres_url)
+    assert [each.locks for each in steps] == [rows, BRIEFLY, others]
+    assert steps[0].seconds > steps[2].seconds > 0
     use_steps(monkeypatch, skipped)
-    (record,) = [each for each in planned(empty_postgres_url) if each.revision == "9000"][:1]
+    (record,) = planned(empty_postgres_url)
     assert (record.title, record.locks) == ("record the revision", NOTHING)
     upgrade(empty_postgres_url)
     monkeypatch.setattr(revisions, "known", lambda: known)

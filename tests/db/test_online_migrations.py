@@ -10,12 +10,22 @@ import pytest
 import sqlalchemy as sa
 from alembic import op
 
-from projkit.db import migrate, revisions
-from projkit.db.migrations.steps import CreateIndex, DropIndex, Step, Transaction, replace_index
+from projkit import ProjKit
+from projkit.db import migrate, revisions, row_security
+from projkit.db.migrations.steps import (
+    Backfill,
+    CreateIndex,
+    DropIndex,
+    Step,
+    Transaction,
+    add_check,
+    replace_index,
+)
+from projkit.db.table_names import TableNames
 from projkit.errors import MigrationFailedError
-from tests.conftest import settings_for
-from tests.db.conftest import current_revision
-from tests.services import shape
+from tests.conftest import Client, settings_for
+from tests.db.conftest import RlsDatabase, current_revision
+from tests.services import open_sqlite, shape
 
 pytestmark = pytest.mark.anyio
 TABLE = "projkit_projects"
@@ -76,7 +86,7 @@ async def index_state(url: str, name: str) -> list[tuple[int, bool]]:
 
 def use_steps(monkeypatch: pytest.MonkeyPatch, *steps: Step, **attributes: str) -> None:
     """Let these steps lead to a revision 9000 after the newest one."""
-    module_of, known = migrate.module_of, revisions.known()
+    module_of, known = migrate.module_of, [each for each in revisions.known() if each != "9000"]
     module = SimpleNamespace(steps=lambda prefix: list(steps), **attributes)
     monkeypatch.setattr(revisions, "known", lambda: (*known, "9000"))
     monkeypatch.setattr(
@@ -310,3 +320,131 @@ def test_replacing_an_index_on_another_database() -> None:
     """Both steps that replace an index run where the index exists."""
     steps = replace_index(CreateIndex("ix", TABLE, ("name",), dialect="postgresql", condition="SELECT true"))
     assert {(step.dialect, step.condition) for step in steps} == {("postgresql", "SELECT true")}
+
+
+BACKFILL = Backfill(TABLE, ("tenant_id", "id"), "description = 'filled by ' || id", "description = ''")
+MANY = """
+    INSERT INTO projkit_projects
+        (tenant_id, owner_id, id, created_by, name, search_text, status, priority, created_at, updated_at)
+    SELECT (ARRAY['', 'O''Brien', 'a\\b'])[n % 3 + 1], 'owner', gen_random_uuid(), 'x', 'x', 'x', 'active', 1,
+        now(), now()
+    FROM generate_series(1, 3000) n
+"""
+REMAINING = f"SELECT count(*) FROM {TABLE} WHERE description = ''"
+POLICIES = (
+    "SELECT pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) FROM pg_policy ORDER BY 1"
+)
+
+
+async def test_a_backfill_behind_policies(rls_database: RlsDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backfill changes the rows of all owners, continues after an interruption, and shows them to nobody else."""
+    monkeypatch.setattr(migrate, "_MOST_BATCH_ROWS", 100)
+    monkeypatch.setattr(migrate, "_FIRST_BATCH_ROWS", 100)
+    use_steps(monkeypatch, BACKFILL)
+    await rls_database.admin(MANY)
+    policies = await fetch(rls_database.admin_url, POLICIES)
+    interrupted = asyncio.create_task(rls_database.migrate(row_level_security=True))
+    connection = await asyncpg.connect(rls_database.url)
+    while (await fetch(rls_database.admin_url, REMAINING))[0][0] > 2500:
+        assert await connection.fetchval(f"SELECT count(*) FROM {TABLE}") == 0
+    interrupted.cancel()
+    await asyncio.gather(interrupted, return_exceptions=True)
+    ((remaining,),) = await fetch(rls_database.admin_url, REMAINING)
+    assert 0 < remaining <= 2500
+    assert await fetch(rls_database.admin_url, POLICIES) != policies
+    ((read,),) = await fetch(
+        rls_database.admin_url, "SELECT progress::json ->> 'rows' FROM projkit_alembic_version"
+    )
+    assert int(read) == 3000 - remaining
+    progress = Recorder()
+    url = settings_for(rls_database.url).database_url
+    await migrate.upgrade(url, row_level_security=True, progress=progress)
+    assert progress.amounts[0][0] <= int(read) + 100
+    assert progress.amounts[-1][0] == 3000
+    assert await fetch(rls_database.admin_url, REMAINING) == [(0,)]
+    assert await fetch(rls_database.admin_url, POLICIES) == policies
+    assert await connection.fetchval(f"SELECT count(*) FROM {TABLE}") == 0
+    await connection.close()
+    kit = ProjKit(rls_database.settings())
+    async with kit.lifespan(), Client(kit, kit.settings) as client:
+        await client.project()
+
+
+async def test_policies_that_an_interrupted_backfill_has_left(
+    rls_database: RlsDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers start while a backfill is under way, and each migration restores policies that one has left open."""
+    policies = await fetch(rls_database.admin_url, POLICIES)
+    async with (
+        migrate.single_use(settings_for(rls_database.url).database_url) as engine,
+        engine.begin() as connection,
+    ):
+        await row_security.open_to_migrations(connection, TableNames(), opened=True)
+    assert await fetch(rls_database.admin_url, POLICIES) != policies
+    kit = ProjKit(rls_database.settings())
+    async with kit.lifespan(), Client(kit, kit.settings) as client:
+        await client.project()
+    await rls_database.migrate(row_level_security=True)
+    assert await fetch(rls_database.admin_url, POLICIES) == policies
+
+
+async def test_a_backfill_of_rows_in_use(
+    empty_postgres_url: str, holder: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch gives up when another transaction has changed one of its rows, and is tried again with fewer rows."""
+    use_steps(monkeypatch, BACKFILL)
+    await upgrade(empty_postgres_url, revisions.known()[-2])
+    await holder.execute(MANY)
+    progress = Recorder()
+    transaction = holder.transaction()
+    await transaction.start()
+    await holder.execute(
+        f"UPDATE {TABLE} SET name = 'y' WHERE (tenant_id, id) = (SELECT tenant_id, id FROM {TABLE} "
+        "ORDER BY tenant_id DESC, id DESC LIMIT 1)"
+    )
+    filling = asyncio.create_task(upgrade(empty_postgres_url, progress=progress))
+    while not progress.reasons:
+        await asyncio.sleep(0.05)
+    assert 0 < progress.amounts[-1][0] < 3000
+    await transaction.commit()
+    assert await filling == "9000"
+    assert await fetch(empty_postgres_url, REMAINING) == [(0,)]
+    assert await fetch(empty_postgres_url, f"SELECT count(*) FROM {TABLE} WHERE name = 'y'") == [(1,)]
+
+
+async def test_a_constraint(
+    empty_postgres_url: str, holder: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A constraint applies to new rows at once; existing rows that violate it stop the migration, which continues."""
+    use_steps(monkeypatch, *add_check(TABLE, "ck_named", "name <> 'bad'"))
+    await upgrade(empty_postgres_url, revisions.known()[-2])
+    await holder.execute(PROJECT)
+    await holder.execute(f"UPDATE {TABLE} SET name = 'bad'")
+    with pytest.raises(asyncpg.CheckViolationError):
+        await upgrade(empty_postgres_url)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await holder.execute(f"UPDATE {TABLE} SET name = 'bad'")
+    await holder.execute(f"UPDATE {TABLE} SET name = 'good'")
+    progress = Recorder()
+    assert await upgrade(empty_postgres_url, progress=progress) == "9000"
+    assert progress.titles == ["validate the constraint ck_named"]
+    assert await fetch(
+        empty_postgres_url, "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_named'"
+    ) == [(True,)]
+
+
+async def test_new_databases_have_constraints(
+    empty_postgres_url: str, empty_sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new database runs the steps of constraints and backfills in its transaction, and so does SQLite with rows."""
+    use_steps(monkeypatch, *add_check(TABLE, "ck_named", "name <> 'bad'"), BACKFILL)
+    assert await upgrade(empty_postgres_url) == "9000"
+    assert await fetch(
+        empty_postgres_url, "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_named'"
+    ) == [(True,)]
+    await upgrade(empty_sqlite_url, revisions.known()[-2])
+    with open_sqlite(empty_sqlite_url) as file:
+        file.execute(PROJECT.replace("gen_random_uuid()", "'1'").replace("now()", "'2026-01-01'"))
+    assert await upgrade(empty_sqlite_url) == "9000"
+    with open_sqlite(empty_sqlite_url) as file:
+        assert file.execute(f"SELECT description FROM {TABLE}").fetchall() == [("filled by 1",)]

@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.resources import files
 from itertools import count
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from alembic.operations import Operations
@@ -28,10 +28,18 @@ from projkit.db import migration_lock, revisions, row_security, schema
 from projkit.db.engine import create_single_use_engine
 from projkit.db.errors import DRIVER_ERRORS, sqlstate
 from projkit.db.migrations.progress import NoProgress, Progress
-from projkit.db.migrations.steps import CreateIndex, Step, Transaction
+from projkit.db.migrations.steps import (
+    Backfill,
+    CreateIndex,
+    DropIndex,
+    Step,
+    Transaction,
+    ValidateConstraint,
+)
 from projkit.db.port import T, required_row
 from projkit.db.postgresql_connector import PostgresqlConnector
 from projkit.db.raw_sql import RawConnection
+from projkit.db.scoped import MIGRATION_SETTING
 from projkit.db.server_version import require_server
 from projkit.db.table_names import TableNames, quote
 from projkit.db.tables import build_tables
@@ -58,6 +66,11 @@ _INDEX_PROGRESS: Final = (
     "SELECT coalesce(sum(blocks_done), 0)::bigint, coalesce(sum(blocks_total), 0)::bigint "
     "FROM pg_stat_progress_create_index WHERE datname = current_database()"
 )
+_ROWS: Final = "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass('{}')"
+_SEE_ALL_ROWS: Final = f"SELECT set_config('{MIGRATION_SETTING}', 'on', true)"
+_FIRST_BATCH_ROWS: Final = 500
+_MOST_BATCH_ROWS: Final = 10_000
+_BATCH_SECONDS: Final = 0.1  # how long others wait for a row of a batch
 _USERS_OF_TABLES: Final = (
     "SELECT string_agg(format('pid %s (%s, for %s s)', pid, coalesce(nullif(application_name, ''), 'no name'), "
     "extract(epoch FROM now() - xact_start)::int), ', ' ORDER BY xact_start) FROM pg_stat_activity "
@@ -101,6 +114,34 @@ async def upgrade(
             progress=migration.progress,
             watch=migration.watch,
         )
+
+
+class Recorded(NamedTuple):
+    """What has been done of a revision: its first steps, and how far the next one has come if it is a backfill."""
+
+    revision: str
+    steps: int = 0
+    cursor: str | None = None
+    rows: int = 0
+
+
+class _Batch:
+    """The next rows of a backfill, of which each attempt takes half as many as the one before."""
+
+    def __init__(self, step: Backfill, names: TableNames, done: Recorded, limit: int) -> None:
+        self._step = step
+        self._names = names
+        self._done = done
+        self._next_limit = self.limit = limit
+
+    async def run(self, connection: "AsyncConnection") -> Any:
+        """Change the rows in the transaction of ``connection``; return their number and the next cursor, or None."""
+        self.limit, self._next_limit = self._next_limit, max(self._next_limit // 2, 1)
+        raw, done = RawConnection.of_engine(connection), self._done
+        await raw.first_row(_SEE_ALL_ROWS)
+        rows = f"{done.rows} + (SELECT count(*) FROM batch)"  # noqa: S608
+        progress = f"'revision', '{done.revision}', 'steps', {done.steps}, 'rows', {rows}"
+        return await raw.first_row(self._step.batch_sql(self._names, done.cursor, self.limit, progress))
 
 
 class _Migration:
@@ -190,13 +231,14 @@ class _Migration:
     async def _run_revision(self, revision: str) -> None:
         steps = steps_of(revision, self._names.prefix)
         async with self._engine.begin() as connection:
-            done = await steps_done(RawConnection.of_engine(connection), self._names, revision)
-        for number in range(done, len(steps)):
-            last = number + 1 == len(steps)
-            await self._run(steps[number], partial(self._record, revision, number + 1, last=last))
+            done = await recorded(RawConnection.of_engine(connection), self._names, revision)
+        for number in range(done.steps, len(steps)):
+            await self._run(steps[number], done, last=number + 1 == len(steps))
+            done = Recorded(revision, number + 1)
 
-    async def _run(self, step: Step, record: "Callable[[AsyncConnection], Awaitable[None]]") -> None:
+    async def _run(self, step: Step, done: Recorded, *, last: bool) -> None:
         """Run a step and record that it is done."""
+        record = partial(self._record, done.revision, done.steps + 1, last=last)
 
         async def is_needed(connection: "AsyncConnection") -> bool:
             return await applies(step, RawConnection.of_engine(connection))
@@ -216,8 +258,12 @@ class _Migration:
             return
         if isinstance(step, CreateIndex):
             await self._create_index(step)
-        else:
+        elif isinstance(step, DropIndex):
             await self._outside_transactions(step.title, self._drop(step.name))
+        elif isinstance(step, ValidateConstraint):
+            await self._outside_transactions(step.title, step.sql(self._names))
+        else:
+            await self._backfill(step, done)
         await self._in_short_transaction(step.title, record)
 
     async def _run_offline(self, step: Step, connection: "AsyncConnection") -> None:
@@ -226,6 +272,8 @@ class _Migration:
             await connection.run_sync(_run_operations, step.run, self._names.prefix)
         elif isinstance(step, CreateIndex):
             await connection.exec_driver_sql(step.sql(self._names, concurrently=False))
+        elif isinstance(step, ValidateConstraint | Backfill):
+            await connection.exec_driver_sql(step.sql(self._names))
         else:
             await connection.exec_driver_sql(f"DROP INDEX IF EXISTS {self._names.qualified(step.name)}")
 
@@ -291,6 +339,35 @@ class _Migration:
                 self.progress.wait(f"{index.title}: deadlock; trying again")
             finally:
                 self._building_index = False
+
+    async def _backfill(self, step: Backfill, done: Recorded) -> None:
+        await self._open_policies(step, opened=True)
+        async with self._engine.begin() as connection:
+            size = _ROWS.format(self._names.qualified(step.table))
+            (total,) = required_row(await RawConnection.of_engine(connection).first_row(size))
+        cursor, rows, limit = done.cursor, done.rows, _FIRST_BATCH_ROWS
+        while True:
+            batch = _Batch(step, self._names, Recorded(done.revision, done.steps, cursor, rows), limit)
+            started = asyncio.get_running_loop().time()
+            row = await self._in_short_transaction(
+                step.title, batch.run, seconds=_LOCKED_SECONDS, tables=(step.table,)
+            )
+            seconds = asyncio.get_running_loop().time() - started
+            if row is None:
+                break
+            rows, cursor = rows + row[0], row[1]
+            self.progress.advance(rows, max(total, rows))
+            factor = min(max(_BATCH_SECONDS / seconds, 0.5), 2)
+            limit = min(max(int(batch.limit * factor), 1), _MOST_BATCH_ROWS)
+            await asyncio.sleep(
+                min(seconds, _LONGEST_WAIT_SECONDS)
+            )  # leave the server to others half of the time
+        await self._open_policies(step, opened=False)
+
+    async def _open_policies(self, step: Backfill, *, opened: bool) -> None:
+        change = partial(row_security.open_to_migrations, names=self._names, opened=opened)
+        tables = row_security.tables(self._names)
+        await self._in_short_transaction(step.title, change, seconds=_LOCKED_SECONDS, tables=tables)
 
     def _drop(self, name: str) -> str:
         return f"DROP INDEX CONCURRENTLY IF EXISTS {self._names.qualified(name)}"
@@ -363,11 +440,11 @@ def _pending(current: str | None, target: str) -> list[str]:
     return [each for each in revisions.known() if (current or "") < each <= target]
 
 
-async def steps_done(connection: RawConnection, names: TableNames, revision: str) -> int:
-    """Return how many steps of a revision an earlier run has finished, on PostgreSQL."""
+async def recorded(connection: RawConnection, names: TableNames, revision: str) -> Recorded:
+    """Return what an earlier run has done of a revision, on PostgreSQL."""
     row = await connection.first_row(_PROGRESS.format(names.qualified(names.version_table)))
     progress = json.loads(row[0]) if row and row[0] else {}
-    return int(progress["steps"]) if progress.get("revision") == revision else 0
+    return Recorded(**progress) if progress.get("revision") == revision else Recorded(revision)
 
 
 async def applies(step: Step, connection: RawConnection) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from projkit.db import migrate, revisions, row_security
-from projkit.db.migrations.steps import CreateIndex, Step, Transaction
+from projkit.db.migrations.steps import Backfill, CreateIndex, DropIndex, Step, Transaction
 from projkit.db.port import required_row
 from projkit.db.raw_sql import RawConnection, raw_connection
 from projkit.db.table_names import TableNames
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 NOTHING: Final = "nothing that requests use"
 _SHORTLY: Final = "all access to {}, for less than a second"
 _CONCURRENTLY: Final = "other migrations of {}; reads and writes continue"
+_ROW_BY_ROW: Final = "changes of the same rows of {}, for a tenth of a second"
 _RECORD: Final = "record the revision"
 _SQLITE: Final = "all writes, until the migration ends"
 # Bytes of a table for which an index is built in a second, with two scans of the table and a sort.
 _INDEXED_PER_SECOND: Final = 15_000_000
+# The same for reading rows, and for changing all of them in batches with pauses.
+_READ_PER_SECOND: Final = 100_000_000
+_CHANGED_PER_SECOND: Final = 1_000_000
 _BYTES: Final = "SELECT pg_table_size(to_regclass('{}'))"
 
 
@@ -74,8 +78,8 @@ async def _online(
 ) -> AsyncIterator[PlannedStep]:
     names = TableNames.of(settings)
     for revision in pending:
-        done = await migrate.steps_done(connection, names, revision)
-        steps = migrate.steps_of(revision, names.prefix)[done:]
+        done = await migrate.recorded(connection, names, revision)
+        steps = migrate.steps_of(revision, names.prefix)[done.steps :]
         applying = [step for step in steps if await migrate.applies(step, connection)]
         for step in applying:
             locks, seconds = await _estimate(step, connection, names)
@@ -92,8 +96,10 @@ async def _online(
 async def _estimate(step: Step, connection: RawConnection, names: TableNames) -> tuple[str, float]:
     if isinstance(step, Transaction):
         return (_SHORTLY.format(" and ".join(step.locks)) if step.locks else NOTHING), 0
-    if isinstance(step, CreateIndex):
-        sql = _BYTES.format(names.qualified(step.table))
-        (size,) = required_row(await connection.first_row(sql))
-        return _CONCURRENTLY.format(step.table), (size or 0) / _INDEXED_PER_SECOND
-    return _CONCURRENTLY.format("the table"), 0
+    if isinstance(step, DropIndex):
+        return _CONCURRENTLY.format("the table"), 0
+    (size,) = required_row(await connection.first_row(_BYTES.format(names.qualified(step.table))))
+    if isinstance(step, Backfill):
+        return _ROW_BY_ROW.format(step.table), (size or 0) / _CHANGED_PER_SECOND
+    rate = _INDEXED_PER_SECOND if isinstance(step, CreateIndex) else _READ_PER_SECOND
+    return _CONCURRENTLY.format(step.table), (size or 0) / rate

@@ -17,8 +17,9 @@ import hashlib
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from projkit.db.port import required_row
 from projkit.db.raw_sql import RawConnection
-from projkit.db.scoped import OWNER_SETTING, PURGE_SETTING, TENANT_SETTING
+from projkit.db.scoped import MIGRATION_SETTING, OWNER_SETTING, PURGE_SETTING, TENANT_SETTING
 from projkit.db.table_names import TableNames
 from projkit.errors import ConfigurationError
 
@@ -40,6 +41,11 @@ _OWNER_MATCHES: Final = (
     f"tenant_id = {_SCOPE.format(TENANT_SETTING)} AND owner_id = {_SCOPE.format(OWNER_SETTING)}"
 )
 _PURGING: Final = f"(SELECT current_setting('{PURGE_SETTING}', true)) = 'on'"
+_MIGRATING: Final = f"(SELECT current_setting('{MIGRATION_SETTING}', true)) = 'on'"
+_OPEN_TO_MIGRATIONS: Final = (
+    f"SELECT count(*) FROM pg_policy WHERE polname = '{_POLICY}' "  # noqa: S608  # constants and validated names
+    f"AND polrelid IN ({{}}) AND pg_get_expr(polqual, polrelid) LIKE '%{MIGRATION_SETTING}%'"
+)
 _STATE: Final = (
     "SELECT c.relrowsecurity AND c.relforcerowsecurity, p.oid IS NOT NULL, obj_description(p.oid, 'pg_policy') "
     "FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid AND p.polname = '{}' "
@@ -86,7 +92,27 @@ def tables(names: TableNames) -> tuple[str, ...]:
 async def differs(connection: RawConnection, names: TableNames, *, enabled: bool) -> bool:
     """Return whether :func:`apply` would change something."""
     states = await _states(connection, names)
-    return any(state not in (_target(enabled), _State.NO_TABLE) for state in states.values())
+    if any(state not in (_target(enabled), _State.NO_TABLE) for state in states.values()):
+        return True
+    relations = ", ".join(f"to_regclass('{names.qualified(table)}')" for table in tables(names))
+    (left_open,) = required_row(await connection.first_row(_OPEN_TO_MIGRATIONS.format(relations)))
+    return bool(left_open)
+
+
+async def open_to_migrations(connection: "AsyncConnection", names: TableNames, *, opened: bool) -> None:
+    """Let transactions with the setting of migrations read and change all rows, or no longer.
+
+    The policies exist throughout, and others are subject to them. The digest in the comment stays, by which servers
+    recognize the policies.
+    """
+    states = await _states(RawConnection.of_engine(connection), names)
+    for name, purgeable in _TABLES:
+        if states[name] in (_State.NO_TABLE, _State.DISABLED):
+            continue
+        table = names.qualified(f"{names.prefix}{name}")
+        await connection.exec_driver_sql(
+            f"ALTER POLICY {_POLICY} ON {table} {_conditions(purgeable, opened=opened)}"
+        )
 
 
 async def require_policies(connection: RawConnection, names: TableNames, *, enabled: bool) -> None:
@@ -153,11 +179,14 @@ def _target(enabled: bool) -> _State:
 
 
 def _policy(table: str, purgeable: str) -> str:
-    return (
-        f"CREATE POLICY {_POLICY} ON {table} "
-        f"USING (CASE WHEN {_PURGING} THEN {purgeable} ELSE {_OWNER_MATCHES} END) "
-        f"WITH CHECK ({_OWNER_MATCHES})"
-    )
+    return f"CREATE POLICY {_POLICY} ON {table} {_conditions(purgeable)}"
+
+
+def _conditions(purgeable: str, *, opened: bool = False) -> str:
+    using, check = f"CASE WHEN {_PURGING} THEN {purgeable} ELSE {_OWNER_MATCHES} END", _OWNER_MATCHES
+    if opened:
+        using, check = (f"CASE WHEN {_MIGRATING} THEN true ELSE {each} END" for each in (using, check))
+    return f"USING ({using}) WITH CHECK ({check})"
 
 
 def _digest(names: TableNames, name: str, purgeable: str) -> str:

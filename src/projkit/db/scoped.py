@@ -22,6 +22,7 @@ from projkit.db.statement import Params, Row, Statement
 OWNER_SETTING: Final = "projkit.owner_id"
 TENANT_SETTING: Final = "projkit.tenant_id"
 PURGE_SETTING: Final = "projkit.purge"
+MIGRATION_SETTING: Final = "projkit.migration"
 _OWNER: Final = "scope_owner_id"
 _TENANT: Final = "scope_tenant_id"
 

@@ -102,7 +102,75 @@ class DropIndex:
         return f"drop the index {self.name}"
 
 
-Step = Transaction | CreateIndex | DropIndex
+@dataclass(frozen=True, slots=True)
+class ValidateConstraint:
+    """A check of the rows that existed before a constraint was added as NOT VALID; reads and writes continue."""
+
+    name: str
+    table: str
+    dialect: str = "postgresql"
+    condition: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the step does, for people."""
+        return f"validate the constraint {self.name}"
+
+    def sql(self, names: TableNames) -> str:
+        """Return the statement that checks the rows."""
+        return f"ALTER TABLE {names.qualified(self.table)} VALIDATE CONSTRAINT {quote(self.name)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """A change of all rows ``where`` it is needed, in batches, each in a short transaction of its own.
+
+    ``key`` has the columns of the primary key, by which the rows are read in order; ``changes`` and ``where`` are SQL
+    (``name_key = lower(name)``, ``name_key IS NULL``). How far it has come is recorded with each batch.
+    """
+
+    table: str
+    key: tuple[str, ...]
+    changes: str
+    where: str
+    dialect: str = ""
+    condition: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the step does, for people."""
+        return f"change the rows of {self.table}: {self.changes}"
+
+    def sql(self, names: TableNames) -> str:
+        """Return the statement that changes all rows at once."""
+        return f"UPDATE {names.qualified(self.table)} SET {self.changes} WHERE {self.where}"  # noqa: S608
+
+    def batch_sql(self, names: TableNames, cursor: str | None, limit: int, progress: str) -> str:
+        """Return the statement that changes the rows after a cursor, and records the next cursor.
+
+        It returns the number of rows that it has read and the next cursor, a SQL text of literals that PostgreSQL has
+        quoted; at the end of the table, nothing. ``progress`` is SQL, the arguments of
+        ``json_build_object`` that come before the cursor.
+        """
+        table, key = names.qualified(self.table), ", ".join(self.key)
+        version = names.qualified(names.version_table)
+        after = f"WHERE ({key}) > {cursor}" if cursor else ""
+        # Names of its own, so that the columns' names in the SQL of the migration are unambiguous.
+        aliases = [f"batch_key_{number}" for number in range(len(self.key))]
+        selected = ", ".join(f"{column} AS {alias}" for column, alias in zip(self.key, aliases, strict=True))
+        same = " AND ".join(f"{column} = {alias}" for column, alias in zip(self.key, aliases, strict=True))
+        literals = f"format('({', '.join(['%L'] * len(aliases))})', {', '.join(aliases)})"
+        descending = ", ".join(f"{alias} DESC" for alias in aliases)
+        return f"""
+            WITH batch AS (SELECT {selected} FROM {table} {after} ORDER BY {key} LIMIT {limit}),
+            changed AS (UPDATE {table} SET {self.changes} FROM batch WHERE {same} AND ({self.where})),
+            last AS (SELECT {literals} AS cursor FROM batch ORDER BY {descending} LIMIT 1)
+            UPDATE {version} SET progress = json_build_object({progress}, 'cursor', last.cursor)::text
+            FROM last RETURNING (SELECT count(*) FROM batch), last.cursor
+        """  # noqa: S608  # names are validated, and the rest is of the migration
+
+
+Step = Transaction | CreateIndex | DropIndex | ValidateConstraint | Backfill
 
 
 def replace_index(index: CreateIndex) -> list[Step]:
@@ -118,3 +186,16 @@ def replace_index(index: CreateIndex) -> list[Step]:
 
     title = f"replace the index {index.name}"
     return [new, Transaction(title, rename, (index.table,), index.dialect, index.condition)]
+
+
+def add_check(table: str, name: str, expression: str) -> list[Step]:
+    """Return the steps that add a CHECK constraint on PostgreSQL: first for new rows, then for those that exist.
+
+    SQLite would have to copy the table. To make a column NOT NULL, add the check ``column IS NOT NULL``.
+    """
+
+    def add() -> None:
+        op.execute(f"ALTER TABLE {quote(table)} ADD CONSTRAINT {quote(name)} CHECK ({expression}) NOT VALID")
+
+    title = f"add the constraint {name}"
+    return [Transaction(title, add, (table,), "postgresql"), ValidateConstraint(name, table)]
