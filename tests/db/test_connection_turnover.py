@@ -185,7 +185,7 @@ def limited_url(postgres_url: str) -> Iterator[str]:
     role = f"limited_{name}"
 
     async def create() -> None:
-        await administer(f'CREATE ROLE "{role}" LOGIN CONNECTION LIMIT 2')
+        await administer(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'limited' CONNECTION LIMIT 2")
         connection = await asyncpg.connect(postgres_url)
         await connection.execute(f'GRANT ALL ON ALL TABLES IN SCHEMA public TO "{role}"')
         await connection.close()
@@ -200,7 +200,7 @@ def limited_url(postgres_url: str) -> Iterator[str]:
         await administer(f'DROP ROLE "{role}"')
 
     asyncio.run(create())
-    yield parts._replace(netloc=f"{role}@{parts.hostname}:{parts.port or 5432}").geturl()
+    yield parts._replace(netloc=f"{role}:limited@{parts.hostname}:{parts.port or 5432}").geturl()
     asyncio.run(drop())
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from projkit import ProjKit
@@ -12,7 +13,7 @@ from projkit.db import migrate
 from projkit.errors import ConfigurationError
 from tests.conftest import MODES, SECRET, Client, settings_for
 from tests.host_engines import host_engine
-from tests.services import Postgres, administer, database_url
+from tests.services import Postgres, administer, database_url, postgres_server_url
 
 pytestmark = pytest.mark.anyio
 URL = "/api/v1/projects"
@@ -23,10 +24,18 @@ TEXT = r"""a\b\'c"d\\ %_ \x41 \n ' OR 1=1 -- ä€"""
 def other_encoding(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[tuple[str, str]]:
     """The URL of an empty database with another encoding, and its name."""
     name = postgres.create(migrated=False)
-    options = f"TEMPLATE template0 ENCODING '{request.param}' LC_COLLATE 'C' LC_CTYPE 'C'"
-    asyncio.run(administer(f'DROP DATABASE "{name}"', f'CREATE DATABASE "{name}" {options}'))
+    asyncio.run(_recreate(name, request.param))
     yield database_url(name), request.param
     postgres.drop(name)
+
+
+async def _recreate(name: str, encoding: str) -> None:
+    connection = await asyncpg.connect(postgres_server_url())
+    # The template's provider of locales may know only UTF-8.
+    provider = "LOCALE_PROVIDER libc" if connection.get_server_version().major >= 15 else ""
+    await connection.close()
+    options = f"TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' {provider}"
+    await administer(f'DROP DATABASE "{name}"', f'CREATE DATABASE "{name}" {options}')
 
 
 async def test_other_encodings(other_encoding: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ def with_hosts(url: str, *ports: int, query: str = "") -> str:
     parts = urlsplit(url)
     others = "".join(f"127.0.0.1:{port}," for port in ports)
     own = f"{parts.hostname}:{parts.port or 5432}"
-    return f"postgresql://{parts.username}@{others}{own}{parts.path}{query}"
+    credentials = parts.netloc.rpartition("@")[0]
+    return f"postgresql://{credentials}@{others}{own}{parts.path}{query}"
 
 
 @contextlib.asynccontextmanager
