@@ -20,8 +20,8 @@ from session_check import REDIS, SECRET, _database
 
 from projkit import ProjKit, Settings
 from projkit.auth.session_service import Client, IssuedTokens
-from projkit.auth.sessions.port import Session, sha256_hex
-from projkit.auth.sessions.redis import _written
+from projkit.auth.sessions.port import Session, sha256_hex, subject_hash
+from projkit.auth.sessions.redis import _number, _written
 from projkit.identity import DEFAULT_SCOPES, Principal
 from projkit.redis.connect import close_redis, open_redis
 
@@ -85,6 +85,13 @@ class PostgreSQL:
         await connection.close()
         return float(after - before) / number
 
+    async def add_users(self, session: Session, users: int) -> None:
+        """Add ``users`` users with ten sessions each."""
+        connection = await asyncpg.connect(self._url)
+        await connection.execute(_USERS, session.id_hash, users)
+        await connection.execute("VACUUM ANALYZE projkit_sessions")
+        await connection.close()
+
 
 class Redis:
     """Adds sessions to Redis, without an index, as a version before it did."""
@@ -104,6 +111,29 @@ class Redis:
         used = [await self._client.memory_usage(key, samples=0) for key in (name, f"{name}-by-age")]
         return float(sum(used)) / (number + 1)
 
+    async def add_users(self, session: Session, users: int) -> None:
+        """Add ``users`` users with ten sessions each."""
+        before = (await self._client.info("memory"))["used_memory"]
+        for start in range(0, users, 100):
+            pipeline = self._client.pipeline(transaction=False)
+            for user in range(start, min(start + 100, users)):
+                copies = {}
+                for number in range(10):
+                    hashed = sha256_hex(f"{user} {number}")
+                    copies[hashed] = _written(replace(session, subject=f"user {user}", id_hash=hashed))
+                name = f"{PREFIX}{{{subject_hash('', f'user {user}')}}}:sessions"
+                pipeline.hset(name, mapping=copies)
+                pipeline.zadd(
+                    f"{name}-by-age", {f"{_number(session.created_at)}{each}": 0 for each in copies}
+                )
+                pipeline.pexpire(name, 600_000)
+                pipeline.pexpire(f"{name}-by-age", 600_000)
+            await pipeline.execute()
+        used = (await self._client.info("memory"))["used_memory"] - before
+        console.print(
+            f"Redis: {used / users / 10:.0f} bytes for each of {users * 10:,} sessions of {users:,} users"
+        )
+
 
 _COPIES = """
 INSERT INTO projkit_sessions
@@ -115,13 +145,23 @@ FROM projkit_sessions s, generate_series(1, $2::int) n WHERE id_hash = $1
 """
 
 
+_USERS = """
+INSERT INTO projkit_sessions
+SELECT (jsonb_populate_record(s, jsonb_build_object(
+    'id_hash', encode(sha256(('user' || n)::bytea), 'hex'), 'refresh_hash', encode(sha256(n::text::bytea), 'hex'),
+    'subject', 'user ' || n / 10, 'created_at', s.created_at - n * interval '1 s'
+))).*
+FROM projkit_sessions s, generate_series(1, 10 * $2::int) n WHERE id_hash = $1
+"""
+
+
 def services(kit: ProjKit) -> AuthServices:
     """Return the authentication services of a started kit."""
     return kit._lifecycle.get().auth
 
 
-async def measure(backend: PostgreSQL | Redis, number: int) -> list[str]:
-    """Measure with ``number`` sessions of one subject."""
+async def measure(backend: PostgreSQL | Redis, number: int, users: int) -> list[str]:
+    """Measure with ``number`` sessions of one subject, next to ``users`` others, of which 0 adds none."""
     service, store = services(backend.kit).sessions, services(backend.kit).store
     browser = Client("192.0.2.1", "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0")
 
@@ -130,6 +170,8 @@ async def measure(backend: PostgreSQL | Redis, number: int) -> list[str]:
 
     await log_in()
     [session] = await store.list("", "alice", service.now(), limit=1)
+    if users:
+        await backend.add_users(session, users)
     size = await backend.fill(session, number)
     login, issued = await milliseconds(log_in)
 
@@ -148,7 +190,7 @@ async def measure(backend: PostgreSQL | Redis, number: int) -> list[str]:
     return [f"{number:,}", f"{size:.0f}", login, refreshed, first, deep, end]
 
 
-async def _run(numbers: list[int]) -> None:
+async def _run(numbers: list[int], users: int) -> None:
     async for url in _database():
         async with AsyncExitStack() as stack:
             common = {"secret": SECRET, "database_url": url, "max_sessions_per_subject": 0}
@@ -161,16 +203,17 @@ async def _run(numbers: list[int]) -> None:
             for backend in (PostgreSQL(in_database, url), Redis(in_redis, client)):
                 table = Table("sessions", "bytes each", "login", "refresh", "page", "deep page", "end all")
                 for number in numbers:
-                    table.add_row(*await measure(backend, number))
+                    table.add_row(*await measure(backend, number, users if number == numbers[0] else 0))
                 console.print(f"\n{type(backend).__name__}: milliseconds (longest delay of the event loop)")
                 console.print(table)
 
 
 def main(
     numbers: Annotated[list[int], typer.Argument(help="The numbers of sessions.")] = [100, 20_000, 100_000],  # noqa: B006
+    users: Annotated[int, typer.Option(help="The number of other users, with ten sessions each.")] = 0,
 ) -> None:
     """Measure and print the tables."""
-    uvloop.run(_run(numbers))
+    uvloop.run(_run(numbers, users))
 
 
 if __name__ == "__main__":
