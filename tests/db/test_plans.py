@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 
@@ -23,6 +24,19 @@ KEPT = Statement(
         sa.column("kept", sa.Integer)
     )
 )
+TRIGRAMS = (
+    "CREATE INDEX trigrams ON projkit_projects USING gin (search_text gin_trgm_ops) WHERE deleted_at IS NULL"
+)
+# So that the plan does not depend on statistics.
+DROP_OTHERS = """
+    ALTER TABLE projkit_projects DROP CONSTRAINT pk_projkit_projects;
+    SET LOCAL enable_seqscan = off;
+    DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT indexname FROM pg_indexes WHERE tablename = 'projkit_projects' LOOP
+            EXECUTE 'DROP INDEX ' || name;
+        END LOOP;
+    END $$;
+"""
 MANY = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -59,3 +73,27 @@ async def test_filters_are_planned_for_their_values(
     finally:
         await database.close()
     assert row == ((4 if kept else 1),)
+
+
+@pytest.mark.parametrize(
+    ("text", "uses"),
+    [("word", True), ("Über", True), ("x abc", True), ("ab", False), ("a b c", False), ("___", False)],
+)
+async def test_an_index_of_trigrams(postgres_url: str, text: str, uses: bool) -> None:
+    """An index of trigrams that an administrator has created serves texts that have one, and is not read for others."""
+    listing = Listing(Principal("alice"), ProjectQuery(q=text), CursorCodec.throwaway(), TABLES)
+    compiled = listing.exact_count.for_postgresql()
+    connection = await asyncpg.connect(postgres_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        available = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_trgm')"
+        if not await connection.fetchval(available):
+            pytest.skip("this PostgreSQL has been installed without pg_trgm")
+        for statement in (DROP_OTHERS, "CREATE EXTENSION IF NOT EXISTS pg_trgm", TRIGRAMS):
+            await connection.execute(statement)
+        rows = await connection.fetch(f"EXPLAIN {compiled.sql}", *compiled.arguments(listing.params))
+    finally:
+        await transaction.rollback()
+        await connection.close()
+    assert ("trigrams" in "\n".join(row[0] for row in rows) and "Index Cond" in str(rows)) is uses

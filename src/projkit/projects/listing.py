@@ -11,6 +11,7 @@ range and is joined by UNION ALL: neither database can read one index in both di
 sorted by the due date too, which is null throughout, because that is the order of the index.
 """
 
+import re
 import unicodedata
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -31,6 +32,7 @@ from projkit.projects.schemas import RANK
 from projkit.projects.scoping import owned, scope_params
 from projkit.projects.statements import ProjectRow, constant, resource_columns
 
+_TRIGRAM: Final = re.compile(r"[^\W_]{3}")
 MAX_TOTAL: Final = 10_000  # how far projects are counted by default
 
 _RANGES: Final = (
@@ -52,6 +54,7 @@ class Shape:
     priorities: tuple[int, ...] = ()
     tags: int = 0
     search: bool = False
+    indexable: bool = False  # whether an index of trigrams can find the searched text
     archived: str = "false"
     ranges: tuple[str, ...] = ()
     external_id: bool = False
@@ -143,6 +146,7 @@ def _plan(principal: Principal, query: ProjectQuery) -> tuple[dict[str, Any], Sh
         priorities=tuple(priorities),
         tags=len(tags),
         search=bool(search),
+        indexable=_TRIGRAM.search(search) is not None,
         archived=query.archived,
         ranges=tuple(ranges),
         external_id=query.external_id is not None,
@@ -177,8 +181,8 @@ def _continue(shape: Shape, params: dict[str, Any], position: list[Any]) -> Shap
 @lru_cache(maxsize=512)
 def _with_after(shape: Shape, after: str) -> Shape:
     return Shape(
-        shape.statuses, shape.priorities, shape.tags, shape.search, shape.archived, shape.ranges, shape.external_id,
-        shape.sort_key, shape.descending, after,
+        shape.statuses, shape.priorities, shape.tags, shape.search, shape.indexable, shape.archived, shape.ranges,
+        shape.external_id, shape.sort_key, shape.descending, after,
     )  # fmt: skip
 
 
@@ -281,7 +285,9 @@ def _filters(table: sa.Table, shape: Shape) -> list[sa.ColumnElement[bool]]:
         conditions.append(has_any(cast("sa.ColumnElement[str]", table.c.tags), *tags))
     if shape.search:
         pattern = bind(table.c.search_text, "pattern")
-        conditions.append(table.c.search_text.like(pattern, escape="/"))
+        # Without a trigram, an index of trigrams would be read from one end to the other.
+        text = table.c.search_text if shape.indexable else table.c.search_text.concat(sa.literal_column("''"))
+        conditions.append(text.like(pattern, escape="/"))
     if shape.archived != "any":
         absent = table.c.archived_at.is_(None)
         conditions.append(absent if shape.archived == "false" else sa.not_(absent))
