@@ -20,6 +20,7 @@ from projkit import ProjKit, Settings
 from projkit.auth.keys import load_keys
 from projkit.auth.tokens import TokenVerifier
 from projkit.cli.demo import DEMO_PASSWORD
+from projkit.projects import service
 from tests.cli.conftest import Run
 from tests.cli.running import PROJKIT, projkit, serving
 from tests.conftest import SECRET, settings_for, token_for
@@ -324,6 +325,15 @@ def test_unreadable_files(run: Run, tmp_path: Path) -> None:
     run("import", str(tmp_path / "none.ndjson"), "--owner", "a", expect=2)
     (tmp_path / "in.xml").write_text("<a/>")
     assert "ndjson" in run("import", str(tmp_path / "in.xml"), "--owner", "a", expect=2).stderr.lower()
+
+
+def test_export_without_a_total(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner with too many projects to count them for the progress bar can export them."""
+    run("import", str(write(tmp_path / "in.ndjson", [{"name": "A"}, {"name": "B"}])), "--owner", "a")
+    monkeypatch.setattr(service, "EXACT_COUNT_SECONDS", 0)
+    done = run("export", "-", "--owner", "a")
+    assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == ["A", "B"]
+    assert "2 projects exported" in done.stderr
 
 
 def test_export_to_standard_output(run: Run, tmp_path: Path) -> None:

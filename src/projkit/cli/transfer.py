@@ -20,7 +20,7 @@ from projkit.cli.colours import err
 from projkit.cli.console import app, load_settings, print_error, require_tenant
 from projkit.clock import utc_now
 from projkit.db.connect import opened_database
-from projkit.errors import ConfigurationError
+from projkit.errors import ConfigurationError, QueryTooCostlyError
 from projkit.http.cursor import CursorCodec
 from projkit.http.query import MAX_LIMIT
 from projkit.identity import Principal
@@ -130,7 +130,7 @@ async def _export(settings: Settings, file: Path, principal: Principal) -> int:
     cursor, count = None, 0
     async with opened_database(settings) as (database, tables):
         service = ProjectService(database, tables, cursors=CursorCodec.throwaway(), clock=utc_now)
-        total = (await service.stats(principal))["total"]
+        total = await _count_projects(service, principal)
         with _writer(file) as write, _progress() as progress:
             task = progress.add_task("exporting", total=total)
             while True:
@@ -139,10 +139,19 @@ async def _export(settings: Settings, file: Path, principal: Principal) -> int:
                 for row in page.rows:
                     write(row)
                 count += len(page.rows)
-                progress.update(task, completed=count, total=max(count, total))
+                progress.update(task, completed=count, total=None if total is None else max(count, total))
                 cursor = page.next_cursor
                 if cursor is None:
                     return count
+
+
+async def _count_projects(service: ProjectService, principal: Principal) -> int | None:
+    """Return the number of projects for the progress bar, or None if it takes too long to count them."""
+    try:
+        page = await service.list(principal, ProjectQuery(archived="any", limit=1, total="exact"))
+    except QueryTooCostlyError:
+        return None
+    return page.total
 
 
 @contextmanager
