@@ -66,7 +66,7 @@ def test_kind_of_server() -> None:
     """Of several hosts, the kit uses one that accepts writes, and one that does not cannot be demanded."""
     several = "postgresql://h1,h2/db"
     assert parse_postgresql_url(several).target == "read-write"
-    assert parse_postgresql_url("postgresql://h1/db").target == "any"
+    assert parse_postgresql_url("postgresql://h1/db").target is None
     assert parse_postgresql_url(f"{several}?target_session_attrs=primary").target == "primary"
     for target in ("standby", "read-only", "prefer-standby"):
         said = rejection_of(f"{several}?target_session_attrs={target}")

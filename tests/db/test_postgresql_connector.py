@@ -114,6 +114,26 @@ async def test_settings_of_the_session(postgres_url: str) -> None:
         assert await connection.fetchval("SHOW jit") == "off"
 
 
+async def test_variables_of_libpq(postgres_url: str) -> None:
+    """What the URL leaves out is read from the variables of libpq."""
+    parts = urlsplit(postgres_url)
+    variables = {
+        "PGHOST": parts.hostname,
+        "PGPORT": parts.port or 5432,
+        "PGUSER": parts.username,
+        "PGPASSWORD": parts.password or "",
+        "PGDATABASE": parts.path.lstrip("/"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, str(value))
+        async with connected("postgresql://") as connection:
+            assert await connection.fetchval("SELECT current_database()") == variables["PGDATABASE"]
+        patch.setenv("PGTARGETSESSIONATTRS", "standby")
+        with pytest.raises(asyncpg.TargetServerAttributeNotMatched):
+            await PostgresqlConnector("postgresql://", connect_seconds=5.0)()
+
+
 def option_of(connection: Any, level: int, name: int) -> int:
     """Return an option of the connection's socket."""
     opened: socket.socket = connection._transport.get_extra_info("socket")  # noqa: SLF001  # as in the connector

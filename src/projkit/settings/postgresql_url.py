@@ -132,7 +132,7 @@ class PostgresqlUrl(NamedTuple):
         hosts: the servers in the order of the URL; none if the variables of libpq (``PGHOST``) name them.
         driver: the parameters that asyncpg reads.
         server_settings: settings of the session.
-        target: the kind of server to use (``target_session_attrs``).
+        target: the kind of server to use; None if the variables of libpq (``PGTARGETSESSIONATTRS``) select it.
         socket_options: options of the protocol TCP, by their names in the module :mod:`socket`.
         setting_defaults: settings of the kit, which apply unless they are set.
         schema: the schema, in URLs for Prisma.
@@ -144,7 +144,7 @@ class PostgresqlUrl(NamedTuple):
     database: str | None
     driver: Mapping[str, str]
     server_settings: Mapping[str, str]
-    target: str
+    target: str | None
     keepalives: bool
     socket_options: Mapping[str, int]
     setting_defaults: Mapping[str, Any]
@@ -186,7 +186,7 @@ def parse_postgresql_url(url: str) -> PostgresqlUrl:
         driver={name: parameters[name] for name in sorted(_DRIVER_PARAMETERS & parameters.keys())},
         server_settings=settings,
         # The kit writes, so of several servers it needs the primary.
-        target=parameters.get("target_session_attrs", "read-write" if len(hosts) > 1 else "any"),
+        target=parameters.get("target_session_attrs", "read-write" if len(hosts) > 1 else None),
         keepalives=parameters.get("keepalives", "1") != "0",
         socket_options={
             option: int(parameters[name])
@@ -204,7 +204,7 @@ def require_writable_target(url: PostgresqlUrl) -> None:
     Raises:
         ValueError: it selects another.
     """
-    if url.target not in _WRITABLE_TARGETS:
+    if url.target is not None and url.target not in _WRITABLE_TARGETS:
         raise ValueError(
             f"target_session_attrs={url.target} selects servers that reject writes; set it to read-write"
         )
