@@ -86,6 +86,19 @@ async def test_requests(migrated_bouncer_url: str) -> None:
             assert {answer.status_code for answer in read} == {200}
 
 
+async def test_migrations_of_a_database_in_use(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several migrations of existing tables run one after the other, and so do their concurrent indexes."""
+    use_steps(monkeypatch, SLOW)
+    await migrate.upgrade(empty_postgres_url, revision="0001")
+    await run_as_superuser(empty_postgres_url, PROJECT, FUNCTION.format("PERFORM pg_sleep(1);"))
+    with pgbouncer(empty_postgres_url, default_pool_size=3) as url:
+        assert await asyncio.gather(*(migrate.upgrade(url) for _ in range(3))) == ["9000"] * 3
+    ((_, valid),) = await index_state(empty_postgres_url, SLOW.name)
+    assert valid
+
+
 async def test_an_index_behind_a_time_limit(empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind PgBouncer no time limit can be lifted for an index; the error says so, and nothing is left behind."""
     use_steps(monkeypatch, SLOW)

@@ -31,7 +31,7 @@ ROWS: Final = int(os.environ.get("PROJKIT_TEST_MIGRATION_ROWS", "100000"))
 REQUESTS_PER_SECOND: Final = 200
 LONGEST_SECONDS: Final = 1.0
 MIGRATE: Final = [*SERVE[: SERVE.index("serve")], "migrate"]
-OWNERS: Final = 100
+OWNERS: Final = 10
 FILL: Final = f"""
     INSERT INTO projkit_projects (owner_id, id, created_by, name, search_text, status, priority, created_at, updated_at)
     SELECT 'owner ' || n % {OWNERS}, gen_random_uuid(), 'test', 'project ' || n, 'project ' || n, 'active', n % 4,
@@ -57,7 +57,9 @@ class Load:
         self.servers = servers
         self.seconds: list[tuple[float, str]] = []
         self.failures: list[str] = []
-        self._client = httpx2.AsyncClient(timeout=30, headers=headers("owner 1"), limits=httpx2.Limits())
+        # Well below the five seconds after which a server closes an idle connection, perhaps as a request arrives.
+        limits = httpx2.Limits(keepalive_expiry=1)
+        self._client = httpx2.AsyncClient(timeout=30, headers=headers("owner 1"), limits=limits)
         self._running = True
         self._project = ""
 
