@@ -175,8 +175,10 @@ class CleanupTask:
             await self._task
 
     async def _repeat(self) -> None:
+        pause = PERIOD_SECONDS * random.uniform(0.05, 0.25)  # noqa: S311 - not a secret
         while True:
-            await asyncio.sleep(PERIOD_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
+            await asyncio.sleep(pause)
+            pause = PERIOD_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311
             try:
                 await self._cleanup.run()
             except UnavailableError as error:

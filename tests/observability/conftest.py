@@ -37,6 +37,7 @@ from tests.observability.monitoring_stack import (
     alertmanager,
     prometheus,
     receiver,
+    wait_until,
 )
 from tests.redis_servers import Redises
 from tests.services import Postgres, database_url, postgres_server_url
@@ -97,6 +98,9 @@ def deployment(
             deployment.load.round()
             send_host_requests(host)
         stop_redis(deployment, redis_alone)
+        # The cleanup measures its backlog some seconds after the start.
+        backlog = "projkit_cleanup_backlog_seconds"
+        wait_until(lambda: monitoring.query(backlog), lambda: f"{backlog} does not exist")
         monitoring.catch_up()
         yield deployment
 

@@ -151,6 +151,7 @@ INDEPENDENT: Final = {
     "ProjkitUnexpectedExceptions": "a defect of the code, at any time",
     "ProjkitMemoryGrows": "a warning, hours before anything else fires",
     "ProjkitFileDescriptorsRunOut": "a warning, before connections are refused",
+    "ProjkitCleanupBehind": "a day behind, which affects no request",
     "ProjkitSpansLost": "the collector fails, which affects no request",
     "ProjkitLoginsUnderAttack": "an act of clients",
     "ProjkitRefreshTokenReused": "an act of clients",

@@ -305,6 +305,7 @@ class Recorder(Observer):
 
     def record_cleanup_backlog(self, kind: str, seconds: float) -> None:
         self._sample(CLEANUP_BACKLOG, (kind,), (OTHER,))[0] = seconds
+        self._sample(CLEANUP, (kind,), (OTHER,))  # from the start, so that rates include the first removal
 
     # --- Redis
 
