@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 
+from projkit.cli.check import _run_checks
 from projkit.db.connect import open_database, open_probe
 from projkit.db.engine import EngineDatabase
 from projkit.db.port import Database, Transaction
@@ -18,7 +19,7 @@ from projkit.db.tables import tables_of
 from projkit.errors import DatabaseUnavailableError
 from projkit.health.checks import CheckFailedError
 from projkit.health.database import database_checks
-from tests.conftest import MODES, settings_for
+from tests.conftest import MODES, SECRET, settings_for
 from tests.db.test_lost_connections import opened
 from tests.db.test_port import COUNT, INSERT, count, row
 from tests.host_engines import host_engine
@@ -131,6 +132,17 @@ async def test_health_of_a_read_only_server(postgres_url: str, kind: str) -> Non
                     await check()
         await check()
         await probe.close()
+
+
+async def test_check_of_a_read_only_server(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command reports a server that rejects writes, with the fix."""
+    monkeypatch.setenv("PROJKIT_SECRET", SECRET)
+    monkeypatch.setenv("PROJKIT_DATABASE_URL", postgres_url)
+    async with read_only(postgres_url):
+        finding = (await _run_checks())[-1]
+    assert (finding.name, finding.ok) == ("database", False)
+    assert "the server rejects writes" in finding.detail
+    assert all(finding.ok for finding in await _run_checks())
 
 
 async def backends(database: Database) -> set[int]:

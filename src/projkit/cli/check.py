@@ -28,8 +28,9 @@ from projkit.db import revisions
 from projkit.db.connect import opened_database, require_schema
 from projkit.db.errors import DRIVER_ERRORS, describe
 from projkit.db.neighbours import describe_neighbours
-from projkit.db.port import Database
-from projkit.db.raw_sql import raw_connection
+from projkit.db.port import Database, required_row
+from projkit.db.probe import POSTGRESQL_READ_ONLY
+from projkit.db.raw_sql import RawConnection, raw_connection
 from projkit.db.server_version import require_server
 from projkit.db.statement import Statement
 from projkit.db.table_names import TableNames
@@ -43,6 +44,10 @@ from projkit.settings import Settings, unknown_variables
 from projkit.telemetry.families import FILE_BYTES
 from projkit.telemetry.worker_files import require_usable
 
+_READ_ONLY: Final = (
+    "the server rejects writes (a standby, or default_transaction_read_only); correct PROJKIT_DATABASE_URL, or name "
+    "all hosts in it: postgresql://user:password@host1:5432,host2:5432/name"
+)
 _MAX_CLOCK_SKEW_SECONDS: Final = 2
 _CONNECT_TIMEOUT_SECONDS: Final = 2
 
@@ -106,6 +111,8 @@ async def _tables(settings: Settings) -> list[Finding]:
     try:
         async with raw_connection(settings) as connection:
             await require_server(connection)
+            if connection.dialect == "postgresql" and await _is_read_only(connection):
+                return [Finding("database", ok=False, detail=_READ_ONLY)]
             findings.append(Finding("database", ok=True, detail=f"{settings.dialect} is available"))
             revision = await revisions.require_usable(connection, names)
             behind = revision < revisions.head()
@@ -121,6 +128,10 @@ async def _tables(settings: Settings) -> list[Finding]:
     except ConfigurationError as error:
         findings.append(Finding("migrations" if findings else "database", ok=False, detail=error.detail))
     return findings
+
+
+async def _is_read_only(connection: RawConnection) -> bool:
+    return bool(required_row(await connection.first_row(POSTGRESQL_READ_ONLY))[0] == "on")
 
 
 DatabaseCheck = Callable[[Settings, Database, Tables], Awaitable[Finding]]
