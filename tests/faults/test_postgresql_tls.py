@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from projkit import ProjKit
@@ -14,6 +15,7 @@ from projkit.errors import DatabaseUnavailableError
 from tests.certificates import CERTIFICATE, KEY, write_certificate
 from tests.conftest import MODES, Client, settings_for
 from tests.faults.conftest import Cluster
+from tests.services import missing
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +41,10 @@ async def use_certificate(cluster: Cluster, directory: Path, **options: object) 
         f"ssl_key_file = '{KEY}'",
         f"ssl_ca_file = '{CERTIFICATE}'",
     ):
-        await cluster.execute(f"ALTER SYSTEM SET {setting}")
+        try:
+            await cluster.execute(f"ALTER SYSTEM SET {setting}")
+        except asyncpg.InvalidParameterValueError as error:
+            missing(f"this PostgreSQL has no TLS ({error})")
     await reload(cluster)
     return directory / CERTIFICATE
 
