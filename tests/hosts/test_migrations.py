@@ -186,7 +186,8 @@ async def shape(host: Host) -> list[str]:
         rows = await connection.fetch(
             "SELECT concat_ws(' ', tablename, indexname, indexdef) FROM pg_indexes WHERE tablename = ANY($1) "
             "UNION ALL SELECT concat_ws(' ', table_name, column_name, data_type) FROM information_schema.columns "
-            "WHERE table_name = ANY($1) UNION ALL SELECT version_num FROM projkit_alembic_version",
+            "WHERE table_name = ANY($1) UNION ALL SELECT version_num FROM projkit_alembic_version "
+            "UNION ALL SELECT revision FROM projkit_alembic_version",
             KIT,
         )
         return sorted(row[0] for row in rows)
