@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from projkit import ProjKit
-from projkit.db import migrate, revisions, row_security
+from projkit.db import migrate, migration_lock, revisions, row_security
 from projkit.db.migrations.steps import (
     Backfill,
     CreateIndex,
@@ -178,7 +178,9 @@ async def test_an_index_that_fails(
     await holder.execute(PROJECT)
     await holder.execute("CREATE SEQUENCE calls")
     await holder.execute(
-        FUNCTION.format(f"IF nextval('calls') = 1 THEN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END IF;")
+        FUNCTION.format(
+            f"IF nextval('public.calls') = 1 THEN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END IF;"
+        )
     )
     if succeeds:
         progress = Recorder()
@@ -236,7 +238,8 @@ async def test_a_lost_lock(
 async def test_others_wait(
     empty_postgres_url: str, holder: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second migration waits for the first without delaying it, and reports its progress meanwhile."""
+    """A second migration waits for the first without delaying it, which reports its progress meanwhile."""
+    monkeypatch.setattr(migration_lock, "HEARTBEAT_SECONDS", 0.0)  # the index must not wait for any of these
     use_steps(monkeypatch, SLOW)
     await upgrade(empty_postgres_url, revisions.known()[-2])
     await holder.execute(PROJECT)

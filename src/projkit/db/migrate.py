@@ -62,6 +62,8 @@ _INDEX_ATTEMPTS: Final = 5
 _CANCELLED: Final = "57014"  # here: by a time limit of the role or the server
 _PROGRESS: Final = "SELECT to_jsonb(version) ->> 'progress' FROM {} version"
 _INDEX_STATE: Final = "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass('{}')"
+_INDEX_PROGRESS_VERSION: Final = 12
+_REPORT_SECONDS: Final = 1.0
 _INDEX_PROGRESS: Final = (
     "SELECT coalesce(sum(blocks_done), 0)::bigint, coalesce(sum(blocks_total), 0)::bigint "
     "FROM pg_stat_progress_create_index WHERE datname = current_database()"
@@ -112,7 +114,6 @@ async def upgrade(
             partial(migration.upgrade_online, target, row_level_security=row_level_security, new=new),
             connect_seconds=CONNECT_SECONDS,
             progress=migration.progress,
-            watch=migration.watch,
         )
 
 
@@ -153,7 +154,6 @@ class _Migration:
         self._names = names
         self._version_table = names.qualified(names.version_table)
         self.progress = progress
-        self._building_index = False
 
     async def upgrade_offline(self, connection: "AsyncConnection", target: str, *, new: bool) -> str:
         """Run all steps in the transaction of ``connection``."""
@@ -195,15 +195,6 @@ class _Migration:
                 "row-level security", apply, seconds=_LOCKED_SECONDS, tables=tables
             )
         return max(current or "", target)
-
-    async def watch(self, connection: Any) -> None:
-        """Report the progress of the index that is being built; ``connection`` is that of the lock."""
-        if not self._building_index or connection.get_server_version().major < 12:
-            return
-        await connection.execute("SELECT pg_stat_clear_snapshot()")
-        done, total = await connection.fetchrow(_INDEX_PROGRESS)
-        if total:
-            self.progress.advance(done, total)
 
     async def _prepare(self, connection: "AsyncConnection", *, new: bool) -> str | None:
         """Check the database, create the schema and the table of the revision, and return the revision."""
@@ -328,8 +319,8 @@ class _Migration:
                 return
             if valid is False:  # left behind by a run that was interrupted
                 await self._outside_transactions(index.title, self._drop(index.name))
+            reporting = asyncio.create_task(self._report_index())
             try:
-                self._building_index = True
                 await self._outside_transactions(index.title, index.sql(self._names, concurrently=True))
             except (MigrationFailedError, *DRIVER_ERRORS) as error:
                 # An invalid index slows down every write.
@@ -338,7 +329,22 @@ class _Migration:
                     raise
                 self.progress.wait(f"{index.title}: deadlock; trying again")
             finally:
-                self._building_index = False
+                reporting.cancel()
+                await asyncio.wait([reporting])
+
+    async def _report_index(self) -> None:
+        """Report the progress of the index that is being built, if there is a connection to spare for that."""
+        with suppress(*DRIVER_ERRORS):
+            connection = await PostgresqlConnector(self._url, connect_seconds=CONNECT_SECONDS)()
+            try:
+                while connection.get_server_version().major >= _INDEX_PROGRESS_VERSION:
+                    async with connection.transaction():
+                        done, total = await connection.fetchrow(_INDEX_PROGRESS)
+                    if total:
+                        self.progress.advance(done, total)
+                    await asyncio.sleep(_REPORT_SECONDS)
+            finally:
+                connection.terminate()
 
     async def _backfill(self, step: Backfill, done: Recorded) -> None:
         await self._open_policies(step, opened=True)
