@@ -255,6 +255,32 @@ async def test_others_wait(
     assert set(second.reasons) == {"another migration is running on this database"}
 
 
+async def test_the_lock_has_no_snapshot(
+    empty_postgres_url: str, holder: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock's transaction never has a snapshot while an index is built, which would have to wait for its end."""
+    monkeypatch.setattr(migration_lock, "HEARTBEAT_SECONDS", 0.0)
+    use_steps(monkeypatch, SLOW)
+    await upgrade(empty_postgres_url, revisions.known()[-2])
+    await holder.execute(PROJECT)
+    await holder.execute(FUNCTION.format("PERFORM pg_sleep(2);"))
+    migrating = asyncio.create_task(upgrade(empty_postgres_url))
+    while not await index_state(empty_postgres_url, SLOW.name):
+        await asyncio.sleep(0.05)
+    (pid,) = await holder.fetchrow(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    snapshots = []
+    while not migrating.done():
+        snapshots += await holder.fetch(
+            "SELECT backend_xmin FROM pg_stat_activity WHERE pid = $1 AND backend_xmin IS NOT NULL", pid
+        )
+        await asyncio.sleep(0)
+    assert await migrating == "9000"
+    assert snapshots == []
+
+
 async def test_conditions(
     empty_postgres_url: str, empty_sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
