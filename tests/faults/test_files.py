@@ -15,7 +15,7 @@ UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() ==
 def test_a_full_disk(sqlite_url: str) -> None:
     """When the file cannot grow, writes get a 503, reads succeed, and acknowledged writes are there."""
     acknowledged = []
-    with serve(sqlite_url, file_bytes=600_000) as server:
+    with serve(sqlite_url, file_bytes=1_000_000) as server:
         with httpx2.Client(headers=headers(), timeout=10) as client:
             for number in range(1000):
                 answer = client.post(server.projects, json={"name": f"{number}", "description": "x" * 9000})
