@@ -121,7 +121,7 @@ def test_progress(terminal: bool) -> None:
         assert "100%" in printed
         assert "━" in printed
     else:
-        assert printed.splitlines() == [
+        assert [line for line in printed.splitlines() if line] == [
             "fill the column [x]", "fill the column [x]: 30 %", "fill the column [x]: 100 %", "in use", "deadlock",
         ]  # fmt: skip
 
