@@ -170,9 +170,8 @@ class _Migration:
 
     async def _replace_revision(self, connection: "AsyncConnection", revision: str) -> None:
         table, values = self._version_table, {"version_num": revision}
-        if (
-            connection.dialect.name == "postgresql"
-        ):  # SQLite's table keeps the one column that Alembic created
+        # SQLite's table keeps the one column that Alembic created.
+        if connection.dialect.name == "postgresql":
             values = {"version_num": required_by(revision), "revision": revision}
         columns, quoted = ", ".join(values), ", ".join(f"'{value}'" for value in values.values())
         await connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608  # names are validated
@@ -365,9 +364,8 @@ class _Migration:
             self.progress.advance(rows, max(total, rows))
             factor = min(max(_BATCH_SECONDS / seconds, 0.5), 2)
             limit = min(max(int(batch.limit * factor), 1), _MOST_BATCH_ROWS)
-            await asyncio.sleep(
-                min(seconds, _LONGEST_WAIT_SECONDS)
-            )  # leave the server to others half of the time
+            # Leave the server to others half of the time.
+            await asyncio.sleep(min(seconds, _LONGEST_WAIT_SECONDS))
         await self._open_policies(step, opened=False)
 
     async def _open_policies(self, step: Backfill, *, opened: bool) -> None:

@@ -78,25 +78,31 @@ def _date_from_text(value: str | None) -> date | None:
     return None if value is None else date.fromisoformat(value)
 
 
-class _date_text(sa.ColumnElement[date]):  # noqa: N801  # named like an SQL function
-    """The text of a date column, which a host's engine on SQLite would convert, with a converter of its own choice."""
+class _Converted(sa.ColumnElement[Any]):
+    """A column or parameter that one of the databases converts on a host's engine; elsewhere it is as it is."""
 
-    _traverse_internals = [("column", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+    _traverse_internals = [("inner", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
     inherit_cache = True
 
-    def __init__(self, column: sa.ColumnElement[Any]) -> None:
-        self.column = column
-        self.type = column.type
+    def __init__(self, inner: sa.ColumnElement[Any]) -> None:
+        self.inner = inner
+        self.type = inner.type
 
 
-@compiles(_date_text, "postgresql")
-def _postgresql_date_text(element: _date_text, compiler: SQLCompiler, **options: Any) -> str:
-    return str(compiler.process(element.column, **options))
+@compiles(_Converted)
+def _unconverted(element: _Converted, compiler: SQLCompiler, **options: Any) -> str:
+    return str(compiler.process(element.inner, **options))
+
+
+class _date_text(_Converted):  # noqa: N801  # named like an SQL function
+    """The text of a date column, which a host's engine on SQLite would convert, with a converter of its own choice."""
+
+    inherit_cache = True
 
 
 @compiles(_date_text, "sqlite")
 def _sqlite_date_text(element: _date_text, compiler: SQLCompiler, **options: Any) -> str:
-    column = compiler.process(element.column, **options)
+    column = compiler.process(element.inner, **options)
     # The kit's own connections convert nothing.
     return column if compiler.dialect is sqlite() else f"CAST({column} AS TEXT)"
 
@@ -123,52 +129,32 @@ class JsonText(sa.types.UserDefinedType[str]):
         return _json_text(colexpr)
 
 
-class _json_text(sa.ColumnElement[str]):  # noqa: N801  # named like an SQL function
+class _json_text(_Converted):  # noqa: N801  # named like an SQL function
     """The text of a JSON column, which a host's engine would parse, with a parser of its own choice."""
 
-    _traverse_internals = [("column", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
     inherit_cache = True
 
-    def __init__(self, column: sa.ColumnElement[Any]) -> None:
-        self.column = column
-        self.type = column.type
 
-
-class _json_value(sa.ColumnElement[Any]):  # noqa: N801  # named like an SQL function
+class _json_value(_Converted):  # noqa: N801  # named like an SQL function
     """The JSON value of a parameter, which a host's type codec would otherwise encode as a string once more."""
 
-    _traverse_internals = [("bind", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
     inherit_cache = True
-
-    def __init__(self, bind: sa.BindParameter[Any]) -> None:
-        self.bind = bind
-        self.type = bind.type
 
 
 @compiles(_json_value, "postgresql")
 def _postgresql_json_value(element: _json_value, compiler: SQLCompiler, **options: Any) -> str:
-    bind = compiler.process(element.bind, **options)
+    bind = compiler.process(element.inner, **options)
     # The kit's own connections have no codecs.
     if compiler.dialect is postgresql():
         return bind
     return f"CAST(CAST({bind} AS TEXT) AS {compiler.dialect.type_compiler_instance.process(element.type)})"
 
 
-@compiles(_json_value, "sqlite")
-def _sqlite_json_value(element: _json_value, compiler: SQLCompiler, **options: Any) -> str:
-    return str(compiler.process(element.bind, **options))
-
-
 @compiles(_json_text, "postgresql")
 def _postgresql_json_text(element: _json_text, compiler: SQLCompiler, **options: Any) -> str:
-    column = compiler.process(element.column, **options)
+    column = compiler.process(element.inner, **options)
     # asyncpg itself returns text.
     return column if compiler.dialect is postgresql() else f"CAST({column} AS TEXT)"
-
-
-@compiles(_json_text, "sqlite")
-def _sqlite_json_text(element: _json_text, compiler: SQLCompiler, **options: Any) -> str:
-    return str(compiler.process(element.column, **options))
 
 
 @compiles(JsonText, "postgresql")
