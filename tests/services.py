@@ -11,8 +11,8 @@ import itertools
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
@@ -282,3 +282,14 @@ def emptied_database_url(module_database_url: str) -> str:
     """Return the URL of the module's database, without rows."""
     asyncio.run(empty(module_database_url))
     return module_database_url
+
+
+@asynccontextmanager
+async def default_of_database(url: str, setting: str, value: str) -> AsyncIterator[None]:
+    """Set a default of a database, for the connections that are opened meanwhile."""
+    name = urlsplit(url).path.strip("/")
+    await administer(f"ALTER DATABASE \"{name}\" SET {setting} = '{value}'")
+    try:
+        yield
+    finally:
+        await administer(f'ALTER DATABASE "{name}" RESET {setting}')

@@ -23,7 +23,7 @@ from tests.conftest import MODES, SECRET, settings_for
 from tests.db.test_lost_connections import opened
 from tests.db.test_port import COUNT, INSERT, count, row
 from tests.host_engines import host_engine
-from tests.services import administer, postgres_server_url
+from tests.services import administer, default_of_database, postgres_server_url
 
 pytestmark = pytest.mark.anyio
 PID = Statement(sa.select(sa.func.pg_backend_pid()))
@@ -59,15 +59,9 @@ async def closing_database(database: Database) -> AsyncIterator[Database]:
         await database.close()
 
 
-@asynccontextmanager
-async def read_only(url: str) -> AsyncIterator[None]:
+def read_only(url: str) -> AbstractAsyncContextManager[None]:
     """Let new connections to a database reject writes."""
-    name = urlsplit(url).path.lstrip("/")
-    await administer(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-    try:
-        yield
-    finally:
-        await administer(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    return default_of_database(url, "default_transaction_read_only", "on")
 
 
 async def hold(database: Database, number: int, release: asyncio.Event) -> None:

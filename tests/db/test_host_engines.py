@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -41,7 +41,7 @@ from projkit.db.tables import build_tables
 from projkit.errors import ConfigurationError, DatabaseUnavailableError
 from tests.conftest import MODES, SECRET, Client, Clock, kit_in_mode, settings_for
 from tests.host_engines import host_engine, url_with
-from tests.services import administer
+from tests.services import default_of_database
 
 pytestmark = pytest.mark.anyio
 URL = "/api/v1/projects"
@@ -84,10 +84,8 @@ async def use_of(engine: Any) -> dict[str, Any]:
 @pytest.fixture(params=["America/New_York", "Asia/Kolkata"])
 async def url_elsewhere(request: pytest.FixtureRequest, postgres_url: str) -> AsyncIterator[str]:
     """Give the database of each test the time zone of a place that is not on UTC."""
-    name = urlsplit(postgres_url).path.strip("/")
-    await administer(f"ALTER DATABASE \"{name}\" SET timezone = '{request.param}'")
-    yield postgres_url
-    await administer(f'ALTER DATABASE "{name}" RESET timezone')
+    async with default_of_database(postgres_url, "timezone", request.param):
+        yield postgres_url
 
 
 @pytest.mark.parametrize("mode", ["fast", "asyncpg", "psycopg"])
@@ -262,9 +260,7 @@ async def test_options_of_engines(postgres_url: str, option: str, caplog: pytest
 @pytest.mark.parametrize("style", ["German", "SQL, DMY"])
 async def test_sessions_whose_times_psycopg_cannot_read(postgres_url: str, style: str) -> None:
     """On psycopg, a DateStyle other than ISO is rejected at startup, with the option that sets it."""
-    name = urlsplit(postgres_url).path.strip("/")
-    await administer(f"ALTER DATABASE \"{name}\" SET datestyle = '{style}'")
-    try:
+    async with default_of_database(postgres_url, "datestyle", style):
         async with host_engine(postgres_url, "psycopg") as engine:
             with pytest.raises(ConfigurationError, match=rf"DateStyle {style}.*-c datestyle=ISO"):
                 await use_of(engine)
@@ -272,8 +268,6 @@ async def test_sessions_whose_times_psycopg_cannot_read(postgres_url: str, style
             postgres_url, "psycopg", connect_args={"options": "-c datestyle=ISO"}
         ) as engine:
             await use_of(engine)
-    finally:
-        await administer(f'ALTER DATABASE "{name}" RESET datestyle')
 
 
 async def test_sessions_that_cannot_represent_all_text(postgres_url: str) -> None:
@@ -403,16 +397,15 @@ async def test_schemas_of_host_engines(empty_postgres_url: str) -> None:
 @pytest.mark.parametrize("mode", ["fast", "asyncpg", "psycopg"])
 async def test_search_does_not_depend_on_the_session(postgres_url: str, mode: str) -> None:
     """Wildcards in a search are escaped whatever the session does with backslashes in SQL text."""
-    name = urlsplit(postgres_url).path.strip("/")
-    await administer(f'ALTER DATABASE "{name}" SET standard_conforming_strings = off')
-    try:
-        async with kit_in_mode(mode, postgres_url) as kit, Client(kit, kit.settings) as client:
-            project = await client.project(name="100% a/b c\\d_")
-            await client.project(name="1000 a-b c-d")
-            for text in ("0%", "a/b", "c\\d", "d_", "100% a/b c\\d_"):
-                assert (await client.get(URL, params={"q": text})).json()["items"] == [project], text
-    finally:
-        await administer(f'ALTER DATABASE "{name}" RESET standard_conforming_strings')
+    async with (
+        default_of_database(postgres_url, "standard_conforming_strings", "off"),
+        kit_in_mode(mode, postgres_url) as kit,
+        Client(kit, kit.settings) as client,
+    ):
+        project = await client.project(name="100% a/b c\\d_")
+        await client.project(name="1000 a-b c-d")
+        for text in ("0%", "a/b", "c\\d", "d_", "100% a/b c\\d_"):
+            assert (await client.get(URL, params={"q": text})).json()["items"] == [project], text
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
@@ -437,17 +430,6 @@ async def test_cancellation_while_the_host_prepares_a_connection(postgres_url: s
         await database.close()
         assert database.connections() == {"maximum": 1, "open": 1, "checked_out": 0, "overflow": 0}
         await database.ping()
-
-
-@asynccontextmanager
-async def default_of_database(url: str, setting: str, value: str) -> AsyncIterator[None]:
-    """Set a default of a database, for the connections that are opened meanwhile."""
-    name = urlsplit(url).path.strip("/")
-    await administer(f"ALTER DATABASE \"{name}\" SET {setting} = '{value}'")
-    try:
-        yield
-    finally:
-        await administer(f'ALTER DATABASE "{name}" RESET {setting}')
 
 
 async def patch_at_once(kit: ProjKit) -> list[int]:

@@ -94,6 +94,16 @@ def use_steps(monkeypatch: pytest.MonkeyPatch, *steps: Step, **attributes: str) 
     )
 
 
+async def prepare_index(
+    url: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    """Let the newest revision create an index that calls a function with this body for the one row."""
+    use_steps(monkeypatch, SLOW)
+    await upgrade(url, revisions.known()[-2])
+    await connection.execute(PROJECT)
+    await connection.execute(FUNCTION.format(body))
+
+
 @pytest.fixture
 async def holder(empty_postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
     """Connect to the database as a session that holds locks."""
@@ -146,10 +156,7 @@ async def test_an_invalid_index(
     empty_postgres_url: str, holder: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An index that an interrupted run has left behind is dropped, and built anew."""
-    use_steps(monkeypatch, SLOW)
-    await upgrade(empty_postgres_url, revisions.known()[-2])
-    await holder.execute(FUNCTION.format("PERFORM pg_sleep(60);"))
-    await holder.execute(PROJECT)
+    await prepare_index(empty_postgres_url, holder, monkeypatch, "PERFORM pg_sleep(60);")
     interrupted = asyncio.create_task(upgrade(empty_postgres_url))
     while not (state := await index_state(empty_postgres_url, SLOW.name)):
         await asyncio.sleep(0.05)
@@ -173,15 +180,9 @@ async def test_an_index_that_fails(
     succeeds: bool,
 ) -> None:
     """Building an index is repeated after a deadlock; after any other error, nothing is left behind."""
-    use_steps(monkeypatch, SLOW)
-    await upgrade(empty_postgres_url, revisions.known()[-2])
-    await holder.execute(PROJECT)
     await holder.execute("CREATE SEQUENCE calls")
-    await holder.execute(
-        FUNCTION.format(
-            f"IF nextval('public.calls') = 1 THEN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END IF;"
-        )
-    )
+    body = f"IF nextval('public.calls') = 1 THEN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END IF;"
+    await prepare_index(empty_postgres_url, holder, monkeypatch, body)
     if succeeds:
         progress = Recorder()
         assert await upgrade(empty_postgres_url, progress=progress) == "9000"
@@ -196,10 +197,7 @@ async def test_time_limits_of_the_role(
     empty_postgres_url: str, holder: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time limits of a database for statements and idle transactions do not end a migration."""
-    use_steps(monkeypatch, SLOW)
-    await upgrade(empty_postgres_url, revisions.known()[-2])
-    await holder.execute(PROJECT)
-    await holder.execute(FUNCTION.format("PERFORM pg_sleep(3);"))
+    await prepare_index(empty_postgres_url, holder, monkeypatch, "PERFORM pg_sleep(3);")
     name = empty_postgres_url.rpartition("/")[2]
     for setting, value in (
         ("statement_timeout", "'2s'"),
@@ -215,10 +213,7 @@ async def test_a_lost_lock(
     empty_postgres_url: str, holder: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A migration stops if it loses its lock, since another one could have begun."""
-    use_steps(monkeypatch, SLOW)
-    await upgrade(empty_postgres_url, revisions.known()[-2])
-    await holder.execute(PROJECT)
-    await holder.execute(FUNCTION.format("PERFORM pg_sleep(60);"))
+    await prepare_index(empty_postgres_url, holder, monkeypatch, "PERFORM pg_sleep(60);")
     losing = asyncio.create_task(upgrade(empty_postgres_url))
     while not await index_state(empty_postgres_url, SLOW.name):
         await asyncio.sleep(0.05)
@@ -240,10 +235,7 @@ async def test_others_wait(
 ) -> None:
     """A second migration waits for the first without delaying it, which reports its progress meanwhile."""
     monkeypatch.setattr(migration_lock, "HEARTBEAT_SECONDS", 0.0)  # the index must not wait for any of these
-    use_steps(monkeypatch, SLOW)
-    await upgrade(empty_postgres_url, revisions.known()[-2])
-    await holder.execute(PROJECT)
-    await holder.execute(FUNCTION.format("PERFORM pg_sleep(3);"))
+    await prepare_index(empty_postgres_url, holder, monkeypatch, "PERFORM pg_sleep(3);")
     both = [Recorder(), Recorder()]
     async with asyncio.timeout(30):
         ends = await asyncio.gather(*(upgrade(empty_postgres_url, progress=each) for each in both))
@@ -260,10 +252,7 @@ async def test_the_lock_has_no_snapshot(
 ) -> None:
     """The lock's transaction never has a snapshot while an index is built, which would have to wait for its end."""
     monkeypatch.setattr(migration_lock, "HEARTBEAT_SECONDS", 0.0)
-    use_steps(monkeypatch, SLOW)
-    await upgrade(empty_postgres_url, revisions.known()[-2])
-    await holder.execute(PROJECT)
-    await holder.execute(FUNCTION.format("PERFORM pg_sleep(2);"))
+    await prepare_index(empty_postgres_url, holder, monkeypatch, "PERFORM pg_sleep(2);")
     migrating = asyncio.create_task(upgrade(empty_postgres_url))
     while not await index_state(empty_postgres_url, SLOW.name):
         await asyncio.sleep(0.05)
