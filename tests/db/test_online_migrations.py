@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 
 from projkit import ProjKit
-from projkit.db import migrate, migration_lock, revisions, row_security
+from projkit.db import migrate, migration_lock, revisions, row_security, step_runner
+from projkit.db.migrations import modules
 from projkit.db.migrations.steps import (
     Backfill,
     CreateIndex,
@@ -86,11 +87,11 @@ async def index_state(url: str, name: str) -> list[tuple[int, bool]]:
 
 def use_steps(monkeypatch: pytest.MonkeyPatch, *steps: Step, **attributes: str) -> None:
     """Let these steps lead to a revision 9000 after the newest one."""
-    module_of, known = migrate.module_of, [each for each in revisions.known() if each != "9000"]
+    module_of, known = modules.module_of, [each for each in revisions.known() if each != "9000"]
     module = SimpleNamespace(steps=lambda prefix: list(steps), **attributes)
     monkeypatch.setattr(revisions, "known", lambda: (*known, "9000"))
     monkeypatch.setattr(
-        migrate, "module_of", lambda revision: module if revision == "9000" else module_of(revision)
+        modules, "module_of", lambda revision: module if revision == "9000" else module_of(revision)
     )
 
 
@@ -126,7 +127,7 @@ async def test_a_step_that_is_blocked(
     empty_postgres_url: str, holder: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step gives up before others wait for a second, names who is in the way, and the next run continues with it."""
-    monkeypatch.setattr(migrate, "LOCK_ATTEMPTS_SECONDS", 2.0)
+    monkeypatch.setattr(step_runner, "LOCK_ATTEMPTS_SECONDS", 2.0)
     await upgrade(empty_postgres_url, "0003")
     await fetch(empty_postgres_url, PROJECT)
     progress = Recorder()
@@ -315,7 +316,7 @@ async def test_conditions(
 
 async def test_a_step_that_takes_too_long(empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that would lock a table for more than a second is rolled back, and the migration fails."""
-    monkeypatch.setattr(migrate, "LOCK_ATTEMPTS_SECONDS", 2.0)
+    monkeypatch.setattr(step_runner, "LOCK_ATTEMPTS_SECONDS", 2.0)
 
     def lock() -> None:
         op.execute(f"LOCK TABLE {TABLE}")
@@ -356,8 +357,8 @@ POLICIES = (
 
 async def test_a_backfill_behind_policies(rls_database: RlsDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backfill changes the rows of all owners, continues after an interruption, and shows them to nobody else."""
-    monkeypatch.setattr(migrate, "_MOST_BATCH_ROWS", 100)
-    monkeypatch.setattr(migrate, "_FIRST_BATCH_ROWS", 100)
+    monkeypatch.setattr(step_runner, "_MOST_BATCH_ROWS", 100)
+    monkeypatch.setattr(step_runner, "_FIRST_BATCH_ROWS", 100)
     use_steps(monkeypatch, BACKFILL)
     await rls_database.admin(MANY)
     policies = await fetch(rls_database.admin_url, POLICIES)

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from projkit.db import migrate, revisions, row_security
+from projkit.db import revisions, row_security
+from projkit.db.migrations.modules import steps_of
 from projkit.db.migrations.steps import Backfill, CreateIndex, DropIndex, Step, Transaction
 from projkit.db.port import required_row
 from projkit.db.raw_sql import RawConnection, raw_connection
+from projkit.db.step_runner import applies, recorded
 from projkit.db.table_names import TableNames
 
 if TYPE_CHECKING:
@@ -64,11 +66,11 @@ async def _of_new_tables(
     """Plan a migration in one transaction, which takes long only on SQLite with many rows."""
     locks = _SQLITE if settings.embedded else NOTHING
     for revision in pending:
-        steps = migrate.steps_of(revision, settings.table_prefix)
+        steps = steps_of(revision, settings.table_prefix)
         if connection is None:
             applying = [step for step in steps if step.dialect in ("", "sqlite")]
         else:
-            applying = [step for step in steps if await migrate.applies(step, connection)]
+            applying = [step for step in steps if await applies(step, connection)]
         for title in [step.title for step in applying] or [_RECORD]:
             yield PlannedStep(revision, title, locks, 0)
 
@@ -78,9 +80,9 @@ async def _online(
 ) -> AsyncIterator[PlannedStep]:
     names = TableNames.of(settings)
     for revision in pending:
-        done = await migrate.recorded(connection, names, revision)
-        steps = migrate.steps_of(revision, names.prefix)[done.steps :]
-        applying = [step for step in steps if await migrate.applies(step, connection)]
+        done = await recorded(connection, names, revision)
+        steps = steps_of(revision, names.prefix)[done.steps :]
+        applying = [step for step in steps if await applies(step, connection)]
         for step in applying:
             locks, seconds = await _estimate(step, connection, names)
             yield PlannedStep(revision, step.title, locks, seconds)

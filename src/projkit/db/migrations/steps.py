@@ -2,9 +2,9 @@
 
 The module of a revision has either a function ``upgrade()`` with Alembic's operations, which runs in one transaction,
 or a function ``steps(prefix)`` that returns steps from here. On PostgreSQL, each step is run and recorded by itself
-(:mod:`projkit.db.migrate`), so that a migration that was interrupted continues with the step that it had not finished:
-running a step a second time must have the same result. SQLite, and a PostgreSQL database that has no tables yet, run
-all steps in one transaction.
+(:mod:`projkit.db.step_runner`), so that a migration that was interrupted continues with the step that it had not
+finished: running a step a second time must have the same result. SQLite, and a PostgreSQL database that has no tables
+yet, run all steps in one transaction.
 
 An index::
 
